@@ -1,0 +1,49 @@
+# `make test` and `make demo` need Python 3.11 or later and nothing else: they set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# accelerate gives a process one thread unless it is told otherwise
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	--num_cpu_threads_per_process $$(nproc)
+
+.PHONY: setup demo demo-short test test-all quality style clean
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(READY)
+
+# a real distillation on videos made on the spot, then a prediction through the pipeline
+demo: $(READY)
+	$(LAUNCH) examples/distill.py examples/demo.yaml
+
+# the same path in a minute, with networks that learn next to nothing
+demo-short: $(READY)
+	rm -rf runs/demo-short
+	$(LAUNCH) examples/distill.py examples/demo.yaml --output_dir runs/demo-short --rendered_train_clips 8 \
+		--rendered_validation_clips 1 --rendered_test_clips 2 --student_train_clips 4 --teacher_epochs 1 \
+		--num_train_epochs 2
+
+# the checks and the tests that are not slow
+test: $(READY) quality
+	$(BIN)/python -m pytest
+
+# those, then the slow tests
+test-all: test
+	$(BIN)/python -m pytest -m slow
+
+quality: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
