@@ -1,0 +1,180 @@
+"""Configuration of Video-FocalNet (arXiv 2307.06947) and of DVFL-Net, its nano size (arXiv 2507.12426)."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
+from transformers.configuration_utils import PreTrainedConfig
+
+
+# The published sizes. Parameters are counted with 400 classes, multiply-adds for one clip of 8x224x224.
+PRESETS: dict[str, dict[str, Any]] = {
+    "nano": {
+        "depths": [1, 1, 2, 1],
+        "embed_dim": 96,
+        "drop_path_rate": 0.1,
+    },  # 22.44 M,  27.1 G: DVFL-Net, the student
+    "tiny": {"depths": [2, 2, 6, 2], "embed_dim": 96, "drop_path_rate": 0.2},  # 49.55 M,  63.0 G
+    "small": {"depths": [2, 2, 18, 2], "embed_dim": 96, "drop_path_rate": 0.3},  # 88.74 M, 124.3 G
+    "base": {"depths": [2, 2, 18, 2], "embed_dim": 128, "drop_path_rate": 0.5},  # 157.39 M, 220.7 G: the teacher
+}
+
+
+@strict
+class VideoFocalNetConfig(PreTrainedConfig):
+    r"""
+    Configuration of a Video-FocalNet. The defaults are those of the nano size, DVFL-Net.
+
+    Args:
+        image_size (`int`, *optional*, defaults to 224):
+            Height and width that processors crop to by default. The model itself takes any size.
+        num_frames (`int`, *optional*, defaults to 8):
+            Frames that processors and the pipeline sample from a clip. The model itself takes any number of frames
+            that `tubelet_size` divides.
+        num_channels (`int`, *optional*, defaults to 3):
+            Channels of a frame.
+        patch_size (`int`, *optional*, defaults to 4):
+            Side of the patches of the stem, in pixels. Each later stage halves height and width once more.
+        tubelet_size (`int`, *optional*, defaults to 1):
+            Consecutive frames that the stem merges into one.
+        embed_dim (`int`, *optional*, defaults to 96):
+            Channels of the first stage. Each later stage doubles them.
+        depths (`list[int]`, *optional*, defaults to `[1, 1, 2, 1]`):
+            Blocks of each stage.
+        focal_levels (`list[int]`, *optional*, defaults to `[2, 2, 2, 2]`):
+            Focal levels of each stage; one global level is always added.
+        focal_windows (`list[int]`, *optional*, defaults to `[3, 3, 3, 3]`):
+            Kernel size of the first focal level of each stage, odd; level `l` has `window + 2 * l`.
+        mlp_ratio (`float`, *optional*, defaults to 4.0):
+            Hidden channels of a block's MLP, as a multiple of its channels.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`):
+            Activation of the MLPs and of the focal contexts.
+        drop_path_rate (`float`, *optional*, defaults to 0.1):
+            Stochastic depth rate of the last block, in [0, 1); it rises linearly from 0 at the first.
+        use_conv_embed (`bool`, *optional*, defaults to `False`):
+            Overlapping convolutions as stem (kernel 7, stride 4) and between stages (kernel 3, stride 2). Needs
+            `patch_size=4` and `tubelet_size=1`.
+        use_layerscale (`bool`, *optional*, defaults to `False`):
+            Scale both branches of every block by a learned vector.
+        layerscale_value (`float`, *optional*, defaults to 1e-4):
+            Initial value of these vectors.
+        use_post_layernorm (`bool`, *optional*, defaults to `False`):
+            Normalise behind modulation and MLP rather than before them (the published `use_postln`).
+        use_post_layernorm_in_modulation (`bool`, *optional*, defaults to `False`):
+            Normalise the modulated query before its output projection (the published `use_postln_in_modulation`).
+        normalize_modulator (`bool`, *optional*, defaults to `False`):
+            Divide the summed context by the number of levels, the global one included.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the truncated normal that linear layers start from.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-5):
+            Epsilon of every layer norm.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError:
+            If a value has the wrong type, or the values do not describe a network.
+
+    Example:
+
+    ```python
+    >>> from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
+
+    >>> config = VideoFocalNetConfig.from_preset("nano", num_labels=101)
+    >>> model = VideoFocalNetForVideoClassification(config)
+    ```"""
+
+    model_type = "videofocalnet"
+    keys_to_ignore_at_inference = ["hidden_states", "spatial_modulators", "temporal_modulators"]
+
+    image_size: int = 224
+    num_frames: int = 8
+    num_channels: int = 3
+    patch_size: int = 4
+    tubelet_size: int = 1
+    embed_dim: int = 96
+    depths: list[int] | tuple[int, ...] = (1, 1, 2, 1)
+    focal_levels: list[int] | tuple[int, ...] = (2, 2, 2, 2)
+    focal_windows: list[int] | tuple[int, ...] = (3, 3, 3, 3)
+    mlp_ratio: float | int = 4.0
+    hidden_act: str = "gelu"
+    drop_path_rate: float | int = 0.1
+    use_conv_embed: bool = False
+    use_layerscale: bool = False
+    layerscale_value: float | int = 1e-4
+    use_post_layernorm: bool = False
+    use_post_layernorm_in_modulation: bool = False
+    normalize_modulator: bool = False
+    initializer_range: float | int = 0.02
+    layer_norm_eps: float | int = 1e-5
+
+    def __post_init__(self, **kwargs):
+        # JSON knows lists only: with them a config equals its reloaded self
+        self.depths = list(self.depths)
+        self.focal_levels = list(self.focal_levels)
+        self.focal_windows = list(self.focal_windows)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_preset(cls, name: str, **kwargs) -> "VideoFocalNetConfig":
+        """The published size `name` (`"nano"`, `"tiny"`, `"small"` or `"base"`); `kwargs` override single fields."""
+        if name not in PRESETS:
+            raise ValueError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **kwargs})
+
+    @property
+    def hidden_sizes(self) -> list[int]:
+        """Channels of each stage."""
+        return [self.embed_dim * 2**stage for stage in range(len(self.depths))]
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels of the last stage, hence of `last_hidden_state`."""
+        return self.hidden_sizes[-1]
+
+    def validate_architecture(self):
+        """Part of `@strict`: run at construction."""
+        stages = len(self.depths)
+        for name in ("focal_levels", "focal_windows"):
+            if len(getattr(self, name)) != stages:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must have one entry per stage, as depths={self.depths} has"
+                )
+        for name in ("depths", "focal_levels"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive numbers")
+        if any(window < 1 or window % 2 == 0 for window in self.focal_windows):
+            raise ValueError(f"focal_windows={self.focal_windows} must be odd: an even kernel would shift the frame")
+        for name in ("image_size", "num_frames", "num_channels", "patch_size", "tubelet_size", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act={self.hidden_act!r} is not one of transformers' activations: {list(ACT2FN)}")
+        if self.num_frames % self.tubelet_size:
+            raise ValueError(f"num_frames={self.num_frames} must be a multiple of tubelet_size={self.tubelet_size}")
+        if self.use_conv_embed and self.tubelet_size > 1:
+            raise ValueError(
+                f"use_conv_embed=True and tubelet_size={self.tubelet_size} exclude each other: the published stem of "
+                "overlapping convolutions has no form over several frames. Set one of them to its default."
+            )
+        if self.use_conv_embed and self.patch_size != 4:
+            raise ValueError(f"use_conv_embed=True has a stem of stride 4: patch_size={self.patch_size} must be 4")
+
+
+def refuse_other_num_frames(folder: str | os.PathLike, num_frames: int, file_name: str):
+    """Raise `ValueError` if `file_name` in `folder` is there and gives another number of frames than `num_frames`."""
+    path = Path(folder, file_name)
+    if not path.is_file():
+        return
+    saved = json.loads(path.read_text(encoding="utf-8")).get("num_frames")
+    if saved is not None and saved != num_frames:
+        raise ValueError(
+            f"{path} has num_frames={saved}, but num_frames={num_frames} is about to be saved beside it: a model and "
+            "its processor must agree. Give both the same `num_frames`, or choose another folder."
+        )
+
+
+__all__ = ["PRESETS", "VideoFocalNetConfig"]

@@ -1,0 +1,487 @@
+"""
+Video-FocalNet, a video network built on spatio-temporal focal modulation, in PyTorch.
+
+Papers: Video-FocalNets (arXiv 2307.06947), DVFL-Net (arXiv 2507.12426), FocalNets (arXiv 2203.11926). Their code is
+published at TalalWasim/Video-FocalNets, hayatkhan8660-maker/DVFL-Net and microsoft/FocalNet. This is an implementation
+of its own; it computes what theirs computes (`tests/golden`), and differs in this:
+- activations are channels-last, (batch, frames, height, width, channels), from stem to head: both branches of the
+  modulation read the same memory and nothing is transposed between them;
+- no 3-D convolution: a tubelet stem is a 2-D convolution over frames folded into channels, and a convolution along
+  frames is a 2-D one with a (k, 1) kernel over (frames, height * width);
+- a stage begins, rather than ends, with its downsampling;
+- modulators are returned on request and never kept on a module.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
+
+
+@dataclass
+class VideoFocalNetModelOutput(ModelOutput):
+    """
+    Output of [`VideoFocalNetModel`]. Frames counts those behind the stem: `num_frames / tubelet_size`.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, frames * height * width, hidden_size)`):
+            Normalised features of the last stage, frame after frame.
+        pooler_output (`torch.FloatTensor` of shape `(batch, hidden_size)`):
+            Their mean over positions and frames.
+        hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
+            Output of the stem and of each stage, each of shape `(batch, frames, height, width, channels)`.
+        spatial_modulators (`tuple[torch.FloatTensor]`, *optional*, with `output_modulators=True`):
+            Spatial modulator of the last block of each stage, each of shape `(batch, frames, height, width,
+            channels)`.
+        temporal_modulators (`tuple[torch.FloatTensor]`, *optional*, with `output_modulators=True`):
+            Temporal modulator of the last block of each stage, of the same shapes.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    spatial_modulators: tuple[torch.Tensor, ...] | None = None
+    temporal_modulators: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class VideoFocalNetClassifierOutput(ModelOutput):
+    """
+    Output of [`VideoFocalNetForVideoClassification`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
+            Classification loss.
+        logits (`torch.FloatTensor` of shape `(batch, num_labels)`):
+            Scores before the softmax. For several views of a clip: the logarithm of their averaged softmax.
+        hidden_states, spatial_modulators, temporal_modulators (`tuple[torch.FloatTensor]`, *optional*):
+            As in [`VideoFocalNetModelOutput`].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    spatial_modulators: tuple[torch.Tensor, ...] | None = None
+    temporal_modulators: tuple[torch.Tensor, ...] | None = None
+
+
+class VideoFocalNetPatchEmbeddings(nn.Module):
+    """A strided convolution, then a layer norm: the stem, or the downsampling in front of a later stage."""
+
+    def __init__(self, config: VideoFocalNetConfig, in_channels: int, out_channels: int, is_stem: bool = False):
+        super().__init__()
+        self.stride = config.patch_size if is_stem else 2
+        if config.use_conv_embed:
+            kernel_size, padding = (7, 2) if is_stem else (3, 1)
+        else:
+            kernel_size, padding = self.stride, 0
+        self.projection = nn.Conv2d(in_channels, out_channels, kernel_size, stride=self.stride, padding=padding)
+        self.norm = nn.LayerNorm(out_channels, eps=config.layer_norm_eps)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        # frames: (batch * frames, in_channels, height, width). Zeros to the right and below complete the last patches,
+        # as in transformers' FocalNet.
+        height, width = frames.shape[-2:]
+        frames = F.pad(frames, (0, -width % self.stride, 0, -height % self.stride))
+        hidden_states = self.projection(frames).permute(0, 2, 3, 1)  # (batch * frames, height, width, out_channels)
+        return self.norm(hidden_states)
+
+
+class VideoFocalNetModulation(nn.Module):
+    """Spatio-temporal focal modulation (Video-FocalNets, equations 4 to 8): a query times two gathered contexts."""
+
+    def __init__(self, config: VideoFocalNetConfig, stage: int):
+        super().__init__()
+        channels = config.hidden_sizes[stage]
+        levels = config.focal_levels[stage]
+        kernel_sizes = [config.focal_windows[stage] + 2 * level for level in range(levels)]
+        self.normalize_modulator = config.normalize_modulator
+        self.activation = ACT2FN[config.hidden_act]
+
+        self.projection_in = nn.Linear(channels, 2 * channels + levels + 1)
+        self.focal_layers = nn.ModuleList(
+            nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels, bias=False)
+            for size in kernel_sizes
+        )
+        self.projection_context = nn.Linear(channels, channels)
+
+        # dense, unlike the spatial ones, which are depthwise
+        self.temporal_projection_in = nn.Linear(channels, channels + levels + 1)
+        self.temporal_focal_layers = nn.ModuleList(
+            nn.Conv2d(channels, channels, (size, 1), padding=(size // 2, 0), bias=False) for size in kernel_sizes
+        )
+        self.temporal_projection_context = nn.Linear(channels, channels)
+
+        self.layernorm = (
+            nn.LayerNorm(channels, eps=config.layer_norm_eps)
+            if config.use_post_layernorm_in_modulation
+            else nn.Identity()
+        )
+        self.projection_out = nn.Linear(channels, channels)
+
+    def gather_context(
+        self, context: torch.Tensor, gates: torch.Tensor, focal_layers: nn.ModuleList, dim: tuple[int, ...]
+    ) -> torch.Tensor:
+        """
+        Sum the gated contexts of all levels of a channels-last map.
+
+        `context` is (n, rows, columns, channels), `gates` (n, rows, columns, levels + 1), and `dim` names the
+        dimensions that the global level averages over. Returns (n, rows, columns, channels).
+        """
+        context = context.permute(0, 3, 1, 2)  # a view for the convolutions; memory stays channels-last
+        gates = gates.permute(0, 3, 1, 2)
+        gated = []
+        for level, focal_layer in enumerate(focal_layers):
+            context = self.activation(focal_layer(context))
+            gated.append(context * gates[:, level : level + 1])
+        dim = tuple(d + 1 for d in dim)  # the channels stand before rows and columns here
+        gated.append(self.activation(context.mean(dim, keepdim=True)) * gates[:, -1:])
+        gathered = sum(gated[1:], start=gated[0])
+        if self.normalize_modulator:
+            gathered = gathered / len(gated)
+        return gathered.permute(0, 2, 3, 1)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # hidden_states: (batch, frames, height, width, channels)
+        shape = hidden_states.shape
+        channels, levels = shape[-1], len(self.focal_layers) + 1
+
+        # what surrounds a position within its frame
+        query, context, gates = self.projection_in(hidden_states).split([channels, channels, levels], dim=-1)
+        context = self.gather_context(context.flatten(0, 1), gates.flatten(0, 1), self.focal_layers, dim=(1, 2))
+        spatial_modulator = self.projection_context(context).view(shape)
+
+        # what precedes and follows it, at the same place in the other frames
+        context, gates = self.temporal_projection_in(hidden_states).split([channels, levels], dim=-1)
+        context = self.gather_context(context.flatten(2, 3), gates.flatten(2, 3), self.temporal_focal_layers, dim=(1,))
+        temporal_modulator = self.temporal_projection_context(context).view(shape)
+
+        output = self.projection_out(self.layernorm(query * spatial_modulator * temporal_modulator))
+        return output, spatial_modulator, temporal_modulator
+
+
+class VideoFocalNetMlp(nn.Module):
+    def __init__(self, config: VideoFocalNetConfig, channels: int):
+        super().__init__()
+        hidden_channels = int(channels * config.mlp_ratio)
+        self.fc1 = nn.Linear(channels, hidden_channels)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(hidden_channels, channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class VideoFocalNetDropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382). As in the published code, each frame of each clip is drawn by itself."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self.rate == 0 or not self.training:
+            return hidden_states
+        batch, frames = hidden_states.shape[:2]
+        keep = hidden_states.new_empty(batch, frames, 1, 1, 1).bernoulli_(1 - self.rate)
+        return hidden_states * keep / (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+class VideoFocalNetLayer(GradientCheckpointingLayer):
+    """One block: modulation, then an MLP, both residual."""
+
+    def __init__(self, config: VideoFocalNetConfig, stage: int, drop_path_rate: float):
+        super().__init__()
+        channels = config.hidden_sizes[stage]
+        self.use_post_layernorm = config.use_post_layernorm
+        self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        self.modulation = VideoFocalNetModulation(config, stage)
+        self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        self.mlp = VideoFocalNetMlp(config, channels)
+        self.drop_path = VideoFocalNetDropPath(drop_path_rate)
+        self.layerscale_value = config.layerscale_value
+        if config.use_layerscale:
+            self.gamma_1 = nn.Parameter(torch.full((channels,), float(config.layerscale_value)))
+            self.gamma_2 = nn.Parameter(torch.full((channels,), float(config.layerscale_value)))
+        else:
+            self.register_parameter("gamma_1", None)
+            self.register_parameter("gamma_2", None)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # hidden_states: (batch, frames, height, width, channels)
+        if self.use_post_layernorm:
+            output, spatial_modulator, temporal_modulator = self.modulation(hidden_states)
+            output = self.norm1(output)
+        else:
+            output, spatial_modulator, temporal_modulator = self.modulation(self.norm1(hidden_states))
+        if self.gamma_1 is not None:
+            output = self.gamma_1 * output
+        hidden_states = hidden_states + self.drop_path(output)
+
+        output = (
+            self.norm2(self.mlp(hidden_states)) if self.use_post_layernorm else self.mlp(self.norm2(hidden_states))
+        )
+        if self.gamma_2 is not None:
+            output = self.gamma_2 * output
+        return hidden_states + self.drop_path(output), spatial_modulator, temporal_modulator
+
+
+class VideoFocalNetStage(nn.Module):
+    """Downsampling, except in the first stage, then a run of blocks."""
+
+    def __init__(self, config: VideoFocalNetConfig, stage: int, drop_path_rates: list[float]):
+        super().__init__()
+        sizes = config.hidden_sizes
+        self.downsample = VideoFocalNetPatchEmbeddings(config, sizes[stage - 1], sizes[stage]) if stage else None
+        self.layers = nn.ModuleList(VideoFocalNetLayer(config, stage, rate) for rate in drop_path_rates)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # hidden_states: (batch, frames, height, width, channels)
+        if self.downsample is not None:
+            frames = self.downsample(hidden_states.flatten(0, 1).permute(0, 3, 1, 2))
+            hidden_states = frames.unflatten(0, hidden_states.shape[:2])
+        for layer in self.layers:
+            hidden_states, spatial_modulator, temporal_modulator = layer(hidden_states)
+        return hidden_states, spatial_modulator, temporal_modulator
+
+
+class VideoFocalNetPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and everything that transformers asks of a model."""
+
+    config: VideoFocalNetConfig
+    base_model_prefix = "videofocalnet"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["VideoFocalNetPatchEmbeddings", "VideoFocalNetLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        # As published: truncated normal for linear layers, PyTorch's own default for whatever is a convolution there,
+        # which the two context projections are.
+        if isinstance(module, VideoFocalNetModulation):
+            for linear in (module.projection_context, module.temporal_projection_context):
+                self._init_as_convolution(linear)
+        elif isinstance(module, nn.Conv2d):
+            self._init_as_convolution(module)
+        elif isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, VideoFocalNetLayer) and module.gamma_1 is not None:
+            init.constant_(module.gamma_1, module.layerscale_value)
+            init.constant_(module.gamma_2, module.layerscale_value)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+        refuse_other_num_frames(save_directory, self.config.num_frames, "video_preprocessor_config.json")
+        # whichever class is saved, the folder opens through every Auto class where the package is not installed
+        self.config.auto_map = {
+            "AutoConfig": "configuration_videofocalnet.VideoFocalNetConfig",
+            "AutoModel": "modeling_videofocalnet.VideoFocalNetModel",
+            "AutoModelForVideoClassification": "modeling_videofocalnet.VideoFocalNetForVideoClassification",
+        }
+        return super().save_pretrained(save_directory, **kwargs)
+
+    @staticmethod
+    def _init_as_convolution(module: nn.Conv2d | nn.Linear):
+        bound = 1 / math.sqrt(module.weight[0].numel())  # fan in
+        init.uniform_(module.weight, -bound, bound)
+        if module.bias is not None:
+            init.uniform_(module.bias, -bound, bound)
+
+
+class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
+    """A Video-FocalNet without a head: clips in, features out."""
+
+    def __init__(self, config: VideoFocalNetConfig):
+        super().__init__(config)
+        self.embeddings = VideoFocalNetPatchEmbeddings(
+            config, config.num_channels * config.tubelet_size, config.embed_dim, is_stem=True
+        )
+        drop_path_rates = torch.linspace(0, config.drop_path_rate, sum(config.depths), device="cpu").tolist()
+        self.stages = nn.ModuleList(
+            VideoFocalNetStage(config, stage, [drop_path_rates.pop(0) for _ in range(depth)])
+            for stage, depth in enumerate(config.depths)
+        )
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_modulators: bool = False,
+        **kwargs,
+    ) -> VideoFocalNetModelOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
+                Normalised clips. Any number of frames that `config.tubelet_size` divides, and any size.
+            output_hidden_states (`bool`, *optional*, defaults to `config.output_hidden_states`):
+                Return the output of the stem and of each stage.
+            output_modulators (`bool`, *optional*, defaults to `False`):
+                Return the spatial and temporal modulators of the last block of each stage.
+            return_dict (`bool`, *optional*, defaults to `config.return_dict`):
+                Return a [`VideoFocalNetModelOutput`] rather than a tuple.
+
+        Raises:
+            ValueError: If `pixel_values` has another rank or number of channels, or a number of frames that
+                `config.tubelet_size` does not divide.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if pixel_values.ndim != 5:
+            raise ValueError(
+                "pixel_values must have 5 dimensions, (batch, frames, channels, height, width), but has shape "
+                f"{tuple(pixel_values.shape)}"
+            )
+        batch, frames, channels = pixel_values.shape[:3]
+        if channels != self.config.num_channels:
+            raise ValueError(
+                f"pixel_values of shape {tuple(pixel_values.shape)} have {channels} channels in dimension 2, but the "
+                f"model takes {self.config.num_channels}: the layout is (batch, frames, channels, height, width)"
+            )
+        tubelet_size = self.config.tubelet_size
+        if frames == 0 or frames % tubelet_size:
+            raise ValueError(
+                f"pixel_values of shape {tuple(pixel_values.shape)} have {frames} frames, which is not a positive "
+                f"multiple of tubelet_size={tubelet_size}"
+            )
+
+        pixel_values = pixel_values.to(self.embeddings.projection.weight.dtype)
+        # the frames of a tubelet become channels of one frame, frame after frame
+        pixel_values = pixel_values.reshape(-1, tubelet_size * channels, *pixel_values.shape[-2:])
+        hidden_states = self.embeddings(pixel_values).unflatten(0, (batch, frames // tubelet_size))
+
+        all_hidden_states: tuple[torch.Tensor, ...] = (hidden_states,)
+        spatial_modulators: tuple[torch.Tensor, ...] = ()
+        temporal_modulators: tuple[torch.Tensor, ...] = ()
+        for stage in self.stages:
+            hidden_states, spatial_modulator, temporal_modulator = stage(hidden_states)
+            if output_hidden_states:
+                all_hidden_states += (hidden_states,)
+            if output_modulators:
+                spatial_modulators += (spatial_modulator,)
+                temporal_modulators += (temporal_modulator,)
+
+        last_hidden_state = self.layernorm(hidden_states).flatten(1, 3)  # (batch, frames * height * width, channels)
+        return VideoFocalNetModelOutput(
+            last_hidden_state=last_hidden_state,
+            pooler_output=last_hidden_state.mean(1),
+            hidden_states=all_hidden_states if output_hidden_states else None,
+            spatial_modulators=spatial_modulators if output_modulators else None,
+            temporal_modulators=temporal_modulators if output_modulators else None,
+        )
+
+
+class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
+    """A Video-FocalNet with a linear head over the mean of its features."""
+
+    # The loss is a mean over the batch; without this flag the Trainer takes it for a sum that it has to divide when it
+    # accumulates gradients.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: VideoFocalNetConfig):
+        super().__init__(config)
+        self.videofocalnet = VideoFocalNetModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_modulators: bool = False,
+        **kwargs,
+    ) -> VideoFocalNetClassifierOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
+                Normalised clips. Several views of each clip, `(batch, views, frames, channels, height, width)`, are
+                classified one by one and their softmax averaged.
+            labels (`torch.Tensor`, *optional*):
+                Class ids of shape `(batch,)`; or probabilities of shape `(batch, num_labels)`, as mixup and label
+                smoothing give them; or, with `config.problem_type="multi_label_classification"`, zeros and ones of
+                shape `(batch, num_labels)`; or, with `"regression"`, values.
+            output_hidden_states (`bool`, *optional*, defaults to `config.output_hidden_states`):
+                Return the output of the stem and of each stage. With several views, the first dimension is
+                `batch * views`.
+            output_modulators (`bool`, *optional*, defaults to `False`):
+                Return the spatial and temporal modulators of the last block of each stage, likewise.
+            return_dict (`bool`, *optional*, defaults to `config.return_dict`):
+                Return a [`VideoFocalNetClassifierOutput`] rather than a tuple.
+
+        Raises:
+            ValueError: As [`VideoFocalNetModel.forward`]; or if `labels` have a shape that fits no loss.
+        """
+        views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
+        if views is not None:
+            pixel_values = pixel_values.flatten(0, 1)  # (batch * views, frames, channels, height, width)
+
+        outputs = self.videofocalnet(
+            pixel_values, output_hidden_states=output_hidden_states, output_modulators=output_modulators
+        )
+        logits = self.classifier(outputs.pooler_output)
+        if views is not None:
+            logits = self._average_views(logits.unflatten(0, (-1, views)))
+
+        return VideoFocalNetClassifierOutput(
+            loss=None if labels is None else self._loss(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            spatial_modulators=outputs.spatial_modulators,
+            temporal_modulators=outputs.temporal_modulators,
+        )
+
+    def _average_views(self, logits: torch.Tensor) -> torch.Tensor:
+        # (batch, views, num_labels) -> (batch, num_labels): the softmax of the result is the views' averaged softmax
+        if self.config.problem_type not in (None, "single_label_classification"):
+            raise ValueError(f"averaging views is not defined for problem_type={self.config.problem_type!r}")
+        return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        problem_type = self.config.problem_type
+        if problem_type is None:
+            problem_type = "regression" if self.config.num_labels == 1 else "single_label_classification"
+        if problem_type == "single_label_classification" and labels.is_floating_point():
+            if labels.shape != logits.shape:
+                raise ValueError(
+                    f"labels of type {labels.dtype} are taken as probabilities and must have the shape of the logits, "
+                    f"{tuple(logits.shape)}, but have {tuple(labels.shape)}. Class ids must be integers."
+                )
+            return F.cross_entropy(logits, labels.to(logits))
+        # transformers' loss writes the problem type it infers into the config it is given: not into ours, or a saved
+        # model would remember its last batch
+        config = SimpleNamespace(problem_type=problem_type, num_labels=self.config.num_labels)
+        return self.loss_function(labels, logits, config)
+
+
+__all__ = [
+    "VideoFocalNetClassifierOutput",
+    "VideoFocalNetForVideoClassification",
+    "VideoFocalNetModel",
+    "VideoFocalNetModelOutput",
+    "VideoFocalNetPreTrainedModel",
+]

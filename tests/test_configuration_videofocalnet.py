@@ -1,0 +1,59 @@
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+import hf_dvflnet
+from hf_dvflnet import PRESETS, VideoFocalNetConfig, VideoFocalNetForVideoClassification
+
+
+def test_config_equals_itself_after_saving_and_loading(tmp_path):
+    config = VideoFocalNetConfig(focal_levels=(3, 2, 2, 1), use_layerscale=True, num_labels=7)
+    config.save_pretrained(tmp_path)
+    assert VideoFocalNetConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"depths": [1, 1, 2]}, "one entry per stage"),
+        ({"depths": [1, 0, 2, 1]}, "must be positive"),
+        ({"focal_windows": [3, 3, 4, 3]}, "must be odd"),
+        ({"drop_path_rate": 1.0}, "must lie in"),
+        ({"embed_dim": 0}, "at least 1"),
+        ({"hidden_act": "gleu"}, "not one of transformers' activations"),
+        ({"num_frames": 9, "tubelet_size": 2}, "multiple of tubelet_size"),
+        ({"use_conv_embed": True, "tubelet_size": 2}, "exclude each other"),
+        ({"use_conv_embed": True, "patch_size": 2}, "must be 4"),
+        ({"embed_dim": "96"}, "embed_dim"),
+    ],
+)
+def test_config_refuses(wrong, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        VideoFocalNetConfig(**wrong)
+
+
+def test_every_field_is_read_somewhere_in_the_package():
+    folder = Path(hf_dvflnet.__file__).parent
+    code = "".join(path.read_text() for path in folder.glob("*.py"))
+    own = [name for name in VideoFocalNetConfig.__annotations__ if not name.startswith("_")]
+    # image_size is for those who build a processor, which no module of the package does
+    unread = [name for name in own if not re.search(rf"config\.{name}\b", code) and name != "image_size"]
+    assert own and not unread
+    assert {field.name for field in dataclasses.fields(VideoFocalNetConfig)} >= set(own)
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match="nano, tiny, small, base"):
+        VideoFocalNetConfig.from_preset("huge")
+
+
+@pytest.mark.parametrize("name, millions", [("nano", 22.44), ("tiny", 49.55), ("small", 88.74), ("base", 157.39)])
+def test_presets_have_the_published_number_of_parameters(name, millions):
+    assert set(PRESETS) == {"nano", "tiny", "small", "base"}
+    with torch.device("meta"):
+        model = VideoFocalNetForVideoClassification(VideoFocalNetConfig.from_preset(name, num_labels=400))
+    assert model.num_parameters() / 1e6 == pytest.approx(millions, abs=0.01)

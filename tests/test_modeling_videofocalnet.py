@@ -1,0 +1,239 @@
+import copy
+import gc
+import json
+
+import pytest
+import torch
+from conftest import GOLDEN
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForVideoClassification
+
+from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetModel
+from hf_dvflnet.checkpoint_conversion import convert_published_state_dict, load_published_checkpoint
+
+
+PUBLISHED_NAMES = {
+    "img_size": "image_size",
+    "num_classes": "num_labels",
+    "use_postln": "use_post_layernorm",
+    "use_postln_in_modulation": "use_post_layernorm_in_modulation",
+}
+
+
+def published_model(variant: str) -> VideoFocalNetForVideoClassification:
+    settings = json.loads((GOLDEN / "variants.json").read_text())[variant]
+    config = VideoFocalNetConfig(**{PUBLISHED_NAMES.get(name, name): value for name, value in settings.items()})
+    model = VideoFocalNetForVideoClassification(config).eval()
+    weights = load_published_checkpoint(GOLDEN / f"{variant}.pth")["model"]
+    model.load_state_dict(convert_published_state_dict(weights), strict=True)
+    return model
+
+
+def new_model(config: VideoFocalNetConfig, **changes) -> VideoFocalNetForVideoClassification:
+    torch.manual_seed(0)
+    config = copy.deepcopy(config)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return VideoFocalNetForVideoClassification(config)
+
+
+def clips(batch: int = 2, frames: int = 4, height: int = 32, width: int = 32) -> torch.Tensor:
+    return torch.randn(batch, frames, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "variant, outputs",
+    [
+        ("default", "default.expected"),
+        ("options", "options.expected"),
+        ("tubelet", "tubelet.expected"),
+        ("default", "default.rect"),
+    ],
+)
+def test_outputs_equal_those_of_the_published_modules(variant, outputs, record_property):
+    expected = load_file(GOLDEN / f"{outputs}.safetensors")
+    with torch.no_grad():
+        ours = published_model(variant)(expected["pixel_values"], output_hidden_states=True, output_modulators=True)
+    difference = (ours.logits - expected["logits"]).abs().max().item()
+    print(f"{outputs}: logits differ by at most {difference:.1e}")
+    assert difference <= 1e-5
+    for stage in range(1, 5):
+        found = {
+            f"stage{stage}.hidden": ours.hidden_states[stage].flatten(0, 1).flatten(1, 2),
+            f"stage{stage}.modulator_spatial": ours.spatial_modulators[stage - 1].flatten(0, 1).permute(0, 3, 1, 2),
+            f"stage{stage}.modulator_temporal": ours.temporal_modulators[stage - 1].flatten(0, 1).permute(0, 3, 1, 2),
+        }
+        for name, value in found.items():
+            if name in expected:
+                torch.testing.assert_close(value, expected[name], rtol=0, atol=5e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("frames, height, width", [(1, 32, 32), (3, 33, 47), (7, 4, 4), (2, 1, 1)])
+@pytest.mark.parametrize("use_conv_embed", [False, True])
+def test_any_number_of_frames_and_any_size_work(tiny_config, frames, height, width, use_conv_embed):
+    model = new_model(tiny_config, use_conv_embed=use_conv_embed).eval()
+    logits = model(clips(2, frames, height, width)).logits
+    assert logits.shape == (2, 6) and logits.isfinite().all()
+
+
+def test_hidden_states_and_modulators_have_the_documented_shapes(tiny_config):
+    model = VideoFocalNetModel(tiny_config)
+    output = model(clips(), output_hidden_states=True, output_modulators=True)
+    stages = [(2, 4, 8, 8, 8), (2, 4, 4, 4, 16), (2, 4, 2, 2, 32), (2, 4, 1, 1, 64)]
+    assert [tuple(h.shape) for h in output.hidden_states] == [stages[0], *stages]
+    assert [tuple(m.shape) for m in output.spatial_modulators] == stages
+    assert [tuple(m.shape) for m in output.temporal_modulators] == stages
+    assert output.last_hidden_state.shape == (2, 4, 64) and output.pooler_output.shape == (2, 64)
+
+
+def test_a_tuple_is_returned_on_request(tiny_config):
+    model = new_model(tiny_config).eval()
+    (logits,) = model(clips(), return_dict=False)
+    assert torch.equal(logits, model(clips()).logits)
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((4, 3, 32, 32), "5 dimensions"),
+        ((2, 3, 4, 32, 32), "4 channels in dimension 2"),
+        ((2, 3, 3, 32, 32), "3 frames.*multiple of tubelet_size=2"),
+        ((2, 0, 3, 32, 32), "0 frames"),
+    ],
+)
+def test_a_wrong_input_is_named(tiny_config, shape, message):
+    model = VideoFocalNetModel(VideoFocalNetConfig(**{**tiny_config.to_dict(), "tubelet_size": 2}))
+    with pytest.raises(ValueError, match=message):
+        model(torch.zeros(shape))
+
+
+def test_no_tensor_stays_on_a_module_after_forward(tiny_config):
+    model = new_model(tiny_config).train()
+    model(clips(), labels=torch.tensor([0, 1]), output_hidden_states=True, output_modulators=True).loss.backward()
+    kept = [
+        (name, key)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if torch.is_tensor(value) or (isinstance(value, (list, tuple)) and any(map(torch.is_tensor, value)))
+    ]
+    assert not kept
+    gc.collect()
+
+
+def test_every_parameter_gets_a_gradient(tiny_config):
+    config = VideoFocalNetConfig(
+        **{**tiny_config.to_dict(), "use_layerscale": True, "use_post_layernorm_in_modulation": True}
+    )
+    model = new_model(config).train()
+    model(clips(), labels=torch.tensor([0, 1])).loss.backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_gradient_checkpointing_changes_no_gradient(tiny_config):
+    gradients = []
+    for checkpointing in (False, True):
+        model = new_model(tiny_config, drop_path_rate=0.0).train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+            assert model.is_activation_checkpointing
+        model(clips(), labels=torch.tensor([0, 1])).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_compiles_without_a_graph_break(tiny_config):
+    model = new_model(tiny_config).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for arguments in ({}, {"output_hidden_states": True, "output_modulators": True}):
+        with torch.no_grad():
+            expected, found = model(clips(), **arguments), compiled(clips(), **arguments)
+        torch.testing.assert_close(found.logits, expected.logits)
+        assert found.keys() == expected.keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close_to_full(tiny_config, dtype):
+    model = new_model(tiny_config).eval()
+    with torch.no_grad():
+        full = model(clips()).logits
+        half = copy.deepcopy(model).to(dtype)(clips()).logits  # float32 input is cast
+    assert half.dtype == dtype
+    torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.02)
+
+
+def test_saves_and_loads_to_the_same_outputs(tiny_config, tmp_path):
+    model = new_model(tiny_config).eval()
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = model(clips())
+        for device_map in (None, "cpu"):
+            loaded = AutoModelForVideoClassification.from_pretrained(tmp_path, device_map=device_map)
+            assert torch.equal(loaded(clips()).logits, expected.logits)
+        headless = AutoModel.from_pretrained(tmp_path)
+        assert torch.equal(headless(clips()).pooler_output, model.videofocalnet(clips()).pooler_output)
+
+
+def test_another_head_keeps_the_rest_of_the_weights(tiny_config, tmp_path):
+    model = new_model(tiny_config)
+    model.save_pretrained(tmp_path)
+    other = VideoFocalNetForVideoClassification.from_pretrained(tmp_path, num_labels=9, ignore_mismatched_sizes=True)
+    assert other.classifier.weight.shape == (9, 64)
+    for name, weight in model.videofocalnet.state_dict().items():
+        assert torch.equal(weight, other.videofocalnet.state_dict()[name]), name
+
+
+def test_loading_gives_missing_weights_their_initial_distribution(tiny_config, tmp_path):
+    # what is missing is created without values and must be filled, layer scales included
+    new_model(tiny_config).save_pretrained(tmp_path)
+    other = VideoFocalNetForVideoClassification.from_pretrained(tmp_path, use_layerscale=True, layerscale_value=0.3)
+    gammas = [parameter for name, parameter in other.named_parameters() if "gamma" in name]
+    assert len(gammas) == 10 and all((gamma == 0.3).all() for gamma in gammas)
+
+
+def test_drop_path_drops_whole_frames_at_its_rate(tiny_config):
+    model = new_model(VideoFocalNetConfig(**{**tiny_config.to_dict(), "drop_path_rate": 0.5})).train()
+    rates = [layer.drop_path.rate for stage in model.videofocalnet.stages for layer in stage.layers]
+    assert rates == pytest.approx([0.0, 0.125, 0.25, 0.375, 0.5])
+    torch.manual_seed(0)
+    dropped = model.videofocalnet.stages[-1].layers[-1].drop_path(torch.ones(200, 10, 2, 2, 3))
+    frames = dropped.flatten(2)
+    assert set(frames.unique().tolist()) == {0.0, 2.0}
+    assert (frames.amin(-1) == frames.amax(-1)).all()
+    assert (frames == 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_integer_labels_give_cross_entropy(tiny_config):
+    model, labels = new_model(tiny_config).eval(), torch.tensor([1, 5])
+    output = model(clips(), labels=labels)
+    torch.testing.assert_close(output.loss, F.cross_entropy(output.logits, labels))
+
+
+@pytest.mark.parametrize("problem_type", [None, "single_label_classification"])
+def test_probabilities_as_labels_give_cross_entropy(tiny_config, problem_type):
+    model = new_model(tiny_config, problem_type=problem_type).eval()
+    labels = torch.rand(2, 6).softmax(-1)
+    output = model(clips(), labels=labels)
+    torch.testing.assert_close(output.loss, -(labels * output.logits.log_softmax(-1)).sum(-1).mean())
+
+
+def test_multi_label_only_where_the_config_says_so(tiny_config):
+    model = new_model(tiny_config, problem_type="multi_label_classification").eval()
+    labels = torch.tensor([[1.0, 0, 1, 0, 0, 0], [0.0, 1, 0, 0, 0, 1]])
+    output = model(clips(), labels=labels)
+    torch.testing.assert_close(output.loss, F.binary_cross_entropy_with_logits(output.logits, labels))
+
+
+def test_probabilities_of_another_shape_are_refused(tiny_config):
+    with pytest.raises(ValueError, match="Class ids must be integers"):
+        new_model(tiny_config)(clips(), labels=torch.tensor([1.0, 2.0]))
+
+
+def test_views_are_averaged_as_probabilities(tiny_config):
+    model = new_model(tiny_config).eval()
+    views = torch.stack([clips(3), clips(3).flip(-1)], dim=1)  # (3, 2 views, ...)
+    with torch.no_grad():
+        averaged = model(views).logits.softmax(-1)
+        single = [model(views[:, view]).logits.softmax(-1) for view in range(2)]
+    torch.testing.assert_close(averaged, (single[0] + single[1]) / 2)
