@@ -2,8 +2,10 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
 
+from .clip_sampling import evaluation_indices, multi_clip_indices, training_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
+from .video_decoding import VideoDecodeError, read_video
 
 
 __version__ = "0.1.0.dev0"
@@ -17,8 +19,13 @@ VideoFocalNetForVideoClassification.register_for_auto_class("AutoModelForVideoCl
 
 __all__ = [
     "PRESETS",
+    "VideoDecodeError",
     "VideoFocalNetConfig",
     "VideoFocalNetForVideoClassification",
     "VideoFocalNetModel",
     "__version__",
+    "evaluation_indices",
+    "multi_clip_indices",
+    "read_video",
+    "training_indices",
 ]

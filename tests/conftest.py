@@ -1,9 +1,15 @@
+import os
 from pathlib import Path
 
 import pytest
+from videos import KINDS, write_video
 
-from hf_dvflnet import VideoFocalNetConfig
+from hf_dvflnet import (
+    VideoFocalNetConfig,
+)
 
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # also for the processes that tests start
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -12,3 +18,10 @@ GOLDEN = Path(__file__).parent / "golden"
 def tiny_config() -> VideoFocalNetConfig:
     """A network of 32 pixels a side and 4 frames that runs in milliseconds."""
     return VideoFocalNetConfig(embed_dim=8, image_size=32, num_frames=4, num_labels=6, drop_path_rate=0.0)
+
+
+@pytest.fixture(scope="session")
+def video_files(tmp_path_factory) -> dict[str, Path]:
+    """One real file of each kind."""
+    folder = tmp_path_factory.mktemp("videos")
+    return {name: write_video(folder / name, **arguments) for name, arguments in KINDS.items()}

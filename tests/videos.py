@@ -1,0 +1,98 @@
+"""Writes real video files for the tests. Each frame carries its number as black and white squares."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+BITS = 10
+
+
+def numbered_frame(number: int, width: int, height: int) -> np.ndarray:
+    """A picture of noise that is the same for the same number, its top half telling the number, highest bit first."""
+    frame = np.random.default_rng(number).integers(80, 176, (height // 8, width // 8, 3), dtype=np.uint8)
+    frame = frame.repeat(8, axis=0).repeat(8, axis=1)
+    square = width // BITS
+    for bit in range(BITS):
+        frame[: height // 2, bit * square : (bit + 1) * square] = 255 * (number >> (BITS - 1 - bit) & 1)
+    return frame
+
+
+def read_number(frame: np.ndarray) -> int:
+    """The number that `numbered_frame` drew."""
+    height, width = frame.shape[:2]
+    square = width // BITS
+    middles = [int(frame[height // 4, bit * square + square // 2].mean() > 127) for bit in range(BITS)]
+    return int("".join("01"[bit] for bit in middles), 2)
+
+
+def write_video(
+    path: Path,
+    codec: str = "libx264",
+    num_frames: int = 40,
+    width: int = 160,
+    height: int = 96,
+    *,
+    options: dict[str, str] | None = None,
+    timestamps: list[int] | None = None,
+    rotation: int = 0,
+    mirror: bool = False,
+    audio_first: bool = False,
+    tag: str | None = None,
+    container_options: dict[str, str] | None = None,
+    rate: int = 25,
+) -> Path:
+    """
+    Encode numbered frames.
+
+    `timestamps` (in frames; ascending) replace 0, 1, 2, ...; `rotation` and `mirror` go into the display matrix;
+    `audio_first` puts a silent audio stream in front of the video.
+    """
+    with av.open(str(path), "w", container_options=container_options or {}) as container:
+        audio = container.add_stream("aac", rate=8000, layout="mono") if audio_first else None
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, rate)
+        stream.thread_type = "NONE"
+        if tag:
+            stream.codec_context.codec_tag = tag
+        if rotation or mirror:
+            stream.set_display_rotation(rotation, hflip=mirror)
+        if audio is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+            silence.sample_rate = 8000
+            silence.pts = 0
+            container.mux(audio.encode(silence))
+            container.mux(audio.encode())
+        for number in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number, width, height), format="rgb24")
+            frame.pts = timestamps[number] if timestamps else number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+# Kinds of real files, as arguments of `write_video`: what cameras, benchmarks and the web hand out.
+KINDS: dict[str, dict] = {
+    "h264_short_gop.mp4": {"options": {"g": "8"}},
+    "h264_long_gop.mp4": {"options": {"g": "250"}, "num_frames": 60},
+    "h264_b_frames.mp4": {"options": {"g": "12", "bf": "3", "x264-params": "b-adapt=0"}, "num_frames": 60},
+    "h264_open_gop.mp4": {
+        "options": {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0"},
+        "num_frames": 60,
+    },
+    "h264_irregular.mp4": {"options": {"g": "8"}, "timestamps": [n + n * n // 9 for n in range(40)]},
+    "h264_late_start.mp4": {"options": {"g": "8"}, "timestamps": [n + 50 for n in range(40)]},
+    "h264_rotated.mp4": {"options": {"g": "8"}, "rotation": 90},
+    "h264_audio_first.mp4": {"options": {"g": "8"}, "audio_first": True},
+    "h264.mkv": {"options": {"g": "8"}},
+    "xvid.avi": {"codec": "mpeg4", "tag": "XVID", "options": {"g": "12", "b": "2000000"}},
+    "xvid_b_frames.avi": {"codec": "mpeg4", "tag": "XVID", "options": {"g": "12", "bf": "2", "b": "2000000"}},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"g": "10", "deadline": "realtime", "cpu-used": "8"}},
+    "vp8.webm": {
+        "codec": "libvpx",
+        "options": {"g": "10", "auto-alt-ref": "1", "lag-in-frames": "10", "b": "1000000"},
+    },
+}
