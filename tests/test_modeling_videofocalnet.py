@@ -7,7 +7,7 @@ import torch
 from conftest import GOLDEN
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForVideoClassification
+from transformers import AutoModel, AutoModelForVideoClassification, pipeline
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetModel
 from hf_dvflnet.checkpoint_conversion import convert_published_state_dict, load_published_checkpoint
@@ -228,6 +228,18 @@ def test_multi_label_only_where_the_config_says_so(tiny_config):
 def test_probabilities_of_another_shape_are_refused(tiny_config):
     with pytest.raises(ValueError, match="Class ids must be integers"):
         new_model(tiny_config)(clips(), labels=torch.tensor([1.0, 2.0]))
+
+
+def test_training_on_probabilities_leaves_the_config_alone(tiny_config, tiny_processor, tmp_path, video_files):
+    model = new_model(tiny_config)
+    before = model.config.to_dict()
+    model(clips(), labels=torch.full((2, 6), 1 / 6)).loss.backward()
+    model(clips(), labels=torch.tensor([1, 2])).loss.backward()
+    assert model.config.to_dict() == before
+    model.save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    answers = pipeline("video-classification", model=str(tmp_path))(str(video_files["h264_short_gop.mp4"]), top_k=6)
+    assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)
 
 
 def test_views_are_averaged_as_probabilities(tiny_config):

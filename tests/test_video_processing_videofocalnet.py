@@ -1,0 +1,188 @@
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch.nn import functional as F
+from videos import read_number, write_video
+
+from hf_dvflnet import (
+    VideoFocalNetForVideoClassification,
+    VideoFocalNetImageProcessor,
+    VideoFocalNetVideoProcessor,
+    evaluation_indices,
+    multi_clip_indices,
+    read_video,
+)
+
+
+MEAN = np.array([0.485, 0.456, 0.406])
+STD = np.array([0.229, 0.224, 0.225])
+
+
+def expected_clip(frames: np.ndarray, short_side: int, crop: int) -> np.ndarray:
+    """The documented view of uint8 frames (frames, height, width, 3), written without the package."""
+    clip = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    height, width = clip.shape[-2:]
+    size = (short_side, short_side * width // height) if height < width else (short_side * height // width, short_side)
+    clip = F.interpolate(clip, size=size, mode="bilinear", align_corners=False, antialias=False).round()
+    top, left = (size[0] - crop) // 2, (size[1] - crop) // 2
+    clip = clip[..., top : top + crop, left : left + crop].numpy() / 255
+    return ((clip.transpose(0, 2, 3, 1) - MEAN) / STD).transpose(0, 3, 1, 2)
+
+
+def test_default_view_is_the_documented_one(video_files):
+    path = video_files["h264_long_gop.mp4"]
+    frames, _ = read_video(path, evaluation_indices(60, num_frames=8, frame_interval=4))
+    found = VideoFocalNetVideoProcessor()(str(path), return_tensors="pt")["pixel_values"]
+    assert found.shape == (1, 8, 3, 224, 224) and found.dtype == torch.float32
+    # one step of 255 where the two round a pixel differently
+    assert np.abs(found[0].numpy() - expected_clip(frames, 256, 224)).max() <= 1.01 / 255 / STD.min()
+
+
+def test_every_kind_of_source_gives_the_same_tensor(video_files, tiny_processor):
+    path = video_files["h264_short_gop.mp4"]
+    frames, _ = read_video(path)
+    sources = {
+        "path as text": str(path),
+        "bytes": path.read_bytes(),
+        "array": frames,
+        "channels first": frames.transpose(0, 3, 1, 2),
+        "tensor": torch.from_numpy(frames),
+        "tensor, channels first": torch.from_numpy(frames).permute(0, 3, 1, 2),
+        "images": [PIL.Image.fromarray(frame) for frame in frames],
+        "list of frames": list(frames),
+        "batch of one": [path],
+        "array with a batch dimension": frames[None],
+    }
+    expected = tiny_processor(path, return_tensors="pt")["pixel_values"]
+    with path.open("rb") as file:
+        assert torch.equal(tiny_processor(file, return_tensors="pt")["pixel_values"], expected)
+    for name, source in sources.items():
+        assert torch.equal(tiny_processor(source, return_tensors="pt")["pixel_values"], expected), name
+
+
+def test_a_batch_of_videos_of_other_sizes_and_lengths_is_one_tensor(video_files, tiny_processor):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 50, 70, 3), dtype=np.uint8)
+    videos = [video_files["h264_rotated.mp4"], frames, video_files["vp9.webm"]]
+    batch = tiny_processor(videos, return_tensors="pt")["pixel_values"]
+    assert batch.shape == (3, 4, 3, 32, 32)
+    for video, clip in zip(videos, batch, strict=True):
+        assert torch.equal(tiny_processor(video, return_tensors="pt")["pixel_values"][0], clip)
+
+
+def test_both_processors_agree_on_the_same_frames(tiny_processor):
+    videos = [
+        list(np.random.default_rng(seed).integers(0, 256, (4, 40 + seed, 60, 3), dtype=np.uint8)) for seed in (0, 1)
+    ]
+    images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
+    for frames in (videos, [[PIL.Image.fromarray(frame) for frame in video] for video in videos]):
+        from_frames = images(frames, return_tensors="pt")["pixel_values"]
+        from_videos = tiny_processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values"]
+        assert from_frames.shape == (2, 4, 3, 32, 32)
+        torch.testing.assert_close(from_frames, from_videos, rtol=0, atol=1e-6)
+
+
+def test_the_image_processor_takes_one_list_of_frames_as_one_clip(tiny_processor):
+    frames = [PIL.Image.new("L", (60, 40), 100)] * 5
+    images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
+    assert images(frames, return_tensors="pt")["pixel_values"].shape == (1, 5, 3, 32, 32)
+
+
+def test_metadata_names_the_sampled_frames(video_files, tiny_processor):
+    output = tiny_processor(video_files["xvid.avi"], return_metadata=True)
+    metadata = output["video_metadata"][0]
+    expected = evaluation_indices(40, num_frames=4, frame_interval=4)
+    assert metadata.frames_indices.tolist() == expected.tolist()
+    assert metadata.codec == "mpeg4"
+
+
+def test_twelve_views_are_four_clips_of_three_crops_clips_outermost(tmp_path):
+    # 320 x 240 -> short side 224: 298 x 224, hence s = (298 - 224) // 2 = 37 and offsets 0, 74, 37
+    path = write_video(tmp_path / "wide.mp4", num_frames=40, width=320, height=240)
+    processor = VideoFocalNetVideoProcessor(do_normalize=False, do_rescale=False)
+    views = processor(path, num_clips=4, num_crops=3, return_tensors="pt")["pixel_values"][0]
+    assert views.shape == (12, 8, 3, 224, 224)
+    for clip, indices in enumerate(multi_clip_indices(40, num_frames=8, num_clips=4)):
+        frames = torch.from_numpy(read_video(path, indices)[0]).permute(0, 3, 1, 2).float()
+        resized = F.interpolate(frames, size=(224, 298), mode="bilinear", align_corners=False).round()
+        for crop, offset in enumerate((0, 74, 37)):
+            difference = views[3 * clip + crop] - resized[..., offset : offset + 224]
+            assert difference.abs().max() <= 1, (clip, crop)
+
+
+def test_three_crops_of_a_tall_video_lie_along_its_height():
+    tall = np.arange(60, dtype=np.uint8)[None, :, None, None].repeat(4, 0).repeat(30, 2).repeat(3, 3)
+    processor = VideoFocalNetVideoProcessor(
+        crop_size={"height": 30, "width": 30}, num_crops=3, num_frames=4, do_normalize=False, do_rescale=False
+    )
+    crops = processor(tall, do_sample_frames=False, return_tensors="pt")["pixel_values"][0]
+    assert [int(crop[0, 0, 0, 0]) for crop in crops] == [0, 30, 15]
+
+
+def test_a_batch_of_views_runs_through_the_model(tiny_config, tiny_processor, video_files):
+    videos = [video_files["vp9.webm"], video_files["xvid.avi"]]
+    views = tiny_processor(videos, num_clips=2, num_crops=3, return_tensors="pt")["pixel_values"]
+    assert views.shape == (2, 6, 4, 3, 32, 32)
+    with torch.no_grad():
+        logits = VideoFocalNetForVideoClassification(tiny_config).eval()(views).logits
+    torch.testing.assert_close(logits.softmax(-1).sum(-1), torch.ones(2))
+
+
+def test_resizing_does_not_antialias():
+    # noise shrunk to a quarter keeps its contrast where single pixels are picked, and loses it where they are averaged
+    video = np.random.default_rng(0).integers(0, 256, (4, 256, 256, 3), dtype=np.uint8)
+    processor = VideoFocalNetVideoProcessor(
+        num_frames=4, size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, do_normalize=False
+    )
+    ours = processor(video, do_sample_frames=False, return_tensors="pt")["pixel_values"]
+    averaged = F.interpolate(
+        torch.from_numpy(video).permute(0, 3, 1, 2).float() / 255, size=64, mode="bilinear", antialias=True
+    )
+    assert ours.std() > 2 * averaged.std()
+
+
+def test_another_num_frames_may_be_asked_for_by_call(video_files, tiny_processor):
+    assert tiny_processor(video_files["vp9.webm"], num_frames=6, return_tensors="pt")["pixel_values"].shape[1] == 6
+
+
+GREY = np.zeros((4, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "videos, options, error, message",
+    [
+        (np.zeros((3, 4), np.uint8), {}, ValueError, r"shape \(3, 4\)"),
+        (GREY[:0], {}, ValueError, "no frames"),
+        ([], {}, ValueError, "empty list"),
+        ([["a.mp4"]], {}, TypeError, "list of frames"),
+        ([np.zeros((8, 8, 3)), np.zeros((9, 8, 3))], {}, ValueError, "one shape"),
+        (GREY, {"num_crops": 2}, ValueError, "1 or 3, got 2"),
+        (GREY, {"num_crops": 3, "do_resize": False}, ValueError, "do_resize"),
+        (GREY, {"num_clips": 2, "do_sample_frames": False}, ValueError, "must be True"),
+        (GREY, {"fps": 2}, ValueError, "`fps` is not supported"),
+        ("none.mp4", {}, FileNotFoundError, "none.mp4"),
+        (3, {}, TypeError, "this is a int"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tiny_processor, videos, options, error, message):
+    with pytest.raises(error, match=message):
+        tiny_processor(videos, **options)
+
+
+def test_model_and_processor_of_other_num_frames_cannot_be_saved_together(tmp_path, tiny_config, tiny_processor):
+    model = VideoFocalNetForVideoClassification(tiny_config)
+    other = VideoFocalNetVideoProcessor(num_frames=16)
+    model.save_pretrained(tmp_path / "model_first")
+    with pytest.raises(ValueError, match="num_frames=4, but num_frames=16"):
+        other.save_pretrained(tmp_path / "model_first")
+    other.save_pretrained(tmp_path / "processor_first")
+    with pytest.raises(ValueError, match="num_frames=16, but num_frames=4"):
+        model.save_pretrained(tmp_path / "processor_first")
+
+
+def test_the_sampled_frames_are_those_of_the_rule(video_files):
+    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    processor = VideoFocalNetVideoProcessor(**dict.fromkeys(steps, False))
+    clip = processor(video_files["h264_b_frames.mp4"], return_tensors="pt")["pixel_values"][0]
+    numbers = [read_number(frame.permute(1, 2, 0).numpy()) for frame in clip]
+    assert numbers == evaluation_indices(60, num_frames=8, frame_interval=4).tolist()
