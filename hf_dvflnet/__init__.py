@@ -1,11 +1,22 @@
 """DVFL-Net and Video-FocalNet for transformers. Importing this package registers them with the Auto classes."""
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForVideoClassification,
+    AutoVideoProcessor,
+)
 
 from .clip_sampling import evaluation_indices, multi_clip_indices, training_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
+from .distillation import DistillationConfig, DistillationTrainer, forward_kl
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor
+from .metrics import TopKAccuracy
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
+from .motion_videos import write_motion_videos
+from .trainer import VideoClassificationTrainer
+from .video_dataset import VideoClipDataset, load_video_folder
 from .video_decoding import VideoDecodeError, read_video
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
@@ -17,6 +28,8 @@ AutoModel.register(VideoFocalNetConfig, VideoFocalNetModel)
 AutoModelForVideoClassification.register(VideoFocalNetConfig, VideoFocalNetForVideoClassification)
 AutoImageProcessor.register(VideoFocalNetConfig, image_processor_classes={"torchvision": VideoFocalNetImageProcessor})
 AutoVideoProcessor.register(VideoFocalNetConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
+
+# a saved folder carries the code, for `trust_remote_code=True` where this package is not installed
 VideoFocalNetConfig.register_for_auto_class("AutoConfig")
 VideoFocalNetModel.register_for_auto_class("AutoModel")
 VideoFocalNetForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
@@ -25,6 +38,11 @@ VideoFocalNetVideoProcessor.register_for_auto_class("AutoVideoProcessor")
 
 __all__ = [
     "PRESETS",
+    "DistillationConfig",
+    "DistillationTrainer",
+    "TopKAccuracy",
+    "VideoClassificationTrainer",
+    "VideoClipDataset",
     "VideoDecodeError",
     "VideoFocalNetConfig",
     "VideoFocalNetForVideoClassification",
@@ -33,7 +51,10 @@ __all__ = [
     "VideoFocalNetVideoProcessor",
     "__version__",
     "evaluation_indices",
+    "forward_kl",
+    "load_video_folder",
     "multi_clip_indices",
     "read_video",
     "training_indices",
+    "write_motion_videos",
 ]

