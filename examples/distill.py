@@ -1,0 +1,272 @@
+"""
+Distil a video classifier: a teacher, a student trained alone, and the same student taught by the teacher.
+
+On videos that the script renders itself, as `make demo` does:
+
+    accelerate launch examples/distill.py examples/demo.yaml
+
+On your own videos, in folders `DIR/{train,validation,test}/<class>/<video>`, with a teacher that knows these classes:
+
+    accelerate launch examples/distill.py --output_dir runs/mine --data_dir DIR --teacher_model_name_or_path TEACHER
+
+Every field of `DataArguments`, `ModelArguments` and `DistillationConfig` (hence of transformers' TrainingArguments) is
+an option; a YAML or JSON file of them may stand in front, and options behind it win. A run that was stopped goes on
+with `--resume_from_checkpoint last`.
+"""
+
+import copy
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from safetensors.torch import load_file
+from transformers import HfArgumentParser, Trainer, pipeline, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_dvflnet import (
+    DistillationConfig,
+    DistillationTrainer,
+    VideoClassificationTrainer,
+    VideoClipDataset,
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    VideoFocalNetImageProcessor,
+    VideoFocalNetVideoProcessor,
+    load_video_folder,
+    write_motion_videos,
+)
+
+
+@dataclass
+class DataArguments:
+    """Which videos, and how they are shown."""
+
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Class folders of your own, {train,validation,test}/<class>/<video>; rendered if unset."},
+    )
+    num_frames: int = field(default=8, metadata={"help": "Frames per clip."})
+    frame_interval: int = field(
+        default=4, metadata={"help": "The interval f of the published sampling rules, in frames."}
+    )
+    image_size: int = field(default=224, metadata={"help": "Height and width of a clip: the side of the crop."})
+    short_side: int = field(default=256, metadata={"help": "What the short side is resized to before the crop."})
+    rendered_train_clips: int = field(default=150, metadata={"help": "Rendered training clips per class."})
+    rendered_validation_clips: int = field(default=5, metadata={"help": "Rendered validation clips per class."})
+    rendered_test_clips: int = field(default=25, metadata={"help": "Rendered test clips per class."})
+    student_train_clips: int | None = field(
+        default=None,
+        metadata={"help": "Training clips per class that the student sees, the first ones; all if unset."},
+    )
+
+
+@dataclass
+class ModelArguments:
+    """A teacher is loaded (`--teacher_model_name_or_path`) or trained here; so is what the student starts from."""
+
+    teacher_preset: str = field(default="base", metadata={"help": "Size of a teacher that is trained here."})
+    teacher_config_overrides: str | None = field(
+        default=None, metadata={"help": "Fields of its config, such as `embed_dim=32,patch_size=8`."}
+    )
+    teacher_epochs: float = field(default=10.0, metadata={"help": "Passes over the training split."})
+    student_model_name_or_path: str | None = field(default=None, metadata={"help": "Weights the student starts from."})
+    student_preset: str = field(
+        default="nano", metadata={"help": "Size of a student that starts from random weights."}
+    )
+    student_config_overrides: str | None = field(default=None, metadata={"help": "Fields of its config, likewise."})
+    compare_alone: bool = field(default=True, metadata={"help": "Also train the student without the teacher."})
+
+
+def main():
+    parser = HfArgumentParser((DataArguments, ModelArguments, DistillationConfig))
+    data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_file(sys.argv[1:]))
+    args.remove_unused_columns = False  # clips are decoded on access: there are no columns to remove
+    output_dir = Path(args.output_dir)
+    if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
+        raise SystemExit(f"{output_dir} holds a finished run: choose another --output_dir")
+
+    # data
+    data = load_data(data_args, args)
+    names = data["train"].features["label"].names
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    processor = VideoFocalNetVideoProcessor(
+        num_frames=data_args.num_frames,
+        frame_interval=data_args.frame_interval,
+        size={"shortest_edge": data_args.short_side},
+        crop_size={"height": data_args.image_size, "width": data_args.image_size},
+    )
+    shown_to_student = first_clips_per_class(data["train"], data_args.student_train_clips)
+    teacher_clips = VideoClipDataset(data["train"], processor, train=True, seed=args.seed)
+    student_clips = VideoClipDataset(shown_to_student, processor, train=True, seed=args.seed)
+    test_clips = VideoClipDataset(data["test"], processor)
+    common = {"eval_dataset": VideoClipDataset(data["validation"], processor), "processing_class": processor}
+
+    def new_model(preset: str, overrides: str | None) -> VideoFocalNetForVideoClassification:
+        shown = {"num_frames": data_args.num_frames, "image_size": data_args.image_size}
+        config = VideoFocalNetConfig.from_preset(preset, **shown, **labels)
+        if overrides:
+            config.update_from_string(overrides)
+            config.validate()
+        set_seed(args.seed)
+        return VideoFocalNetForVideoClassification(config)
+
+    def new_student() -> VideoFocalNetForVideoClassification:
+        if model_args.student_model_name_or_path is None:
+            return new_model(model_args.student_preset, model_args.student_config_overrides)
+        set_seed(args.seed)
+        return VideoFocalNetForVideoClassification.from_pretrained(
+            model_args.student_model_name_or_path,
+            num_frames=data_args.num_frames,
+            ignore_mismatched_sizes=True,
+            **labels,
+        )
+
+    def phase(name: str, **changes: object) -> DistillationConfig:
+        phase_args = copy.copy(args)
+        for field_name, value in {"output_dir": str(output_dir / name), **changes}.items():
+            setattr(phase_args, field_name, value)
+        return phase_args
+
+    # the teacher
+    teacher = args.teacher_model_name_or_path
+    if teacher is None:
+        trainer = VideoClassificationTrainer(
+            new_model(model_args.teacher_preset, model_args.teacher_config_overrides),
+            phase("teacher", num_train_epochs=model_args.teacher_epochs),
+            train_dataset=teacher_clips,
+            **common,
+        )
+        train_or_load(trainer)
+        teacher = trainer.args.output_dir
+
+    # the student alone, then with the teacher: the same initial weights, clips, order and steps
+    results = {}
+    if model_args.compare_alone:
+        trainer = VideoClassificationTrainer(
+            new_student(), phase("student_alone"), train_dataset=student_clips, **common
+        )
+        train_or_load(trainer)
+        results["student alone"] = measure_student(trainer, test_clips)
+    trainer = DistillationTrainer(
+        new_student(), phase("student"), teacher_model=teacher, train_dataset=student_clips, **common
+    )
+    train_or_load(trainer)
+    results["student distilled"] = measure_student(trainer, test_clips)
+    metrics = trainer.evaluate_teacher(test_clips)
+    results["teacher"] = figures(trainer.teacher_model, metrics, "teacher", metrics["teacher_clips"])
+
+    # what came out
+    if trainer.is_world_process_zero():
+        facts = {
+            "test clips": len(test_clips),
+            "training clips of the student": len(student_clips),
+            "processes": args.world_size,
+        }
+        report(results, trainer, example=data["test"][0]["video"]["path"], facts=facts)
+    trainer.accelerator.end_training()
+
+
+def with_file(arguments: list[str]) -> list[str]:
+    """A leading YAML or JSON file becomes options in front of the others, which win over it."""
+    if not arguments or not arguments[0].endswith((".yaml", ".yml", ".json")):
+        return arguments
+    options = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))] + arguments[1:]
+
+
+def load_data(data_args: DataArguments, args: DistillationConfig) -> datasets.DatasetDict:
+    data_dir = data_args.data_dir
+    if data_dir is None:
+        data_dir = Path(args.output_dir, "motion_videos")
+        with args.main_process_first(desc="rendering videos"):
+            write_motion_videos(
+                data_dir,
+                clips_per_class={
+                    "train": data_args.rendered_train_clips,
+                    "validation": data_args.rendered_validation_clips,
+                    "test": data_args.rendered_test_clips,
+                },
+                size=data_args.short_side,
+            )
+    data = load_video_folder(data_dir)
+    missing = {"train", "validation", "test"} - set(data)
+    if missing:
+        raise SystemExit(f"{data_dir}: has no folder for {', '.join(sorted(missing))}")
+    return data
+
+
+def first_clips_per_class(rows: datasets.Dataset, clips: int | None) -> datasets.Dataset:
+    if clips is None:
+        return rows
+    seen: dict[int, int] = {}
+    chosen = []
+    for index, label in enumerate(rows["label"]):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= clips:
+            chosen.append(index)
+    return rows.select(chosen)
+
+
+def train_or_load(trainer: Trainer):
+    """Train and save, from the last checkpoint if the run is resumed; load what an earlier run has finished."""
+    folder = Path(trainer.args.output_dir)
+    resume = trainer.args.resume_from_checkpoint and folder.is_dir()
+    if resume and (folder / "model.safetensors").exists():
+        trainer.model.load_state_dict(load_file(folder / "model.safetensors"))
+        return
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if resume else None)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        processor = trainer.processing_class
+        VideoFocalNetImageProcessor(size=processor.size, crop_size=processor.crop_size).save_pretrained(folder)
+    trainer.accelerator.wait_for_everyone()  # the next phase may read what this one has saved
+
+
+def measure_student(trainer: Trainer, test_clips: VideoClipDataset) -> dict[str, float]:
+    output = trainer.predict(test_clips)
+    return figures(trainer.model, output.metrics, "test", clips=len(output.label_ids))
+
+
+def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[str, float]:
+    return {
+        "top1": metrics[f"{prefix}_top1_accuracy"],
+        "top5": metrics[f"{prefix}_top5_accuracy"],
+        "clips": clips,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def report(results: dict[str, dict[str, float]], trainer: Trainer, example: str, facts: dict[str, object]):
+    """Print the table and one prediction; write `results.json` and the student's card."""
+    args = trainer.args
+    student = Path(args.output_dir)
+    facts = {**facts, "alpha": args.alpha, "temperature": args.temperature, "seed": args.seed}
+    lines = ["| network | parameters | top-1 | top-5 |", "|---|---|---|---|"]
+    for name, row in results.items():
+        lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {row['top5']:.1%} |")
+    (student.parent / "results.json").write_text(
+        json.dumps({"results": results, **facts, "arguments": sys.argv[1:]}, indent=2) + "\n"
+    )
+    ModelCard.from_template(
+        ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"]),
+        template_path=str(Path(__file__).parents[1] / "hub_cards" / "distilled_student.md"),
+        table="\n".join(lines),
+        facts="\n".join(f"- {name}: {value}" for name, value in facts.items()),
+        classes=", ".join(trainer.model.config.label2id),
+    ).save(student / "README.md")
+
+    answers = pipeline("video-classification", model=str(student))(example, top_k=3)
+    print("\n" + "\n".join(lines))
+    print("\n" + ", ".join(f"{name}: {value}" for name, value in facts.items()))
+    print(f"\n{example}")
+    for answer in answers:
+        print(f"  {answer['score']:6.1%}  {answer['label']}")
+    print(f"\nThe distilled student is in {student}")
+
+
+if __name__ == "__main__":
+    main()

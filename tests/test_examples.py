@@ -1,0 +1,105 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor, pipeline
+
+import hf_dvflnet
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = {
+    "rendered_train_clips": 2,
+    "rendered_validation_clips": 1,
+    "rendered_test_clips": 1,
+    "student_train_clips": 1,
+    "teacher_epochs": 1,
+    "num_train_epochs": 2,
+    "teacher_config_overrides": "embed_dim=8,patch_size=8",
+    "student_config_overrides": "embed_dim=8,patch_size=8",
+    "per_device_train_batch_size": 8,
+    "save_total_limit": 9,
+}
+
+
+def distil(output_dir: Path, *launcher: str, **changes) -> subprocess.CompletedProcess:
+    options = {**SMALL, "output_dir": output_dir, **changes}
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
+    return subprocess.run(
+        [
+            *launch,
+            *("--dynamo_backend", "no", *(launcher or ("--num_processes", "1"))),
+            *(str(EXAMPLES / "distill.py"), str(EXAMPLES / "demo.yaml")),
+            *(word for name, value in options.items() for word in (f"--{name}", str(value))),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    folder = tmp_path_factory.mktemp("run") / "out"
+    process = distil(folder)
+    assert process.returncode == 0, process.stderr
+    return folder, process
+
+
+def test_the_example_leaves_a_student_that_transformers_opens(run):
+    folder, process = run
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results["results"]) == {"teacher", "student alone", "student distilled"}
+    assert results["test clips"] == 16 and results["training clips of the student"] == 16
+    for name in ("teacher", "student alone", "student distilled"):
+        assert f"| {name} |" in process.stdout
+    student = folder / "student"
+    assert (student / "model.safetensors").is_file()
+    assert f"{results['results']['student distilled']['top1']:.1%}" in (student / "README.md").read_text()
+    assert isinstance(AutoModel.from_pretrained(student), hf_dvflnet.VideoFocalNetModel)
+    assert AutoVideoProcessor.from_pretrained(student).crop_size.height == 64
+    assert AutoImageProcessor.from_pretrained(student).crop_size.height == 64
+    video = next((folder / "motion_videos" / "test").rglob("*.mp4"))
+    answers = pipeline("video-classification", model=str(student), device="cpu")(str(video))
+    assert {answer["label"] for answer in answers} <= set(hf_dvflnet.motion_videos.MOTIONS)
+
+
+def test_a_finished_run_is_not_overwritten(run):
+    process = distil(run[0])
+    assert process.returncode != 0 and "holds a finished run: choose another --output_dir" in process.stderr
+
+
+def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_student(run, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(run[0], folder)
+    # as if it had been stopped in the second epoch of the distillation
+    (folder / "results.json").unlink()
+    (folder / "student" / "model.safetensors").unlink()
+    shutil.rmtree(folder / "student" / "checkpoint-4")
+    process = distil(folder, resume_from_checkpoint="last")
+    assert process.returncode == 0, process.stderr
+    students = [
+        hf_dvflnet.VideoFocalNetForVideoClassification.from_pretrained(f / "student") for f in (run[0], folder)
+    ]
+    for name, weight in students[0].state_dict().items():
+        assert torch.equal(weight, students[1].state_dict()[name]), name
+    results = [json.loads((f / "results.json").read_text())["results"] for f in (run[0], folder)]
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_count_every_clip_once(tmp_path):
+    process = distil(
+        tmp_path / "out", "--multi_gpu", "--num_processes", "2", per_device_train_batch_size=4, rendered_test_clips=3
+    )
+    assert process.returncode == 0, process.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["processes"] == 2 and results["test clips"] == 48
+    for row in results["results"].values():
+        assert row["clips"] == 48
