@@ -242,8 +242,10 @@ def test_any_video_classifier_of_transformers_can_teach(tmp_path, config):
         id2label=dict(enumerate(NAMES)),
         label2id={name: index for index, name in enumerate(NAMES)},
     )
-    trainer = distil(tmp_path, config, VideoMAEForVideoClassification(videomae), RandomClips(8), max_steps=1)
-    assert "loss_kl" in trainer.state.log_history[-1] or trainer.state.global_step == 1
+    trainer = distil(
+        tmp_path, config, VideoMAEForVideoClassification(videomae), RandomClips(8), max_steps=1, logging_steps=1
+    )
+    assert [entry["loss_kl"] > 0 for entry in trainer.state.log_history if "loss_kl" in entry] == [True]
 
 
 def test_a_teacher_at_chance_is_warned_about(tmp_path, config, caplog):
@@ -253,7 +255,7 @@ def test_a_teacher_at_chance_is_warned_about(tmp_path, config, caplog):
         distil(tmp_path, config, new_model(config, seed=3), RandomClips(8), max_steps=1)
     finally:
         logger.propagate = False
-    assert "no better than chance" in caplog.text.replace("\n", " ") or "chance" in caplog.text
+    assert "no better than chance (16.7%)" in caplog.text
 
 
 def test_the_teachers_accuracy_is_logged_when_training_starts(tmp_path, config, teacher):
