@@ -1,0 +1,302 @@
+"""
+The command line, `dvflnet`.
+
+It lies outside the package and imports it inside the commands: importing the package loads torch and transformers, and
+`dvflnet --help` should not wait for these.
+"""
+
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+
+app = typer.Typer(
+    help="DVFL-Net and Video-FocalNet: make, convert, describe, run and publish models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there already.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="SET_OR_FILE",
+        help="Class names: ucf50, ucf101, ucf101-sorted, hmdb51, ssv2, kinetics400, kinetics600, diving48, "
+        "activitynet, or a text file of one name a line.",
+    ),
+]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="nano (also dvflnet-nano), tiny, small or base.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    num_labels: Annotated[int | None, typer.Option(min=1, help="Number of classes; 400 if unset.")] = None,
+    labels: Labels = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    overwrite: Overwrite = False,
+):
+    """Write a model of a published size with random weights."""
+    quiet()
+    from transformers import set_seed
+
+    from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
+    from hf_dvflnet.label_sets import read_labels
+    from hf_dvflnet.model_folder import save_model_folder
+
+    if labels is not None and num_labels is not None:
+        raise ValueError("--labels and --num-labels exclude each other: the names tell how many they are")
+    preset = name.removeprefix("dvflnet-") if name == "dvflnet-nano" else name
+    classes: dict[str, Any] = {"num_labels": num_labels or 400}
+    order = ""
+    if labels is not None:
+        label_set = read_labels(labels)
+        classes = {"id2label": dict(enumerate(label_set.names))}
+        classes["label2id"] = {label: index for index, label in classes["id2label"].items()}
+        order = f" Class names and their order: {label_set.source}."
+    config = VideoFocalNetConfig.from_preset(preset, **classes)
+    set_seed(seed)
+    model = VideoFocalNetForVideoClassification(config)
+    save_model_folder(
+        out,
+        model,
+        title=f"{'DVFL-Net nano' if preset == 'nano' else f'Video-FocalNet {preset}'}, untrained",
+        introduction=f"**Untrained: the weights are random** (seed {seed}), and so are its answers. A start for "
+        f"training, with `dvflnet create {name}`.{order}",
+        overwrite=overwrite,
+    )
+    typer.echo(
+        f"{out}: {preset}, {model.num_parameters() / 1e6:.2f} M parameters, {config.num_labels} classes, random"
+    )
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A published .pth or .safetensors file, or a folder or Hub id of transformers' FocalNet; with "
+            "--to-published a folder of this package."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The folder to write; with --to-published the .pth file.")],
+    labels: Labels = None,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a clip, if the checkpoint says none.")
+    ] = None,
+    use_postln: Annotated[
+        bool, typer.Option("--use-postln", help="The checkpoint was trained with use_postln; its weights do not tell.")
+    ] = False,
+    normalize_modulator: Annotated[
+        bool, typer.Option("--normalize-modulator", help="Likewise, with normalize_modulator.")
+    ] = False,
+    depths: Annotated[
+        str | None,
+        typer.Option(help="Image networks: blocks of each stage to keep, such as nano or 1,1,2,1; all if unset."),
+    ] = None,
+    temporal_init: Annotated[
+        Literal["identity", "random"], typer.Option(help="Image networks: how the temporal branch starts.")
+    ] = "identity",
+    seed: Annotated[int, typer.Option(help="Seed of the weights that an image network lacks.")] = 0,
+    to_published: Annotated[
+        bool, typer.Option("--to-published", help="The other way: write weights under the published names.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+):
+    """Make a model folder of a published checkpoint. No code from the checkpoint is run."""
+    quiet()
+    if to_published:
+        if labels or num_frames or use_postln or normalize_modulator or depths:
+            raise ValueError("--to-published takes the model as it is: it goes with --overwrite only")
+        return publish(source, out, overwrite)
+    from transformers import set_seed
+
+    from hf_dvflnet.checkpoint_conversion import convert_checkpoint, read_depths
+    from hf_dvflnet.label_sets import read_labels
+    from hf_dvflnet.model_folder import refuse_existing, save_model_folder
+
+    refuse_existing(out, overwrite)  # before the work rather than after it
+    label_set = None if labels is None else read_labels(labels)
+    set_seed(seed)
+    converted = convert_checkpoint(
+        source,
+        labels=label_set,
+        num_frames=num_frames,
+        use_post_layernorm=use_postln,
+        normalize_modulator=normalize_modulator,
+        depths=None if depths is None else read_depths(depths),
+        temporal_init=temporal_init,
+    )
+    what = [f"Converted from `{Path(source).name}` by `dvflnet convert`: {len(converted.copied)} weights were copied."]
+    if converted.new:
+        branch = "a temporal modulator of 1" if temporal_init == "identity" else "random weights"
+        head = ", its head from random weights" if "classifier.weight" in converted.new else ""
+        what.append(
+            f"**Not trained on videos**: the source lacks {len(converted.new)} weights. Its temporal branch starts "
+            f"from {branch}{head} (seed {seed})."
+        )
+    if label_set is not None:
+        what.append(f"Class names and their order: {label_set.source}.")
+    what += [f"Note: {note}." for note in converted.notes]
+    save_model_folder(
+        out,
+        converted.model,
+        title=out.name,
+        introduction="\n\n".join(what),
+        frame_interval=converted.frame_interval,
+        overwrite=overwrite,
+    )
+    for note in converted.notes:
+        typer.echo(f"note: {note}", err=True)
+    if as_json:
+        keys = {"copied": len(converted.copied), "new": converted.new, "left": converted.left}
+        typer.echo(json.dumps({"source": source, "folder": str(out), **keys, "notes": converted.notes}))
+        return
+    typer.echo(
+        f"{out}: {len(converted.copied)} weights copied, {len(converted.new)} new, {len(converted.left)} left out"
+    )
+    for title, names in (("new", converted.new), ("left out", converted.left)):
+        if names:
+            typer.echo(f"{title}: {grouped(names)}")
+
+
+def grouped(names: list[str]) -> str:
+    """Weight names by their block, or else by their layer, with how many there are: `layers.0.blocks.1 (14)`."""
+    blocks = Counter(re.sub(r"^(.*?(?:blocks|layers)\.\d+)\.\D.*|^(.*)\..*", r"\1\2", name) for name in names)
+    return ", ".join(f"{block} ({number})" for block, number in blocks.items())
+
+
+def publish(source: str, out: Path, overwrite: bool):
+    import torch
+
+    from hf_dvflnet.checkpoint_conversion import publish_checkpoint
+    from hf_dvflnet.model_folder import load_model, whole_or_nothing
+
+    if out.suffix != ".pth":
+        raise ValueError(f"{out}: --to-published writes a .pth file; name it so")
+    with whole_or_nothing(out, overwrite) as path:
+        checkpoint = publish_checkpoint(load_model(source))
+        torch.save(checkpoint, path)
+    typer.echo(
+        f"{out}: {len(checkpoint['model'])} weights under their published names; class names have no place there"
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Paths or http(s) URLs.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Classes to print per video.")] = 5,
+    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops, softmax averaged, as published.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per video.")] = False,
+):
+    """
+    Classify videos.
+
+    A video that cannot be read is named on stderr, the others are answered, and the exit code is 1.
+    """
+    quiet()
+    if views not in (1, 12):
+        raise ValueError(f"--views must be 1 or 12, got {views}")
+    import torch
+    from tqdm.auto import tqdm
+
+    from hf_dvflnet import VideoFocalNetVideoProcessor
+    from hf_dvflnet.model_folder import load_model
+
+    network = load_model(model)
+    config = network.config
+    processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    clips, crops = (4, 3) if views == 12 else (1, 1)
+    failed = 0
+    for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
+        try:
+            inputs = processor(video, num_clips=clips, num_crops=crops, return_tensors="pt")
+        except (OSError, ValueError) as error:
+            failed += 1
+            tqdm.write(f"dvflnet: {one_line(error)}", file=sys.stderr)
+            continue
+        with torch.inference_mode():
+            scores = network(**inputs).logits[0].float().softmax(-1)
+        best = scores.topk(min(top_k, config.num_labels))
+        answers = [
+            {"label": config.id2label[index], "score": score}
+            for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+        if as_json:
+            text = json.dumps({"video": video, "views": views, "answers": answers}, ensure_ascii=False)
+        else:
+            text = "\n".join([video, *(f"  {answer['score']:6.1%}  {answer['label']}" for answer in answers)])
+        tqdm.write(text, file=sys.stdout)
+    if failed:
+        typer.echo(f"dvflnet: {failed} of {len(videos)} videos could not be read", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of the clip that is counted.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Its height and width.")] = None,
+    as_json: AsJson = False,
+):
+    """Print parameters, multiply-adds, classes, frames and options of a model."""
+    quiet()
+    from hf_dvflnet.model_folder import describe_config, load_config
+
+    about = describe_config(load_config(model), num_frames=frames, image_size=size)
+    if as_json:
+        typer.echo(json.dumps(about, ensure_ascii=False))
+        return
+    labels = about.pop("labels")
+    about["parameters"] = f"{about['parameters']:,} ({about['parameters'] / 1e6:.2f} M)"
+    about["multiply_adds"] = f"{about['multiply_adds'] / 1e9:.2f} G for one clip of {about.pop('input')}"
+    for key, value in about.items():
+        typer.echo(f"{key:34}{value}")
+    typer.echo(f"{'labels':34}{', '.join(labels) if labels else 'without names'}")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A model folder.")],
+    repo_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+):
+    """Upload a model folder with its card and code to the Hub (after `hf auth login`)."""
+    quiet()
+    from hf_dvflnet.model_folder import push_model_folder
+
+    typer.echo(push_model_folder(folder, repo_id, private=private))
+
+
+def quiet():
+    """Keep transformers' remarks out of what a command prints."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main():
+    try:
+        app()
+    except (OSError, ValueError) as error:
+        typer.echo(f"dvflnet: {one_line(error)}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""A model as a folder: written whole or not at all, described, and pushed to the Hub."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig
+
+from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
+from .image_processing_videofocalnet import VideoFocalNetImageProcessor
+from .modeling_videofocalnet import VideoFocalNetForVideoClassification
+from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
+
+
+@contextmanager
+def whole_or_nothing(out: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
+    """
+    A path to write a folder or file at, which becomes `out` when the block has ended without an exception.
+
+    Raises:
+        FileExistsError, ValueError: As [`refuse_existing`].
+    """
+    out = Path(out)
+    refuse_existing(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
+    try:
+        yield unfinished
+        if out.is_dir() and not out.is_symlink():
+            previous = out.with_name(f".{out.name}.{os.getpid()}.previous")
+            out.rename(previous)
+            unfinished.rename(out)
+            shutil.rmtree(previous)
+        else:
+            os.replace(unfinished, out)
+    finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        unfinished.unlink(missing_ok=True)
+
+
+def refuse_existing(out: Path, overwrite: bool):
+    """
+    Raise `FileExistsError` if `out` exists and `overwrite` is false, and `ValueError` if it is a folder of anything
+    but a model, which is never deleted.
+    """
+    if not (out.exists() or out.is_symlink()):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{out}: exists already; choose another name, or overwrite it (--overwrite)")
+    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").is_file():
+        raise ValueError(f"{out}: is a folder without a config.json, hence no model: it is not overwritten")
+
+
+def save_model_folder(
+    out: str | os.PathLike,
+    model: VideoFocalNetForVideoClassification,
+    *,
+    title: str,
+    introduction: str,
+    frame_interval: int = 4,
+    overwrite: bool = False,
+) -> Path:
+    """
+    Write config, weights, both processors, the code for `trust_remote_code=True`, and a card.
+
+    Args:
+        out: The folder, which must not exist yet.
+        model: The model.
+        title: The card's heading.
+        introduction: What the card says first, in Markdown: where the weights come from.
+        frame_interval: The interval f of the sampling rules.
+        overwrite: Replace a model that is there already.
+
+    Raises:
+        FileExistsError, ValueError: As [`whole_or_nothing`].
+    """
+    side = model.config.image_size
+    shown: dict[str, Any] = {
+        "size": {"shortest_edge": side * 256 // 224},  # the published proportion of short side and crop
+        "crop_size": {"height": side, "width": side},
+    }
+    with whole_or_nothing(out, overwrite) as folder:
+        model.save_pretrained(folder)
+        VideoFocalNetVideoProcessor(
+            num_frames=model.config.num_frames, frame_interval=frame_interval, **shown
+        ).save_pretrained(folder)
+        VideoFocalNetImageProcessor(**shown).save_pretrained(folder)
+        _card(model.config, title, introduction, Path(out).name, frame_interval).save(folder / "README.md")
+    return Path(out)
+
+
+def _card(config: VideoFocalNetConfig, title: str, introduction: str, name: str, frame_interval: int) -> ModelCard:
+    data = ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"])
+    about = describe_config(config)
+    rows = "\n".join(
+        f"| {key} | {value} |"
+        for key, value in (
+            ("parameters", f"{about['parameters'] / 1e6:.2f} M"),
+            ("multiply-adds", f"{about['multiply_adds'] / 1e9:.1f} G for a clip of {about['input']}"),
+            ("blocks, width", f"{config.depths}, {config.embed_dim}"),
+            ("classes", config.num_labels),
+            ("sampling", f"{config.num_frames} frames, interval {frame_interval}"),
+            (
+                "frames",
+                f"short side {config.image_size * 256 // 224} (bilinear, no antialiasing), centre crop "
+                f"{config.image_size}, ImageNet mean and standard deviation",
+            ),
+        )
+    )
+    return ModelCard(
+        f"""---
+{data.to_yaml()}
+---
+
+# {title}
+
+{introduction}
+
+| | |
+|---|---|
+{rows}
+
+```python
+import hf_dvflnet  # or trust_remote_code=True below
+from transformers import pipeline
+
+pipeline("video-classification", model="{name}")("video.mp4")
+```
+
+Papers: [DVFL-Net](https://arxiv.org/abs/2507.12426), [Video-FocalNets](https://arxiv.org/abs/2307.06947).
+"""
+    )
+
+
+def describe_config(
+    config: VideoFocalNetConfig, num_frames: int | None = None, image_size: int | None = None
+) -> dict[str, Any]:
+    """
+    Size and cost of the network that a config describes, without building it in memory.
+
+    Args:
+        config: The config.
+        num_frames: Frames of the clip that multiply-adds are counted for, by default `config.num_frames`.
+        image_size: Its height and width, by default `config.image_size`.
+
+    Returns:
+        `parameters`, `multiply_adds` (of convolutions and linear layers, one clip), `input` (frames x height x
+        width), `preset` (or None), `num_labels`, `labels` (None if they have no names), `num_frames`, `image_size`,
+        and every field that describes the architecture.
+    """
+    frames, side = num_frames or config.num_frames, image_size or config.image_size
+    with torch.device("meta"):
+        model = VideoFocalNetForVideoClassification(config).eval()
+        clip = torch.empty(1, frames, config.num_channels, side, side)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(clip)
+    sizes = {name: (fields["depths"], fields["embed_dim"]) for name, fields in PRESETS.items()}
+    preset = [name for name, size in sizes.items() if size == (config.depths, config.embed_dim)]
+    labels = [config.id2label[index] for index in range(config.num_labels)]
+    architecture = (
+        "depths", "embed_dim", "num_channels", "patch_size", "tubelet_size", "focal_levels", "focal_windows",
+        "mlp_ratio", "hidden_act", "drop_path_rate", "use_conv_embed", "use_layerscale", "use_post_layernorm",
+        "use_post_layernorm_in_modulation", "normalize_modulator", "layer_norm_eps",
+    )  # fmt: skip
+    return {
+        "preset": preset[0] if preset else None,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": counter.get_total_flops() // 2,  # an operation is a multiplication or an addition
+        "input": f"{frames}x{side}x{side}",
+        "num_labels": config.num_labels,
+        "labels": None if labels == [f"LABEL_{index}" for index in range(config.num_labels)] else labels,
+        "num_frames": config.num_frames,
+        "image_size": config.image_size,
+        **{name: getattr(config, name) for name in architecture},
+    }
+
+
+def load_config(model: str) -> VideoFocalNetConfig:
+    """
+    The config of a folder or Hub id.
+
+    Raises:
+        ValueError: If there is none, or it is of another architecture.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise ValueError(f"{model}: is no model folder, and no model on the Hub within reach: {error}") from error
+    if not isinstance(config, VideoFocalNetConfig):
+        raise ValueError(f"{model}: is a model of type {config.model_type!r}, not {VideoFocalNetConfig.model_type!r}")
+    return config
+
+
+def load_model(model: str) -> VideoFocalNetForVideoClassification:
+    """
+    The model of a folder or Hub id, whole: transformers would fill what is missing with random weights.
+
+    Raises:
+        ValueError: If it cannot be read, or its weights are not exactly those of its config.
+    """
+    load_config(model)
+    try:
+        network, found = VideoFocalNetForVideoClassification.from_pretrained(model, output_loading_info=True)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{model}: the weights cannot be read: {error}") from error
+    wrong = {kind.replace("_keys", ""): sorted(map(str, found[kind])) for kind in ("missing_keys", "unexpected_keys")}
+    if any(wrong.values()):
+        raise ValueError(f"{model}: the weights are not those of a classifier of its config: {wrong}")
+    return network.eval()
+
+
+# What a model consists of; never a checkpoint's optimizer or a pickle that lies beside it.
+_PUSHED = ["*.json", "*.safetensors", "*.py", "README.md"]
+
+
+def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool = False) -> str:
+    """
+    Upload a model folder with its card and its code, so that it opens with and without this package.
+
+    Returns the commit's URL.
+
+    Raises:
+        FileNotFoundError: If the folder lacks a part: config, weights, video processor, card, or code.
+        huggingface_hub.errors.HfHubHTTPError: If the Hub refuses.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder")
+    for name in ("config.json", "video_preprocessor_config.json", "README.md"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder}: has no {name}; a folder that `dvflnet create` or `convert` wrote has")
+    if not list(folder.glob("*.safetensors")):
+        raise FileNotFoundError(f"{folder}: has no weights (*.safetensors)")
+    auto_map = getattr(load_config(str(folder)), "auto_map", None) or {}
+    for auto_class in ("AutoConfig", "AutoModel", "AutoModelForVideoClassification"):
+        module = auto_map.get(auto_class, "").split(".")[0]
+        if not module or not (folder / f"{module}.py").is_file():
+            raise FileNotFoundError(
+                f"{folder}: carries no code for {auto_class}; load the model with this package and save it again"
+            )
+    api = HfApi()
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    return str(
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=_PUSHED,
+            ignore_patterns=["checkpoint-*/**"],
+            commit_message="Upload the model with its code",
+        ).commit_url
+    )
+
+
+__all__ = ["describe_config", "push_model_folder", "save_model_folder"]
