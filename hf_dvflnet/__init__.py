@@ -8,6 +8,7 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from .benchmark_datasets import load_benchmark, split_facts
 from .clip_sampling import evaluation_indices, multi_clip_indices, training_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from .distillation import DistillationConfig, DistillationTrainer, forward_kl
@@ -52,9 +53,11 @@ __all__ = [
     "__version__",
     "evaluation_indices",
     "forward_kl",
+    "load_benchmark",
     "load_video_folder",
     "multi_clip_indices",
     "read_video",
+    "split_facts",
     "training_indices",
     "write_motion_videos",
 ]

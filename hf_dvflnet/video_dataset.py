@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import numpy as np
 import torch
 
@@ -86,6 +87,16 @@ def _list_videos(folder: Path, classes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def video_source(video: dict[str, Any]) -> Any:
+    """What [`~video_decoding.read_video`] takes, of a cell of a column `datasets.Video(decode=False)`."""
+    if video["bytes"] is not None:
+        return video["bytes"]
+    path = video["path"]
+    if "://" in path and not path.startswith(("http://", "https://")):  # hf:// and the like
+        return fsspec.open(path, "rb").open()
+    return path
+
+
 class VideoClipDataset(torch.utils.data.Dataset):
     """
     Clips of a dataset with the columns `video` (`datasets.Video(decode=False)`) and `label`, ready for a Trainer.
@@ -125,7 +136,7 @@ class VideoClipDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.dataset[index]
-        video = row["video"]["path"] if row["video"]["bytes"] is None else row["video"]["bytes"]
+        video = video_source(row["video"])
         if self.train:
             generator = np.random.default_rng([self.seed, self.epoch, index])
             frames, _ = read_video(
@@ -143,4 +154,4 @@ class VideoClipDataset(torch.utils.data.Dataset):
         return {"pixel_values": pixel_values[0], "labels": row["label"]}
 
 
-__all__ = ["VideoClipDataset", "load_video_folder"]
+__all__ = ["VideoClipDataset", "load_video_folder", "video_source"]

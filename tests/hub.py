@@ -77,17 +77,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+        if match := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             content = self.repositories.get(match[1], {}).get(match[2])
             if content is None:
                 self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=LocalHub.COMMIT)
             else:
                 digest = hashlib.sha256(content).hexdigest()
                 self.answer(200, content, ETag=f'"{digest}"', X_Repo_Commit=LocalHub.COMMIT)
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/[^/]+)?", path):
+        elif match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(/revision/[^/]+)?", path):
             files = [{"rfilename": file} for file in self.repositories.get(match[1], {})]
             self.answer_json({"id": match[1], "sha": LocalHub.COMMIT, "siblings": files})
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+.*", path):
+        elif match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/tree/[^/]+.*", path):
             files = self.repositories.get(match[1], {})
             self.answer_json(
                 [{"type": "file", "path": file, "size": len(content), "oid": ""} for file, content in files.items()]

@@ -43,9 +43,10 @@ def write_video(
     tag: str | None = None,
     container_options: dict[str, str] | None = None,
     rate: int = 25,
+    first_number: int = 0,
 ) -> Path:
     """
-    Encode numbered frames.
+    Encode frames numbered from `first_number` on.
 
     `timestamps` (in frames; ascending) replace 0, 1, 2, ...; `rotation` and `mirror` go into the display matrix;
     `audio_first` puts a silent audio stream in front of the video.
@@ -67,7 +68,7 @@ def write_video(
             container.mux(audio.encode(silence))
             container.mux(audio.encode())
         for number in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(number, width, height), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered_frame(first_number + number, width, height), format="rgb24")
             frame.pts = timestamps[number] if timestamps else number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
