@@ -243,6 +243,137 @@ def predict(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[str | None, typer.Argument(help="A model folder or Hub id; not with --from-predictions.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder for class folders.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="The extracted release, its archives, or hf://datasets/...")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="By default the one that figures are reported on.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="official, groups_20_5, logo or dvflnet_8020, as the benchmark has them.")
+    ] = None,
+    fold: Annotated[int, typer.Option(min=1, help="Which fold.")] = 1,
+    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops, softmax averaged, as published.")] = 1,
+    output: Annotated[Path, typer.Option(help="The folder for figures, tables and predictions.")] = Path("evaluation"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 2,
+    block_list: Annotated[Path | None, typer.Option(help="A report of `dvflnet verify`.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Give figures although clips of the split are missing.")
+    ] = False,
+    from_predictions: Annotated[
+        Path | None, typer.Option(help="Compute the figures again from a predictions.jsonl.")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """
+    Measure a model on a split of a benchmark, by the published protocol.
+
+    Every clip counts once, also under `accelerate launch examples/evaluate_checkpoint.py`. Writes predictions.jsonl,
+    results.json, per_class.csv, confusion.csv and confusion.png.
+    """
+    quiet()
+    from hf_dvflnet import evaluation
+
+    if from_predictions is not None:
+        predictions_file = from_predictions
+    else:
+        if model is None or dataset is None or data_dir is None:
+            raise ValueError("evaluate needs MODEL, --dataset and --data-dir, or --from-predictions")
+        from accelerate import Accelerator
+
+        from hf_dvflnet import VideoFocalNetVideoProcessor
+        from hf_dvflnet.benchmark_datasets import BENCHMARKS, load_benchmark, split_facts
+        from hf_dvflnet.model_folder import load_model
+
+        accelerator = Accelerator()
+        network = load_model(model)
+        split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
+        with accelerator.main_process_first():
+            clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list)
+        evaluation.warn_of_training_data(network, split_facts(clips))
+        predictions, failures = evaluation.predict_clips(
+            network,
+            VideoFocalNetVideoProcessor.from_pretrained(model),
+            clips,
+            views=views,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            accelerator=accelerator,
+        )
+        accelerator.end_training()
+        if not accelerator.is_main_process:
+            return
+        output.mkdir(parents=True, exist_ok=True)
+        predictions_file = output / "predictions.jsonl"
+        header = evaluation.prediction_header(clips, failures, model, views)
+        evaluation.write_predictions(predictions_file, header, predictions)
+
+    header, predictions = evaluation.read_predictions(predictions_file)
+    unread = header["unread"]
+    for clip in unread:
+        typer.echo(f"not read: {clip['video_id']}: {clip['reason']}", err=True)
+    if unread and not allow_missing:
+        raise ValueError(
+            f"{len(unread)} of {header['listed']} clips of {evaluation.describe(header)} are missing: no figure over "
+            f"the others is given without --allow-missing. The predictions are in {predictions_file}"
+        )
+    figures = evaluation.compute_figures(predictions, header["classes"])
+    output.mkdir(parents=True, exist_ok=True)
+    row = evaluation.write_report(output, header, figures)
+    if as_json:
+        typer.echo(json.dumps(row))
+        return
+    typer.echo(f"{row['split']}, views: {row['views']}, {row['clips']} of {row['listed']} clips")
+    typer.echo(f"top-1 {row['top1']:.2f} %   top-5 {row['top5']:.2f} %   mean class {row['mean_class']:.2f} %")
+    typer.echo(f"{output}: predictions.jsonl, results.json, per_class.csv, confusion.csv, confusion.png")
+
+
+@app.command()
+def verify(
+    dataset: Annotated[str, typer.Argument(metavar="NAME", help="ucf50, ucf101, hmdb51, ssv2 or kinetics400.")],
+    data_dir: Annotated[str, typer.Argument(metavar="DIR", help="The extracted release or its archives.")],
+    protocol: Annotated[str | None, typer.Option(help="Which lists.")] = None,
+    fold: Annotated[int, typer.Option(min=1, help="Which fold.")] = 1,
+    report: Annotated[Path, typer.Option(help="The file to write; one that is there is gone on with.")] = Path(
+        "verify.jsonl"
+    ),
+    min_frames: Annotated[int, typer.Option(min=1, help="Clips of fewer frames are called short.")] = 8,
+    num_workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; all cores if unset.")] = None,
+    as_json: AsJson = False,
+):
+    """
+    Check every clip of a benchmark: counts, missing, empty, undecodable, short and duplicate clips.
+
+    The report serves as --block-list. The exit code is 1 if a clip is missing, empty or undecodable.
+    """
+    quiet()
+    from hf_dvflnet.verification import OUTCOMES, verify_benchmark
+
+    found = verify_benchmark(
+        dataset,
+        data_dir,
+        report,
+        protocol=protocol,
+        fold=fold,
+        min_frames=min_frames,
+        num_workers=num_workers,
+    )
+    if as_json:
+        typer.echo(json.dumps({**found, "report": str(report)}))
+    else:
+        typer.echo("  ".join(f"{name:>11}" for name in ("split", "listed", "official", *OUTCOMES)))
+        for split, counts in found["counts"].items():
+            typer.echo("  ".join(f"{'-' if value is None else value:>11}" for value in (split, *counts.values())))
+        typer.echo(f"{found['checked']} clips read now; the report is {report}")
+    if any(counts[outcome] for counts in found["counts"].values() for outcome in ("missing", "empty", "undecodable")):
+        raise typer.Exit(1)
+
+
+@app.command()
 def info(
     model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of the clip that is counted.")] = None,
