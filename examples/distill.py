@@ -5,7 +5,8 @@ On videos that the script renders itself, as `make demo` does:
 
     accelerate launch examples/distill.py examples/demo.yaml
 
-On your own videos, in folders `DIR/{train,validation,test}/<class>/<video>`, with a teacher that knows these classes:
+On your own videos, in folders `DIR/{train,validation,test}/<class>/<video>`, with a teacher that knows these classes;
+or on a benchmark, with `--dataset ucf101` and the like:
 
     accelerate launch examples/distill.py --output_dir runs/mine --data_dir DIR --teacher_model_name_or_path TEACHER
 
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import datasets
 import yaml
+from data import DataArguments, class_names, load_data, note_training_data, video_processor
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
 from transformers import HfArgumentParser, Trainer, pipeline, set_seed
@@ -35,39 +37,18 @@ from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
-    VideoFocalNetVideoProcessor,
-    load_video_folder,
-    write_motion_videos,
 )
-
-
-@dataclass
-class DataArguments:
-    """Which videos, and how they are shown."""
-
-    data_dir: str | None = field(
-        default=None,
-        metadata={"help": "Class folders of your own, {train,validation,test}/<class>/<video>; rendered if unset."},
-    )
-    num_frames: int = field(default=8, metadata={"help": "Frames per clip."})
-    frame_interval: int = field(
-        default=4, metadata={"help": "The interval f of the published sampling rules, in frames."}
-    )
-    image_size: int = field(default=224, metadata={"help": "Height and width of a clip: the side of the crop."})
-    short_side: int = field(default=256, metadata={"help": "What the short side is resized to before the crop."})
-    rendered_train_clips: int = field(default=150, metadata={"help": "Rendered training clips per class."})
-    rendered_validation_clips: int = field(default=5, metadata={"help": "Rendered validation clips per class."})
-    rendered_test_clips: int = field(default=25, metadata={"help": "Rendered test clips per class."})
-    student_train_clips: int | None = field(
-        default=None,
-        metadata={"help": "Training clips per class that the student sees, the first ones; all if unset."},
-    )
+from hf_dvflnet.video_dataset import video_source
 
 
 @dataclass
 class ModelArguments:
     """A teacher is loaded (`--teacher_model_name_or_path`) or trained here; so is what the student starts from."""
 
+    student_train_clips: int | None = field(
+        default=None,
+        metadata={"help": "Training clips per class that the student sees, the first ones; all if unset."},
+    )
     teacher_preset: str = field(default="base", metadata={"help": "Size of a teacher that is trained here."})
     teacher_config_overrides: str | None = field(
         default=None, metadata={"help": "Fields of its config, such as `embed_dim=32,patch_size=8`."}
@@ -91,15 +72,9 @@ def main():
 
     # data
     data = load_data(data_args, args)
-    names = data["train"].features["label"].names
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-    processor = VideoFocalNetVideoProcessor(
-        num_frames=data_args.num_frames,
-        frame_interval=data_args.frame_interval,
-        size={"shortest_edge": data_args.short_side},
-        crop_size={"height": data_args.image_size, "width": data_args.image_size},
-    )
-    shown_to_student = first_clips_per_class(data["train"], data_args.student_train_clips)
+    labels = class_names(data)
+    processor = video_processor(data_args)
+    shown_to_student = first_clips_per_class(data["train"], model_args.student_train_clips)
     teacher_clips = VideoClipDataset(data["train"], processor, train=True, seed=args.seed)
     student_clips = VideoClipDataset(shown_to_student, processor, train=True, seed=args.seed)
     test_clips = VideoClipDataset(data["test"], processor)
@@ -111,6 +86,7 @@ def main():
         if overrides:
             config.update_from_string(overrides)
             config.validate()
+        note_training_data(config, data)
         set_seed(args.seed)
         return VideoFocalNetForVideoClassification(config)
 
@@ -118,12 +94,14 @@ def main():
         if model_args.student_model_name_or_path is None:
             return new_model(model_args.student_preset, model_args.student_config_overrides)
         set_seed(args.seed)
-        return VideoFocalNetForVideoClassification.from_pretrained(
+        student = VideoFocalNetForVideoClassification.from_pretrained(
             model_args.student_model_name_or_path,
             num_frames=data_args.num_frames,
             ignore_mismatched_sizes=True,
             **labels,
         )
+        note_training_data(student.config, data)
+        return student
 
     def phase(name: str, **changes: object) -> DistillationConfig:
         phase_args = copy.copy(args)
@@ -166,7 +144,7 @@ def main():
             "training clips of the student": len(student_clips),
             "processes": args.world_size,
         }
-        report(results, trainer, example=data["test"][0]["video"]["path"], facts=facts)
+        report(results, trainer, example=data["test"][0], facts=facts)
     trainer.accelerator.end_training()
 
 
@@ -176,27 +154,6 @@ def with_file(arguments: list[str]) -> list[str]:
         return arguments
     options = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
     return [word for name, value in options.items() for word in (f"--{name}", str(value))] + arguments[1:]
-
-
-def load_data(data_args: DataArguments, args: DistillationConfig) -> datasets.DatasetDict:
-    data_dir = data_args.data_dir
-    if data_dir is None:
-        data_dir = Path(args.output_dir, "motion_videos")
-        with args.main_process_first(desc="rendering videos"):
-            write_motion_videos(
-                data_dir,
-                clips_per_class={
-                    "train": data_args.rendered_train_clips,
-                    "validation": data_args.rendered_validation_clips,
-                    "test": data_args.rendered_test_clips,
-                },
-                size=data_args.short_side,
-            )
-    data = load_video_folder(data_dir)
-    missing = {"train", "validation", "test"} - set(data)
-    if missing:
-        raise SystemExit(f"{data_dir}: has no folder for {', '.join(sorted(missing))}")
-    return data
 
 
 def first_clips_per_class(rows: datasets.Dataset, clips: int | None) -> datasets.Dataset:
@@ -240,7 +197,7 @@ def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[s
     }
 
 
-def report(results: dict[str, dict[str, float]], trainer: Trainer, example: str, facts: dict[str, object]):
+def report(results: dict[str, dict[str, float]], trainer: Trainer, example: dict, facts: dict[str, object]):
     """Print the table and one prediction; write `results.json` and the student's card."""
     args = trainer.args
     student = Path(args.output_dir)
@@ -259,10 +216,10 @@ def report(results: dict[str, dict[str, float]], trainer: Trainer, example: str,
         classes=", ".join(trainer.model.config.label2id),
     ).save(student / "README.md")
 
-    answers = pipeline("video-classification", model=str(student))(example, top_k=3)
+    answers = pipeline("video-classification", model=str(student))(video_source(example["video"]), top_k=3)
     print("\n" + "\n".join(lines))
     print("\n" + ", ".join(f"{name}: {value}" for name, value in facts.items()))
-    print(f"\n{example}")
+    print(f"\n{example['video_id']}")
     for answer in answers:
         print(f"  {answer['score']:6.1%}  {answer['label']}")
     print(f"\nThe distilled student is in {student}")

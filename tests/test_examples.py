@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mini_releases import write_ucf101
 from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor, pipeline
 
 import hf_dvflnet
@@ -28,13 +29,18 @@ SMALL = {
 
 
 def distil(output_dir: Path, *launcher: str, **changes) -> subprocess.CompletedProcess:
-    options = {**SMALL, "output_dir": output_dir, **changes}
+    return launch("distill.py", *launcher, **{**SMALL, "output_dir": output_dir, **changes})
+
+
+def launch(script: str, *launcher: str, **options) -> subprocess.CompletedProcess:
+    """Run an example by `accelerate launch`, with the demo's settings in front of `options` if it distils."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
     return subprocess.run(
         [
             *launch,
             *("--dynamo_backend", "no", *(launcher or ("--num_processes", "1"))),
-            *(str(EXAMPLES / "distill.py"), str(EXAMPLES / "demo.yaml")),
+            str(EXAMPLES / script),
+            *([str(EXAMPLES / "demo.yaml")] if script == "distill.py" else []),
             *(word for name, value in options.items() for word in (f"--{name}", str(value))),
         ],
         capture_output=True,
@@ -91,6 +97,47 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_student(run,
         assert torch.equal(weight, students[1].state_dict()[name]), name
     results = [json.loads((f / "results.json").read_text())["results"] for f in (run[0], folder)]
     assert results[0] == results[1]
+
+
+@pytest.fixture(scope="module")
+def ucf101(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("ucf101")
+    write_ucf101(root)
+    return root
+
+
+SHOWN = {"image_size": 32, "short_side": 36, "num_frames": 4, "per_device_train_batch_size": 8}
+
+
+def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tmp_path):
+    options = {**SHOWN, "dataset": "ucf101", "data_dir": ucf101, "num_train_epochs": 1, "use_cpu": True}
+    process = launch(
+        *("train.py", "--num_processes", "1"),
+        **{**options, "config_overrides": "embed_dim=8,patch_size=8", "output_dir": tmp_path / "out", "fold": 2},
+    )
+    assert process.returncode == 0, process.stderr
+    assert "1 of 30 clips are missing" in process.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["split"], results["clips"]) == ("ucf101, official fold 2, test", 10)
+    assert results["split"] in process.stdout
+    config = hf_dvflnet.VideoFocalNetConfig.from_pretrained(tmp_path / "out")
+    assert config.training_data == {"benchmark": "ucf101", "protocol": "official", "fold": 2, "split": "train"}
+    assert config.num_labels == 101
+    assert AutoVideoProcessor.from_pretrained(tmp_path / "out").num_frames == 4
+
+
+def test_a_benchmark_can_be_distilled_on(ucf101, tmp_path):
+    process = distil(tmp_path / "out", dataset="ucf101", data_dir=ucf101, **{**SHOWN, "num_train_epochs": 1})
+    assert process.returncode == 0, process.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["test clips"] == 10
+    student = hf_dvflnet.VideoFocalNetConfig.from_pretrained(tmp_path / "out" / "student")
+    assert student.training_data["benchmark"] == "ucf101"
+
+
+def test_a_benchmark_without_its_folder_is_refused(tmp_path):
+    process = distil(tmp_path / "out", dataset="ucf101")
+    assert process.returncode != 0 and "--dataset ucf101 needs --data_dir" in process.stderr
 
 
 @pytest.mark.slow

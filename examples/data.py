@@ -1,0 +1,108 @@
+"""The videos that the examples train on: a benchmark, class folders of one's own, or videos rendered first."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers import TrainingArguments
+
+from hf_dvflnet import (
+    VideoFocalNetConfig,
+    VideoFocalNetVideoProcessor,
+    load_benchmark,
+    split_facts,
+    write_motion_videos,
+)
+from hf_dvflnet.benchmark_datasets import BENCHMARKS
+
+
+@dataclass
+class DataArguments:
+    """Which videos, and how they are shown."""
+
+    dataset: str | None = field(
+        default=None,
+        metadata={"help": "ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder; folder if --data_dir is set alone."},
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "The benchmark's release, or {train,validation,test}/<class>/<video>; rendered if unset."},
+    )
+    protocol: str | None = field(
+        default=None, metadata={"help": "Which of the benchmark's lists; its first if unset."}
+    )
+    fold: int = field(default=1, metadata={"help": "Which fold of them."})
+    block_list: str | None = field(default=None, metadata={"help": "A report of `dvflnet verify`."})
+    num_frames: int = field(default=8, metadata={"help": "Frames per clip."})
+    frame_interval: int = field(
+        default=4, metadata={"help": "The interval f of the published sampling rules, in frames."}
+    )
+    image_size: int = field(default=224, metadata={"help": "Height and width of a clip: the side of the crop."})
+    short_side: int = field(default=256, metadata={"help": "What the short side is resized to before the crop."})
+    rendered_train_clips: int = field(default=150, metadata={"help": "Rendered training clips per class."})
+    rendered_validation_clips: int = field(default=5, metadata={"help": "Rendered validation clips per class."})
+    rendered_test_clips: int = field(default=25, metadata={"help": "Rendered test clips per class."})
+
+
+def load_data(data_args: DataArguments, args: TrainingArguments) -> datasets.DatasetDict:
+    """
+    Train, validation and test split.
+
+    The lists of a benchmark have no third split: validation is then the one that figures are reported on. Nothing is
+    chosen by it, as the last weights are the ones that are kept.
+    """
+    name, data_dir = data_args.dataset or "folder", data_args.data_dir
+    if data_dir is None:
+        if data_args.dataset is not None:
+            raise SystemExit(f"--dataset {data_args.dataset} needs --data_dir, the folder of its release")
+        data_dir = str(Path(args.output_dir, "motion_videos"))
+        with args.main_process_first(desc="rendering videos"):
+            write_motion_videos(
+                data_dir,
+                clips_per_class={
+                    "train": data_args.rendered_train_clips,
+                    "validation": data_args.rendered_validation_clips,
+                    "test": data_args.rendered_test_clips,
+                },
+                size=data_args.short_side,
+            )
+    if name == "folder":
+        splits = {split: split for split in ("train", "validation", "test")}
+    elif name in BENCHMARKS:
+        reported = BENCHMARKS[name].test_split
+        splits = {"train": "train", "validation": reported, "test": reported}
+    else:
+        raise SystemExit(f"there is no dataset {name!r}; there are {', '.join(BENCHMARKS)} and folder")
+    try:
+        with args.main_process_first(desc="listing videos"):
+            found = {
+                split: load_benchmark(
+                    name, data_dir, source, data_args.protocol, data_args.fold, block_list=data_args.block_list
+                )
+                for split, source in splits.items()
+            }
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    return datasets.DatasetDict(found)
+
+
+def class_names(data: datasets.DatasetDict) -> dict[str, Any]:
+    """The fields of a config that name the classes."""
+    names = data["train"].features["label"].names
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def note_training_data(config: VideoFocalNetConfig, data: datasets.DatasetDict):
+    """Let the checkpoint say what it was trained on, so that an evaluation on it warns."""
+    facts = split_facts(data["train"])
+    config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+
+
+def video_processor(data_args: DataArguments) -> VideoFocalNetVideoProcessor:
+    return VideoFocalNetVideoProcessor(
+        num_frames=data_args.num_frames,
+        frame_interval=data_args.frame_interval,
+        size={"shortest_edge": data_args.short_side},
+        crop_size={"height": data_args.image_size, "width": data_args.image_size},
+    )

@@ -1,0 +1,99 @@
+"""
+Train or fine-tune one video classifier.
+
+On a benchmark, from a converted checkpoint:
+
+    dvflnet convert focalnet_tiny_srf.pth start --depths nano --labels ucf101
+    accelerate launch examples/train.py --dataset ucf101 --data_dir UCF101 --output_dir runs/ucf101 \
+        --model_name_or_path start --num_train_epochs 30
+
+or on class folders, `--data_dir DIR` with `DIR/{train,validation,test}/<class>/<video>`. Every field of
+`DataArguments`, `ModelArguments` and transformers' TrainingArguments is an option; a YAML or JSON file of them may
+stand in front, and options behind it win. A run that was stopped goes on with `--resume_from_checkpoint last`.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data import DataArguments, class_names, load_data, note_training_data, video_processor
+from distill import train_or_load, with_file
+from transformers import HfArgumentParser, TrainingArguments, set_seed
+
+from hf_dvflnet import (
+    VideoClassificationTrainer,
+    VideoClipDataset,
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    split_facts,
+)
+from hf_dvflnet.evaluation import describe
+
+
+@dataclass
+class ModelArguments:
+    """What the training starts from."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Weights; random if unset."})
+    preset: str = field(default="nano", metadata={"help": "Size of a network of random weights."})
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "Fields of its config, such as `drop_path_rate=0.2`."}
+    )
+
+
+def main():
+    parser = HfArgumentParser((DataArguments, ModelArguments, TrainingArguments))
+    data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_file(sys.argv[1:]))
+    args.remove_unused_columns = False  # clips are decoded on access: there are no columns to remove
+    output_dir = Path(args.output_dir)
+    if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
+        raise SystemExit(f"{output_dir} holds a finished run: choose another --output_dir")
+
+    data = load_data(data_args, args)
+    processor = video_processor(data_args)
+    set_seed(args.seed)
+    if model_args.model_name_or_path is None:
+        config = VideoFocalNetConfig.from_preset(
+            model_args.preset, num_frames=data_args.num_frames, image_size=data_args.image_size, **class_names(data)
+        )
+        if model_args.config_overrides:
+            config.update_from_string(model_args.config_overrides)
+            config.validate()
+        model = VideoFocalNetForVideoClassification(config)
+    else:
+        model = VideoFocalNetForVideoClassification.from_pretrained(
+            model_args.model_name_or_path,
+            num_frames=data_args.num_frames,
+            ignore_mismatched_sizes=True,
+            **class_names(data),
+        )
+    note_training_data(model.config, data)
+    trainer = VideoClassificationTrainer(
+        model,
+        args,
+        train_dataset=VideoClipDataset(data["train"], processor, train=True, seed=args.seed),
+        eval_dataset=VideoClipDataset(data["validation"], processor),
+        processing_class=processor,
+    )
+    train_or_load(trainer)
+
+    output = trainer.predict(VideoClipDataset(data["test"], processor))
+    if trainer.is_world_process_zero():
+        results = {
+            "split": describe(split_facts(data["test"])),
+            "clips": len(output.label_ids),
+            "top1": output.metrics["test_top1_accuracy"],
+            "top5": output.metrics["test_top5_accuracy"],
+            "seed": args.seed,
+            "arguments": sys.argv[1:],
+        }
+        (output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        print(f"\n{results['split']}, {results['clips']} clips: ", end="")
+        print(f"top-1 {results['top1']:.1%}, top-5 {results['top5']:.1%}")
+        print(f"The model is in {output_dir}")
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
