@@ -121,6 +121,26 @@ def render(name: str, results: dict[str, Any]) -> ModelCard:
     )
 
 
+def table(results: dict[str, Any]) -> str:
+    """Published and measured top-1 of every checkpoint, a row per data set, as the README shows them."""
+    lines = ["| | published split | published top-1 | measured here |", "|---|---|---|---|"]
+    for key, dataset in results["datasets"].items():
+        checkpoints = {
+            name.removesuffix(f"-{key}"): checkpoint
+            for name, checkpoint in results["checkpoints"].items()
+            if checkpoint["dataset"] == key
+        }
+        split = next(iter(checkpoints.values()))["published"]["split"].split(" (")[0]
+        published = ", ".join(f"{name} {checkpoint['published']['top1']}" for name, checkpoint in checkpoints.items())
+        measured = ", ".join(
+            f"{name} {figure['top1']} ({figure['split']})"
+            for name, checkpoint in checkpoints.items()
+            for figure in checkpoint["measured"]
+        )
+        lines.append(f"| {dataset['name']} | {split} | {published} | {measured} |")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT")

@@ -1,0 +1,47 @@
+import json
+import re
+import sys
+from pathlib import Path
+
+import dvflnet_cli
+
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "hub_cards")]
+
+import distillation_gain  # noqa: E402
+import render  # noqa: E402
+
+
+def test_the_figures_of_distillation_are_those_of_the_benchmark():
+    summary = json.loads((ROOT / "benchmarks" / "distillation_gain.json").read_text())
+    assert distillation_gain.table(summary) in README
+    assert f"**{summary['teacher']:.1%}** of {summary['test_clips']} test clips" in README
+
+
+def test_the_published_figures_are_those_of_the_cards():
+    assert render.table(json.loads((ROOT / "hub_cards" / "results.json").read_text())) in README
+
+
+def test_every_option_that_the_readme_gives_a_command_is_there():
+    commands = re.findall(r"^(?:.*&& )?dvflnet (\w+) (.*)$", README, flags=re.MULTILINE)
+    assert {name for name, _ in commands} == {
+        command.callback.__name__ for command in dvflnet_cli.app.registered_commands
+    }
+    for name, arguments in commands:
+        wanted = re.findall(r"--[a-z-]+", arguments.split("#")[0])
+        callback = next(one.callback for one in dvflnet_cli.app.registered_commands if one.callback.__name__ == name)
+        known = {f"--{name.replace('_', '-').replace('as-json', 'json')}" for name in callback.__annotations__}
+        assert set(wanted) <= known, (name, wanted)
+
+
+def test_every_file_that_the_readme_names_is_there():
+    named = re.findall(r"`((?:benchmarks|examples|hub_cards|tests)/[\w./]*)`", README)
+    named += re.findall(r"launch (examples/[\w./]+)", README)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_readme_stays_short():
+    assert len(README.splitlines()) < 250
