@@ -1,13 +1,16 @@
-"""The videos that the examples train on: a benchmark, class folders of one's own, or videos rendered first."""
+"""What the examples share: their settings files, and the videos that they train on."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
+import yaml
 from transformers import TrainingArguments
 
 from hf_dvflnet import (
+    ClipAugmentation,
+    VideoClipDataset,
     VideoFocalNetConfig,
     VideoFocalNetVideoProcessor,
     load_benchmark,
@@ -15,6 +18,16 @@ from hf_dvflnet import (
     write_motion_videos,
 )
 from hf_dvflnet.benchmark_datasets import BENCHMARKS
+
+
+def with_files(arguments: list[str]) -> list[str]:
+    """Leading YAML or JSON files become options in front of the others; what comes later wins."""
+    words: list[str] = []
+    while arguments and arguments[0].endswith((".yaml", ".yml", ".json")):
+        options = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
+        words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        arguments = arguments[1:]
+    return words + arguments
 
 
 @dataclass
@@ -40,6 +53,12 @@ class DataArguments:
     )
     image_size: int = field(default=224, metadata={"help": "Height and width of a clip: the side of the crop."})
     short_side: int = field(default=256, metadata={"help": "What the short side is resized to before the crop."})
+    augment: bool = field(
+        default=False, metadata={"help": "The published augmentation of training clips: crops, flips and colours."}
+    )
+    flip: float = field(
+        default=0.5, metadata={"help": "Its probability of a mirror image; 0 where classes tell left from right."}
+    )
     rendered_train_clips: int = field(default=150, metadata={"help": "Rendered training clips per class."})
     rendered_validation_clips: int = field(default=5, metadata={"help": "Rendered validation clips per class."})
     rendered_test_clips: int = field(default=25, metadata={"help": "Rendered test clips per class."})
@@ -97,6 +116,13 @@ def note_training_data(config: VideoFocalNetConfig, data: datasets.DatasetDict):
     """Let the checkpoint say what it was trained on, so that an evaluation on it warns."""
     facts = split_facts(data["train"])
     config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+
+
+def training_clips(
+    rows: datasets.Dataset, processor: VideoFocalNetVideoProcessor, data_args: DataArguments, seed: int
+) -> VideoClipDataset:
+    augmentation = ClipAugmentation(flip=data_args.flip) if data_args.augment else None
+    return VideoClipDataset(rows, processor, train=True, seed=seed, augmentation=augmentation)
 
 
 def video_processor(data_args: DataArguments) -> VideoFocalNetVideoProcessor:

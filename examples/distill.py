@@ -11,8 +11,8 @@ or on a benchmark, with `--dataset ucf101` and the like:
     accelerate launch examples/distill.py --output_dir runs/mine --data_dir DIR --teacher_model_name_or_path TEACHER
 
 Every field of `DataArguments`, `ModelArguments` and `DistillationConfig` (hence of transformers' TrainingArguments) is
-an option; a YAML or JSON file of them may stand in front, and options behind it win. A run that was stopped goes on
-with `--resume_from_checkpoint last`.
+an option; YAML or JSON files of them may stand in front (`recipes/`), and what comes later wins. A run that was
+stopped goes on with `--resume_from_checkpoint last`.
 """
 
 import copy
@@ -22,8 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
-import yaml
-from data import DataArguments, class_names, load_data, note_training_data, video_processor
+from data import (
+    DataArguments,
+    class_names,
+    load_data,
+    note_training_data,
+    training_clips,
+    video_processor,
+    with_files,
+)
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
 from transformers import HfArgumentParser, Trainer, pipeline, set_seed
@@ -64,7 +71,7 @@ class ModelArguments:
 
 def main():
     parser = HfArgumentParser((DataArguments, ModelArguments, DistillationConfig))
-    data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_file(sys.argv[1:]))
+    data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
     args.remove_unused_columns = False  # clips are decoded on access: there are no columns to remove
     output_dir = Path(args.output_dir)
     if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
@@ -75,8 +82,8 @@ def main():
     labels = class_names(data)
     processor = video_processor(data_args)
     shown_to_student = first_clips_per_class(data["train"], model_args.student_train_clips)
-    teacher_clips = VideoClipDataset(data["train"], processor, train=True, seed=args.seed)
-    student_clips = VideoClipDataset(shown_to_student, processor, train=True, seed=args.seed)
+    teacher_clips = training_clips(data["train"], processor, data_args, args.seed)
+    student_clips = training_clips(shown_to_student, processor, data_args, args.seed)
     test_clips = VideoClipDataset(data["test"], processor)
     common = {"eval_dataset": VideoClipDataset(data["validation"], processor), "processing_class": processor}
 
@@ -146,14 +153,6 @@ def main():
         }
         report(results, trainer, example=data["test"][0], facts=facts)
     trainer.accelerator.end_training()
-
-
-def with_file(arguments: list[str]) -> list[str]:
-    """A leading YAML or JSON file becomes options in front of the others, which win over it."""
-    if not arguments or not arguments[0].endswith((".yaml", ".yml", ".json")):
-        return arguments
-    options = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
-    return [word for name, value in options.items() for word in (f"--{name}", str(value))] + arguments[1:]
 
 
 def first_clips_per_class(rows: datasets.Dataset, clips: int | None) -> datasets.Dataset:

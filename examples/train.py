@@ -4,12 +4,13 @@ Train or fine-tune one video classifier.
 On a benchmark, from a converted checkpoint:
 
     dvflnet convert focalnet_tiny_srf.pth start --depths nano --labels ucf101
-    accelerate launch examples/train.py --dataset ucf101 --data_dir UCF101 --output_dir runs/ucf101 \
-        --model_name_or_path start --num_train_epochs 30
+    accelerate launch examples/train.py examples/recipes/student.yaml examples/recipes/ucf101.yaml \
+        --data_dir UCF101 --output_dir runs/ucf101 --model_name_or_path start
 
 or on class folders, `--data_dir DIR` with `DIR/{train,validation,test}/<class>/<video>`. Every field of
-`DataArguments`, `ModelArguments` and transformers' TrainingArguments is an option; a YAML or JSON file of them may
-stand in front, and options behind it win. A run that was stopped goes on with `--resume_from_checkpoint last`.
+`DataArguments`, `ModelArguments` and `VideoTrainingArguments` (hence of transformers' TrainingArguments) is an option;
+YAML or JSON files of them may stand in front, and what comes later wins. A run that was stopped goes on with
+`--resume_from_checkpoint last`.
 """
 
 import json
@@ -17,15 +18,24 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data import DataArguments, class_names, load_data, note_training_data, video_processor
-from distill import train_or_load, with_file
-from transformers import HfArgumentParser, TrainingArguments, set_seed
+from data import (
+    DataArguments,
+    class_names,
+    load_data,
+    note_training_data,
+    training_clips,
+    video_processor,
+    with_files,
+)
+from distill import train_or_load
+from transformers import HfArgumentParser, set_seed
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
     VideoClipDataset,
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
+    VideoTrainingArguments,
     split_facts,
 )
 from hf_dvflnet.evaluation import describe
@@ -43,8 +53,8 @@ class ModelArguments:
 
 
 def main():
-    parser = HfArgumentParser((DataArguments, ModelArguments, TrainingArguments))
-    data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_file(sys.argv[1:]))
+    parser = HfArgumentParser((DataArguments, ModelArguments, VideoTrainingArguments))
+    data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
     args.remove_unused_columns = False  # clips are decoded on access: there are no columns to remove
     output_dir = Path(args.output_dir)
     if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
@@ -72,7 +82,7 @@ def main():
     trainer = VideoClassificationTrainer(
         model,
         args,
-        train_dataset=VideoClipDataset(data["train"], processor, train=True, seed=args.seed),
+        train_dataset=training_clips(data["train"], processor, data_args, args.seed),
         eval_dataset=VideoClipDataset(data["validation"], processor),
         processing_class=processor,
     )

@@ -8,6 +8,7 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from .augmentation import ClipAugmentation, mix_clips
 from .benchmark_datasets import load_benchmark, split_facts
 from .clip_sampling import evaluation_indices, multi_clip_indices, training_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
@@ -16,7 +17,7 @@ from .image_processing_videofocalnet import VideoFocalNetImageProcessor
 from .metrics import TopKAccuracy
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from .motion_videos import write_motion_videos
-from .trainer import VideoClassificationTrainer
+from .trainer import VideoClassificationTrainer, VideoTrainingArguments
 from .video_dataset import VideoClipDataset, load_video_folder
 from .video_decoding import VideoDecodeError, read_video
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -39,6 +40,7 @@ VideoFocalNetVideoProcessor.register_for_auto_class("AutoVideoProcessor")
 
 __all__ = [
     "PRESETS",
+    "ClipAugmentation",
     "DistillationConfig",
     "DistillationTrainer",
     "TopKAccuracy",
@@ -50,11 +52,13 @@ __all__ = [
     "VideoFocalNetImageProcessor",
     "VideoFocalNetModel",
     "VideoFocalNetVideoProcessor",
+    "VideoTrainingArguments",
     "__version__",
     "evaluation_indices",
     "forward_kl",
     "load_benchmark",
     "load_video_folder",
+    "mix_clips",
     "multi_clip_indices",
     "read_video",
     "split_facts",

@@ -21,14 +21,13 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     TrainerCallback,
-    TrainingArguments,
 )
 from transformers.image_utils import SizeDict
 from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .metrics import compute_top_k_metrics
-from .trainer import VideoClassificationTrainer, smooth_labels
+from .trainer import VideoClassificationTrainer, VideoTrainingArguments, smooth_labels
 
 
 logger = logging.get_logger(__name__)
@@ -49,9 +48,9 @@ def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, tempe
 
 
 @dataclass
-class DistillationConfig(TrainingArguments):
+class DistillationConfig(VideoTrainingArguments):
     """
-    transformers' [`TrainingArguments`] and the settings of the distillation. Defaults are the published ones.
+    [`VideoTrainingArguments`] and the settings of the distillation. Defaults are the published ones.
 
     Raises:
         ValueError: If a value is out of range.

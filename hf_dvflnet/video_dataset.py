@@ -9,6 +9,7 @@ import fsspec
 import numpy as np
 import torch
 
+from .augmentation import ClipAugmentation
 from .clip_sampling import training_indices
 from .video_decoding import read_video
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -103,13 +104,15 @@ class VideoClipDataset(torch.utils.data.Dataset):
 
     For training, the frames are drawn by the published training rule ([`~clip_sampling.training_indices`]) from a seed
     made of (`seed`, epoch, index of the clip), so that neither the number of workers nor the order changes a draw.
-    Without `train`, the processor samples by its evaluation rule.
+    Without `train`, the processor samples by its evaluation rule and crops the middle.
 
     Args:
         dataset (`datasets.Dataset`): The rows.
         processor ([`VideoFocalNetVideoProcessor`]): Gives number of frames, size, crop, mean and std.
         train (`bool`, *optional*, defaults to `False`): Draw the frames at random.
         seed (`int`, *optional*, defaults to 0): Seed of the draws.
+        augmentation ([`ClipAugmentation`], *optional*): Crops, flips and colours of the training clips; without it
+            they are shown as in evaluation.
 
     Items are `{"pixel_values": (frames, channels, height, width), "labels": int}`.
     """
@@ -120,11 +123,13 @@ class VideoClipDataset(torch.utils.data.Dataset):
         processor: VideoFocalNetVideoProcessor,
         train: bool = False,
         seed: int = 0,
+        augmentation: ClipAugmentation | None = None,
     ):
         self.dataset = dataset
         self.processor = processor
         self.train = train
         self.seed = seed
+        self.augmentation = augmentation
         self.epoch = 0
 
     def set_epoch(self, epoch: int):
@@ -148,10 +153,21 @@ class VideoClipDataset(torch.utils.data.Dataset):
                     generator=generator,
                 ),
             )
-            pixel_values = self.processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values"]
+            pixel_values = self._show(frames, generator)
         else:
             pixel_values = self.processor(video, return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixel_values[0], "labels": row["label"]}
+
+    def _show(self, frames: np.ndarray, generator: np.random.Generator) -> torch.Tensor:
+        if self.augmentation is None:
+            return self.processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values"]
+        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        clip = self.processor.resize(clip, self.processor.size, self.processor.resample)
+        crop_size: Any = self.processor.crop_size
+        clip = self.augmentation(clip, crop_size.height, generator)
+        return self.processor(
+            clip, do_sample_frames=False, do_resize=False, do_center_crop=False, return_tensors="pt"
+        )["pixel_values"]
 
 
 __all__ = ["VideoClipDataset", "load_video_folder", "video_source"]

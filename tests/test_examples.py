@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 from mini_releases import write_ucf101
-from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor, pipeline
+from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor, HfArgumentParser, pipeline
 
 import hf_dvflnet
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import data  # noqa: E402
+import distill  # noqa: E402
+import train  # noqa: E402
+
+
+SCRIPTS = {"teacher": train, "student": train, "distillation": distill}
+ARGUMENTS = dict.fromkeys(("teacher", "student"), hf_dvflnet.VideoTrainingArguments)
+ARGUMENTS["distillation"] = hf_dvflnet.DistillationConfig
 SMALL = {
     "rendered_train_clips": 2,
     "rendered_validation_clips": 1,
@@ -29,18 +39,19 @@ SMALL = {
 
 
 def distil(output_dir: Path, *launcher: str, **changes) -> subprocess.CompletedProcess:
-    return launch("distill.py", *launcher, **{**SMALL, "output_dir": output_dir, **changes})
+    options = {**SMALL, "output_dir": output_dir, **changes}
+    return launch("distill.py", *launcher, settings=("demo.yaml",), **options)
 
 
-def launch(script: str, *launcher: str, **options) -> subprocess.CompletedProcess:
-    """Run an example by `accelerate launch`, with the demo's settings in front of `options` if it distils."""
+def launch(script: str, *launcher: str, settings: tuple[str, ...] = (), **options) -> subprocess.CompletedProcess:
+    """Run an example by `accelerate launch`, with settings files in front of `options`."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
     return subprocess.run(
         [
             *launch,
             *("--dynamo_backend", "no", *(launcher or ("--num_processes", "1"))),
             str(EXAMPLES / script),
-            *([str(EXAMPLES / "demo.yaml")] if script == "distill.py" else []),
+            *(str(EXAMPLES / file) for file in settings),
             *(word for name, value in options.items() for word in (f"--{name}", str(value))),
         ],
         capture_output=True,
@@ -109,10 +120,30 @@ def ucf101(tmp_path_factory) -> Path:
 SHOWN = {"image_size": 32, "short_side": 36, "num_frames": 4, "per_device_train_batch_size": 8}
 
 
+@pytest.mark.parametrize("benchmark", ["ucf50", "ucf101", "hmdb51", "ssv2", "kinetics400"])
+@pytest.mark.parametrize("recipe", ["teacher", "student", "distillation"])
+def test_every_recipe_is_the_published_one(recipe, benchmark, tmp_path):
+    parser = HfArgumentParser((data.DataArguments, SCRIPTS[recipe].ModelArguments, ARGUMENTS[recipe]))
+    files = [str(EXAMPLES / "recipes" / f"{name}.yaml") for name in (recipe, benchmark)]
+    words = data.with_files([*files, "--output_dir", str(tmp_path), "--use_cpu", "true"])
+    data_args, model_args, args = parser.parse_args_into_dataclasses(args=words)
+    assert (data_args.dataset, data_args.num_frames, data_args.frame_interval) == (benchmark, 8, 4)
+    assert data_args.augment and data_args.flip == (0.0 if benchmark == "ssv2" else 0.5)
+    assert args.published_schedule and (args.learning_rate, args.min_learning_rate) == (0.1, 0.001)
+    assert args.get_warmup_steps(1200) == 200 and args.num_train_epochs == 120
+    assert (args.mixup_alpha, args.cutmix_alpha, args.label_smoothing_factor) == (0.8, 1.0, 0.1)
+    assert (args.weight_decay, args.max_grad_norm, args.reference_batch_size) == (1e-4, 5.0, 512)
+    if recipe == "distillation":
+        assert (args.alpha, args.temperature, model_args.student_preset) == (0.2, 10.0, "nano")
+    else:
+        assert model_args.preset == ("base" if recipe == "teacher" else "nano")
+
+
 def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tmp_path):
-    options = {**SHOWN, "dataset": "ucf101", "data_dir": ucf101, "num_train_epochs": 1, "use_cpu": True}
+    options = {**SHOWN, "data_dir": ucf101, "num_train_epochs": 1, "use_cpu": True, "dataloader_num_workers": 0}
     process = launch(
         *("train.py", "--num_processes", "1"),
+        settings=("recipes/student.yaml", "recipes/ucf101.yaml"),
         **{**options, "config_overrides": "embed_dim=8,patch_size=8", "output_dir": tmp_path / "out", "fold": 2},
     )
     assert process.returncode == 0, process.stderr

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import socket
 import subprocess
@@ -9,8 +10,14 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from hf_dvflnet import VideoClassificationTrainer, VideoFocalNetConfig, VideoFocalNetForVideoClassification
-from hf_dvflnet.trainer import smooth_labels
+from hf_dvflnet import (
+    VideoClassificationTrainer,
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    VideoTrainingArguments,
+    mix_clips,
+)
+from hf_dvflnet.trainer import published_schedule, smooth_labels
 
 
 class RandomClips(torch.utils.data.Dataset):
@@ -181,3 +188,97 @@ def test_two_processes_count_every_clip_once(tmp_path):
     assert (one["world_size"], two["world_size"]) == (1, 2)
     assert one["clips"] == two["clips"] == 13 and one["top1"] == two["top1"]
     torch.testing.assert_close(torch.tensor(one["logits"]), torch.tensor(two["logits"]), rtol=0, atol=1e-5)
+
+
+# the published recipe
+
+
+def test_the_published_schedule_is_that_of_its_formula():
+    peak, floor, epochs, warmup = 0.1, 0.001, 120, 20
+
+    def rate(epoch):
+        return peak * published_schedule(epoch, epochs, warmup, floor / peak)
+
+    assert rate(0) == pytest.approx(floor)
+    assert rate(10) == pytest.approx((floor + peak) / 2)
+    for epoch in (20, 60, 119):
+        assert rate(epoch) == pytest.approx(floor + (peak - floor) * (1 + math.cos(math.pi * epoch / epochs)) / 2)
+    assert rate(20) / peak == pytest.approx(0.93, abs=0.005)
+    assert rate(epochs) == pytest.approx(floor)
+
+
+def train_by_recipe(folder, config, dataset, resume=None, **changes):
+    torch.manual_seed(0)
+    model = VideoFocalNetForVideoClassification(config)
+    args = VideoTrainingArguments(**arguments(folder, optim="sgd", optim_args="momentum=0.9,nesterov=True", **changes))
+    trainer = VideoClassificationTrainer(model, args, train_dataset=dataset)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def test_learning_rates_are_scaled_with_the_global_batch(tmp_path, tiny_config):
+    trainer = train_by_recipe(
+        tmp_path,
+        tiny_config,
+        RandomClips(64),
+        learning_rate=0.1,
+        min_learning_rate=0.01,
+        published_schedule=True,
+        warmup_steps=2,
+        max_steps=8,
+        logging_steps=1,
+        reference_batch_size=32,
+        gradient_accumulation_steps=2,
+    )
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    expected = [0.1 * published_schedule(step, 8, 2, 0.1) * (4 * 2) / 32 for step in range(8)]
+    assert rates == pytest.approx(expected)
+    group = trainer.optimizer.param_groups[0]
+    assert (group["momentum"], group["nesterov"]) == (0.9, True)
+
+
+def test_a_mixed_run_that_is_stopped_goes_on_to_the_same_weights(tmp_path, tiny_config):
+    config = VideoFocalNetConfig(**{**tiny_config.to_dict(), "drop_path_rate": 0.5})
+    recipe = {
+        **{"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing_factor": 0.1, "gradient_accumulation_steps": 2},
+        **{"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "published_schedule": True},
+    }
+    whole = train_by_recipe(tmp_path / "whole", config, RandomClips(24), **recipe)
+    resumed = train_by_recipe(
+        tmp_path / "resumed", config, RandomClips(24), resume=str(tmp_path / "whole" / "checkpoint-2"), **recipe
+    )
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    plain = train_by_recipe(
+        tmp_path / "plain", config, RandomClips(24), **{**recipe, "mixup_alpha": 0, "cutmix_alpha": 0}
+    )
+    assert not torch.equal(whole.model.classifier.weight, plain.model.classifier.weight)
+
+
+def test_each_micro_batch_is_mixed_by_a_draw_of_its_own(tmp_path, tiny_config, monkeypatch):
+    seeds = []
+
+    def note(pixel_values, labels, *, seed, **options):
+        seeds.append(seed)
+        return mix_clips(pixel_values, labels, seed=seed, **options)
+
+    monkeypatch.setattr("hf_dvflnet.trainer.mix_clips", note)
+    options = {"mixup_alpha": 0.8, "gradient_accumulation_steps": 2, "max_steps": 3}
+    train_by_recipe(tmp_path, tiny_config, RandomClips(24), **options)
+    first = list(seeds)
+    train_by_recipe(tmp_path, tiny_config, RandomClips(24), **options, seed=1)
+    assert len(set(first)) == 6
+    assert not set(first) & set(seeds[6:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"mixup_alpha": -1.0}, "mixup_alpha must not be negative"),
+        ({"min_learning_rate": 1.0}, "is above learning_rate"),
+        ({"reference_batch_size": 0}, "reference_batch_size must be at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        VideoTrainingArguments(**arguments(tmp_path, **changes))

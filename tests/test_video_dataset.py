@@ -3,7 +3,7 @@ import shutil
 import pytest
 import torch
 
-from hf_dvflnet import VideoClipDataset, load_video_folder
+from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_video_folder
 
 
 @pytest.fixture
@@ -65,8 +65,19 @@ def test_training_draws_depend_on_seed_epoch_and_clip_and_on_nothing_else(video_
     assert not torch.equal(clip(), clip(epoch=1))
 
 
-def test_workers_give_the_same_clips_as_the_main_process(video_tree, tiny_processor):
-    dataset = VideoClipDataset(load_video_folder(video_tree)["train"], tiny_processor, train=True, seed=3)
+def test_augmented_clips_are_normalised_and_of_the_crops_size(video_tree, tiny_processor):
+    rows = load_video_folder(video_tree)["train"]
+    whole = ClipAugmentation(area=(1.0, 1.0), aspect=(1e-3, 1e3), flip=0.0, jitter=0.0, grayscale=0.0)
+    item = VideoClipDataset(rows, tiny_processor, train=True, augmentation=whole)[0]
+    plain = VideoClipDataset(rows, tiny_processor, train=True)[0]
+    assert item["pixel_values"].shape == plain["pixel_values"].shape == (4, 3, 32, 32)
+    assert item["pixel_values"].mean() == pytest.approx(plain["pixel_values"].mean().item(), abs=0.3)
+
+
+@pytest.mark.parametrize("augmentation", [None, ClipAugmentation()])
+def test_workers_give_the_same_clips_as_the_main_process(video_tree, tiny_processor, augmentation):
+    rows = load_video_folder(video_tree)["train"]
+    dataset = VideoClipDataset(rows, tiny_processor, train=True, seed=3, augmentation=augmentation)
     dataset.set_epoch(2)
     batches = [
         next(iter(torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=workers)))["pixel_values"]

@@ -1,0 +1,123 @@
+"""The training augmentation of the papers: what changes one clip, and what mixes the clips of a batch."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as tvF
+
+
+@dataclass(frozen=True)
+class ClipAugmentation:
+    """
+    Random resized crop, flip, colour jitter and greyscale, each drawn once for all frames of a clip.
+
+    The defaults are the published ones; on Something-Something-v2, whose classes tell left from right, `flip` is 0.
+
+    Args:
+        area: Share of the frame that the crop covers, drawn uniformly between the two.
+        aspect: Width by height of the crop, drawn log-uniformly between the two.
+        flip: Probability of a mirror image.
+        jitter: Probability of colour jitter: brightness, contrast, saturation and hue in random order.
+        brightness, contrast, saturation: Half-widths around 1 of the factors' ranges.
+        hue: Half-width of the range of the shift, in turns of the colour circle.
+        grayscale: Probability of a greyscale clip.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grayscale: float = 0.2
+
+    def __call__(self, frames: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
+        """
+        Change a clip.
+
+        Args:
+            frames: (frames, channels, height, width), uint8, already of the short side that is cropped from.
+            size: Height and width of what comes out, in pixels.
+            generator: Draws everything, in a fixed order.
+
+        Returns:
+            (frames, channels, size, size), uint8.
+        """
+        top, left, height, width = self.draw_crop(frames.shape[-2], frames.shape[-1], generator)
+        frames = tvF.resized_crop(
+            frames, top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=False
+        )
+        if generator.random() < self.flip:
+            frames = tvF.horizontal_flip(frames)
+        if generator.random() < self.jitter:
+            adjustments = [
+                (tvF.adjust_brightness, generator.uniform(1 - self.brightness, 1 + self.brightness)),
+                (tvF.adjust_contrast, generator.uniform(1 - self.contrast, 1 + self.contrast)),
+                (tvF.adjust_saturation, generator.uniform(1 - self.saturation, 1 + self.saturation)),
+                (tvF.adjust_hue, generator.uniform(-self.hue, self.hue)),
+            ]
+            for number in generator.permutation(len(adjustments)):
+                adjust, factor = adjustments[number]
+                frames = adjust(frames, factor)
+        if generator.random() < self.grayscale:
+            frames = tvF.rgb_to_grayscale(frames, num_output_channels=3)
+        return frames
+
+    def draw_crop(self, height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a crop, in pixels: the first of ten draws that fits, else the middle."""
+        for _ in range(10):
+            area = height * width * generator.uniform(*self.area)
+            aspect = math.exp(generator.uniform(math.log(self.aspect[0]), math.log(self.aspect[1])))
+            crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < crop_width <= width and 0 < crop_height <= height:
+                top = int(generator.integers(height - crop_height + 1))
+                left = int(generator.integers(width - crop_width + 1))
+                return top, left, crop_height, crop_width
+        crop_width = min(width, round(height * self.aspect[1]))
+        crop_height = min(height, round(width / self.aspect[0]))
+        return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def mix_clips(
+    pixel_values: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    num_labels: int,
+    mixup_alpha: float = 0.0,
+    cutmix_alpha: float = 0.0,
+    seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899) of a batch with itself, each for half the batches if both are
+    on. One draw for the whole batch, and for all frames of a clip.
+
+    Args:
+        pixel_values: (batch, frames, channels, height, width).
+        labels: Class ids, (batch,).
+        num_labels: Number of classes.
+        mixup_alpha: Of the Beta distribution that mixup's weight is drawn from; 0 turns it off.
+        cutmix_alpha: Likewise of cutmix's area.
+        seed: Of the draws. The global random state is neither read nor changed.
+
+    Returns:
+        Clips of the same shape, and probabilities of shape (batch, num_labels).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        kinds: list[v2.Transform] = []
+        if mixup_alpha > 0:
+            kinds.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_labels))
+        if cutmix_alpha > 0:
+            kinds.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_labels))
+        mix = kinds[int(torch.randint(len(kinds), ()))]
+        mixed, probabilities = mix(tv_tensors.Video(pixel_values), labels)
+    return mixed.as_subclass(torch.Tensor), probabilities
+
+
+__all__ = ["ClipAugmentation", "mix_clips"]
