@@ -116,8 +116,8 @@ def convert(
     quiet()
     if to_published:
         if labels or num_frames or use_postln or normalize_modulator or depths:
-            raise ValueError("--to-published takes the model as it is: it goes with --overwrite only")
-        return publish(source, out, overwrite)
+            raise ValueError("--to-published takes the model as it is: it goes with --overwrite and --json only")
+        return publish(source, out, overwrite, as_json)
     from transformers import set_seed
 
     from hf_dvflnet.checkpoint_conversion import convert_checkpoint, read_depths
@@ -175,17 +175,22 @@ def grouped(names: list[str]) -> str:
     return ", ".join(f"{block} ({number})" for block, number in blocks.items())
 
 
-def publish(source: str, out: Path, overwrite: bool):
+def publish(source: str, out: Path, overwrite: bool, as_json: bool):
     import torch
 
+    from hf_dvflnet import VideoFocalNetVideoProcessor
     from hf_dvflnet.checkpoint_conversion import publish_checkpoint
     from hf_dvflnet.model_folder import load_model, whole_or_nothing
 
     if out.suffix != ".pth":
         raise ValueError(f"{out}: --to-published writes a .pth file; name it so")
     with whole_or_nothing(out, overwrite) as path:
-        checkpoint = publish_checkpoint(load_model(source))
+        interval = VideoFocalNetVideoProcessor.from_pretrained(source).frame_interval
+        checkpoint = publish_checkpoint(load_model(source), interval)
         torch.save(checkpoint, path)
+    if as_json:
+        typer.echo(json.dumps({"source": source, "file": str(out), "weights": len(checkpoint["model"])}))
+        return
     typer.echo(
         f"{out}: {len(checkpoint['model'])} weights under their published names; class names have no place there"
     )
@@ -257,7 +262,12 @@ def evaluate(
     ] = None,
     fold: Annotated[int, typer.Option(min=1, help="Which fold.")] = 1,
     views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops, softmax averaged, as published.")] = 1,
-    output: Annotated[Path, typer.Option(help="The folder for figures, tables and predictions.")] = Path("evaluation"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new folder for figures, tables and predictions: `evaluation`, or that of the predictions."
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 2,
     block_list: Annotated[Path | None, typer.Option(help="A report of `dvflnet verify`.")] = None,
@@ -280,7 +290,9 @@ def evaluate(
 
     if from_predictions is not None:
         predictions_file = from_predictions
+        output = output or from_predictions.parent
     else:
+        output = output or Path("evaluation")
         if model is None or dataset is None or data_dir is None:
             raise ValueError("evaluate needs MODEL, --dataset and --data-dir, or --from-predictions")
         from accelerate import Accelerator
@@ -290,6 +302,8 @@ def evaluate(
         from hf_dvflnet.model_folder import load_model
 
         accelerator = Accelerator()
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise FileExistsError(f"{output}: is there already; choose another --output")
         network = load_model(model)
         split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
         with accelerator.main_process_first():
@@ -316,9 +330,10 @@ def evaluate(
     unread = header["unread"]
     for clip in unread:
         typer.echo(f"not read: {clip['video_id']}: {clip['reason']}", err=True)
-    if unread and not allow_missing:
+    absent = max(len(unread), header["listed"] - len(predictions))
+    if absent and not allow_missing:
         raise ValueError(
-            f"{len(unread)} of {header['listed']} clips of {evaluation.describe(header)} are missing: no figure over "
+            f"{absent} of {header['listed']} clips of {evaluation.describe(header)} are missing: no figure over "
             f"the others is given without --allow-missing. The predictions are in {predictions_file}"
         )
     figures = evaluation.compute_figures(predictions, header["classes"])
@@ -329,7 +344,7 @@ def evaluate(
         return
     typer.echo(f"{row['split']}, views: {row['views']}, {row['clips']} of {row['listed']} clips")
     typer.echo(f"top-1 {row['top1']:.2f} %   top-5 {row['top5']:.2f} %   mean class {row['mean_class']:.2f} %")
-    typer.echo(f"{output}: predictions.jsonl, results.json, per_class.csv, confusion.csv, confusion.png")
+    typer.echo(f"{output}: results.json, per_class.csv, confusion.csv, confusion.png; from {predictions_file}")
 
 
 @app.command()
@@ -338,9 +353,12 @@ def verify(
     data_dir: Annotated[str, typer.Argument(metavar="DIR", help="The extracted release or its archives.")],
     protocol: Annotated[str | None, typer.Option(help="Which lists.")] = None,
     fold: Annotated[int, typer.Option(min=1, help="Which fold.")] = 1,
-    report: Annotated[Path, typer.Option(help="The file to write; one that is there is gone on with.")] = Path(
-        "verify.jsonl"
-    ),
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file to write, verify-NAME-PROTOCOL-FOLD.jsonl if unset; one of the same is gone on with."
+        ),
+    ] = None,
     min_frames: Annotated[int, typer.Option(min=1, help="Clips of fewer frames are called short.")] = 8,
     num_workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; all cores if unset.")] = None,
     as_json: AsJson = False,
@@ -348,10 +366,17 @@ def verify(
     """
     Check every clip of a benchmark: counts, missing, empty, undecodable, short and duplicate clips.
 
-    The report serves as --block-list. The exit code is 1 if a clip is missing, empty or undecodable.
+    The report serves as --block-list. The exit code is 1 if a clip is missing, empty or undecodable, or if the lists
+    are made of the file names and these are not all there.
     """
     quiet()
+    from hf_dvflnet.benchmark_datasets import BENCHMARKS
     from hf_dvflnet.verification import OUTCOMES, verify_benchmark
+
+    benchmark = BENCHMARKS.get(dataset)
+    if benchmark is not None:
+        protocol = protocol or next(iter(benchmark.folds))
+    report = report or Path(f"verify-{dataset}-{protocol}-{fold}.jsonl")
 
     found = verify_benchmark(
         dataset,
@@ -365,11 +390,17 @@ def verify(
     if as_json:
         typer.echo(json.dumps({**found, "report": str(report)}))
     else:
+        typer.echo(f"{dataset}, {protocol}, fold {fold}")
         typer.echo("  ".join(f"{name:>11}" for name in ("split", "listed", "official", *OUTCOMES)))
         for split, counts in found["counts"].items():
             typer.echo("  ".join(f"{'-' if value is None else value:>11}" for value in (split, *counts.values())))
-        typer.echo(f"{found['checked']} clips read now; the report is {report}")
-    if any(counts[outcome] for counts in found["counts"].values() for outcome in ("missing", "empty", "undecodable")):
+        typer.echo(f"{found['checked']} clips decoded now; the report is {report}")
+    incomplete = protocol in BENCHMARKS[dataset].lists_from_names and any(
+        counts["official"] not in (None, counts["listed"]) for counts in found["counts"].values()
+    )
+    if incomplete or any(
+        counts[outcome] for counts in found["counts"].values() for outcome in ("missing", "empty", "undecodable")
+    ):
         raise typer.Exit(1)
 
 

@@ -44,7 +44,9 @@ from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
+    split_facts,
 )
+from hf_dvflnet.evaluation import describe
 from hf_dvflnet.video_dataset import video_source
 
 
@@ -147,7 +149,9 @@ def main():
     # what came out
     if trainer.is_world_process_zero():
         facts = {
+            "test split": describe(split_facts(data["test"])),
             "test clips": len(test_clips),
+            "listed test clips": split_facts(data["test"])["listed"],
             "training clips of the student": len(student_clips),
             "processes": args.world_size,
         }

@@ -93,13 +93,14 @@ def main():
         results = {
             "split": describe(split_facts(data["test"])),
             "clips": len(output.label_ids),
+            "listed": split_facts(data["test"])["listed"],
             "top1": output.metrics["test_top1_accuracy"],
             "top5": output.metrics["test_top5_accuracy"],
             "seed": args.seed,
             "arguments": sys.argv[1:],
         }
         (output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        print(f"\n{results['split']}, {results['clips']} clips: ", end="")
+        print(f"\n{results['split']}, {results['clips']} of {results['listed']} clips: ", end="")
         print(f"top-1 {results['top1']:.1%}, top-5 {results['top5']:.1%}")
         print(f"The model is in {output_dir}")
     trainer.accelerator.end_training()

@@ -16,7 +16,9 @@ import re
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -50,14 +52,18 @@ class Release:
 
     def __init__(self, root: str | os.PathLike):
         self.root = os.fspath(root)
-        self.filesystem, path = fsspec.core.url_to_fs(self.root)
-        if not self.filesystem.exists(path):
+        self.filesystem, self.path = fsspec.core.url_to_fs(self.root)
+        if not self.filesystem.exists(self.path):
             raise FileNotFoundError(f"{self.root}: there is no such folder or file")
-        found = [path] if self.filesystem.isfile(path) else self.filesystem.find(path)
+        if self.filesystem.isfile(self.path):
+            found = [self.path]
+        else:
+            found = list(_walk(self.path)) if self.is_local else self.filesystem.find(self.path)
         # shallow files first: an annotation file that was copied somewhere below does not hide the release's own
         self.files = sorted(found, key=lambda file: (file.count("/"), file))
         self.archives = [file for file in self.files if file.lower().endswith(ARCHIVE_SUFFIXES)]
         self._members: dict[str, list[str]] = {}
+        self._zips: dict[str, bool] = {}
 
     @property
     def is_local(self) -> bool:
@@ -68,13 +74,24 @@ class Release:
         return file if self.is_local else self.filesystem.unstrip_protocol(file)
 
     def is_zip(self, archive: str) -> bool:
-        with self.filesystem.open(archive, "rb") as file:  # names lie: some official .zip files are tars
-            return file.read(2) == b"PK"
+        if archive not in self._zips:
+            with self.filesystem.open(archive, "rb") as file:  # names lie: some official .zip files are tars
+                self._zips[archive] = file.read(2) == b"PK"
+        return self._zips[archive]
+
+    def stamp(self, archive: str) -> str:
+        """What changes when an archive does."""
+        about = self.filesystem.info(archive)
+        return repr([about.get(key) for key in ("size", "mtime", "etag", "ETag", "blob_id", "last_commit")])
+
+    def is_replacement(self, file: str) -> bool:
+        """Whether a file lies in a replacement folder of the release, or is its archive."""
+        return "replacement" in file.removeprefix(self.path)
 
     def members(self, archive: str) -> list[str]:
         """Names of the files in an archive. A compressed tar has to be read whole for them."""
         if archive not in self._members:
-            with self.filesystem.open(archive, "rb") as file:
+            with self._reading(archive), self.filesystem.open(archive, "rb") as file:
                 if self.is_zip(archive):
                     with zipfile.ZipFile(file) as zip_file:
                         names = [name for name in zip_file.namelist() if not name.endswith("/")]
@@ -114,7 +131,7 @@ class Release:
 
     def contents(self, archive: str) -> Iterator[tuple[str, bytes]]:
         """Names and contents of the videos in an archive, in its order, reading on and never back."""
-        with self.filesystem.open(archive, "rb") as file:
+        with self._reading(archive), self.filesystem.open(archive, "rb") as file:
             if self.is_zip(archive):
                 with zipfile.ZipFile(file) as zip_file:
                     for name in zip_file.namelist():
@@ -126,6 +143,14 @@ class Release:
                         extracted = tar_file.extractfile(member) if member.isfile() else None
                         if extracted is not None and member.name.lower().endswith(VIDEO_SUFFIXES):
                             yield member.name, extracted.read()
+
+    @contextmanager
+    def _reading(self, archive: str) -> Iterator[None]:
+        try:
+            yield
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"{archive}: cannot be read as an archive: {reason}.{self._hint()}") from error
 
     def need(self, *names: str, where: str) -> str:
         """As `read`, but a missing file is an error that says where it comes from."""
@@ -139,18 +164,34 @@ class Release:
 
     def _hint(self) -> str:
         rars = [os.path.basename(file) for file in self.files if file.lower().endswith(".rar")]
-        parts = [
-            os.path.basename(file) for file in self.files if re.search(r"20bn-something-something-v2-\d\d$", file)
-        ]
+        parts = [os.path.basename(file) for file in self.files if _PART.search(file)]
         scripts = [os.path.basename(file) for file in self.files if file.endswith(".py")]
         if rars:
             return f" It holds {', '.join(rars[:3])}: rar archives have to be extracted first (unrar x, or 7z x)."
         if parts:
-            join = f"cat {parts[0][:-2]}?? | tar -xzf -"
+            join = "cat 20bn-something-something-v2-?? | tar -xzf -"
             return f" It holds the parts {parts[0]}, ...: join and extract them first ({join})."
         if scripts:
             return f" It holds {scripts[0]}: loading scripts are no longer run; download the release itself."
         return ""
+
+
+_PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Files below a folder, also behind links to folders, each of these once; links to nothing are left out."""
+    seen = set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for name in names:
+            file = os.path.join(path, name)
+            if not os.path.islink(file) or os.path.exists(file):
+                yield file
 
 
 @dataclass
@@ -159,6 +200,7 @@ class BenchmarkConfig(datasets.BuilderConfig):
 
     protocol: str = ""
     fold: int = 1
+    split: str | None = None
     label_set: str = ""
     block_list: str | None = None
     digest: str = ""  # of the lists and of which clips are there, so that a release that changes is read again
@@ -174,7 +216,8 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         protocol: Which lists; by default the first of `protocols`.
         fold: Which of the `folds[protocol]` folds, from 1.
         label_set: Another order of the same classes, where there is one.
-        block_list: A report of `dvflnet verify`; what it names as missing, empty or undecodable is left out.
+        block_list: A report of `dvflnet verify`; what it names as empty or undecodable is left out.
+        split: The only split that is prepared; all by default.
 
     Raises:
         FileNotFoundError: If the release or an annotation file is not there.
@@ -191,6 +234,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     folds: dict[str, int]  # of each protocol, the default one first
     official_counts: dict[tuple[str, int], dict[str, int]]  # clips per split
     test_split = "test"  # where figures are reported
+    lists_from_names: tuple[str, ...] = ()  # protocols whose lists are made of the file names that are there
     has_groups = False
     warning: dict[str, str] = {}  # of a protocol
 
@@ -201,6 +245,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         fold: int = 1,
         label_set: str | None = None,
         block_list: str | os.PathLike | None = None,
+        split: str | None = None,
         **kwargs,
     ):
         protocol = protocol or next(iter(self.folds))
@@ -212,18 +257,25 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         self.blocked = _read_block_list(block_list)
         self.lists = self.index(self.release, protocol, fold)
         names = set(LABEL_SETS[label_set].names)
-        for split, clips in self.lists.items():
+        for listed, clips in self.lists.items():
             unknown = sorted({clip.label for clip in clips} - names)
             if unknown:
                 classes = ", ".join(unknown[:5])
-                raise ValueError(f"{self.release.root}: {split} has the classes {classes}, which {self.title} has not")
-        self.locations, self.archived = self._find_videos()
-        digest = hashlib.sha256(repr((self.lists, sorted(self.locations), sorted(self.blocked))).encode()).hexdigest()
+                raise ValueError(
+                    f"{self.release.root}: {listed} has the classes {classes}, which {self.title} has not"
+                )
+        if split is not None and split not in self.lists:
+            raise ValueError(f"{self.title}, {protocol}: has {', '.join(self.lists)}, not {split!r}")
+        self._find_videos()
+        archives = [(archive, self.release.stamp(archive)) for archive in self.release.archives]
+        known = (self.lists, sorted(self.locations.items()), sorted(self.blocked), self.release.path, archives)
+        digest = hashlib.sha256(repr(known).encode()).hexdigest()
         super().__init__(
             data_dir=self.release.root,
             dataset_name=type(self).__name__.lower(),
             protocol=protocol,
             fold=fold,
+            split=split,
             label_set=label_set,
             block_list=None if block_list is None else os.fspath(block_list),
             digest=digest,
@@ -249,37 +301,61 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         """What the lists call the video at this path."""
         return PurePosixPath(path).stem
 
-    def _find_videos(self) -> tuple[dict[str, str], bool]:
-        """Where each listed video lies, and whether in archives (then what is in a tar shows when it is read)."""
-        locations: dict[str, str] = {}
-        for file in self.release.files:
+    @staticmethod
+    def names(clip: Clip) -> tuple[str, ...]:
+        """What the clip's video may be called, the surest first."""
+        return (clip.video_id,)
+
+    def _find_videos(self):
+        """Find where each video lies: loose, or in an archive. What is in a tar shows only when it is read."""
+        release = self.release
+        self.loose: dict[str, str] = {}
+        replacements = set()
+        for file in release.files:
             if file.lower().endswith(VIDEO_SUFFIXES):
                 name = self.video_id(file)
-                if name not in locations or "replacement" in file:
-                    locations[name] = self.release.location(file)
-        if locations or not self.release.archives:
-            return locations, False
-        for archive in self.release.archives:
-            if self.release.is_zip(archive):
-                for member in self.release.members(archive):
-                    locations[self.video_id(member)] = f"{archive}::{member}"
-        return locations, True
+                if name not in self.loose or release.is_replacement(file):
+                    self.loose[name] = release.location(file)
+                if release.is_replacement(file):
+                    replacements.add(name)
+        # what a replacement archive holds is taken from no other place
+        self.replaced: set[str] = set()
+        members: dict[str, str] = {}
+        for archive in release.archives:
+            if release.is_zip(archive) or release.is_replacement(archive):
+                for member in release.members(archive):
+                    if member.lower().endswith(VIDEO_SUFFIXES):
+                        members.setdefault(self.video_id(member), f"{archive}::{member}")
+                        if release.is_replacement(archive):
+                            self.replaced.add(self.video_id(member))
+        self.replaced -= replacements
+        for name in self.replaced & set(self.loose):
+            del self.loose[name]
+        self.locations = {**members, **self.loose}
+        self.complete = all(release.is_zip(archive) for archive in release.archives)
+
+    def is_there(self, clip: Clip) -> bool:
+        return any(name in self.locations for name in self.names(clip))
+
+    def loose_file(self, clip: Clip) -> str | None:
+        """Path or URL of a clip's video; None if it lies in an archive, or nowhere."""
+        return next((self.loose[name] for name in self.names(clip) if name in self.loose), None)
 
     def facts(self) -> dict[str, Any]:
         """Benchmark, protocol, fold, and of each split how many clips are listed and which are missing or blocked."""
-        only_zips = all(self.release.is_zip(archive) for archive in self.release.archives)
-        known = not self.archived or only_zips
+        protocol, fold = self.config.protocol, self.config.fold
+        official = self.official_counts.get((protocol, fold), {}) if protocol in self.lists_from_names else {}
         return {
             "benchmark": self.key,
-            "protocol": self.config.protocol,
-            "fold": self.config.fold,
+            "protocol": protocol,
+            "fold": fold,
+            "folds": self.folds[protocol],
             "splits": {
                 split: {
-                    "listed": len(clips),
+                    # where file names make the list, a clip that is not there is not in the list either
+                    "listed": official.get(split, len(clips)),
                     "blocked": [clip.video_id for clip in clips if clip.video_id in self.blocked],
-                    "missing": [clip.video_id for clip in clips if clip.video_id not in self.locations]
-                    if known
-                    else None,
+                    "missing": [clip.video_id for clip in clips if not self.is_there(clip)] if self.complete else None,
                 }
                 for split, clips in self.lists.items()
             },
@@ -298,18 +374,21 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
         generators = []
         for split, clips in self.lists.items():
+            if self.config.split not in (None, split):
+                continue
             wanted = [clip for clip in clips if clip.video_id not in self.blocked]
-            if self.archived:
-                rows = {clip.video_id: clip for clip in wanted}
-                shards: list[Any] = [(archive, rows) for archive in self.release.archives]
-            else:
-                there = [clip for clip in wanted if clip.video_id in self.locations]
-                paths = [self.locations[clip.video_id] for clip in there]
-                if not self.release.is_local:
-                    paths = dl_manager.download(paths)
-                found = list(zip(paths, there, strict=True))
-                size = math.ceil(len(found) / MAX_SHARDS) or 1
-                shards = [(None, tuple(found[start : start + size])) for start in range(0, len(found), size)]
+            found = [(path, clip) for clip in wanted if (path := self.loose_file(clip)) is not None]
+            if not self.release.is_local:
+                paths = dl_manager.download([path for path, _ in found])
+                found = [(path, clip) for path, (_, clip) in zip(paths, found, strict=True)]
+            size = math.ceil(len(found) / MAX_SHARDS) or 1
+            shards: list[Any] = [(None, tuple(found[start : start + size])) for start in range(0, len(found), size)]
+            in_archives = {name: clip for clip in wanted if self.loose_file(clip) is None for name in self.names(clip)}
+            for archive in self.release.archives if in_archives else ():
+                mine = in_archives
+                if not self.release.is_replacement(archive):
+                    mine = {name: clip for name, clip in in_archives.items() if name not in self.replaced}
+                shards.append((archive, mine))
             generators.append(datasets.SplitGenerator(split, gen_kwargs={"shards": shards}))
         return generators
 
@@ -334,8 +413,17 @@ def _read_block_list(path: str | os.PathLike | None) -> set[str]:
     if path is None:
         return set()
     with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return {row["video_id"] for row in rows if row["outcome"] in ("missing", "empty", "undecodable")}
+        lines = file.readlines()
+    blocked = set()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            video_id, outcome = row["video_id"], row["outcome"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: line {number} is not one of a whole report of `dvflnet verify`") from error
+        if outcome in ("empty", "undecodable"):
+            blocked.add(video_id)
+    return blocked
 
 
 def _lines(text: str) -> list[str]:
@@ -376,6 +464,13 @@ class _InClassFolders(BenchmarkBuilder):
         clips = sorted({cls.clip(path) for path in release.videos()})
         if not clips:
             raise FileNotFoundError(f"{release.root}: holds no videos.{release._hint()}")
+        total = sum(cls.official_counts["dvflnet_8020", 1].values())
+        if len(clips) != total:
+            warnings.warn(
+                f"{release.root}: holds {len(clips)} of {cls.title}'s {total} clips. The lists of this protocol are "
+                "made of the file names that are there: clips may lie on another side than in the whole release",
+                stacklevel=5,
+            )
         return clips
 
 
@@ -385,6 +480,7 @@ class UCF101(_InClassFolders):
     key = "ucf101"
     title = "UCF101"
     label_sets = ("ucf101", "ucf101-sorted")
+    lists_from_names = ("dvflnet_8020",)
     folds = {"official": 3, "dvflnet_8020": 1}
     official_counts = {
         ("official", 1): {"train": 9537, "test": 3783},
@@ -416,6 +512,7 @@ class UCF50(_InClassFolders):
     key = "ucf50"
     title = "UCF50"
     label_sets = ("ucf50",)
+    lists_from_names = ("groups_20_5", "logo", "dvflnet_8020")
     folds = {"groups_20_5": 1, "logo": 25, "dvflnet_8020": 1}
     official_counts = {
         ("groups_20_5", 1): {"train": 5305, "test": 1376},
@@ -501,7 +598,11 @@ class SomethingSomethingV2(BenchmarkBuilder):
             ]
         answers = release.read("test-answers.csv", f"{prefix}test-answers.csv")
         if answers is not None:
-            lists["test"] = [Clip(*line.split(";", 1)) for line in _lines(answers)]
+            rows = [line.split(";", 1) for line in _lines(answers)]
+            wrong = [row[0] for row in rows if len(row) < 2]
+            if wrong:
+                raise ValueError(f"{release.root}: test-answers.csv has the line {wrong[0]!r}, not ID;CLASS")
+            lists["test"] = [Clip(video_id, label) for video_id, label in rows]
         return lists
 
 
@@ -514,6 +615,10 @@ class Kinetics400(BenchmarkBuilder):
     test_split = "validation"
     folds = {"official": 1}
     official_counts = {("official", 1): {"train": 246534, "validation": 19906, "test": 38685}}
+
+    @staticmethod
+    def names(clip: Clip) -> tuple[str, ...]:
+        return (clip.video_id, clip.video_id[:11])  # some copies name the file by the id alone
 
     @classmethod
     def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
@@ -586,21 +691,39 @@ def load_benchmark(
     Warns:
         UserWarning: If clips are missing, or the protocol leaks.
     """
+    if name != "folder" and name not in BENCHMARKS:
+        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}, and 'folder'")
+    if name == "folder" or _is_parquet(data_dir):
+        unused = {"protocol": protocol, "fold": None if fold == 1 else fold, "block_list": block_list}
+        if name == "folder":
+            unused["label_set"] = label_set
+        for argument, value in unused.items():
+            if value is not None:
+                raise ValueError(
+                    f"{data_dir}: has no lists but its own folders or files; {argument}={value} does not apply"
+                )
     if name == "folder":
         return _load_folder(data_dir, split, streaming)
-    if name not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}, and 'folder'")
     if _is_parquet(data_dir):
         return _load_parquet(BENCHMARKS[name], data_dir, split, streaming, label_set, cache_dir)
-    builder = BENCHMARKS[name](
-        data_dir, protocol, fold, label_set, block_list, cache_dir=None if cache_dir is None else os.fspath(cache_dir)
-    )
-    if split not in builder.lists:
-        raise ValueError(f"{builder.title}, {builder.config.protocol}: has {', '.join(builder.lists)}, not {split!r}")
+    cache = None if cache_dir is None else os.fspath(cache_dir)
+    builder = BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, split, cache_dir=cache)
     facts = builder.facts()
+    dataset: Any
+    if streaming:
+        dataset = builder.as_streaming_dataset(split=split)
+    else:
+        if facts["splits"][split]["missing"] != [clip.video_id for clip in builder.lists[split]]:
+            builder.download_and_prepare()
+            dataset = builder.as_dataset(split=split)
+        if facts["splits"][split]["missing"] is None:  # now that the archives have been read
+            there = {*dataset["video_id"], *facts["splits"][split]["blocked"]}
+            facts["splits"][split]["missing"] = [
+                clip.video_id for clip in builder.lists[split] if clip.video_id not in there
+            ]
     missing = facts["splits"][split]["missing"]
     if missing:
-        listed = facts["splits"][split]["listed"]
+        listed = len(builder.lists[split])
         warnings.warn(
             f"{builder.title}, {split}: {len(missing)} of {listed} clips are missing in {data_dir}: "
             f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}",
@@ -608,11 +731,6 @@ def load_benchmark(
         )
         if len(missing) == listed:
             raise FileNotFoundError(f"{data_dir}: holds none of {split}'s videos.{builder.release._hint()}")
-    if streaming:
-        dataset = builder.as_streaming_dataset(split=split)
-    else:
-        builder.download_and_prepare()
-        dataset = builder.as_dataset(split=split)
     dataset.info.description = json.dumps({**facts, "split": split})
     return dataset
 
@@ -633,7 +751,7 @@ def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[st
 
 
 def _described(dataset: Any, name: str, protocol: str, split: str, listed: int | None) -> Any:
-    facts = {"benchmark": name, "protocol": protocol, "fold": 1, "split": split}
+    facts = {"benchmark": name, "protocol": protocol, "fold": 1, "folds": 1, "split": split}
     dataset.info.description = json.dumps(
         {**facts, "splits": {split: {"listed": listed, "missing": [], "blocked": []}}}
     )
@@ -676,6 +794,8 @@ def _load_parquet(
         raise ValueError(
             f"{data_dir}: has no Parquet file of {split!r}, only {', '.join(map(os.path.basename, files))}"
         )
+    if len({os.path.dirname(file) for file in chosen}) > 1:
+        raise ValueError(f"{data_dir}: has {split!r} in several folders, {', '.join(sorted(chosen)[:3])}; name one")
     dataset: Any = datasets.load_dataset(
         "parquet",
         data_files=[filesystem.unstrip_protocol(file) for file in chosen],
@@ -696,10 +816,12 @@ def _load_parquet(
         raise ValueError(f"{data_dir}: has the classes {', '.join(unknown[:5])}, which {builder.title} has not")
 
     def to_our_columns(row: dict[str, Any], index: int) -> dict[str, Any]:
-        label = theirs[row["label"]] if theirs else row["label"]
+        label = row["label"]
+        if theirs:
+            label = theirs[label] if 0 <= label < len(theirs) else None
         if label not in names:
             raise ValueError(f"{data_dir}: row {index} has the class {label!r}, which {builder.title} has not")
-        return {"label": names.index(label), "video_id": row.get("video_id") or row["video"]["path"] or str(index)}
+        return {"label": names.index(label), "video_id": row.get("video_id") or f"{index}:{row['video']['path']}"}
 
     features = datasets.Features(
         {

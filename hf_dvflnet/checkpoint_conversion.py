@@ -68,6 +68,7 @@ def load_published_checkpoint(path: str | Path) -> dict[str, Any]:
         AttributeError,
         LookupError,
         OverflowError,
+        AssertionError,
     ) as error:
         reason = str(error).split("\n")[0].split(". This file")[0] or type(error).__name__
         raise ValueError(f"{path}: cannot be read as a published checkpoint: {reason}") from error
@@ -193,16 +194,24 @@ _PUBLISHED_FIELDS = {
     "normalize_modulator": "MODEL.FOCAL.NORMALIZE_MODULATOR",
 }
 _FRAME_INTERVAL = "AUG.FRAME_INTERVAL"
+# What `DATA.DATASET` of a checkpoint's configuration says of the lists that it was trained on.
+_TRAINED_ON = {
+    name: {"benchmark": name, "protocol": protocol, "fold": 1, "split": "train"}
+    for name, protocol in (
+        *(("ucf50", "dvflnet_8020"), ("ucf101", "dvflnet_8020"), ("hmdb51", "dvflnet")),
+        *(("ssv2", "official"), ("kinetics400", "official")),
+    )
+}
 _NO_TRACE = {"use_post_layernorm": "--use-postln", "normalize_modulator": "--normalize-modulator"}
 
 
-def publish_checkpoint(model: VideoFocalNetForVideoClassification) -> dict[str, Any]:
+def publish_checkpoint(model: VideoFocalNetForVideoClassification, frame_interval: int = 4) -> dict[str, Any]:
     """
     A checkpoint in the published format, `{"model": state_dict, "config": nested dicts}`, for `torch.save`.
 
     The configuration is of plain dicts, under the names that the published one has. Class names have no place there.
     """
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = {"AUG": {"FRAME_INTERVAL": frame_interval}}
     for name, published in _PUBLISHED_FIELDS.items():
         *sections, last = published.split(".")
         node = config
@@ -232,6 +241,7 @@ class _Source:
     frame_interval: int | None = None
     id2label: dict[int, str] | None = None
     left: list[str] = field(default_factory=list)
+    training_data: dict[str, Any] | None = None
     known_by: str = "published"  # whose names its owner knows
 
 
@@ -312,9 +322,15 @@ def convert_checkpoint(
     for name in ("hidden_act", "layer_norm_eps", "drop_path_rate", "image_size"):
         if name in found.stated:
             architecture[name] = found.stated[name]
-    frames = num_frames or found.stated.get("num_frames")
-    if frames:
-        architecture["num_frames"] = frames
+    stated_frames = found.stated.get("num_frames")
+    if num_frames and stated_frames and num_frames != stated_frames:
+        notes.append(f"the configuration says num_frames={stated_frames}, you {num_frames}: yours was taken")
+    if num_frames or stated_frames:
+        architecture["num_frames"] = num_frames or stated_frames
+    elif not is_image:
+        notes.append("nothing says num_frames, and 8 was taken (--num-frames sets it)")
+    if found.frame_interval is None and not is_image:
+        notes.append("nothing says the frame interval, and that of the recipe, 4, was taken")
 
     if depths is not None:
         if not is_image:
@@ -351,6 +367,8 @@ def convert_checkpoint(
     except StrictDataclassError as error:
         raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
 
+    if found.training_data is not None:
+        config.training_data = found.training_data  # so that an evaluation on it warns
     model = VideoFocalNetForVideoClassification(config)
     new, left = _fill(model, found, is_image, source)
     if is_image and temporal_init == "identity":
@@ -374,13 +392,14 @@ def start_temporal_branch_as_identity(model: nn.Module):
 
 def _is_transformers_source(source: str | Path) -> bool:
     path = Path(source)
-    is_hub_id = not path.suffix and not path.is_absolute() and str(source).count("/") == 1 and "\\" not in str(source)
+    is_file_name = path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
+    is_hub_id = not is_file_name and not path.is_absolute() and str(source).count("/") == 1 and "\\" not in str(source)
     return path.is_dir() or (is_hub_id and not path.exists())
 
 
 def _read_transformers(source: str) -> _Source:
     try:
-        model_type = AutoConfig.from_pretrained(source).model_type
+        model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
         if model_type != "focalnet":
             raise ValueError(f"model_type is {model_type!r}; of transformers' models only 'focalnet' can be converted")
         model, info = FocalNetForImageClassification.from_pretrained(
@@ -427,7 +446,10 @@ def _read_file(path: Path) -> _Source:
     if any(name.startswith("videofocalnet.") for name in state_dict):
         raise ValueError(f"{path}: holds this package's own names; there is nothing to convert")
 
-    found = _Source(convert_published_state_dict(state_dict))
+    try:
+        found = _Source(convert_published_state_dict(state_dict))
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(f"{path}: a weight has a shape that no Video-FocalNet has: {error}") from error
     stem = state_dict.get("patch_embed.proj.weight")
     if stem is not None and stem.ndim == 5:
         found.tubelet_size = stem.shape[2]
@@ -436,6 +458,7 @@ def _read_file(path: Path) -> _Source:
         stated = {name: _lookup(config, published) for name, published in _PUBLISHED_FIELDS.items()}
         found.stated = {name: value for name, value in stated.items() if value is not None}
         found.frame_interval = _lookup(config, _FRAME_INTERVAL)
+        found.training_data = _TRAINED_ON.get(str(_lookup(config, "DATA.DATASET")).lower().replace("-", ""))
     return found
 
 

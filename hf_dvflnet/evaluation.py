@@ -149,7 +149,7 @@ def warn_of_training_data(model: VideoFocalNetForVideoClassification, facts: dic
 
 def describe(facts: dict[str, Any]) -> str:
     """`ucf101, official fold 1, test`."""
-    fold = f" fold {facts['fold']}" if facts["protocol"] in ("official", "logo") and facts["fold"] else ""
+    fold = f" fold {facts['fold']}" if facts.get("folds", 1) > 1 else ""
     return f"{facts['benchmark']}, {facts['protocol']}{fold}, {facts['split']}"
 
 
@@ -217,6 +217,9 @@ def read_predictions(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict
             header, *predictions = [json.loads(line) for line in file]
         ids = [row["video_id"] for row in predictions]
         complete = {"benchmark", "protocol", "fold", "split", "listed", "views", "classes", "unread"} <= set(header)
+        for row in predictions:
+            if not row["top5"] or not isinstance(row["label"], str):
+                raise ValueError(f"{row['video_id']} has no answer")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is no file of predictions: {error}") from error
     if not complete:
@@ -231,18 +234,16 @@ def prediction_header(
 ) -> dict[str, Any]:
     """The first line of a file of predictions: protocol, classes, and the clips that the figures lack."""
     facts = split_facts(dataset)
-    unread = [
-        {"video_id": video_id, "reason": reason}
-        for reason in ("missing", "blocked")
-        for video_id in facts[reason] or ()
-    ]
+    unread = {row["video_id"]: row for row in failures}
+    for reason in ("missing", "blocked"):
+        unread.update({video_id: {"video_id": video_id, "reason": reason} for video_id in facts[reason] or ()})
     return {
-        **{name: facts[name] for name in ("benchmark", "protocol", "fold", "split")},
+        **{name: facts[name] for name in ("benchmark", "protocol", "fold", "folds", "split")},
         "listed": facts["listed"] or len(dataset),
         "views": views,
         "model": model,
         "classes": dataset.features["label"].names,
-        "unread": unread + failures,
+        "unread": list(unread.values()),
         "command": " ".join(["dvflnet", *sys.argv[1:]]),
         "commit": commit(),
     }

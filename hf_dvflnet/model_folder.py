@@ -1,6 +1,7 @@
 """A model as a folder: written whole or not at all, described, and pushed to the Hub."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
@@ -37,7 +39,11 @@ def whole_or_nothing(out: str | os.PathLike, overwrite: bool = False) -> Iterato
         if out.is_dir() and not out.is_symlink():
             previous = out.with_name(f".{out.name}.{os.getpid()}.previous")
             out.rename(previous)
-            unfinished.rename(out)
+            try:
+                unfinished.rename(out)
+            except OSError:
+                previous.rename(out)
+                raise
             shutil.rmtree(previous)
         else:
             os.replace(unfinished, out)
@@ -49,15 +55,20 @@ def whole_or_nothing(out: str | os.PathLike, overwrite: bool = False) -> Iterato
 
 def refuse_existing(out: Path, overwrite: bool):
     """
-    Raise `FileExistsError` if `out` exists and `overwrite` is false, and `ValueError` if it is a folder of anything
-    but a model, which is never deleted.
+    Raise `FileExistsError` if `out` exists and `overwrite` is false, and `ValueError` if it is a folder that holds
+    anything but what a model consists of: that is never deleted.
     """
     if not (out.exists() or out.is_symlink()):
         return
     if not overwrite:
         raise FileExistsError(f"{out}: exists already; choose another name, or overwrite it (--overwrite)")
-    if out.is_dir() and any(out.iterdir()) and not (out / "config.json").is_file():
-        raise ValueError(f"{out}: is a folder without a config.json, hence no model: it is not overwritten")
+    if not out.is_dir():
+        return
+    foreign = [entry.name for entry in out.iterdir() if entry.is_dir() or not _belongs_to_a_model(entry.name)]
+    config = out / "config.json"
+    if any(out.iterdir()) and (foreign or not config.is_file() or '"videofocalnet"' not in config.read_text("utf-8")):
+        holds = f"holds {sorted(foreign)[0]}" if foreign else "has no config.json of a Video-FocalNet"
+        raise ValueError(f"{out}: {holds}, hence is not just a model folder: it is not overwritten")
 
 
 def save_model_folder(
@@ -184,6 +195,17 @@ def describe_config(
     }
 
 
+# What a model consists of; never a checkpoint's optimizer or a pickle that lies beside it.
+_PARTS = re.compile(
+    r"(config|(video_)?preprocessor_config|processor_config|model\.safetensors\.index)\.json"
+    r"|model(-\d+-of-\d+)?\.safetensors|README\.md|\w+\.py|\.gitattributes"
+)
+
+
+def _belongs_to_a_model(name: str) -> bool:
+    return _PARTS.fullmatch(name) is not None
+
+
 def load_config(model: str) -> VideoFocalNetConfig:
     """
     The config of a folder or Hub id.
@@ -192,7 +214,7 @@ def load_config(model: str) -> VideoFocalNetConfig:
         ValueError: If there is none, or it is of another architecture.
     """
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ValueError(f"{model}: is no model folder, and no model on the Hub within reach: {error}") from error
     if not isinstance(config, VideoFocalNetConfig):
@@ -218,10 +240,6 @@ def load_model(model: str) -> VideoFocalNetForVideoClassification:
     return network.eval()
 
 
-# What a model consists of; never a checkpoint's optimizer or a pickle that lies beside it.
-_PUSHED = ["*.json", "*.safetensors", "*.py", "README.md"]
-
-
 def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool = False) -> str:
     """
     Upload a model folder with its card and its code, so that it opens with and without this package.
@@ -230,7 +248,7 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
 
     Raises:
         FileNotFoundError: If the folder lacks a part: config, weights, video processor, card, or code.
-        huggingface_hub.errors.HfHubHTTPError: If the Hub refuses.
+        ConnectionError: If the Hub cannot be reached, or refuses.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -247,17 +265,24 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
             raise FileNotFoundError(
                 f"{folder}: carries no code for {auto_class}; load the model with this package and save it again"
             )
+    for file in folder.glob("*.py"):
+        for module in re.findall(r"^from \.(\w+) import", file.read_text("utf-8"), flags=re.MULTILINE):
+            if not (folder / f"{module}.py").is_file():
+                raise FileNotFoundError(f"{folder}: {file.name} imports {module}, but there is no {module}.py")
+    parts = [entry.name for entry in folder.iterdir() if entry.is_file() and _belongs_to_a_model(entry.name)]
     api = HfApi()
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    return str(
-        api.upload_folder(
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
-            allow_patterns=_PUSHED,
-            ignore_patterns=["checkpoint-*/**"],
+            allow_patterns=parts,
+            ignore_patterns=["*/*"],
             commit_message="Upload the model with its code",
-        ).commit_url
-    )
+        )
+    except httpx.HTTPError as error:
+        raise ConnectionError(f"{repo_id}: cannot be pushed: {error}") from error
+    return str(commit.commit_url)
 
 
 __all__ = ["describe_config", "push_model_folder", "save_model_folder"]

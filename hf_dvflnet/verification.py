@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,10 @@ def verify_benchmark(
     Decode the first, the middle and the last frame of every listed clip, and write what was found.
 
     The report is JSON Lines, a line a clip: `video_id`, `split`, `path`, `outcome`, `reason`, `frames`, `bytes`,
-    `sha256`. Outcomes are `ok`, `missing`, `empty` (0 bytes), `undecodable`, `short` (fewer than `min_frames`
-    frames), and `duplicate` (the same bytes as a clip before it). [`~benchmark_datasets.load_benchmark`] takes it as
-    its block list. A report that is there already is gone on with: clips whose file has the same size and time as then
-    are not read again.
+    `sha256`, and the lists it belongs to. Outcomes are `ok`, `missing`, `empty` (0 bytes), `undecodable`, `short`
+    (fewer than `min_frames` frames), and `duplicate` (the same bytes as a clip before it).
+    [`~benchmark_datasets.load_benchmark`] takes it as its block list. A report of the same lists that is there already
+    is gone on with: clips whose file, or archive, has the same size and time as then are not decoded again.
 
     Args:
         name: A benchmark of [`~benchmark_datasets.BENCHMARKS`].
@@ -51,42 +51,48 @@ def verify_benchmark(
 
     Returns:
         `counts`, of each split how many clips are listed, how many the official lists have (None if that is not
-        known), and how many have each outcome; and `checked`, how many were read now.
+        known), and how many have each outcome; `checked`, how many were decoded now; and `protocol` and `fold`.
+
+    Raises:
+        ValueError: If there is no such benchmark, or `report` is there and is something else.
     """
     if name not in BENCHMARKS:
         raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
     builder = BENCHMARKS[name](data_dir, protocol, fold)
+    lists = {"benchmark": name, "protocol": builder.config.protocol, "fold": fold}
     report = Path(report)
-    known = _read_report(report)
+    known = _read_report(report, lists)
     listed = [(split, clip.video_id) for split, clips in builder.lists.items() for clip in clips]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    jobs: list[tuple[dict[str, Any], Any]] = []
-    for row, video in _files(builder):
-        before = known.get((row["split"], row["video_id"]))
-        if before is not None and video is None and before.get("stamp") == row["stamp"]:
-            rows[row["split"], row["video_id"]] = before
-        else:
-            jobs.append((row, video))
 
+    def jobs() -> Iterator[tuple[dict[str, Any], bytes | None]]:
+        for row, video in _files(builder):
+            before = known.get((row["split"], row["video_id"]))
+            if before is not None and before.get("stamp") == row["stamp"]:
+                rows[row["split"], row["video_id"]] = before
+            else:
+                yield {**lists, **row}, video
+
+    checked = 0
     report.parent.mkdir(parents=True, exist_ok=True)
     with open(report, "a", encoding="utf-8") as file:
-        progress = tqdm(_check_all(jobs, min_frames, num_workers), total=len(jobs), desc="verifying", unit="clip")
-        for row in progress:
+        for row in tqdm(_check_all(jobs(), num_workers), desc="verifying", unit="clip"):
             rows[row["split"], row["video_id"]] = row
             file.write(json.dumps(row) + "\n")
+            checked += 1
 
     final = []
     first_of: dict[str, str] = {}  # the first clip of each content
     for split, video_id in listed:
-        row = rows.get((split, video_id)) or {"video_id": video_id, "split": split, "outcome": "missing"}
-        if row["outcome"] in ("ok", "duplicate"):
+        row = rows.get((split, video_id)) or {**lists, "video_id": video_id, "split": split, "outcome": "missing"}
+        if row["outcome"] in ("ok", "short", "duplicate"):
             first = first_of.setdefault(row["sha256"], video_id)
-            same = first != video_id
-            row = {
-                **row,
-                "outcome": "duplicate" if same else "ok",
-                "reason": f"same bytes as {first}" if same else None,
-            }
+            if first != video_id:
+                row = {**row, "outcome": "duplicate", "reason": f"same bytes as {first}"}
+            elif row["frames"] < min_frames:
+                row = {**row, "outcome": "short", "reason": f"{row['frames']} frames"}
+            else:
+                row = {**row, "outcome": "ok", "reason": row.get("remark")}
         final.append(row)
     unfinished = report.with_name(f".{report.name}.unfinished")
     unfinished.write_text("".join(json.dumps(row) + "\n" for row in final), encoding="utf-8")
@@ -101,57 +107,71 @@ def verify_benchmark(
             "official": official.get(split),
             **{outcome: outcomes.get(outcome, 0) for outcome in OUTCOMES},
         }
-    return {"counts": counts, "checked": len(jobs)}
+    return {"counts": counts, "checked": checked, "protocol": lists["protocol"], "fold": fold}
 
 
-def _read_report(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+def _read_report(path: Path, lists: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     if not path.is_file():
         return {}
     rows = {}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                rows[row["split"], row["video_id"]] = row
-            except (ValueError, KeyError, TypeError):
-                continue  # the last line of a run that was stopped may be cut
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if {key: row[key] for key in lists} != lists:
+                raise ValueError
+            rows[row["split"], row["video_id"]] = row
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) and number > 1 and not line.endswith("\n"):
+                break  # a run that was stopped may have cut its last line
+            raise ValueError(
+                f"{path}: line {number} belongs to no report on {', '.join(map(str, lists.values()))}; choose another "
+                "file to write"
+            ) from error
     return rows
 
 
 def _files(builder: Any) -> Iterator[tuple[dict[str, Any], bytes | None]]:
     """Each clip that is there, with its bytes if it lies in an archive."""
-    if builder.archived:
-        for split in builder.lists:
-            for example in builder.as_streaming_dataset(split=split):
-                row = {
-                    "video_id": example["video_id"],
-                    "split": split,
-                    "path": example["video"]["path"],
-                    "stamp": None,
-                }
-                yield row, example["video"]["bytes"]
-        return
+    release = builder.release
+    archives = [release.stamp(archive) for archive in release.archives]
     for split, clips in builder.lists.items():
+        in_archives = False
         for clip in clips:
-            path = builder.locations.get(clip.video_id)
+            path = builder.loose_file(clip)
+            in_archives |= path is None
             if path is not None:
-                status = os.stat(path) if builder.release.is_local else None
+                status = os.stat(path) if release.is_local else None
                 stamp = None if status is None else [status.st_size, status.st_mtime_ns]
                 yield {"video_id": clip.video_id, "split": split, "path": path, "stamp": stamp}, None
+        if in_archives and archives:
+            for example in builder.as_streaming_dataset(split=split):
+                video = example["video"]
+                if video["bytes"] is not None:
+                    row = {"video_id": example["video_id"], "split": split, "path": video["path"]}
+                    yield {**row, "stamp": archives}, video["bytes"]
 
 
-def _check_all(jobs: list[tuple[dict[str, Any], Any]], min_frames: int, num_workers: int | None) -> Iterator[dict]:
-    if not jobs or num_workers == 0:
-        yield from (_check(row, video, min_frames) for row, video in jobs)
+def _check_all(
+    jobs: Iterator[tuple[dict[str, Any], bytes | None]], num_workers: int | None
+) -> Iterator[dict[str, Any]]:
+    if num_workers == 0:
+        yield from (_check(row, video) for row, video in jobs)
         return
     # spawned, since a forked process may not use the threads of a torch that has used them already
     context = get_context("spawn")
     with ProcessPoolExecutor(num_workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        rows, videos = zip(*jobs, strict=True)
-        yield from pool.map(_check, rows, videos, [min_frames] * len(jobs), chunksize=8)
+        # no more than a few at a time: what lies in archives is handed over as bytes
+        waiting: deque[Future] = deque()
+        for row, video in jobs:
+            waiting.append(pool.submit(_check, row, video))
+            if len(waiting) >= 64:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def _check(row: dict[str, Any], video: bytes | None, min_frames: int) -> dict[str, Any]:
+def _check(row: dict[str, Any], video: bytes | None) -> dict[str, Any]:
     try:
         source = video_source({"path": row["path"], "bytes": video})
         content = Path(source).read_bytes() if isinstance(source, str) else source
@@ -168,9 +188,8 @@ def _check(row: dict[str, Any], video: bytes | None, min_frames: int) -> dict[st
             _, metadata = read_video(content, lambda video: _first_middle_last(video.total_num_frames))
         except (OSError, ValueError) as error:
             return {**row, "outcome": "undecodable", "reason": str(error)}
-    frames = metadata.total_num_frames
-    outcome = "short" if frames < min_frames else "ok"
-    return {**row, "frames": frames, "outcome": outcome, "reason": "; ".join(str(one.message) for one in said) or None}
+    remark = "; ".join(str(one.message) for one in said) or None
+    return {**row, "frames": metadata.total_num_frames, "outcome": "ok", "remark": remark}
 
 
 def _first_middle_last(frames: int) -> Any:

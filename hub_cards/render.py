@@ -66,8 +66,8 @@ def render(name: str, results: dict[str, Any]) -> ModelCard:
         tops = [(metric, figure[metric]) for metric in ("top1", "top5") if figure[metric] is not None]
         shown = dict(tops)
         rows.append(
-            f"| {figure['kind']} | {figure['split']} | {figure['views']} | {shown.get('top1', '')} | "
-            f"{shown.get('top5', '')} | {figure['source']} |"
+            f"| {figure['kind']} | {figure['split']} | {clips_of(figure)} | {figure['views']} | "
+            f"{shown.get('top1', '')} | {shown.get('top5', '')} | {figure['source']} |"
         )
         figures += [
             EvalResult(
@@ -119,6 +119,10 @@ def render(name: str, results: dict[str, Any]) -> ModelCard:
         label_source=labels.source,
         citation=CITATIONS[checkpoint["source"]],
     )
+
+
+def clips_of(figure: dict[str, Any]) -> str:
+    return f"{figure['clips']} of {figure['listed']}" if "clips" in figure else ""
 
 
 def table(results: dict[str, Any]) -> str:

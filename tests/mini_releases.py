@@ -125,6 +125,10 @@ def write_ssv2(root: Path):
                 {"id": video_id, "label": "holding potato", "template": template, "placeholders": ["potato"]}
             )
         (labels / f"{split}.json").write_text(json.dumps(entries))
+    names = sorted(
+        {template.replace("[", "").replace("]", "") for split in SSV2.values() for template in split.values()}
+    )
+    (labels / "labels.json").write_text(json.dumps({name: str(number) for number, name in enumerate(names)}))
     (labels / "test.json").write_text('[{"id": "1420"}]')
 
 

@@ -18,6 +18,10 @@ from hf_dvflnet.label_sets import LABEL_SETS
 from hf_dvflnet.video_dataset import video_source
 
 
+# the mini-releases are far from whole
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the file names that are there:UserWarning")
+
+
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("releases")
@@ -188,6 +192,7 @@ def test_a_block_list_leaves_out_what_it_names(load, tmp_path):
     rows = [
         {"video_id": "JumpRope/v_JumpRope_g01_c01", "outcome": "undecodable"},
         {"video_id": "JumpRope/v_JumpRope_g01_c02", "outcome": "short"},  # named, and still used
+        {"video_id": "JumpRope/v_JumpRope_g08_c01", "outcome": "missing"},  # may be there by now
     ]
     report.write_text("".join(json.dumps(row) + "\n" for row in rows))
     clips = load("ucf101", "test", block_list=report)
@@ -257,7 +262,112 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones(tmp_path):
         load_benchmark("imagenet", tmp_path, "train")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_block_list_that_is_cut_is_refused_by_line(load, tmp_path):
+    (tmp_path / "verify.jsonl").write_text('{"video_id": "a", "outcome": "ok"}\n{"video_id": "b", "out')
+    with pytest.raises(ValueError, match=r"verify\.jsonl: line 2 is not one of a whole report"):
+        load("ucf101", "test", block_list=tmp_path / "verify.jsonl")
+
+
+def test_lists_made_of_file_names_say_that_the_release_is_not_whole(releases, tmp_path):
+    with pytest.warns(UserWarning, match="holds 24 of UCF50's 6681 clips. The lists of this protocol are made"):
+        clips = load_benchmark("ucf50", releases["ucf50"], "test", cache_dir=tmp_path / "cache")
+    assert (len(clips), split_facts(clips)["listed"]) == (12, 1376)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_folder_that_was_renamed_is_found_again(load, releases, tmp_path):
+    root = tmp_path / "ucf101"
+    shutil.copytree(releases["ucf101"], root)
+    load("ucf101", "test", data_dir=root)
+    (root / "UCF-101").rename(root / "videos")
+    assert all(Path(row["video"]["path"]).is_file() for row in load("ucf101", "test", data_dir=root))
+
+
+def test_a_replacement_that_comes_later_is_used(load, releases, tmp_path):
+    root = tmp_path / "k400_with_replacement"  # whose name says nothing of what lies in it
+    shutil.copytree(releases["kinetics400"], root, ignore=shutil.ignore_patterns("replacement"))
+
+    def place() -> str:
+        rows = load("kinetics400", "validation", data_dir=root)
+        return next(row["video"]["path"] for row in rows if row["video_id"].startswith("zzz"))
+
+    assert Path(place()).parent == root / "val"
+    shutil.copytree(releases["kinetics400"] / "replacement", root / "replacement")
+    assert Path(place()).parent == root / "replacement" / "replacement_for_corrupted_k400"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_linked_folders_are_followed_and_links_to_nothing_left_out(load, releases, tmp_path):
+    root = tmp_path / "linked"
+    root.mkdir()
+    for name in ("UCF-101", "ucfTrainTestlist"):
+        (root / name).symlink_to(releases["ucf101"] / name)
+    (root / "again").symlink_to(root)  # a circle
+    assert len(load("ucf101", "test", data_dir=root)) == 10
+    shutil.copytree(releases["ucf101"], tmp_path / "copy")
+    clip = tmp_path / "copy" / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi"
+    clip.unlink()
+    clip.symlink_to(tmp_path / "nowhere")
+    assert split_facts(load("ucf101", "test", data_dir=tmp_path / "copy"))["missing"] == [
+        "JumpRope/v_JumpRope_g01_c02"
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_video_named_by_its_id_alone_is_found(load, releases, tmp_path):
+    root = tmp_path / "k400"
+    shutil.copytree(releases["kinetics400"], root)
+    clip = root / "val" / "--6bJUbfpnQ_000017_000027.mp4"
+    clip.rename(root / "val" / "--6bJUbfpnQ.mp4")
+    assert len(load("kinetics400", "validation", data_dir=root)) == 3
+
+
+@pytest.mark.parametrize("arguments", [{"protocol": "official"}, {"fold": 2}, {"block_list": "x"}, {"label_set": "y"}])
+def test_what_does_not_apply_to_class_folders_is_refused(tmp_path, arguments):
+    name = next(iter(arguments))
+    with pytest.raises(ValueError, match=f"{name}=.* does not apply"):
+        load_benchmark("folder", tmp_path, "test", **arguments)
+
+
 # other forms of a release
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_replacement_archive_stands_for_what_the_parts_hold(load, releases, tmp_path, streaming):
+    source, root = releases["kinetics400"], tmp_path / "k400"
+    shutil.copytree(source / "annotations", root / "annotations")
+    for folder, name in (("val", "val/part_0"), ("train", "train/part_0"), ("replacement", "replacement/part_0")):
+        (root / folder).mkdir()
+        shutil.make_archive(str(root / name), "gztar", source, folder)
+    rows = {row["video_id"]: row["video"]["bytes"] for row in load("kinetics400", "validation", data_dir=root)}
+    assert len(list(load("kinetics400", "validation", data_dir=root, streaming=streaming))) == 3
+    assert len(read_video(rows["zzzzzzzzzz0_000000_000010"])[0]) == 20
+
+
+def test_extracted_and_packed_splits_go_together(load, releases, tmp_path):
+    source, root = releases["kinetics400"], tmp_path / "k400"
+    shutil.copytree(source, root, ignore=shutil.ignore_patterns("train"))
+    shutil.copy(source / "annotations" / "train.csv", root / "annotations")
+    shutil.make_archive(str(root / "part_0"), "gztar", source, "train")
+    assert len(load("kinetics400", "train", data_dir=root)) == 3
+    assert load("kinetics400", "validation", data_dir=root)[0]["video"]["bytes"] is None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_damaged_archive_is_named(load, releases, tmp_path):
+    root = tmp_path / "ssv2"
+    root.mkdir()
+    (root / "20bn-something-something-v2-00.zip").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(ValueError, match=r"v2-00\.zip: cannot be read as an archive: .* join and extract them first"):
+        load("ssv2", "train", data_dir=root)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_only_the_split_that_is_asked_for_is_prepared(load, tmp_path):
+    load("ssv2", "validation")
+    tables = [path.name for path in (tmp_path / "cache").rglob("*.arrow")]
+    assert len(tables) == 1 and "validation" in tables[0]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -363,6 +473,7 @@ def test_ranks_get_disjoint_shares_that_are_complete(load, world_size):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_several_workers_share_a_stream(load):
     streamed = load("ucf101", "train", streaming=True)
+    assert streamed.num_shards > 2
     loader = torch.utils.data.DataLoader(streamed.select_columns(["video_id"]), batch_size=None, num_workers=2)
     assert sorted(row["video_id"] for row in loader) == sorted(load("ucf101", "train")["video_id"])
 

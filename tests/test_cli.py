@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,9 +53,8 @@ def test_help_waits_for_no_heavy_import():
 
 
 def test_the_console_script_is_installed():
-    process = subprocess.run(
-        [sys.executable, "-m", "dvflnet_cli", "--help"], capture_output=True, text=True, check=True
-    )
+    script = Path(sys.executable).with_name("dvflnet")
+    process = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
     assert all(command in process.stdout for command in ("create", "convert", "predict", "info", "push"))
 
 
@@ -162,7 +162,6 @@ def test_there_and_back_by_the_command_is_bit_identical(dvflnet, tmp_path):
     convert_default(dvflnet, tmp_path / "there")
     assert dvflnet("convert", tmp_path / "there", tmp_path / "back.pth", "--to-published")[0] == 0
     back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
-    convert_default(dvflnet, tmp_path / "again")
     assert dvflnet("convert", tmp_path / "back.pth", tmp_path / "third")[0] == 0
     there, third = (load_file(tmp_path / name / "model.safetensors") for name in ("there", "third"))
     assert len(back) == len(there) == len(third)
@@ -172,19 +171,34 @@ def test_there_and_back_by_the_command_is_bit_identical(dvflnet, tmp_path):
 def test_an_existing_folder_is_kept_unless_overwriting_is_asked_for(dvflnet, tmp_path):
     out = tmp_path / "out"
     convert_default(dvflnet, out)
-    (out / "mark").touch()
+    (out / "README.md").write_text("mine")
     refused(convert_default(dvflnet, out), f"{out}: exists already", "--overwrite")
-    assert (out / "mark").exists()
+    assert (out / "README.md").read_text() == "mine"
     assert convert_default(dvflnet, out, "--overwrite")[0] == 0
-    assert not (out / "mark").exists()
+    assert (out / "README.md").read_text() != "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_folder_that_is_no_model_is_never_overwritten(dvflnet, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").touch()
-    refused(convert_default(dvflnet, tmp_path / "photos", "--overwrite"), "no model: it is not overwritten")
+    refused(convert_default(dvflnet, tmp_path / "photos", "--overwrite"), "holds one.jpg", "it is not overwritten")
     assert (tmp_path / "photos" / "one.jpg").exists()
+    # a project that has a config.json is none either, nor is a model that other things lie beside
+    for name, content in (("config.json", "{}"), ("notes.txt", "")):
+        convert_default(dvflnet, tmp_path / name / "out")
+        (tmp_path / name / "out" / name).write_text(content)
+        refused(convert_default(dvflnet, tmp_path / name / "out", "--overwrite"), "it is not overwritten")
+
+
+def test_a_hostile_checkpoint_is_refused_by_the_command_and_leaves_nothing(dvflnet, tmp_path):
+    class Command:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"model": {}, "config": Command()}, tmp_path / "hostile.pth")
+    refused(dvflnet("convert", tmp_path / "hostile.pth", tmp_path / "out"), "hostile.pth: cannot be read")
+    assert [path.name for path in tmp_path.iterdir()] == ["hostile.pth"]
 
 
 def test_a_failure_while_writing_leaves_nothing_and_keeps_what_was_there(dvflnet, tmp_path, monkeypatch):
@@ -285,6 +299,8 @@ def test_a_pushed_folder_opens_from_the_hub_without_the_package(dvflnet, tiny_fo
     (tiny_folder / "training_args.bin").write_bytes(b"a pickle")
     (tiny_folder / "checkpoint-7").mkdir()
     (tiny_folder / "checkpoint-7" / "config.json").write_text("{}")
+    (tiny_folder / "src").mkdir()
+    (tiny_folder / "src" / "private.py").touch()
     video = str(video_files["vp9.webm"])
     with LocalHub() as hub:
         environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_test"}
@@ -295,7 +311,7 @@ def test_a_pushed_folder_opens_from_the_hub_without_the_package(dvflnet, tiny_fo
         assert run(script, cwd=tmp_path, **environment).strip() == f"{hub.endpoint}/me/tiny/commit/{LocalHub.COMMIT}"
         uploaded = hub.repositories["me/tiny"]
         assert {"config.json", "model.safetensors", "README.md", "modeling_videofocalnet.py"} <= set(uploaded)
-        assert not {"training_args.bin", "checkpoint-7/config.json"} & set(uploaded)
+        assert not {"training_args.bin", "checkpoint-7/config.json", "src/private.py"} & set(uploaded)
         script = f"""
             import sys
             sys.modules["hf_dvflnet"] = None  # importing it raises

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def checkpoint(tmp_path, tiny_processor) -> Path:
         )
     )
     # only the five classes that the clips are of compete
-    others = [index for index, name in enumerate(names) if not (len(name) > 6 and name in CLASSES)]
+    others = [index for index, name in enumerate(names) if name not in CLASSES]
     model.classifier.bias.data[others] = -20
     model.classifier.weight.data *= 50
     model.save_pretrained(tmp_path / "checkpoint")
@@ -165,7 +166,7 @@ def test_a_clip_that_cannot_be_decoded_forbids_the_figure_unless_allowed(evaluat
     assert (code, out) == (1, "")
     assert "not read: JumpRope/v_JumpRope_g01_c02" in err
     assert "1 of 10 clips of ucf101, official fold 1, test are missing" in err
-    code, out, _ = evaluate("--allow-missing", data_dir=root)
+    code, out, _ = evaluate("--allow-missing", data_dir=root, output="allowed")
     assert code == 0
     assert "9 of 10 clips" in out
 
@@ -196,6 +197,35 @@ def test_a_checkpoint_that_knows_the_split_warns(evaluate, checkpoint, trained, 
     assert all(warning in one for one in said)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_clip_that_an_archive_lacks_forbids_the_figure_too(evaluate, ucf101, tmp_path):
+    root = tmp_path / "archives"
+    shutil.copytree(ucf101 / "ucfTrainTestlist", root / "ucfTrainTestlist")
+    with tarfile.open(root / "UCF101.tar", "w") as archive:
+        for file in sorted((ucf101 / "UCF-101").rglob("*.avi")):
+            if file.stem != "v_JumpRope_g01_c02":
+                archive.add(file, file.relative_to(ucf101))
+    code, _, err = evaluate(data_dir=root)
+    assert code == 1
+    assert "not read: JumpRope/v_JumpRope_g01_c02: missing" in err and "1 of 10 clips" in err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_blocked_clip_is_counted_once(evaluate, dvflnet, ucf101, tmp_path):  # noqa: F811
+    root = tmp_path / "release"
+    shutil.copytree(ucf101, root)
+    (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c01.avi").unlink()
+    (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi").write_bytes(b"broken")
+    dvflnet("verify", "ucf101", root, "--report", tmp_path / "report.jsonl", "--num-workers", 0)
+    code, _, err = evaluate("--block-list", tmp_path / "report.jsonl", data_dir=root)
+    assert code == 1 and "2 of 10 clips" in err
+
+
+def test_an_earlier_evaluation_is_not_overwritten(evaluate):
+    evaluate()
+    refused(evaluate(), "out: is there already; choose another --output")
+
+
 def test_what_evaluate_needs_is_said(dvflnet, tmp_path, checkpoint):  # noqa: F811
     refused(dvflnet("evaluate", checkpoint), "needs MODEL, --dataset and --data-dir, or --from-predictions")
     (tmp_path / "text.jsonl").write_text("hello\n")
@@ -213,7 +243,11 @@ def test_a_predictions_file_that_names_a_clip_twice_is_refused(evaluate, dvflnet
 
 @pytest.mark.slow
 def test_two_processes_give_the_figures_of_one_to_the_last_digit(evaluate, checkpoint, ucf101, tmp_path):
-    _, alone, _ = evaluate("--json", output="one")
+    # 9 clips that can be read, on 2 processes in batches of 2: neither number divides
+    root = tmp_path / "release"
+    shutil.copytree(ucf101, root)
+    (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi").write_bytes(b"broken")
+    _, alone, _ = evaluate("--batch-size", 2, "--allow-missing", "--json", data_dir=root, output="one")
     script = Path(__file__).parents[1] / "examples" / "evaluate_checkpoint.py"
     process = subprocess.run(
         [
@@ -228,7 +262,8 @@ def test_two_processes_give_the_figures_of_one_to_the_last_digit(evaluate, check
                 str(script),
                 str(checkpoint),
             ),
-            *("--dataset", "ucf101", "--data-dir", str(ucf101), "--output", str(tmp_path / "two"), "--json"),
+            *("--dataset", "ucf101", "--data-dir", str(root), "--output", str(tmp_path / "two"), "--json"),
+            *("--batch-size", "2", "--allow-missing"),
         ],
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -240,3 +275,4 @@ def test_two_processes_give_the_figures_of_one_to_the_last_digit(evaluate, check
     assert {**rows[0], "command": None} == {**rows[1], "command": None}
     one, two = (read_predictions(tmp_path / name / "predictions.jsonl")[1] for name in ("one", "two"))
     assert one == two
+    assert len(one) == 9

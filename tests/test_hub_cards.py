@@ -49,10 +49,19 @@ def test_the_hmdb51_card_says_that_its_order_of_classes_is_unverified():
 def test_a_measured_figure_is_shown_with_its_command_and_commit():
     results = json.loads(json.dumps(RESULTS))
     results["checkpoints"]["dvfl-net-nano-ucf50"]["measured"] = [
-        {"split": "groups_20_5", "views": "1", "top1": 12.3, "top5": None, "commit": "a" * 40, "command": "dvflnet x"}
+        {
+            "split": "groups_20_5",
+            "views": "1",
+            "top1": 12.3,
+            "top5": None,
+            "commit": "a" * 40,
+            "command": "dvflnet x",
+            "clips": 9,
+            "listed": 10,
+        }
     ]
     card = render.render("dvfl-net-nano-ucf50", results)
-    assert "| measured | groups_20_5 | 1 | 12.3 |  | `dvflnet x` at aaaaaaaaaaaa |" in card.text
+    assert "| measured | groups_20_5 | 9 of 10 | 1 | 12.3 |  | `dvflnet x` at aaaaaaaaaaaa |" in card.text
     assert 12.3 in [result.metric_value for result in card.data.eval_results]
 
 

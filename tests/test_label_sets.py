@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 
 from hf_dvflnet.label_sets import LABEL_SETS, read_labels
@@ -18,6 +20,26 @@ CLASSES = {
 
 def test_each_set_has_its_number_of_distinct_names():
     assert {name: len(set(labels.names)) for name, labels in LABEL_SETS.items()} == CLASSES
+
+
+# of the names, one a line: an order must not change unnoticed
+DIGESTS = {
+    "ucf50": "bb0dd5fdcfaea883",
+    "ucf101": "3ec3894f84996395",
+    "ucf101-sorted": "01e7e1408d08ad15",
+    "hmdb51": "154ef596b6037121",
+    "ssv2": "a31a2ad624a558d6",
+    "kinetics400": "a8dafb93a1204d4e",
+    "kinetics600": "5d9a560f98fcfed0",
+    "diving48": "d8ffe0bc8a280ea4",
+    "activitynet": "a5bed94c3d53b1ba",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_order_of_each_set_is_the_one_of_its_checkpoints(name):
+    text = "\n".join(LABEL_SETS[name].names)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == DIGESTS[name]
 
 
 @pytest.mark.parametrize("name", ["ucf50", "ucf101-sorted", "hmdb51", "ssv2", "kinetics400", "kinetics600"])

@@ -45,3 +45,20 @@ def test_every_file_that_the_readme_names_is_there():
 
 def test_the_readme_stays_short():
     assert len(README.splitlines()) < 250
+
+
+def test_the_figures_of_the_small_benchmarks_are_those_of_their_files():
+    motions, branch = (
+        json.loads((ROOT / "benchmarks" / name).read_text()) for name in ("motion_videos.json", "temporal_init.json")
+    )
+    shuffled = motions["shuffled_frames"]
+    figures = [
+        f"{motions['one_frame']['accuracy']:.1%}",
+        f"{shuffled['within_pairs']:.1%} +- {shuffled['standard_error']:.1%}",
+        f"{branch['identity']['textures_on_still_clips']:.1%}, or {branch['random']['textures_on_still_clips']:.1%}",
+        *(f"{branch[name]['mean']:.1%} +- {branch[name]['standard_error']:.1%}" for name in ("identity", "random")),
+    ]
+    shown = re.sub(r"\s+", " ", README)
+    for figure in figures:
+        # as a number with a space in front of the sign, which a mean and its error share
+        assert re.sub(r"%( \+-)", r"\1", figure).replace("%", " %") in shown, figure

@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from mini_releases import write_kinetics400, write_ucf101
+from mini_releases import write_kinetics400, write_ucf50, write_ucf101
 from test_cli import dvflnet  # noqa: F401
 
 from hf_dvflnet import load_benchmark, split_facts
@@ -75,16 +75,50 @@ def test_the_command_prints_a_table_and_fails_where_clips_are_unusable(dvflnet, 
     options = ("--report", tmp_path / "report.jsonl", "--num-workers", 0)
     code, out, _ = dvflnet("verify", "kinetics400", tmp_path / "k400", *options)
     assert code == 1
-    table = [line.split() for line in out.splitlines()]
+    table = [line.split() for line in out.splitlines()][1:]
     assert table[0] == ["split", "listed", "official", "ok", "missing", "empty", "undecodable", "short", "duplicate"]
     assert table[2] == ["validation", "3", "19906", "2", "0", "1", "0", "0", "0"]
     code, out, _ = dvflnet("verify", "kinetics400", tmp_path / "k400", *options, "--json")
     assert json.loads(out)["checked"] == 0
-    (tmp_path / "k400" / "annotations" / "val.csv").write_text("label,youtube_id,time_start,time_end,split\n")
     (tmp_path / "k400" / "annotations" / "val.csv").write_text(
         "label,youtube_id,time_start,time_end,split\nabseiling,--6bJUbfpnQ,17,27,val\n"
     )
     assert dvflnet("verify", "kinetics400", tmp_path / "k400", *options)[0] == 0
+
+
+def test_a_changed_limit_of_frames_needs_no_new_decoding(ucf101, tmp_path):
+    verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", num_workers=0)
+    found = verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", min_frames=12, num_workers=0)
+    fresh = verify_benchmark("ucf101", ucf101, tmp_path / "fresh.jsonl", min_frames=12, num_workers=0)
+    assert found["checked"] == 0
+    assert found["counts"] == fresh["counts"]
+    assert found["counts"]["test"]["short"] > 1
+
+
+@pytest.mark.parametrize("content", ["a diary\n", '{"video_id": "1", "split": "test", "benchmark": "ssv2"}\n'])
+def test_a_file_that_is_no_report_on_these_lists_is_kept(ucf101, tmp_path, content):
+    (tmp_path / "report.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=r"report\.jsonl: line 1 belongs to no report on ucf101, official, 1"):
+        verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", num_workers=0)
+    assert (tmp_path / "report.jsonl").read_text() == content
+
+
+def test_archives_are_verified_and_gone_on_with(ucf101, tmp_path):
+    root = tmp_path / "archives"
+    shutil.copytree(ucf101 / "ucfTrainTestlist", root / "ucfTrainTestlist")
+    shutil.make_archive(str(root / "UCF101"), "tar", ucf101, "UCF-101")
+    loose = verify_benchmark("ucf101", ucf101, tmp_path / "loose.jsonl", num_workers=0)
+    packed = verify_benchmark("ucf101", root, tmp_path / "packed.jsonl", num_workers=0)
+    assert packed["counts"] == loose["counts"]
+    assert verify_benchmark("ucf101", root, tmp_path / "packed.jsonl", num_workers=0)["checked"] == 0
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_lists_made_of_file_names_need_the_whole_release(dvflnet, tmp_path):  # noqa: F811
+    write_ucf50(tmp_path / "ucf50")
+    options = ("--report", tmp_path / "report.jsonl", "--num-workers", 0)
+    code, out, _ = dvflnet("verify", "ucf50", tmp_path / "ucf50", *options)
+    assert (code, out.splitlines()[0]) == (1, "ucf50, groups_20_5, fold 1")
 
 
 def test_an_unknown_benchmark_is_refused(tmp_path):
