@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import datasets
 import yaml
-from transformers import TrainingArguments
+from transformers import TrainingArguments, set_seed
 
 from hf_dvflnet import (
     ClipAugmentation,
     VideoClipDataset,
     VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
     VideoFocalNetVideoProcessor,
     load_benchmark,
     split_facts,
@@ -106,16 +106,36 @@ def load_data(data_args: DataArguments, args: TrainingArguments) -> datasets.Dat
     return datasets.DatasetDict(found)
 
 
-def class_names(data: datasets.DatasetDict) -> dict[str, Any]:
-    """The fields of a config that name the classes."""
+def make_model(
+    path: str | None,
+    preset: str,
+    overrides: str | None,
+    data: datasets.DatasetDict,
+    data_args: DataArguments,
+    seed: int,
+) -> VideoFocalNetForVideoClassification:
+    """
+    A classifier of the data's classes: the weights at `path`, or random ones of a preset whose config is overridden.
+
+    Its config says what it is trained on, so that an evaluation on that warns.
+    """
     names = data["train"].features["label"].names
-    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-
-
-def note_training_data(config: VideoFocalNetConfig, data: datasets.DatasetDict):
-    """Let the checkpoint say what it was trained on, so that an evaluation on it warns."""
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    set_seed(seed)
+    if path is None:
+        shown = {"num_frames": data_args.num_frames, "image_size": data_args.image_size}
+        config = VideoFocalNetConfig.from_preset(preset, **shown, **labels)
+        if overrides:
+            config.update_from_string(overrides)
+            config.validate()
+        model = VideoFocalNetForVideoClassification(config)
+    else:
+        model = VideoFocalNetForVideoClassification.from_pretrained(
+            path, num_frames=data_args.num_frames, ignore_mismatched_sizes=True, **labels
+        )
     facts = split_facts(data["train"])
-    config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    model.config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    return model
 
 
 def training_clips(

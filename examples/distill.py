@@ -24,16 +24,15 @@ from pathlib import Path
 import datasets
 from data import (
     DataArguments,
-    class_names,
     load_data,
-    note_training_data,
+    make_model,
     training_clips,
     video_processor,
     with_files,
 )
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
-from transformers import HfArgumentParser, Trainer, pipeline, set_seed
+from transformers import HfArgumentParser, Trainer, pipeline
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_dvflnet import (
@@ -41,7 +40,6 @@ from hf_dvflnet import (
     DistillationTrainer,
     VideoClassificationTrainer,
     VideoClipDataset,
-    VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
     split_facts,
@@ -81,7 +79,6 @@ def main():
 
     # data
     data = load_data(data_args, args)
-    labels = class_names(data)
     processor = video_processor(data_args)
     shown_to_student = first_clips_per_class(data["train"], model_args.student_train_clips)
     teacher_clips = training_clips(data["train"], processor, data_args, args.seed)
@@ -89,28 +86,9 @@ def main():
     test_clips = VideoClipDataset(data["test"], processor)
     common = {"eval_dataset": VideoClipDataset(data["validation"], processor), "processing_class": processor}
 
-    def new_model(preset: str, overrides: str | None) -> VideoFocalNetForVideoClassification:
-        shown = {"num_frames": data_args.num_frames, "image_size": data_args.image_size}
-        config = VideoFocalNetConfig.from_preset(preset, **shown, **labels)
-        if overrides:
-            config.update_from_string(overrides)
-            config.validate()
-        note_training_data(config, data)
-        set_seed(args.seed)
-        return VideoFocalNetForVideoClassification(config)
-
     def new_student() -> VideoFocalNetForVideoClassification:
-        if model_args.student_model_name_or_path is None:
-            return new_model(model_args.student_preset, model_args.student_config_overrides)
-        set_seed(args.seed)
-        student = VideoFocalNetForVideoClassification.from_pretrained(
-            model_args.student_model_name_or_path,
-            num_frames=data_args.num_frames,
-            ignore_mismatched_sizes=True,
-            **labels,
-        )
-        note_training_data(student.config, data)
-        return student
+        path, preset = model_args.student_model_name_or_path, model_args.student_preset
+        return make_model(path, preset, model_args.student_config_overrides, data, data_args, args.seed)
 
     def phase(name: str, **changes: object) -> DistillationConfig:
         phase_args = copy.copy(args)
@@ -122,7 +100,9 @@ def main():
     teacher = args.teacher_model_name_or_path
     if teacher is None:
         trainer = VideoClassificationTrainer(
-            new_model(model_args.teacher_preset, model_args.teacher_config_overrides),
+            make_model(
+                None, model_args.teacher_preset, model_args.teacher_config_overrides, data, data_args, args.seed
+            ),
             phase("teacher", num_train_epochs=model_args.teacher_epochs),
             train_dataset=teacher_clips,
             **common,

@@ -20,21 +20,18 @@ from pathlib import Path
 
 from data import (
     DataArguments,
-    class_names,
     load_data,
-    note_training_data,
+    make_model,
     training_clips,
     video_processor,
     with_files,
 )
 from distill import train_or_load
-from transformers import HfArgumentParser, set_seed
+from transformers import HfArgumentParser
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
     VideoClipDataset,
-    VideoFocalNetConfig,
-    VideoFocalNetForVideoClassification,
     VideoTrainingArguments,
     split_facts,
 )
@@ -62,23 +59,9 @@ def main():
 
     data = load_data(data_args, args)
     processor = video_processor(data_args)
-    set_seed(args.seed)
-    if model_args.model_name_or_path is None:
-        config = VideoFocalNetConfig.from_preset(
-            model_args.preset, num_frames=data_args.num_frames, image_size=data_args.image_size, **class_names(data)
-        )
-        if model_args.config_overrides:
-            config.update_from_string(model_args.config_overrides)
-            config.validate()
-        model = VideoFocalNetForVideoClassification(config)
-    else:
-        model = VideoFocalNetForVideoClassification.from_pretrained(
-            model_args.model_name_or_path,
-            num_frames=data_args.num_frames,
-            ignore_mismatched_sizes=True,
-            **class_names(data),
-        )
-    note_training_data(model.config, data)
+    model = make_model(
+        model_args.model_name_or_path, model_args.preset, model_args.config_overrides, data, data_args, args.seed
+    )
     trainer = VideoClassificationTrainer(
         model,
         args,
