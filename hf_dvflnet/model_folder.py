@@ -147,7 +147,9 @@ from transformers import pipeline
 pipeline("video-classification", model="{name}")("video.mp4")
 ```
 
-Papers: [DVFL-Net](https://arxiv.org/abs/2507.12426), [Video-FocalNets](https://arxiv.org/abs/2307.06947).
+Papers, to be cited: [DVFL-Net](https://arxiv.org/abs/2507.12426),
+[Video-FocalNets](https://arxiv.org/abs/2307.06947). Converted weights have the licence of their source, and the limits
+of what they were trained on.
 """
     )
 

@@ -20,6 +20,14 @@ def test_the_figures_of_distillation_are_those_of_the_benchmark():
     assert f"**{summary['teacher']:.1%}** of {summary['test_clips']} test clips" in README
 
 
+def test_the_figures_of_the_demo_are_those_of_its_run():
+    results = json.loads((ROOT / "benchmarks" / "demo.json").read_text())["results"]
+    top1 = {name: f"{100 * row['top1']:.1f} %" for name, row in results.items()}
+    teacher, alone, distilled = (top1[name] for name in ("teacher", "student alone", "student distilled"))
+    shown = f"{teacher} (teacher), {alone} (student alone), {distilled} (distilled)"
+    assert shown in re.sub(r"\s+", " ", README)
+
+
 def test_the_published_figures_are_those_of_the_cards():
     assert render.table(json.loads((ROOT / "hub_cards" / "results.json").read_text())) in README
 
