@@ -347,6 +347,84 @@ def evaluate(
     typer.echo(f"{output}: results.json, per_class.csv, confusion.csv, confusion.png; from {predictions_file}")
 
 
+@app.command("cache-teacher")
+def cache_teacher(
+    teacher: Annotated[str, typer.Argument(help="Folder or Hub id of a video classifier.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write, or to go on with.")],
+    dataset: Annotated[str, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder.")],
+    data_dir: Annotated[str, typer.Option(help="The extracted release, or {train,...}/<class>/<video>.")],
+    views: Annotated[int, typer.Option(min=1, help="Views per clip, K: epoch e of a training shows view e mod K.")],
+    protocol: Annotated[str | None, typer.Option(help="Which lists.")] = None,
+    fold: Annotated[int, typer.Option(min=1, help="Which fold.")] = 1,
+    block_list: Annotated[Path | None, typer.Option(help="A report of `dvflnet verify`.")] = None,
+    seed: Annotated[int, typer.Option(help="The seed of the training.")] = 0,
+    augment: Annotated[
+        bool, typer.Option(help="The published crops, flips and colours, as the training has it.")
+    ] = True,
+    flip: Annotated[float, typer.Option(help="Their probability of a mirror image.")] = 0.5,
+    processor: Annotated[
+        str | None, typer.Option(help="Folder whose video processor prepares the clips; that of TEACHER if unset.")
+    ] = None,
+    dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Of the stored logits.")] = "float16",
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
+    on_error: Annotated[
+        Literal["replace", "raise"],
+        typer.Option(help="What becomes of clips that cannot be read, as in the training."),
+    ] = "replace",
+    as_json: AsJson = False,
+):
+    """
+    Store a teacher's answers, for training with --teacher_cache at the price of plain training.
+
+    On several processes: `accelerate launch -m dvflnet_cli cache-teacher ...`.
+    """
+    quiet()
+    from accelerate import Accelerator
+    from transformers import AutoModelForVideoClassification
+
+    from hf_dvflnet import ClipAugmentation, VideoClipDataset, VideoFocalNetVideoProcessor, load_benchmark
+    from hf_dvflnet import teacher_cache as cache
+
+    accelerator = Accelerator()
+    network = AutoModelForVideoClassification.from_pretrained(teacher, dtype="auto")
+    with accelerator.main_process_first():
+        rows = load_benchmark(dataset, data_dir, "train", protocol, fold, block_list=block_list)
+    clips = VideoClipDataset(
+        rows,
+        VideoFocalNetVideoProcessor.from_pretrained(processor or teacher),
+        train=True,
+        seed=seed,
+        augmentation=ClipAugmentation(flip=flip) if augment else None,
+        on_error=on_error,
+    )
+    labels = network.config.num_labels
+    size = cache.cache_bytes(len(clips), views, labels, dtype)
+    if accelerator.is_main_process:
+        typer.echo(
+            f"{len(clips)} clips x {views} views x {labels} logits in {dtype}: {size / 1e6:.1f} MB before packing",
+            err=True,
+        )
+    done = cache.cache_teacher(
+        network,
+        clips,
+        out,
+        views=views,
+        name=teacher,
+        dtype=dtype,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        accelerator=accelerator,
+    )
+    accelerator.end_training()
+    if not accelerator.is_main_process:
+        return
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **done}))
+        return
+    typer.echo(f"{out}: {done['rows']} views, {done['written']} of them now, {done['bytes'] / 1e6:.1f} MB")
+
+
 @app.command()
 def verify(
     dataset: Annotated[str, typer.Argument(metavar="NAME", help="ucf50, ucf101, hmdb51, ssv2 or kinetics400.")],
@@ -441,11 +519,13 @@ def push(
 
 
 def quiet():
-    """Keep transformers' remarks out of what a command prints."""
+    """Keep the remarks and bars of transformers and datasets out of what a command prints."""
+    import datasets
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
 
 def one_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import datasets
 import yaml
@@ -10,6 +11,7 @@ from transformers import TrainingArguments, set_seed
 from hf_dvflnet import (
     ClipAugmentation,
     VideoClipDataset,
+    VideoClipStream,
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoFocalNetVideoProcessor,
@@ -47,6 +49,12 @@ class DataArguments:
     )
     fold: int = field(default=1, metadata={"help": "Which fold of them."})
     block_list: str | None = field(default=None, metadata={"help": "A report of `dvflnet verify`."})
+    streaming: bool = field(
+        default=False, metadata={"help": "Read the training clips on and on, as from tars, each process its share."}
+    )
+    on_error: Literal["replace", "raise"] = field(
+        default="replace", metadata={"help": "What becomes of a training clip that cannot be read."}
+    )
     num_frames: int = field(default=8, metadata={"help": "Frames per clip."})
     frame_interval: int = field(
         default=4, metadata={"help": "The interval f of the published sampling rules, in frames."}
@@ -64,9 +72,11 @@ class DataArguments:
     rendered_test_clips: int = field(default=25, metadata={"help": "Rendered test clips per class."})
 
 
-def load_data(data_args: DataArguments, args: TrainingArguments) -> datasets.DatasetDict:
+def load_data(
+    data_args: DataArguments, args: TrainingArguments
+) -> dict[str, datasets.Dataset | datasets.IterableDataset]:
     """
-    Train, validation and test split.
+    Train (a stream, if so asked), validation and test split.
 
     The lists of a benchmark have no third split: validation is then the one that figures are reported on. Nothing is
     chosen by it, as the last weights are the ones that are kept.
@@ -95,22 +105,23 @@ def load_data(data_args: DataArguments, args: TrainingArguments) -> datasets.Dat
         raise SystemExit(f"there is no dataset {name!r}; there are {', '.join(BENCHMARKS)} and folder")
     try:
         with args.main_process_first(desc="listing videos"):
-            found = {
+            return {
                 split: load_benchmark(
-                    name, data_dir, source, data_args.protocol, data_args.fold, block_list=data_args.block_list
+                    *(name, data_dir, source, data_args.protocol, data_args.fold),
+                    streaming=data_args.streaming and split == "train",
+                    block_list=data_args.block_list,
                 )
                 for split, source in splits.items()
             }
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    return datasets.DatasetDict(found)
 
 
 def make_model(
     path: str | None,
     preset: str,
     overrides: str | None,
-    data: datasets.DatasetDict,
+    data: dict[str, datasets.Dataset | datasets.IterableDataset],
     data_args: DataArguments,
     seed: int,
 ) -> VideoFocalNetForVideoClassification:
@@ -139,10 +150,23 @@ def make_model(
 
 
 def training_clips(
-    rows: datasets.Dataset, processor: VideoFocalNetVideoProcessor, data_args: DataArguments, seed: int
-) -> VideoClipDataset:
-    augmentation = ClipAugmentation(flip=data_args.flip) if data_args.augment else None
-    return VideoClipDataset(rows, processor, train=True, seed=seed, augmentation=augmentation)
+    rows: datasets.Dataset | datasets.IterableDataset,
+    processor: VideoFocalNetVideoProcessor,
+    data_args: DataArguments,
+    seed: int,
+) -> VideoClipDataset | VideoClipStream:
+    shown = {
+        "seed": seed,
+        "augmentation": ClipAugmentation(flip=data_args.flip) if data_args.augment else None,
+        "on_error": data_args.on_error,
+    }
+    if isinstance(rows, datasets.Dataset):
+        return VideoClipDataset(rows, processor, train=True, **shown)
+    facts = split_facts(rows)
+    if facts["listed"] is None:
+        raise SystemExit("nothing tells how many clips this stream has; train without --streaming")
+    absent = {*(facts["missing"] or ()), *facts["blocked"]}
+    return VideoClipStream(rows, processor, num_clips=facts["listed"] - len(absent), **shown)
 
 
 def video_processor(data_args: DataArguments) -> VideoFocalNetVideoProcessor:

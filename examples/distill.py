@@ -33,7 +33,6 @@ from data import (
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
 from transformers import HfArgumentParser, Trainer, pipeline
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_dvflnet import (
     DistillationConfig,
@@ -42,6 +41,7 @@ from hf_dvflnet import (
     VideoClipDataset,
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
+    last_whole_checkpoint,
     split_facts,
 )
 from hf_dvflnet.evaluation import describe
@@ -72,7 +72,6 @@ class ModelArguments:
 def main():
     parser = HfArgumentParser((DataArguments, ModelArguments, DistillationConfig))
     data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
-    args.remove_unused_columns = False  # clips are decoded on access: there are no columns to remove
     output_dir = Path(args.output_dir)
     if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
         raise SystemExit(f"{output_dir} holds a finished run: choose another --output_dir")
@@ -132,7 +131,7 @@ def main():
             "test split": describe(split_facts(data["test"])),
             "test clips": len(test_clips),
             "listed test clips": split_facts(data["test"])["listed"],
-            "training clips of the student": len(student_clips),
+            "training clips of the student": getattr(student_clips, "num_clips", None) or len(student_clips),
             "processes": args.world_size,
         }
         report(results, trainer, example=data["test"][0], facts=facts)
@@ -142,6 +141,8 @@ def main():
 def first_clips_per_class(rows: datasets.Dataset, clips: int | None) -> datasets.Dataset:
     if clips is None:
         return rows
+    if not isinstance(rows, datasets.Dataset):
+        raise SystemExit("--student_train_clips needs a list of clips; train without --streaming")
     seen: dict[int, int] = {}
     chosen = []
     for index, label in enumerate(rows["label"]):
@@ -158,7 +159,8 @@ def train_or_load(trainer: Trainer):
     if resume and (folder / "model.safetensors").exists():
         trainer.model.load_state_dict(load_file(folder / "model.safetensors"))
         return
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if resume else None)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder, trainer.args.world_size) if resume else None)
+    trainer.save_report()
     trainer.save_model()
     if trainer.is_world_process_zero():
         processor = trainer.processing_class

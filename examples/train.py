@@ -52,7 +52,6 @@ class ModelArguments:
 def main():
     parser = HfArgumentParser((DataArguments, ModelArguments, VideoTrainingArguments))
     data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
-    args.remove_unused_columns = False  # clips are decoded on access: there are no columns to remove
     output_dir = Path(args.output_dir)
     if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
         raise SystemExit(f"{output_dir} holds a finished run: choose another --output_dir")

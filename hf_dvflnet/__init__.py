@@ -17,8 +17,9 @@ from .image_processing_videofocalnet import VideoFocalNetImageProcessor
 from .metrics import TopKAccuracy
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from .motion_videos import write_motion_videos
-from .trainer import VideoClassificationTrainer, VideoTrainingArguments
-from .video_dataset import VideoClipDataset, load_video_folder
+from .teacher_cache import TeacherCache, cache_teacher
+from .trainer import VideoClassificationTrainer, VideoTrainingArguments, last_whole_checkpoint
+from .video_dataset import VideoClipDataset, VideoClipStream, load_video_folder
 from .video_decoding import VideoDecodeError, read_video
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
@@ -43,9 +44,11 @@ __all__ = [
     "ClipAugmentation",
     "DistillationConfig",
     "DistillationTrainer",
+    "TeacherCache",
     "TopKAccuracy",
     "VideoClassificationTrainer",
     "VideoClipDataset",
+    "VideoClipStream",
     "VideoDecodeError",
     "VideoFocalNetConfig",
     "VideoFocalNetForVideoClassification",
@@ -54,8 +57,10 @@ __all__ = [
     "VideoFocalNetVideoProcessor",
     "VideoTrainingArguments",
     "__version__",
+    "cache_teacher",
     "evaluation_indices",
     "forward_kl",
+    "last_whole_checkpoint",
     "load_benchmark",
     "load_video_folder",
     "mix_clips",

@@ -86,9 +86,7 @@ class ClipAugmentation:
 
 def mix_clips(
     pixel_values: torch.Tensor,
-    labels: torch.Tensor,
     *,
-    num_labels: int,
     mixup_alpha: float = 0.0,
     cutmix_alpha: float = 0.0,
     seed: int = 0,
@@ -99,25 +97,26 @@ def mix_clips(
 
     Args:
         pixel_values: (batch, frames, channels, height, width).
-        labels: Class ids, (batch,).
-        num_labels: Number of classes.
         mixup_alpha: Of the Beta distribution that mixup's weight is drawn from; 0 turns it off.
         cutmix_alpha: Likewise of cutmix's area.
         seed: Of the draws. The global random state is neither read nor changed.
 
     Returns:
-        Clips of the same shape, and probabilities of shape (batch, num_labels).
+        Clips of the same shape, and what each is made of: shares of the batch's clips, (batch, batch), whose rows sum
+        to 1. Labels as probabilities, and any other probabilities, are mixed by a product with it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kinds: list[v2.Transform] = []
         if mixup_alpha > 0:
-            kinds.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_labels))
+            kinds.append(v2.MixUp(alpha=mixup_alpha, num_classes=len(pixel_values)))
         if cutmix_alpha > 0:
-            kinds.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_labels))
+            kinds.append(v2.CutMix(alpha=cutmix_alpha, num_classes=len(pixel_values)))
         mix = kinds[int(torch.randint(len(kinds), ()))]
-        mixed, probabilities = mix(tv_tensors.Video(pixel_values), labels)
-    return mixed.as_subclass(torch.Tensor), probabilities
+        # each clip as a class of its own: its mixed label then tells what it is made of
+        each = torch.arange(len(pixel_values), device=pixel_values.device)
+        mixed, shares = mix(tv_tensors.Video(pixel_values), each)
+    return mixed.as_subclass(torch.Tensor), shares
 
 
 __all__ = ["ClipAugmentation", "mix_clips"]

@@ -27,7 +27,9 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .metrics import compute_top_k_metrics
+from .teacher_cache import TeacherCache
 from .trainer import VideoClassificationTrainer, VideoTrainingArguments, smooth_labels
+from .video_dataset import VideoClipDataset, VideoClipStream
 
 
 logger = logging.get_logger(__name__)
@@ -64,6 +66,10 @@ class DistillationConfig(VideoTrainingArguments):
         default=None,
         metadata={"help": "Type of the teacher's weights: float32, bfloat16 or float16; as saved if unset."},
     )
+    teacher_cache: str | None = field(
+        default=None,
+        metadata={"help": "Folder of `dvflnet cache-teacher`, whose logits are used instead of asking the teacher."},
+    )
     alpha: float = field(
         default=0.2, metadata={"help": "Weight of the divergence in [0, 1]; the cross-entropy weighs 1 - alpha."}
     )
@@ -93,6 +99,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         teacher_model ([`PreTrainedModel`], `str` or path, *optional*, defaults to `args.teacher_model_name_or_path`):
             Any video classifier that takes `pixel_values` of shape (batch, frames, channels, height, width), or the
             folder or Hub id of one. If its classes have the student's names in another order, its logits are permuted.
+            With `args.teacher_cache` it may be left out; if it is given, it is evaluated, but not asked in training.
         teacher_processor ([`BaseVideoProcessor`], *optional*):
             What prepares videos for the teacher, to be compared with the student's (`processing_class`); loaded beside
             the teacher where that is a folder or Hub id.
@@ -102,9 +109,14 @@ class DistillationTrainer(VideoClassificationTrainer):
     `T^2`), `loss_ce`, and `agreement`, the share of clips on which both have the same first class. The teacher's
     accuracy on the evaluation split is logged as `teacher_top1_accuracy` when training starts.
 
+    With `args.teacher_cache` ([`~teacher_cache.TeacherCache`]), `train_dataset` shows in epoch e the cached view e mod
+    K of each clip, and the teacher's logits for it are read. Where clips are mixed, the teacher has not seen the
+    mixture: its probabilities, at the temperature, are then mixed like the labels.
+
     Raises:
-        ValueError: If there is no teacher; the student has several labels per clip; or teacher and student differ in
-            their classes, or in number of frames, size, mean or standard deviation of what they are shown.
+        ValueError: If there is no teacher; the student has several labels per clip; teacher and student differ in
+            their classes, or in number of frames, size, mean or standard deviation of what they are shown; or the
+            cache is of another teacher, or of other clips or settings than those of `train_dataset`.
     """
 
     args: DistillationConfig
@@ -120,12 +132,22 @@ class DistillationTrainer(VideoClassificationTrainer):
     ):
         args = args or DistillationConfig()
         teacher_model = teacher_model or args.teacher_model_name_or_path
-        if teacher_model is None:
-            raise ValueError("there is no teacher: give `teacher_model`, or `args.teacher_model_name_or_path`")
+        if teacher_model is None and args.teacher_cache is None:
+            raise ValueError(
+                "there is no teacher: give `teacher_model`, `args.teacher_model_name_or_path` or `args.teacher_cache`"
+            )
         super().__init__(model=model, args=args, **kwargs)
         if self.model.config.problem_type not in (None, "single_label_classification"):
             raise ValueError(f"distillation needs one label per clip, not {self.model.config.problem_type!r}")
+        self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
+        self.teacher_model: Any = None
+        if teacher_model is not None:
+            self._take_teacher(teacher_model, teacher_processor)
+        if args.teacher_cache is not None:
+            self._take_cache(TeacherCache(args.teacher_cache))
 
+    def _take_teacher(self, teacher_model: Any, teacher_processor: BaseVideoProcessor | None):
+        args = self.args
         if isinstance(teacher_model, (str, os.PathLike)):
             if teacher_processor is None:
                 teacher_processor = AutoVideoProcessor.from_pretrained(teacher_model)
@@ -137,14 +159,25 @@ class DistillationTrainer(VideoClassificationTrainer):
                 teacher_model if args.teacher_dtype is None else teacher_model.to(getattr(torch, args.teacher_dtype))
             )
         check_same_clips(self.model, self.processing_class, teacher, teacher_processor)
-        self._teacher_order = teacher_label_order(self.model, teacher)
+        self._teacher_order = label_order(self.model, label_names(teacher))
 
         # moved here too: accelerate leaves that out under FSDP
         teacher.eval().requires_grad_(False).to(self.args.device)
         self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
         if self.eval_dataset is not None:
             self.add_callback(_LogTeacher(self))
-        self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
+
+    def _take_cache(self, cache: TeacherCache):
+        if not isinstance(self.train_dataset, (VideoClipDataset, VideoClipStream)):
+            raise ValueError(
+                "a teacher cache needs a `train_dataset` that shows the cached views: VideoClipDataset or "
+                f"VideoClipStream, not {type(self.train_dataset).__name__}"
+            )
+        cache.refuse_other_clips(self.train_dataset)
+        if self.teacher_model is not None:
+            cache.refuse_other_teacher(self.accelerator.unwrap_model(self.teacher_model))
+        self._cached_order = label_order(self.model, cache.labels)
+        self.train_dataset.teacher_cache = cache
 
     def teacher_logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The teacher's logits, float32, in the student's order of classes: (batch, num_labels)."""
@@ -153,13 +186,26 @@ class DistillationTrainer(VideoClassificationTrainer):
             logits = self.teacher_model(pixel_values=pixel_values.to(dtype)).logits
         return logits.float()[:, self._teacher_order.to(logits.device)]
 
+    def mix_targets(self, inputs, shares, num_labels):
+        super().mix_targets(inputs, shares, num_labels)
+        if "teacher_logits" in inputs:
+            temperature = self.args.temperature
+            probabilities = shares @ (inputs["teacher_logits"].to(shares) / temperature).softmax(-1)
+            inputs["teacher_logits"] = probabilities.log() * temperature  # logits whose softmax these are
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = dict(inputs)
         labels = inputs.pop("labels")
+        cached = inputs.pop("teacher_logits", None)
         outputs = model(**inputs)
-        teacher_logits = self.teacher_logits(inputs["pixel_values"])
+        if self.args.teacher_cache is None:
+            teacher_logits = self.teacher_logits(inputs["pixel_values"])
+        elif cached is None:
+            raise ValueError("the clips carry no cached logits: `remove_unused_columns` must be False")
+        else:
+            teacher_logits = cached.float()[:, self._cached_order.to(cached.device)]
         if self.args.label_smoothing_factor:
             labels = smooth_labels(labels, outputs.logits.shape[-1], self.args.label_smoothing_factor)
 
@@ -226,15 +272,18 @@ class _LogTeacher(TrainerCallback):
         self.trainer.log_teacher()
 
 
-def teacher_label_order(student: PreTrainedModel, teacher: PreTrainedModel) -> torch.Tensor:
+def label_names(model: PreTrainedModel) -> list[str]:
+    return [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+
+def label_order(student: PreTrainedModel, teacher_names: list[str]) -> torch.Tensor:
     """
     Where each of the student's classes stands among the teacher's, by name: int64 of shape (num_labels,).
 
     Raises:
         ValueError: If they do not have the same names.
     """
-    student_names = [student.config.id2label[index] for index in range(student.config.num_labels)]
-    teacher_names = [teacher.config.id2label[index] for index in range(teacher.config.num_labels)]
+    student_names = label_names(student)
     if sorted(student_names) != sorted(teacher_names):
         raise ValueError(
             f"teacher and student must have the same classes, but the teacher has {len(teacher_names)} and the "

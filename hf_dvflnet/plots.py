@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -43,4 +44,52 @@ def save_confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: str 
     figure.savefig(path, dpi=DOTS_PER_INCH if len(classes) <= 60 else 100, facecolor="white")
 
 
-__all__ = ["save_confusion_matrix"]
+# Okabe and Ito's colours, which colour-blind eyes tell apart
+LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_CURVES = {
+    "loss": ("loss", "loss_kl", "loss_ce", "eval_loss"),
+    "share of clips": ("eval_top1_accuracy", "eval_top5_accuracy", "teacher_top1_accuracy", "agreement"),
+    "learning rate": ("learning_rate",),
+    "seconds a step": ("step_seconds", "data_seconds"),
+}
+
+
+def save_training_curves(history: Sequence[dict[str, Any]], path: str | os.PathLike, title: str):
+    """
+    Draw how a training went: loss and its parts, accuracies and agreement, learning rate, and seconds a step.
+
+    Args:
+        history: A Trainer's `state.log_history`. What it does not hold is left out.
+        path: The PNG to write.
+        title: What stands above it.
+    """
+    lines: dict[str, list[tuple[str, list[float], list[float]]]] = {}
+    for quantity, names in _CURVES.items():
+        for name in names:
+            points = [(entry["step"], entry[name]) for entry in history if name in entry]
+            if points:
+                steps, values = map(list, zip(*points, strict=True))
+                lines.setdefault(quantity, []).append((name, steps, values))
+    figure = Figure(figsize=(8, 2.2 * max(len(lines), 1) + 0.6), layout="constrained")
+    figure.suptitle(title, fontsize=FONT_SIZE + 1)
+    panels = figure.subplots(max(len(lines), 1), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (quantity, curves) in zip(panels, lines.items(), strict=False):
+        for colour, (name, steps, values) in zip(LINE_COLOURS, curves, strict=False):
+            # a single point, such as the teacher's accuracy, holds for the whole run
+            if len(steps) == 1 and name.startswith("teacher"):
+                axes.axhline(values[0], color=colour, linestyle="--", label=name, linewidth=1.2)
+            else:
+                axes.plot(
+                    steps, values, color=colour, label=name, linewidth=1.4, marker="." if len(steps) < 30 else None
+                )
+        axes.set_ylabel(quantity, fontsize=FONT_SIZE)
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelsize=FONT_SIZE - 1)
+        axes.legend(fontsize=FONT_SIZE - 1, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        if quantity in ("share of clips", "seconds a step"):
+            axes.set_ylim(bottom=0)
+    panels[-1].set_xlabel("step", fontsize=FONT_SIZE)
+    figure.savefig(path, dpi=DOTS_PER_INCH, facecolor="white")
+
+
+__all__ = ["save_confusion_matrix", "save_training_curves"]

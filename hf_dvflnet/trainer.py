@@ -1,17 +1,32 @@
 """Training a video classifier with transformers' Trainer, by the published recipe where that is asked for."""
 
+import json
 import math
+import os
+import re
+import time
+import zipfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
 
 from .augmentation import mix_clips
 from .metrics import compute_top_k_metrics
+from .plots import save_training_curves
+from .video_dataset import VideoClipStream, collate_clips
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -41,10 +56,20 @@ class VideoTrainingArguments(TrainingArguments):
     cutmix_alpha: float = field(
         default=0.0, metadata={"help": "Of cutmix's Beta distribution; with mixup, each gets half the batches."}
     )
+    max_broken_share: float = field(
+        default=0.01,
+        metadata={"help": "Share of the training clips that may be unreadable, and replaced, before the run stops."},
+    )
+    dataloader_timeout: float = field(
+        default=600.0,
+        metadata={"help": "Seconds without a batch after which a worker that decodes is taken to hang; 0 waits on."},
+    )
+    # what clips carry beside pixels and labels (their names, a teacher's logits) is no argument of a model
+    remove_unused_columns: bool = field(default=False, metadata={"help": "As in transformers; false by default."})
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("min_learning_rate", "mixup_alpha", "cutmix_alpha"):
+        for name in ("min_learning_rate", "mixup_alpha", "cutmix_alpha", "max_broken_share", "dataloader_timeout"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.reference_batch_size is not None and self.reference_batch_size < 1:
@@ -68,12 +93,19 @@ class VideoClassificationTrainer(Trainer):
     - labels are class ids of shape (batch,) or probabilities of shape (batch, num_labels), and
       `args.label_smoothing_factor` smooths both while training;
     - top-1 and top-5 accuracy are computed unless `compute_metrics` is given;
-    - a training dataset with a method `set_epoch` is told each epoch;
+    - a training dataset with a method `set_epoch` is told each epoch; a [`~video_dataset.VideoClipStream`] is split
+      among the processes, and what a resumed run has seen of it is passed over without decoding;
+    - `train(resume_from_checkpoint=True)` takes the last checkpoint that is whole;
+    - logged beside the loss: `step_seconds`, of which `data_seconds` were spent waiting for clips, and, where broken
+      clips are replaced, `broken_clips`, how many there were. `broken_clips.jsonl` in the output folder names them,
+      and above `args.max_broken_share` of all training clips the run stops;
+    - a worker that dies or hangs is reported with the clip that it was at;
+    - `save_report` leaves curves and a summary in the output folder;
     - with [`VideoTrainingArguments`], the published schedule, learning rates scaled with the global batch, and mixup
       and cutmix, drawn from the run's seed, the step, the micro-batch and the rank.
 
     Accepts what [`Trainer`] accepts. Items of the datasets are `{"pixel_values", "labels"}`, as those of
-    [`~video_dataset.VideoClipDataset`] are.
+    [`~video_dataset.VideoClipDataset`] are; strings in them are not handed to the model.
     """
 
     # the loss is a mean over the micro-batch, which the Trainer has to divide by their number
@@ -81,9 +113,104 @@ class VideoClassificationTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         kwargs["compute_metrics"] = kwargs.get("compute_metrics") or compute_top_k_metrics
+        kwargs["data_collator"] = kwargs.get("data_collator") or collate_clips
         super().__init__(*args, **kwargs)
-        if hasattr(self.train_dataset, "set_epoch"):
-            self.add_callback(_TellEpoch(self.train_dataset))
+        self.broken: dict[str, str] = {}  # clips that could not be read, and why, of all processes
+        self._newly_broken: dict[str, str] = {}
+        self._clock = _Clock()
+        self.add_callback(_FollowRun(self))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir, self.args.world_size)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"{self.args.output_dir}: holds no whole checkpoint to go on from")
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        except RuntimeError as error:  # a worker's death is raised wherever the training just is
+            clips = self._clips_of_dead_workers(str(error))
+            if not clips:
+                raise
+            raise RuntimeError(f"{error} It was at the clip {clips}.") from error
+
+    # what is trained on
+
+    def get_train_dataloader(self) -> DataLoader:
+        stream = self.train_dataset
+        if isinstance(stream, VideoClipStream):
+            stream.share(self._train_batch_size, self.args.process_index, self.args.world_size)
+            # not prepared by accelerate, which would have the main process read for all
+            loader: Any = DataLoader(
+                stream,
+                batch_size=None,
+                num_workers=self.args.dataloader_num_workers,
+                pin_memory=self.args.dataloader_pin_memory,
+                persistent_workers=self.args.dataloader_persistent_workers,
+                prefetch_factor=self.args.dataloader_prefetch_factor,
+            )
+        else:
+            loader = super().get_train_dataloader()
+        if self.args.dataloader_num_workers:
+            getattr(loader, "base_dataloader", loader).timeout = getattr(self.args, "dataloader_timeout", 0)
+        return loader
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        if isinstance(dataloader.dataset, VideoClipStream):
+            stream = dataloader.dataset
+            return len(stream) * stream.batch_size * stream.processes
+        return super().num_examples(dataloader)
+
+    def get_batch_samples(self, *args, **kwargs):
+        began = time.perf_counter()
+        batches = super().get_batch_samples(*args, **kwargs)
+        self._clock.waited(time.perf_counter() - began)
+        return batches
+
+    def _clips_of_dead_workers(self, message: str) -> str:
+        if "DataLoader" not in message or not hasattr(self.train_dataset, "in_hand"):
+            return ""
+        found = self.train_dataset.in_hand.list()
+        dead = [int(pid) for pid in re.findall(r"\d+", message.partition("pid")[2])]
+        clips = [f"{name} (for {seconds:.0f} s)" for pid, name, seconds in found if not dead or pid in dead]
+        return ", or ".join(clips)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        # strings tell which clips these are, which is not for the model to know
+        names = {key: inputs.pop(key) for key in ("clip", "broken") if key in inputs}
+        for found in names.get("broken", ()):
+            for clip, reason in json.loads(found or "{}").items():
+                if clip not in self.broken and clip not in self._newly_broken:
+                    logger.warning(f"clip {clip} cannot be read and is replaced: {reason}")
+                    self._newly_broken[clip] = reason
+        return super()._prepare_inputs(inputs)
+
+    def _count_broken(self):
+        """Bring together what the processes have found, write it down, and stop the run if it is too much."""
+        if getattr(self.train_dataset, "on_error", "raise") != "replace":
+            return
+        found = dict(gather_object(list(self._newly_broken.items())))
+        new = {clip: reason for clip, reason in found.items() if clip not in self.broken}
+        self._newly_broken.clear()
+        if not new:
+            return
+        self.broken.update(new)
+        if self.is_world_process_zero():
+            with open(self._broken_file, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps({"clip": clip, "reason": reason}) + "\n" for clip, reason in new.items())
+        clips = getattr(self.train_dataset, "num_clips", None) or len(self.train_dataset)
+        limit = getattr(self.args, "max_broken_share", 0.01)
+        if len(self.broken) > limit * clips:
+            listed = "; ".join(f"{clip}: {reason}" for clip, reason in list(self.broken.items())[:20])
+            raise RuntimeError(
+                f"{len(self.broken)} of {clips} training clips cannot be read, more than max_broken_share={limit:g}: "
+                f"{listed}{'; ...' if len(self.broken) > 20 else ''}. All are in {self._broken_file}"
+            )
+
+    @property
+    def _broken_file(self) -> Path:
+        return Path(self.args.output_dir, "broken_clips.jsonl")
+
+    # how it is trained
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
@@ -110,15 +237,18 @@ class VideoClassificationTrainer(Trainer):
         mixup, cutmix = (getattr(self.args, name, 0.0) for name in ("mixup_alpha", "cutmix_alpha"))
         if mixup or cutmix:
             step = (self.args.seed, self.state.global_step, self._micro_batch(), self.args.process_index)
-            inputs["pixel_values"], inputs["labels"] = mix_clips(
+            inputs["pixel_values"], shares = mix_clips(
                 inputs["pixel_values"],
-                inputs["labels"],
-                num_labels=self.accelerator.unwrap_model(model).config.num_labels,
                 mixup_alpha=mixup,
                 cutmix_alpha=cutmix,
                 seed=int(np.random.SeedSequence(step).generate_state(1)[0]),
             )
+            self.mix_targets(inputs, shares, self.accelerator.unwrap_model(model).config.num_labels)
         return super().training_step(model, inputs, *args, **kwargs)
+
+    def mix_targets(self, inputs: dict[str, Any], shares: torch.Tensor, num_labels: int):
+        """Labels of mixed clips: what each is made of, (batch, batch), by what each of those is."""
+        inputs["labels"] = shares @ smooth_labels(inputs["labels"], num_labels, smoothing=0.0).to(shares)
 
     def _micro_batch(self) -> int:
         """Which of the batches that make up the current step this one is."""
@@ -137,6 +267,56 @@ class VideoClassificationTrainer(Trainer):
             inputs = {**inputs, "labels": smooth_labels(inputs["labels"], num_labels, smoothing)}
         outputs = model(**inputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    # what is seen and kept of it
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs or "train_loss" in logs:
+            self._count_broken()
+            if self.broken:
+                logs["broken_clips"] = len(self.broken)
+        if "loss" in logs and (times := self._clock.read()) is not None:
+            logs["data_seconds"], logs["step_seconds"] = times
+            if times[0] > times[1] / 2 and not self._clock.warned and self.is_local_process_zero():
+                self._clock.warned = True
+                logger.warning(
+                    f"{times[0]:.2f} of the {times[1]:.2f} s of a step are spent waiting for clips. More decoding "
+                    f"processes help (dataloader_num_workers, now {self.args.dataloader_num_workers}), and so do "
+                    "clips that are small and quick to seek in (`dvflnet prepare`)"
+                )
+        super().log(logs, start_time)
+
+    def save_report(self):
+        """
+        Write `training_curves.png` (loss and its parts, accuracies, agreement, learning rate, seconds a step) and
+        `training_report.md` (how it ended, how long it took, which clips were broken) into the output folder.
+
+        Both are of the whole run, also where it was resumed.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder, history = Path(self.args.output_dir), self.state.log_history
+        save_training_curves(history, folder / "training_curves.png", title=folder.name)
+        last: dict[str, float] = {}
+        for entry in history:
+            last.update(entry)
+        lines = [
+            f"# Training of {folder.name}",
+            "",
+            f"{self.state.global_step} steps of {self.args.world_size} x {self.args.gradient_accumulation_steps} x "
+            f"{self.args.train_batch_size} clips (processes, accumulated batches, clips), "
+            f"{last.get('epoch', 0):g} epochs, seed {self.args.seed}.",
+            "",
+            "![curves](training_curves.png)",
+            "",
+            "| last logged | |",
+            "|---|---|",
+            *(f"| {name} | {value:.6g} |" for name, value in last.items() if isinstance(value, (int, float))),
+            "",
+            f"Unreadable training clips: {len(self.broken) or 'none'}"
+            + (f", replaced by others and listed in {self._broken_file.name}" if self.broken else ""),
+        ]
+        (folder / "training_report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def published_schedule(step: int, num_training_steps: int, num_warmup_steps: int, floor: float) -> float:
@@ -164,14 +344,112 @@ def smooth_labels(labels: torch.Tensor, num_labels: int, smoothing: float) -> to
     return labels * (1 - smoothing) + smoothing / num_labels
 
 
-class _TellEpoch(TrainerCallback):
-    """accelerate tells the epoch to the sampler, and to the dataset only where the sampler does not take it."""
+class _Clock:
+    """How long steps take, and how much of that is waiting for clips."""
 
-    def __init__(self, dataset: Any):
-        self.dataset = dataset
+    def __init__(self):
+        self.begin()
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.dataset.set_epoch(int(state.epoch))
+    def begin(self):
+        self.warned = False
+        # the first step of a run waits for workers to start and, where it is resumed, for what is passed over
+        self.steps, self.data, self.total, self.current = -1, 0.0, 0.0, 0.0
+
+    def waited(self, seconds: float):
+        self.current = seconds
+        self.since = time.perf_counter()
+
+    def stepped(self):
+        if self.steps >= 0:
+            self.data += self.current
+            self.total += self.current + time.perf_counter() - self.since
+        self.steps += 1
+
+    def read(self) -> tuple[float, float] | None:
+        """Mean seconds of data and of all of a step since the last time."""
+        if self.steps < 1:
+            return None
+        times = self.data / self.steps, self.total / self.steps
+        self.steps, self.data, self.total = 0, 0.0, 0.0
+        return times
 
 
-__all__ = ["VideoClassificationTrainer", "VideoTrainingArguments", "published_schedule", "smooth_labels"]
+class _FollowRun(TrainerCallback):
+    """Tells the dataset each epoch (accelerate tells it to the sampler at best), and times the steps."""
+
+    def __init__(self, trainer: VideoClassificationTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        trainer._clock.begin()
+        trainer.broken, trainer._newly_broken = {}, {}
+        if state.global_step and trainer._broken_file.is_file():
+            found = [json.loads(line) for line in trainer._broken_file.read_text(encoding="utf-8").splitlines()]
+            trainer.broken = {row["clip"]: row["reason"] for row in found}
+        elif state.is_world_process_zero:
+            trainer._broken_file.unlink(missing_ok=True)
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        dataset, epoch = self.trainer.train_dataset, int(state.epoch)
+        if isinstance(dataset, VideoClipStream):
+            steps = math.ceil(len(dataset) / args.gradient_accumulation_steps)
+            seen = 0 if args.ignore_data_skip else state.global_step % steps
+            dataset.set_epoch(epoch, skip=seen * args.gradient_accumulation_steps)
+        elif hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(epoch)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer._clock.stepped()
+
+
+def last_whole_checkpoint(folder: str | os.PathLike, processes: int = 1) -> str | None:
+    """
+    The last checkpoint of a run that was written to its end, for `train(resume_from_checkpoint=...)`.
+
+    A run that is killed while it writes leaves half a checkpoint; it is passed over, with a warning that says why.
+
+    Args:
+        folder: The output folder of the run.
+        processes: How many took part, each of which keeps its random state.
+
+    Returns:
+        Its path; None if there is none.
+    """
+    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    for checkpoint in sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True):
+        flaw = _flaw(checkpoint, processes)
+        if flaw is None:
+            return str(checkpoint)
+        logger.warning(f"{checkpoint}: is not whole ({flaw}), and passed over")
+    return None
+
+
+def _flaw(checkpoint: Path, processes: int) -> str | None:
+    """What is wrong with a checkpoint: a file that is missing or cut short."""
+    random_states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+    if not any(path for name in ("model*.safetensors*", "pytorch_model*") for path in checkpoint.glob(name)):
+        return "model.safetensors is missing"
+    for name in ("optimizer*", "scheduler.pt", *random_states, "trainer_state.json"):
+        if not any(checkpoint.glob(name)):
+            return f"{name} is missing"
+    for path in checkpoint.rglob("*"):
+        if path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
+            return f"{path.name} is cut short"
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            elif path.suffix == ".safetensors":
+                safe_open(path, "numpy").__enter__()
+        except (ValueError, SafetensorError):
+            return f"{path.name} is cut short"
+    return None
+
+
+__all__ = [
+    "VideoClassificationTrainer",
+    "VideoTrainingArguments",
+    "last_whole_checkpoint",
+    "published_schedule",
+    "smooth_labels",
+]

@@ -1,18 +1,29 @@
-"""Videos on disk as datasets: a tree of class folders is listed, and clips are decoded from it one by one."""
+"""Videos as datasets: a tree of class folders is listed, and clips are decoded one by one, from a list or a stream."""
 
+import hashlib
+import json
 import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
 import fsspec
 import numpy as np
 import torch
+from datasets.distributed import split_dataset_by_node
+from transformers import default_data_collator
 
 from .augmentation import ClipAugmentation
 from .clip_sampling import training_indices
-from .video_decoding import read_video
+from .video_decoding import VideoDecodeError, read_video
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
+
+
+if TYPE_CHECKING:
+    from .teacher_cache import TeacherCache
 
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -98,13 +109,162 @@ def video_source(video: dict[str, Any]) -> Any:
     return path
 
 
-class VideoClipDataset(torch.utils.data.Dataset):
+def clip_name(row: dict[str, Any]) -> str:
+    """What a clip is called in errors and reports, and what its draws are made of: its `video_id`, or its path."""
+    return row.get("video_id") or row["video"]["path"]
+
+
+def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """As transformers' `default_data_collator`, but strings (which clip this is) are kept, as lists."""
+    batch = default_data_collator(items)
+    names = {key: [item[key] for item in items] for key, value in items[0].items() if isinstance(value, str)}
+    return {**batch, **names}
+
+
+class ClipsInHand:
     """
-    Clips of a dataset with the columns `video` (`datasets.Video(decode=False)`) and `label`, ready for a Trainer.
+    Which clip each worker of a DataLoader is at, in memory that the main process sees: what remains to be read when a
+    worker dies or hangs.
+    """
+
+    def __init__(self, workers: int = 256, length: int = 256):
+        self.names = torch.zeros(workers, length, dtype=torch.uint8).share_memory_()
+        self.pids = torch.zeros(workers, dtype=torch.int64).share_memory_()
+        self.since = torch.zeros(workers, dtype=torch.float64).share_memory_()  # 0: at none
+
+    def take(self, name: str):
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None:
+            slot = worker.id % len(self.since)
+            text = name.encode()[: self.names.shape[1]].ljust(self.names.shape[1], b"\0")
+            self.names[slot] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+            self.pids[slot] = os.getpid()
+            self.since[slot] = time.monotonic()
+
+    def drop(self):
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None:
+            self.since[worker.id % len(self.since)] = 0
+
+    def list(self) -> list[tuple[int, str, float]]:
+        """Process id, clip and seconds since it was taken, the longest first."""
+        now = time.monotonic()
+        taken = [
+            (
+                int(self.pids[slot]),
+                bytes(self.names[slot].tolist()).rstrip(b"\0").decode(errors="replace"),
+                now - since,
+            )
+            for slot, since in enumerate(self.since.tolist())
+            if since
+        ]
+        return sorted(taken, key=lambda clip: -clip[2])
+
+
+# a training clip that cannot be read is replaced by another, and that by another, but not for ever
+MAX_REPLACEMENTS = 10
+
+
+class _Clips:
+    """What a list and a stream of clips have in common: how one is drawn, decoded and shown."""
+
+    def __init__(
+        self,
+        processor: VideoFocalNetVideoProcessor,
+        seed: int,
+        augmentation: ClipAugmentation | None,
+        on_error: Literal["raise", "replace"],
+    ):
+        if on_error not in ("raise", "replace"):
+            raise ValueError(f"on_error must be 'raise' or 'replace', got {on_error!r}")
+        self.processor = processor
+        self.seed = seed
+        self.augmentation = augmentation
+        self.on_error = on_error
+        self.teacher_cache: TeacherCache | None = None
+        self.in_hand = ClipsInHand()
+        # in shared memory, since workers that outlive an epoch would not hear of the next one
+        self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch[0])
+
+    def settings(self) -> dict[str, Any]:
+        """What a training clip depends on beside its video: sampling, augmentation and seed, as plain values."""
+        processor = self.processor.to_dict()
+        names = ("num_frames", "frame_interval", "size", "crop_size", "resample", "image_mean", "image_std")
+        settings = {
+            "sampling": {name: processor.get(name) for name in names},
+            "augmentation": None if self.augmentation is None else asdict(self.augmentation),
+            "seed": self.seed,
+        }
+        return json.loads(json.dumps(settings))  # as they come back from a file
+
+    def _draw(self, row: dict[str, Any], epoch: int, others: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """A training clip of a row; if that cannot be read and `on_error` says so, one of another row."""
+        name = clip_name(row)
+        if self.teacher_cache is not None:
+            epoch %= self.teacher_cache.views
+        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+        broken: dict[str, str] = {}
+        shown = row
+        for attempt in range(MAX_REPLACEMENTS):
+            generator = np.random.default_rng([self.seed, epoch, number, attempt])
+            if attempt:
+                shown = others[int(generator.integers(len(others)))]
+            try:
+                item = self._read(shown, generator)
+            except (OSError, VideoDecodeError) as error:
+                if self.on_error == "raise":
+                    raise VideoDecodeError(f"clip {clip_name(shown)}: {error}") from error
+                broken[clip_name(shown)] = str(error)
+                continue
+            if self.teacher_cache is not None:
+                item["teacher_logits"] = self.teacher_cache.logits(name, epoch, clip_name(shown))
+            return {**item, "clip": clip_name(shown), "broken": json.dumps(broken) if broken else ""}
+        raise VideoDecodeError(
+            f"{MAX_REPLACEMENTS} clips drawn in a row cannot be read: "
+            + "; ".join(f"{clip}: {reason}" for clip, reason in broken.items())
+        )
+
+    def _read(self, row: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+        self.in_hand.take(clip_name(row))
+        try:
+            frames, _ = read_video(
+                video_source(row["video"]),
+                lambda metadata: training_indices(
+                    metadata.total_num_frames,
+                    num_frames=self.processor.num_frames,
+                    frame_interval=self.processor.frame_interval,
+                    generator=generator,
+                ),
+            )
+            return {"pixel_values": self._show(frames, generator), "labels": row["label"]}
+        finally:
+            self.in_hand.drop()
+
+    def _show(self, frames: np.ndarray, generator: np.random.Generator) -> torch.Tensor:
+        if self.augmentation is None:
+            return self.processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values"][0]
+        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        clip = self.processor.resize(clip, self.processor.size, self.processor.resample)
+        crop_size: Any = self.processor.crop_size
+        clip = self.augmentation(clip, crop_size.height, generator)
+        shown = self.processor(
+            clip, do_sample_frames=False, do_resize=False, do_center_crop=False, return_tensors="pt"
+        )
+        return shown["pixel_values"][0]
+
+
+class VideoClipDataset(_Clips, torch.utils.data.Dataset):
+    """
+    Clips of a dataset with the columns `video` (`datasets.Video(decode=False)`), `label` and `video_id`, for a
+    Trainer.
 
     For training, the frames are drawn by the published training rule ([`~clip_sampling.training_indices`]) from a seed
-    made of (`seed`, epoch, index of the clip), so that neither the number of workers nor the order changes a draw.
-    Without `train`, the processor samples by its evaluation rule and crops the middle.
+    made of (`seed`, epoch, `video_id`), so that neither the number of workers, nor the order, nor which other clips
+    there are changes a draw. Without `train`, the processor samples by its evaluation rule and crops the middle.
 
     Args:
         dataset (`datasets.Dataset`): The rows.
@@ -113,8 +273,14 @@ class VideoClipDataset(torch.utils.data.Dataset):
         seed (`int`, *optional*, defaults to 0): Seed of the draws.
         augmentation ([`ClipAugmentation`], *optional*): Crops, flips and colours of the training clips; without it
             they are shown as in evaluation.
+        on_error (`str`, *optional*, defaults to `"raise"`): What becomes of a training clip that cannot be read:
+            `"raise"`, or `"replace"` it by another, drawn from the same seed. In evaluation nothing is replaced.
 
-    Items are `{"pixel_values": (frames, channels, height, width), "labels": int}`.
+    Items are `{"pixel_values": (frames, channels, height, width), "labels": int}`, and for training `"clip"`, the id
+    of the clip that is shown, and `"broken"`, JSON of those that could not be (`{id: reason}`), or empty.
+
+    Raises:
+        VideoDecodeError: If a clip cannot be read, or, with `"replace"`, ten in a row.
     """
 
     def __init__(
@@ -124,50 +290,133 @@ class VideoClipDataset(torch.utils.data.Dataset):
         train: bool = False,
         seed: int = 0,
         augmentation: ClipAugmentation | None = None,
+        on_error: Literal["raise", "replace"] = "raise",
     ):
+        super().__init__(processor, seed, augmentation, on_error)
         self.dataset = dataset
-        self.processor = processor
         self.train = train
-        self.seed = seed
-        self.augmentation = augmentation
-        self.epoch = 0
 
     def set_epoch(self, epoch: int):
         """Called by [`VideoClassificationTrainer`] before each epoch, so that each draws other frames."""
-        self.epoch = epoch
+        self._epoch[0] = epoch
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.dataset[index]
-        video = video_source(row["video"])
         if self.train:
-            generator = np.random.default_rng([self.seed, self.epoch, index])
-            frames, _ = read_video(
-                video,
-                lambda metadata: training_indices(
-                    metadata.total_num_frames,
-                    num_frames=self.processor.num_frames,
-                    frame_interval=self.processor.frame_interval,
-                    generator=generator,
-                ),
+            return self.draw(index, self.epoch)
+        row = self.dataset[index]
+        self.in_hand.take(clip_name(row))
+        pixel_values = self.processor(video_source(row["video"]), return_tensors="pt")["pixel_values"][0]
+        self.in_hand.drop()
+        return {"pixel_values": pixel_values, "labels": row["label"]}
+
+    def draw(self, index: int, epoch: int) -> dict[str, Any]:
+        """The training clip that a row shows in an epoch."""
+        return self._draw(self.dataset[index], epoch, self.dataset)
+
+
+class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
+    """
+    Training batches of a dataset that can only be read on and on, such as tars: `load_benchmark(..., streaming=True)`.
+
+    Clips are drawn as [`VideoClipDataset`] draws them: the same clip in the same epoch is shown alike by both. The
+    rows are shuffled anew each epoch, then split among the processes ([`share`]). Every process takes `num_clips //
+    (batch_size * processes)` whole batches an epoch; one whose share is used up begins it again. Each worker reads all
+    of its process's share, and decodes each n-th batch: what a batch holds does not depend on the number of workers.
+    Over a network that costs bandwidth.
+
+    Args:
+        dataset (`datasets.IterableDataset`): The rows, as for [`VideoClipDataset`].
+        processor ([`VideoFocalNetVideoProcessor`]): Gives number of frames, size, crop, mean and std.
+        num_clips (`int`): How many there are, which makes an epoch.
+        seed (`int`, *optional*, defaults to 0): Seed of draws and order.
+        augmentation ([`ClipAugmentation`], *optional*): As for [`VideoClipDataset`].
+        on_error (`str`, *optional*, defaults to `"raise"`): Likewise. The other clip is one of the same batch or of
+            the batch before it.
+        shuffle_buffer (`int`, *optional*, defaults to 256): Clips among which the next one is drawn, after the shards
+            are shuffled, where the stream carries the videos' bytes (so much memory does each worker need); 10,000
+            where it carries paths.
+
+    Items are batches, `{"pixel_values": (batch, frames, channels, height, width), "labels": (batch,), "clip": list,
+    "broken": list}`. Give it to a DataLoader with `batch_size=None`; [`VideoClassificationTrainer`] does.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.IterableDataset,
+        processor: VideoFocalNetVideoProcessor,
+        num_clips: int,
+        seed: int = 0,
+        augmentation: ClipAugmentation | None = None,
+        on_error: Literal["raise", "replace"] = "raise",
+        shuffle_buffer: int = 256,
+    ):
+        super().__init__(processor, seed, augmentation, on_error)
+        if num_clips < 1:
+            raise ValueError(f"num_clips must be at least 1, got {num_clips}")
+        self.dataset = dataset
+        self.num_clips = num_clips
+        self.shuffle_buffer = shuffle_buffer
+        self.share(1)
+
+    def share(self, batch_size: int, process: int = 0, processes: int = 1):
+        """Give this process its part: batches of `batch_size`, and every n-th shard, or clip, of the stream."""
+        if self.num_clips < batch_size * processes:
+            raise ValueError(
+                f"{self.num_clips} clips do not fill a batch of {batch_size} for each of {processes} processes"
             )
-            pixel_values = self._show(frames, generator)
-        else:
-            pixel_values = self.processor(video, return_tensors="pt")["pixel_values"]
-        return {"pixel_values": pixel_values[0], "labels": row["label"]}
+        self.batch_size, self.process, self.processes = batch_size, process, processes
 
-    def _show(self, frames: np.ndarray, generator: np.random.Generator) -> torch.Tensor:
-        if self.augmentation is None:
-            return self.processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values"]
-        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        clip = self.processor.resize(clip, self.processor.size, self.processor.resample)
-        crop_size: Any = self.processor.crop_size
-        clip = self.augmentation(clip, crop_size.height, generator)
-        return self.processor(
-            clip, do_sample_frames=False, do_resize=False, do_center_crop=False, return_tensors="pt"
-        )["pixel_values"]
+    def set_epoch(self, epoch: int, skip: int = 0):
+        """Another order and other draws; of its first `skip` batches only the places are kept, undecoded and empty."""
+        self._epoch[0], self._epoch[1] = epoch, skip
+
+    def __len__(self) -> int:
+        return self.num_clips // (self.batch_size * self.processes)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch, skip = self._epoch.tolist()
+        worker = torch.utils.data.get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        rows = self._rows(epoch)
+        before: list[dict[str, Any]] = []
+        for number in range(len(self)):
+            batch = [next(rows) for _ in range(self.batch_size)]
+            if number % step == first:
+                if number < skip:
+                    yield {"pixel_values": torch.empty(0)}
+                else:
+                    yield collate_clips([self._draw(row, epoch, [*before, *batch]) for row in batch])
+            before = batch
+
+    def _rows(self, epoch: int) -> Iterator[dict[str, Any]]:
+        peek = next(_all_rows(self.dataset), None)
+        if peek is None:
+            raise ValueError("the stream holds no clips")
+        buffer = 10_000 if peek["video"]["bytes"] is None else self.shuffle_buffer
+        seen = 0
+        for turn in range(self.num_clips):
+            # the order is drawn before the split, so that the shares of the processes do not overlap
+            seed = int(np.random.SeedSequence([self.seed, epoch, turn]).generate_state(1)[0])
+            shuffled = self.dataset.shuffle(seed=seed, buffer_size=buffer)
+            share = split_dataset_by_node(shuffled, self.process, self.processes)
+            before = seen
+            for row in _all_rows(share):
+                seen += 1
+                yield row
+            if seen == before:
+                raise ValueError(
+                    f"process {self.process} of {self.processes} has no share of the stream: it has "
+                    f"{self.dataset.num_shards} shards"
+                )
 
 
-__all__ = ["VideoClipDataset", "load_video_folder", "video_source"]
+def _all_rows(dataset: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+    """Each row, also in a worker of a DataLoader, where plain iteration would give each worker other shards."""
+    for batch in dataset.iter(batch_size=1):
+        yield {column: values[0] for column, values in batch.items()}
+
+
+__all__ = ["VideoClipDataset", "VideoClipStream", "collate_clips", "load_video_folder", "video_source"]

@@ -1,15 +1,21 @@
 import os
+import shutil
+import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
+from transformers.utils import logging
 from videos import KINDS, write_video
 
+import dvflnet_cli
 from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
     VideoFocalNetVideoProcessor,
+    write_motion_videos,
 )
 
 
@@ -45,3 +51,44 @@ def video_files(tmp_path_factory) -> dict[str, Path]:
     """One real file of each kind."""
     folder = tmp_path_factory.mktemp("videos")
     return {name: write_video(folder / name, **arguments) for name, arguments in KINDS.items()}
+
+
+@pytest.fixture
+def video_tree(tmp_path, video_files):
+    """Two classes, one of whose names holds a space, in three splits and four kinds of files."""
+    files = iter(["vp9.webm", "xvid.avi", "h264.mkv", "h264_short_gop.mp4"] * 3)
+    for split in ("train", "val", "test"):
+        for name, count in (("wave hands", 3), ("jump", 1)):
+            folder = tmp_path / "tree" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                source = video_files[next(files)]
+                shutil.copy(source, folder / f"{number}{source.suffix}")
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def dvflnet(monkeypatch, capsys):
+    """Run the command in this process: `dvflnet("info", folder)` -> exit code, stdout, stderr."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dvflnet", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            dvflnet_cli.main()
+        except SystemExit as exit:
+            code = exit.code or 0
+        return code, *capsys.readouterr()
+
+    verbosity = logging.get_verbosity()
+    yield command
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
+    datasets.enable_progress_bars()
+
+
+@pytest.fixture(scope="session")
+def motion_tree(tmp_path_factory) -> Path:
+    """Rendered motions: 16 classes, of which 2 clips train."""
+    clips = {"train": 2, "validation": 1, "test": 1}
+    return write_motion_videos(tmp_path_factory.mktemp("motions"), clips_per_class=clips, size=36, num_workers=0)

@@ -10,32 +10,11 @@ from hub import LocalHub
 from safetensors.torch import load_file, save_file
 from test_auto_classes import run
 from transformers import AutoModelForVideoClassification, FocalNetConfig, FocalNetForImageClassification, pipeline
-from transformers.utils import logging
 
-import dvflnet_cli
 from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetModel, VideoFocalNetVideoProcessor
 from hf_dvflnet.checkpoint_conversion import load_published_checkpoint
 from hf_dvflnet.label_sets import LABEL_SETS
 from hf_dvflnet.model_folder import load_model, push_model_folder
-
-
-@pytest.fixture
-def dvflnet(monkeypatch, capsys):
-    """Run the command in this process: `dvflnet("info", folder)` -> exit code, stdout, stderr."""
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dvflnet", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            dvflnet_cli.main()
-        except SystemExit as exit:
-            code = exit.code or 0
-        return code, *capsys.readouterr()
-
-    verbosity = logging.get_verbosity()
-    yield command
-    logging.set_verbosity(verbosity)
-    logging.enable_progress_bar()
 
 
 def refused(result: tuple[int, str, str], *reasons: str):

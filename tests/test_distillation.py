@@ -13,7 +13,7 @@ from hf_dvflnet import (
     VideoFocalNetVideoProcessor,
     forward_kl,
 )
-from hf_dvflnet.distillation import check_same_clips, teacher_label_order
+from hf_dvflnet.distillation import check_same_clips, label_names, label_order
 
 
 NAMES = ["clap", "jump", "run", "sit", "swim", "wave"]
@@ -189,7 +189,7 @@ def test_a_teacher_with_the_same_names_in_another_order_is_permuted_by_name(tmp_
         for model in (teacher, shuffled)
     ]
     torch.testing.assert_close(*found)
-    assert teacher_label_order(new_model(config, 0), shuffled).tolist() != list(range(6))
+    assert label_order(new_model(config, 0), label_names(shuffled)).tolist() != list(range(6))
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path, config):

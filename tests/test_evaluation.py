@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 from mini_releases import write_ucf101
-from test_cli import dvflnet, refused  # noqa: F401
+from test_cli import refused
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, load_benchmark
 from hf_dvflnet.evaluation import compute_figures, predict_clips, read_predictions
@@ -54,7 +54,7 @@ CLASSES = ("ApplyEyeMakeup", "HammerThrow", "Hammering", "HandstandPushups", "Ju
 
 
 @pytest.fixture
-def evaluate(dvflnet, checkpoint, ucf101, tmp_path):  # noqa: F811
+def evaluate(dvflnet, checkpoint, ucf101, tmp_path):
     def evaluate(*arguments, data_dir=ucf101, output="out"):
         options = ("--dataset", "ucf101", "--data-dir", data_dir, "--output", tmp_path / output, "--num-workers", 0)
         return dvflnet("evaluate", checkpoint, *options, *arguments)
@@ -120,7 +120,7 @@ def test_evaluate_counts_each_clip_once_and_writes_what_it_says(evaluate, tmp_pa
     assert min(PIL.Image.open(out / "confusion.png").size) > 500
 
 
-def test_the_figures_can_be_computed_again_from_the_predictions(evaluate, dvflnet, tmp_path):  # noqa: F811
+def test_the_figures_can_be_computed_again_from_the_predictions(evaluate, dvflnet, tmp_path):
     _, first, _ = evaluate("--json")
     predictions = tmp_path / "out" / "predictions.jsonl"
     _, again, _ = dvflnet("evaluate", "--from-predictions", predictions, "--output", tmp_path / "again", "--json")
@@ -142,7 +142,7 @@ def test_classes_are_matched_by_name(checkpoint, ucf101, tmp_path, tiny_processo
     assert answers[0][3]["top5"][0][0] == model.config.id2label[logits.argmax().item()]
 
 
-def test_a_model_of_other_classes_is_refused(dvflnet, tiny_folder, ucf101, tmp_path):  # noqa: F811
+def test_a_model_of_other_classes_is_refused(dvflnet, tiny_folder, ucf101, tmp_path):
     result = dvflnet(
         *("evaluate", tiny_folder, "--dataset", "ucf101", "--data-dir", ucf101, "--output", tmp_path / "out")
     )
@@ -211,7 +211,7 @@ def test_a_clip_that_an_archive_lacks_forbids_the_figure_too(evaluate, ucf101, t
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_blocked_clip_is_counted_once(evaluate, dvflnet, ucf101, tmp_path):  # noqa: F811
+def test_a_blocked_clip_is_counted_once(evaluate, dvflnet, ucf101, tmp_path):
     root = tmp_path / "release"
     shutil.copytree(ucf101, root)
     (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c01.avi").unlink()
@@ -226,7 +226,7 @@ def test_an_earlier_evaluation_is_not_overwritten(evaluate):
     refused(evaluate(), "out: is there already; choose another --output")
 
 
-def test_what_evaluate_needs_is_said(dvflnet, tmp_path, checkpoint):  # noqa: F811
+def test_what_evaluate_needs_is_said(dvflnet, tmp_path, checkpoint):
     refused(dvflnet("evaluate", checkpoint), "needs MODEL, --dataset and --data-dir, or --from-predictions")
     (tmp_path / "text.jsonl").write_text("hello\n")
     refused(
@@ -234,7 +234,7 @@ def test_what_evaluate_needs_is_said(dvflnet, tmp_path, checkpoint):  # noqa: F8
     )
 
 
-def test_a_predictions_file_that_names_a_clip_twice_is_refused(evaluate, dvflnet, tmp_path):  # noqa: F811
+def test_a_predictions_file_that_names_a_clip_twice_is_refused(evaluate, dvflnet, tmp_path):
     evaluate()
     path = tmp_path / "out" / "predictions.jsonl"
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")

@@ -19,6 +19,7 @@ sys.path.insert(0, str(EXAMPLES))
 import data  # noqa: E402
 import distill  # noqa: E402
 import train  # noqa: E402
+from data import DataArguments  # noqa: E402
 
 
 SCRIPTS = {"teacher": train, "student": train, "distillation": distill}
@@ -123,7 +124,7 @@ SHOWN = {"image_size": 32, "short_side": 36, "num_frames": 4, "per_device_train_
 @pytest.mark.parametrize("benchmark", ["ucf50", "ucf101", "hmdb51", "ssv2", "kinetics400"])
 @pytest.mark.parametrize("recipe", ["teacher", "student", "distillation"])
 def test_every_recipe_is_the_published_one(recipe, benchmark, tmp_path):
-    parser = HfArgumentParser((data.DataArguments, SCRIPTS[recipe].ModelArguments, ARGUMENTS[recipe]))
+    parser = HfArgumentParser((DataArguments, SCRIPTS[recipe].ModelArguments, ARGUMENTS[recipe]))
     files = [str(EXAMPLES / "recipes" / f"{name}.yaml") for name in (recipe, benchmark)]
     words = data.with_files([*files, "--output_dir", str(tmp_path), "--use_cpu", "true"])
     data_args, model_args, args = parser.parse_args_into_dataclasses(args=words)

@@ -1,13 +1,17 @@
+import dataclasses
 import json
 import re
 import sys
 from pathlib import Path
+
+from test_examples import ARGUMENTS, DataArguments, distill, train
 
 import dvflnet_cli
 
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = README + "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "hub_cards")]
 
 import distillation_gain  # noqa: E402
@@ -32,23 +36,39 @@ def test_the_published_figures_are_those_of_the_cards():
     assert render.table(json.loads((ROOT / "hub_cards" / "results.json").read_text())) in README
 
 
-def test_every_option_that_the_readme_gives_a_command_is_there():
-    commands = re.findall(r"^(?:.*&& )?dvflnet (\w+) (.*)$", README, flags=re.MULTILINE)
-    assert {name for name, _ in commands} == {
-        command.callback.__name__ for command in dvflnet_cli.app.registered_commands
-    }
+def test_every_option_that_the_pages_give_a_command_is_there():
+    commands = re.findall(r"^(?:.*&& )?dvflnet ([\w-]+) (.*)$", PAGES, flags=re.MULTILINE)
+    callbacks = {command.callback.__name__: command.callback for command in dvflnet_cli.app.registered_commands}
+    assert {name.replace("-", "_") for name, _ in commands} == set(callbacks)
     for name, arguments in commands:
         wanted = re.findall(r"--[a-z-]+", arguments.split("#")[0])
-        callback = next(one.callback for one in dvflnet_cli.app.registered_commands if one.callback.__name__ == name)
-        known = {f"--{name.replace('_', '-').replace('as-json', 'json')}" for name in callback.__annotations__}
+        given = callbacks[name.replace("-", "_")].__annotations__
+        known = {
+            f"--{option.replace('_', '-').replace('as-json', 'json').replace('layout', 'format')}" for option in given
+        }
         assert set(wanted) <= known, (name, wanted)
 
 
-def test_every_file_that_the_readme_names_is_there():
-    named = re.findall(r"`((?:benchmarks|examples|hub_cards|tests)/[\w./]*)`", README)
-    named += re.findall(r"launch (examples/[\w./]+)", README)
+def test_every_option_that_the_pages_give_an_example_is_there():
+    launches = re.findall(r"(examples/(?:train|distill)\.py [^`]*)`", PAGES.replace("\\\n", " "))
+    assert len(launches) >= 6
+    known = {field.name for kind in (*ARGUMENTS.values(), DataArguments) for field in dataclasses.fields(kind)}
+    known |= {field.name for script in (distill, train) for field in dataclasses.fields(script.ModelArguments)}
+    for launch in launches:
+        assert set(re.findall(r"--(\w+)", launch.partition(".py")[2])) <= known, launch
+
+
+def test_every_file_that_the_pages_name_is_there():
+    named = re.findall(r"`((?:benchmarks|examples|hub_cards|tests)/[\w./]*)`", PAGES)
+    named += re.findall(r"\b(examples/[\w./]+)", PAGES)
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_link_of_the_pages_leads_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_the_readme_stays_short():

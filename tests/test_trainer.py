@@ -1,22 +1,30 @@
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import time
 
+import PIL.Image
 import pytest
 import torch
 from transformers import TrainingArguments
+from transformers.utils import logging
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
+    VideoClipDataset,
+    VideoDecodeError,
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoTrainingArguments,
+    load_video_folder,
     mix_clips,
 )
+from hf_dvflnet.motion_videos import MOTIONS
 from hf_dvflnet.trainer import published_schedule, smooth_labels
 
 
@@ -258,9 +266,9 @@ def test_a_mixed_run_that_is_stopped_goes_on_to_the_same_weights(tmp_path, tiny_
 def test_each_micro_batch_is_mixed_by_a_draw_of_its_own(tmp_path, tiny_config, monkeypatch):
     seeds = []
 
-    def note(pixel_values, labels, *, seed, **options):
+    def note(pixel_values, *, seed, **options):
         seeds.append(seed)
-        return mix_clips(pixel_values, labels, seed=seed, **options)
+        return mix_clips(pixel_values, seed=seed, **options)
 
     monkeypatch.setattr("hf_dvflnet.trainer.mix_clips", note)
     options = {"mixup_alpha": 0.8, "gradient_accumulation_steps": 2, "max_steps": 3}
@@ -282,3 +290,129 @@ def test_each_micro_batch_is_mixed_by_a_draw_of_its_own(tmp_path, tiny_config, m
 def test_settings_out_of_range_are_refused(tmp_path, changes, reason):
     with pytest.raises(ValueError, match=reason):
         VideoTrainingArguments(**arguments(tmp_path, **changes))
+
+
+# broken clips, dead workers, slow data, and what is left behind
+
+
+class TroubledClips(VideoClipDataset):
+    """Clips of which some cannot be read, as `trouble` says: `{clip: what to do when it is read}`."""
+
+    trouble: dict = {}
+
+    def _read(self, row, generator):
+        self.in_hand.take(row["video_id"])
+        self.trouble.get(row["video_id"], lambda: None)()
+        return super()._read(row, generator)
+
+
+def unreadable():
+    raise VideoDecodeError("no frame can be decoded")
+
+
+@pytest.fixture
+def troubled(motion_tree, tiny_processor):
+    def make(**trouble) -> TroubledClips:
+        rows = load_video_folder(motion_tree)["train"]
+        clips = TroubledClips(rows, tiny_processor, train=True, on_error="replace")
+        clips.trouble = {name.replace("__", "/") + ".mp4": what for name, what in trouble.items()}
+        return clips
+
+    return make
+
+
+def train_on(folder, config, clips, resume=None, **changes):
+    config = VideoFocalNetConfig(**{**config.to_dict(), "num_labels": 16})
+    options = {"max_steps": 16, "logging_steps": 4, **changes}
+    trainer = VideoClassificationTrainer(
+        VideoFocalNetForVideoClassification(config),
+        VideoTrainingArguments(**arguments(folder, **options)),
+        train_dataset=clips,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def test_a_broken_clip_is_named_in_a_file_and_counted_in_the_log(tmp_path, tiny_config, troubled):
+    clips = troubled(move_000__0001=unreadable, move_045__0000=unreadable)
+    trainer = train_on(tmp_path, tiny_config, clips, max_broken_share=0.1)
+    assert trainer.state.global_step == 16
+    rows = [json.loads(line) for line in (tmp_path / "broken_clips.jsonl").read_text().splitlines()]
+    assert sorted(row["clip"] for row in rows) == ["move_000/0001.mp4", "move_045/0000.mp4"]
+    assert {row["reason"] for row in rows} == {"no frame can be decoded"}
+    assert [entry["broken_clips"] for entry in trainer.state.log_history if "broken_clips" in entry][-1] == 2
+
+
+def test_too_many_broken_clips_stop_the_run_with_their_list(tmp_path, tiny_config, troubled):
+    with pytest.raises(
+        RuntimeError,
+        match=r"1 of 32 training clips cannot be read, more than max_broken_share=0.01: "
+        r"move_000/0001.mp4: no frame can be decoded",
+    ):
+        train_on(tmp_path, tiny_config, troubled(move_000__0001=unreadable))
+
+
+def test_a_resumed_run_remembers_what_was_broken(tmp_path, tiny_config, troubled):
+    clips = troubled(move_000__0001=unreadable, move_045__0000=unreadable)
+    options = {"max_broken_share": 0.1, "save_strategy": "steps", "save_steps": 8}
+    train_on(tmp_path, tiny_config, clips, **options)
+    trainer = train_on(tmp_path, tiny_config, clips, resume=str(tmp_path / "checkpoint-8"), **options)
+    assert len(trainer.broken) == 2
+    assert len((tmp_path / "broken_clips.jsonl").read_text().splitlines()) == 2
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang():
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"), [(die, "killed by signal|exited unexpectedly"), (hang, "timed out after 4")]
+)
+def test_a_worker_that_dies_or_hangs_is_reported_with_its_clip(tmp_path, tiny_config, troubled, trouble, message):
+    clips = troubled(turn_left_fast__0000=trouble)
+    with pytest.raises(
+        RuntimeError, match=rf"(?s)({message}).*It was at the clip turn_left_fast/0000.mp4 \(for \d+ s\)"
+    ):
+        train_on(tmp_path, tiny_config, clips, dataloader_num_workers=1, dataloader_timeout=4.0)
+
+
+def test_waiting_for_clips_is_timed_and_warned_about(tmp_path, tiny_config, troubled, caplog):
+    slow = {f"{name}__000{number}": lambda: time.sleep(0.05) for name in MOTIONS for number in (0, 1)}
+    logger = logging.get_logger()
+    logger.propagate = True
+    try:
+        trainer = train_on(tmp_path, tiny_config, troubled(**slow), max_steps=8)
+    finally:
+        logger.propagate = False
+    logged = [entry for entry in trainer.state.log_history if "data_seconds" in entry]
+    assert len(logged) == 2 and all(0.15 <= entry["data_seconds"] < entry["step_seconds"] for entry in logged)
+    assert caplog.text.count("of a step are spent waiting for clips") == 1
+    assert "dataloader_num_workers, now 0" in caplog.text and "dvflnet prepare" in caplog.text
+
+
+def test_the_report_shows_how_the_training_went(tmp_path, tiny_config, troubled):
+    trainer = train_on(tmp_path, tiny_config, troubled(move_045__0000=unreadable), max_broken_share=0.1)
+    trainer.save_report()
+    report = (tmp_path / "training_report.md").read_text()
+    last = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
+    assert f"| loss | {last['loss']:.6g} |" in report
+    assert "16 steps of 1 x 1 x 4 clips" in report and "![curves](training_curves.png)" in report
+    assert "Unreadable training clips: 1, replaced by others and listed in broken_clips.jsonl" in report
+    with PIL.Image.open(tmp_path / "training_curves.png") as picture:
+        assert picture.width > 1000 and len(picture.convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_the_log_goes_to_tensorboard(tmp_path, tiny_config, troubled):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_on(tmp_path, tiny_config, troubled(), report_to="tensorboard")
+    files = list(tmp_path.rglob("events.out.tfevents*"))
+    events = EventAccumulator(str(files[0])).Reload()
+    assert {"train/loss", "train/learning_rate", "train/data_seconds", "train/step_seconds"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [event.step for event in events.Scalars("train/loss")] == [4, 8, 12, 16]

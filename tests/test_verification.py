@@ -3,7 +3,6 @@ import shutil
 
 import pytest
 from mini_releases import write_kinetics400, write_ucf50, write_ucf101
-from test_cli import dvflnet  # noqa: F401
 
 from hf_dvflnet import load_benchmark, split_facts
 from hf_dvflnet.verification import verify_benchmark
@@ -70,7 +69,7 @@ def test_the_report_is_the_builders_block_list(ucf101, tmp_path):
     assert {"JumpRope/v_JumpRope_g08_c01", "JumpRope/v_JumpRope_g08_c02"} <= set(split_facts(clips)["blocked"])
 
 
-def test_the_command_prints_a_table_and_fails_where_clips_are_unusable(dvflnet, tmp_path):  # noqa: F811
+def test_the_command_prints_a_table_and_fails_where_clips_are_unusable(dvflnet, tmp_path):
     write_kinetics400(tmp_path / "k400")
     options = ("--report", tmp_path / "report.jsonl", "--num-workers", 0)
     code, out, _ = dvflnet("verify", "kinetics400", tmp_path / "k400", *options)
@@ -114,7 +113,7 @@ def test_archives_are_verified_and_gone_on_with(ucf101, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_lists_made_of_file_names_need_the_whole_release(dvflnet, tmp_path):  # noqa: F811
+def test_lists_made_of_file_names_need_the_whole_release(dvflnet, tmp_path):
     write_ucf50(tmp_path / "ucf50")
     options = ("--report", tmp_path / "report.jsonl", "--num-workers", 0)
     code, out, _ = dvflnet("verify", "ucf50", tmp_path / "ucf50", *options)

@@ -1,23 +1,18 @@
+import json
 import shutil
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_video_folder
-
-
-@pytest.fixture
-def video_tree(tmp_path, video_files):
-    """Two classes, one of whose names holds a space, in three splits and four kinds of files."""
-    files = iter(["vp9.webm", "xvid.avi", "h264.mkv", "h264_short_gop.mp4"] * 3)
-    for split in ("train", "val", "test"):
-        for name, count in (("wave hands", 3), ("jump", 1)):
-            folder = tmp_path / "tree" / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                source = video_files[next(files)]
-                shutil.copy(source, folder / f"{number}{source.suffix}")
-    return tmp_path / "tree"
+from hf_dvflnet import (
+    ClipAugmentation,
+    VideoClipDataset,
+    VideoClipStream,
+    VideoDecodeError,
+    load_benchmark,
+    load_video_folder,
+)
 
 
 def test_class_folders_become_splits_with_labels(video_tree):
@@ -91,3 +86,135 @@ def test_a_broken_clip_is_named(video_tree, tiny_processor):
     (video_tree / "train" / "jump" / "0.mp4").write_bytes(b"broken")
     with pytest.raises(ValueError, match="jump/0.mp4: cannot be opened"):
         dataset[0]
+
+
+def test_workers_that_outlive_an_epoch_hear_of_the_next(video_tree, tiny_processor):
+    dataset = VideoClipDataset(load_video_folder(video_tree)["train"], tiny_processor, train=True)
+    loader = DataLoader(dataset, batch_size=4, num_workers=1, persistent_workers=True)
+    epochs = []
+    for epoch in (0, 1, 0):
+        dataset.set_epoch(epoch)
+        epochs.append(next(iter(loader))["pixel_values"])
+    assert torch.equal(epochs[0], epochs[2]) and not torch.equal(epochs[0], epochs[1])
+
+
+def test_a_clip_is_drawn_alike_whatever_else_is_in_the_list(video_tree, tiny_processor):
+    rows = load_video_folder(video_tree)["train"]
+    whole, part = (VideoClipDataset(r, tiny_processor, train=True) for r in (rows, rows.select([2])))
+    assert torch.equal(whole[2]["pixel_values"], part[0]["pixel_values"])
+
+
+def break_clips(tree, *names):
+    for name in names:
+        (tree / "train" / name).write_bytes(b"broken")
+
+
+def test_a_broken_training_clip_is_replaced_and_named(video_tree, tiny_processor):
+    rows = load_video_folder(video_tree)["train"]
+    break_clips(video_tree, "jump/0.mp4")
+    dataset = VideoClipDataset(rows, tiny_processor, train=True, on_error="replace")
+    first, second = dataset[0], dataset[0]
+    assert first["clip"].startswith("wave hands/") and first["labels"] == 1
+    assert "cannot be opened" in json.loads(first["broken"])["jump/0.mp4"]
+    assert torch.equal(first["pixel_values"], second["pixel_values"])
+    assert dataset[1]["broken"] == ""
+
+
+def test_an_evaluation_clip_is_never_replaced(video_tree, tiny_processor):
+    rows = load_video_folder(video_tree)["train"]
+    break_clips(video_tree, "jump/0.mp4")
+    with pytest.raises(VideoDecodeError, match="jump/0.mp4"):
+        VideoClipDataset(rows, tiny_processor, on_error="replace")[0]
+
+
+def test_replacing_ends_where_nothing_can_be_read(video_tree, tiny_processor):
+    rows = load_video_folder(video_tree)["train"]
+    break_clips(video_tree, *rows["video_id"])
+    with pytest.raises(
+        VideoDecodeError, match="10 clips drawn in a row cannot be read: jump/0.mp4: .*cannot be opened"
+    ):
+        VideoClipDataset(rows, tiny_processor, train=True, on_error="replace")[0]
+
+
+# streams
+
+
+def stream(tree, processor, **changes) -> VideoClipStream:
+    rows = load_benchmark("folder", tree, "train", streaming=True)
+    return VideoClipStream(rows, processor, **{"num_clips": 32, **changes})
+
+
+def batches(stream, batch_size=4, process=0, processes=1, epoch=0, skip=0, workers=0) -> list[dict]:
+    stream.share(batch_size, process, processes)
+    stream.set_epoch(epoch, skip)
+    return list(DataLoader(stream, batch_size=None, num_workers=workers))
+
+
+def names(found: list[dict]) -> list[str]:
+    return [name for batch in found for name in batch["clip"]]
+
+
+def test_a_stream_shows_every_clip_once_an_epoch_in_an_order_of_its_own(motion_tree, tiny_processor):
+    shown = stream(motion_tree, tiny_processor)
+    epochs = [names(batches(shown, epoch=epoch)) for epoch in (0, 1, 0)]
+    expected = load_video_folder(motion_tree)["train"]["video_id"]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(expected)
+    assert epochs[0] == epochs[2] and epochs[0] != epochs[1] and epochs[0] != list(expected)
+
+
+def test_a_stream_shows_a_clip_as_the_list_does(motion_tree, tiny_processor):
+    rows = load_video_folder(motion_tree)["train"]
+    options = {"seed": 3, "augmentation": ClipAugmentation()}
+    batch = batches(stream(motion_tree, tiny_processor, **options), epoch=2)[1]
+    listed = VideoClipDataset(rows, tiny_processor, train=True, **options)
+    listed.set_epoch(2)
+    for name, label, clip in zip(batch["clip"], batch["labels"], batch["pixel_values"], strict=True):
+        item = listed[rows["video_id"].index(name)]
+        assert item["labels"] == label and torch.equal(item["pixel_values"], clip)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_a_stream_and_take_the_same_number_of_steps(motion_tree, tiny_processor, processes):
+    shares = [batches(stream(motion_tree, tiny_processor), 4, process, processes) for process in range(processes)]
+    assert [len(share) for share in shares] == [32 // (4 * processes)] * processes
+    shown = [name for share in shares for name in names(share)]
+    assert len(set(shown)) == len(shown)
+
+
+def test_a_process_whose_share_is_used_up_begins_it_again(motion_tree, tiny_processor):
+    # as where a list names more clips than there are
+    found = batches(stream(motion_tree, tiny_processor, num_clips=40), 4)
+    assert len(found) == 10 and len(set(names(found[:8]))) == 32
+
+
+def test_workers_give_the_same_batches_of_a_stream(motion_tree, tiny_processor):
+    shown = stream(motion_tree, tiny_processor)
+    for one, other in zip(batches(shown), batches(shown, workers=3), strict=True):
+        assert one["clip"] == other["clip"] and torch.equal(one["pixel_values"], other["pixel_values"])
+
+
+def test_what_is_passed_over_is_not_decoded(motion_tree, tiny_processor, monkeypatch):
+    shown = stream(motion_tree, tiny_processor)
+    whole = batches(shown)
+    read = []
+    original = VideoClipStream._read
+    monkeypatch.setattr(VideoClipStream, "_read", lambda self, row, rng: read.append(row) or original(self, row, rng))
+    rest = batches(shown, skip=5)
+    assert len(read) == 12 and len(rest) == len(whole)
+    assert [batch["clip"] for batch in rest[5:]] == [batch["clip"] for batch in whole[5:]]
+
+
+def test_a_broken_clip_of_a_stream_is_replaced_by_one_that_was_read(motion_tree, tiny_processor, tmp_path):
+    tree = tmp_path / "motions"
+    shutil.copytree(motion_tree, tree)
+    break_clips(tree, "move_000/0000.mp4")
+    found = batches(stream(tree, tiny_processor, on_error="replace"))
+    assert len(found) == 8 and len(names(found)) == 32
+    broken = [json.loads(text) for batch in found for text in batch["broken"] if text]
+    assert [list(clips) for clips in broken] == [["move_000/0000.mp4"]]
+    assert found[0]["clip"] == batches(stream(tree, tiny_processor, on_error="replace"), workers=2)[0]["clip"]
+
+
+def test_a_stream_too_short_for_a_batch_each_is_refused(motion_tree, tiny_processor):
+    with pytest.raises(ValueError, match="32 clips do not fill a batch of 20 for each of 2 processes"):
+        stream(motion_tree, tiny_processor).share(20, 0, 2)
