@@ -483,6 +483,59 @@ def verify(
 
 
 @app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder of videos or archives; it is only read.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; one of the same settings is gone on with.")],
+    format: Annotated[
+        Literal["tar", "folder"], typer.Option(help="Tars that `datasets` streams, or a file a clip.")
+    ] = "tar",
+    short_side: Annotated[int, typer.Option(help="Short side of a clip at most, in pixels, even.")] = 256,
+    keyframe_interval: Annotated[int, typer.Option(help="Frames from keyframe to keyframe.")] = 8,
+    crf: Annotated[int, typer.Option(help="H.264's quality: 0 is lossless, 51 the worst.")] = 20,
+    clips_per_shard: Annotated[int, typer.Option(help="Videos of a tar.")] = 256,
+    num_workers: Annotated[int | None, typer.Option(min=0, help="Processes that encode; all cores if unset.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order in the tars.")] = 0,
+    as_json: AsJson = False,
+):
+    """
+    Make small, quickly seekable clips of a dataset's videos, so that training need not decode large ones again.
+
+    A benchmark's release stays one. OUT/manifest.jsonl tells of every video whether it is ok, repaired or unreadable;
+    if any is unreadable, the exit code is 1.
+    """
+    quiet()
+    from hf_dvflnet import prepare_videos
+
+    found = prepare_videos(
+        source,
+        out,
+        layout=format,
+        short_side=short_side,
+        keyframe_interval=keyframe_interval,
+        crf=crf,
+        clips_per_shard=clips_per_shard,
+        num_workers=num_workers,
+        seed=seed,
+    )
+    failures = found["failures"]
+    for row in failures[:5]:
+        typer.echo(f"unreadable: {row['source']}: {row['reason']}", err=True)
+    if len(failures) > 5:
+        typer.echo(f"unreadable: {len(failures) - 5} more, which {found['manifest']} names", err=True)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo(
+            f"{found['videos']} videos: {found['ok']} ok, {found['repaired']} repaired, {found['unreadable']} "
+            f"unreadable; {found['prepared']} prepared now, in {found['seconds']} s"
+        )
+        before, after = (f"{found[name] / 1e6:.1f} MB" for name in ("source_bytes", "bytes"))
+        typer.echo(f"{before} became {after}; {found['manifest']} has every video's outcome")
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
 def info(
     model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of the clip that is counted.")] = None,

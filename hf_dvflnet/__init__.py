@@ -21,6 +21,7 @@ from .teacher_cache import TeacherCache, cache_teacher
 from .trainer import VideoClassificationTrainer, VideoTrainingArguments, last_whole_checkpoint
 from .video_dataset import VideoClipDataset, VideoClipStream, load_video_folder
 from .video_decoding import VideoDecodeError, read_video
+from .video_preparation import prepare_videos
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
@@ -65,6 +66,7 @@ __all__ = [
     "load_video_folder",
     "mix_clips",
     "multi_clip_indices",
+    "prepare_videos",
     "read_video",
     "split_facts",
     "training_indices",

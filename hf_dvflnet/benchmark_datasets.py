@@ -17,7 +17,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -27,7 +27,7 @@ import datasets
 import fsspec
 
 from .label_sets import LABEL_SETS
-from .video_dataset import VIDEO_SUFFIXES, load_video_folder
+from .video_dataset import VIDEO_SUFFIXES, load_video_folder, stream_tars, unreadable_videos
 
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -129,19 +129,19 @@ class Release:
                 extracted = tar_file.extractfile(member)
                 return extracted.read() if extracted else b""
 
-    def contents(self, archive: str) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of the videos in an archive, in its order, reading on and never back."""
+    def contents(self, archive: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of the videos (or others) in an archive, in its order, reading on and never back."""
         with self._reading(archive), self.filesystem.open(archive, "rb") as file:
             if self.is_zip(archive):
                 with zipfile.ZipFile(file) as zip_file:
-                    for name in zip_file.namelist():
-                        if name.lower().endswith(VIDEO_SUFFIXES):
+                    for name in self.members(archive):
+                        if name.lower().endswith(suffixes):
                             yield name, zip_file.read(name)
             else:
                 with tarfile.open(fileobj=file, mode="r|*") as tar_file:
                     for member in tar_file:
                         extracted = tar_file.extractfile(member) if member.isfile() else None
-                        if extracted is not None and member.name.lower().endswith(VIDEO_SUFFIXES):
+                        if extracted is not None and member.name.lower().endswith(suffixes):
                             yield member.name, extracted.read()
 
     @contextmanager
@@ -750,10 +750,12 @@ def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[st
         raise ValueError("this dataset was not loaded by load_benchmark") from error
 
 
-def _described(dataset: Any, name: str, protocol: str, split: str, listed: int | None) -> Any:
+def _described(
+    dataset: Any, name: str, protocol: str, split: str, listed: int | None, missing: Sequence[str] = ()
+) -> Any:
     facts = {"benchmark": name, "protocol": protocol, "fold": 1, "folds": 1, "split": split}
     dataset.info.description = json.dumps(
-        {**facts, "splits": {split: {"listed": listed, "missing": [], "blocked": []}}}
+        {**facts, "splits": {split: {"listed": listed, "missing": list(missing), "blocked": []}}}
     )
     return dataset
 
@@ -764,9 +766,10 @@ def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool) -> An
         raise ValueError(f"{data_dir}: has {', '.join(found)}, not {split!r}")
     dataset = found[split]
     count = len(dataset)
+    missing = unreadable_videos(data_dir, split)
     if streaming:
-        dataset = dataset.to_iterable_dataset(num_shards=min(count, MAX_SHARDS))
-    return _described(dataset, "folder", "class folders", split, count)
+        dataset = stream_tars(dataset) or dataset.to_iterable_dataset(num_shards=min(count, MAX_SHARDS))
+    return _described(dataset, "folder", "class folders", split, count + len(missing), missing)
 
 
 def _is_parquet(data_dir: str | os.PathLike) -> bool:

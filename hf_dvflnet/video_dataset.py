@@ -1,12 +1,16 @@
-"""Videos as datasets: a tree of class folders is listed, and clips are decoded one by one, from a list or a stream."""
+"""
+Videos as datasets: a tree of class folders is listed, as it is or as `dvflnet prepare` wrote it, and clips are decoded
+one by one, from a list or a stream.
+"""
 
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
+# what `dvflnet prepare` writes beside the clips
+MANIFEST, SETTINGS, UNFINISHED = "manifest.jsonl", "prepare.json", ".unfinished"
+
 
 def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
     """
@@ -47,17 +54,22 @@ def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
 
     `train` must be there; its folders, sorted, are the classes, and the other splits may have no further ones.
 
+    What `dvflnet prepare` made of such a tree, tars or folders, has the classes and the ids of the tree, less the
+    videos that were unreadable. A clip in a tar has the path `TAR#bytes=FIRST-LAST`, which [`video_source`] reads.
+
     Returns:
         A dataset per split, with the columns `video` (`{"path": str, "bytes": None}`), `label` (`ClassLabel`) and
         `video_id` (the path below the split's folder), in sorted order.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no `train` in it.
-        ValueError: If a class folder is empty, or a split has a class that `train` has not.
+        ValueError: If a class folder is empty, a split has a class that `train` has not, or preparing has not ended.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise FileNotFoundError(f"{data_dir}: there is no such folder")
+    if (data_dir / SETTINGS).is_file():
+        return _load_prepared(data_dir)
     found = {split: data_dir / name for split, names in SPLITS.items() for name in names if (data_dir / name).is_dir()}
     if "train" not in found:
         raise FileNotFoundError(f"{data_dir}: has no folder `train`; expected {data_dir}/train/<class>/<video>")
@@ -65,6 +77,10 @@ def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
     classes = sorted(folder.name for folder in found["train"].iterdir() if folder.is_dir())
     if not classes:
         raise ValueError(f"{found['train']}: has no class folders; expected {found['train']}/<class>/<video>")
+    return _as_datasets({split: _list_videos(folder, classes) for split, folder in found.items()}, classes)
+
+
+def _as_datasets(rows: dict[str, list[dict[str, Any]]], classes: list[str]) -> datasets.DatasetDict:
     features = datasets.Features(
         {
             "video": datasets.Video(decode=False),
@@ -73,10 +89,7 @@ def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
         }
     )
     return datasets.DatasetDict(
-        {
-            split: datasets.Dataset.from_list(_list_videos(folder, classes), features=features)
-            for split, folder in found.items()
-        }
+        {split: datasets.Dataset.from_list(listed, features=features) for split, listed in rows.items()}
     )
 
 
@@ -99,11 +112,94 @@ def _list_videos(folder: Path, classes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def original_id(row: dict[str, Any]) -> tuple[str, str | None]:
+    """
+    What a video of a manifest was called before it was prepared, and its class.
+
+    Of class folders the path below the split's folder, as [`load_video_folder`] has it; else the whole path, and None.
+    """
+    path = PurePosixPath(row["path"]).with_suffix(PurePosixPath(row["source"]).suffix)
+    if len(path.parts) == 3 and any(path.parts[0] in names for names in SPLITS.values()):
+        return "/".join(path.parts[1:]), path.parts[1]
+    return str(path), None
+
+
+def _read_prepared(data_dir: Path) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
+    """Video id, class and line of the manifest, sorted, of all videos of each split."""
+    if (data_dir / UNFINISHED).exists() or not (data_dir / MANIFEST).is_file():
+        raise ValueError(f"{data_dir}: is not prepared to the end; run `dvflnet prepare` again, which goes on")
+    with open(data_dir / MANIFEST, encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    splits: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
+    for split, names in SPLITS.items():
+        for name in names:
+            of_split = [(*original_id(row), row) for row in lines if row["path"].startswith(f"{name}/")]
+            found = [(video_id, label, row) for video_id, label, row in of_split if label is not None]
+            if found:
+                splits[split] = sorted(found, key=lambda one: one[0].split("/"))
+    if "train" not in splits:
+        raise FileNotFoundError(f"{data_dir}: was not prepared from class folders, `train/<class>/<video>`")
+    return splits
+
+
+def _load_prepared(data_dir: Path) -> datasets.DatasetDict:
+    splits = _read_prepared(data_dir)
+    classes = sorted({label for _, label, _ in splits["train"]})
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}
+    for split, found in splits.items():
+        for video_id, label, row in found:
+            if label not in classes:
+                raise ValueError(f"{data_dir}: {label} in {split} is no class of the training split, {classes}")
+            if row["outcome"] == "unreadable":
+                continue
+            path = str(data_dir / row["path"])
+            if row["tar"] is not None:
+                path = f"{data_dir / row['tar']}#bytes={row['offset']}-{row['offset'] + row['bytes'] - 1}"
+            video = {"path": path, "bytes": None}
+            rows[split].append({"video": video, "label": classes.index(label), "video_id": video_id})
+    return _as_datasets(rows, classes)
+
+
+def unreadable_videos(data_dir: str | os.PathLike, split: str) -> list[str]:
+    """Ids of the videos of a split that `dvflnet prepare` could not read; none of what it has not written."""
+    if not (Path(data_dir) / SETTINGS).is_file():
+        return []
+    return [video_id for video_id, _, row in _read_prepared(Path(data_dir))[split] if row["outcome"] == "unreadable"]
+
+
+def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
+    """A split of prepared class folders with the videos' bytes, a shard a tar, read in order; None if not in tars."""
+    tars: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for row in dataset:
+        part = _IN_TAR.fullmatch(row["video"]["path"])
+        if part is None:
+            return None
+        tars.setdefault(part[1], []).append((int(part[2]), row))
+    shards = [tuple(row for _, row in sorted(rows, key=lambda one: one[0])) for _, rows in sorted(tars.items())]
+    return datasets.IterableDataset.from_generator(
+        _read_rows, features=dataset.features, gen_kwargs={"shards": shards}
+    )
+
+
+def _read_rows(shards: list[tuple[dict[str, Any], ...]]) -> Iterator[dict[str, Any]]:
+    for rows in shards:
+        for row in rows:
+            path = row["video"]["path"]
+            yield {**row, "video": {"path": path, "bytes": video_source(row["video"])}}
+
+
+_IN_TAR = re.compile(r"(.+[.]tar)#bytes=(\d+)-(\d+)")
+
+
 def video_source(video: dict[str, Any]) -> Any:
     """What [`~video_decoding.read_video`] takes, of a cell of a column `datasets.Video(decode=False)`."""
     if video["bytes"] is not None:
         return video["bytes"]
     path = video["path"]
+    if (part := _IN_TAR.fullmatch(path)) is not None:
+        with open(part[1], "rb") as tar:
+            tar.seek(int(part[2]))
+            return tar.read(int(part[3]) - int(part[2]) + 1)
     if "://" in path and not path.startswith(("http://", "https://")):  # hf:// and the like
         return fsspec.open(path, "rb").open()
     return path

@@ -12,6 +12,7 @@ import time
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -83,12 +84,9 @@ def read_video(
         if frames is None:
             frames, count = _decode_from_start(source, name, wanted)
             if not count:
-                raise VideoDecodeError(f"{name}: none of its {metadata.total_num_frames} frames can be decoded")
+                raise VideoDecodeError(_none_decoded(name, metadata))
             if len(frames) < len(set(wanted)):
-                warnings.warn(
-                    f"{name}: decoding ends after {count} of {metadata.total_num_frames} frames; these are used",
-                    stacklevel=2,
-                )
+                warnings.warn(_decoding_ends(name, metadata, count), stacklevel=2)
                 metadata.total_num_frames = count
                 wanted = _wanted(indices, metadata, name)
                 frames, _ = _decode_from_start(source, name, wanted)
@@ -105,6 +103,54 @@ def read_video(
     metadata.height, metadata.width = clip.shape[1:3]
     metadata.frames_indices = np.asarray(wanted)
     return clip, metadata
+
+
+@contextmanager
+def open_frames(video: VideoSource) -> Iterator[tuple[DecodedVideoMetadata, Iterator[av.VideoFrame]]]:
+    """
+    All frames that [`read_video`] counts, in its order, as FFmpeg's own frames, decoded one by one in one thread.
+
+    They are as the file stores them: [`ToArray`] tells whether they are upright, and turns them.
+
+    Raises:
+        FileNotFoundError, VideoDecodeError: As [`read_video`]; what concerns the decoding, while the frames are read.
+
+    Warns:
+        UserWarning: If the file ends earlier than it says; if frames are missing, after the last one.
+    """
+    source, name = _as_file(video)
+    try:
+        metadata = _scan(source, name).metadata
+        container, stream = _open(source, name)
+        with container:
+            stream.codec_context.thread_count = 1
+            yield metadata, _all_frames(container, stream, metadata, name)
+    finally:
+        if source is not video:
+            source.close()
+
+
+def _all_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, metadata: DecodedVideoMetadata, name: str
+) -> Iterator[av.VideoFrame]:
+    count = 0
+    for packet in _demux(container, stream):
+        for frame in _decode(stream, packet):
+            if count < metadata.total_num_frames:
+                count += 1
+                yield frame
+    if not count:
+        raise VideoDecodeError(_none_decoded(name, metadata))
+    if count < metadata.total_num_frames:
+        warnings.warn(_decoding_ends(name, metadata, count), stacklevel=2)
+
+
+def _none_decoded(name: str, metadata: DecodedVideoMetadata) -> str:
+    return f"{name}: none of its {metadata.total_num_frames} frames can be decoded"
+
+
+def _decoding_ends(name: str, metadata: DecodedVideoMetadata, count: int) -> str:
+    return f"{name}: decoding ends after {count} of {metadata.total_num_frames} frames; these are used"
 
 
 def fetch_video(
@@ -282,7 +328,7 @@ def _wanted(
 def _decode_from_start(source: IO[bytes], name: str, wanted: Sequence[int]) -> tuple[dict[int, np.ndarray], int]:
     """Those of the frames wanted that exist, and how many frames were decoded: all of them if any is missing."""
     missing, frames, count = set(wanted), {}, 0
-    to_array = _ToArray()
+    to_array = ToArray()
     container, stream = _open(source, name)
     with container:
         for packet in _demux(container, stream):
@@ -311,7 +357,7 @@ def _decode_after_seeking(
         return None
     numbers = {packets.timestamps[index]: index for index in starts}
     frames: dict[int, np.ndarray] = {}
-    to_array = _ToArray()
+    to_array = ToArray()
     container, stream = _open(source, name)
     with container:
         reached = -1  # the keyframe behind which the decoder stands
@@ -344,7 +390,7 @@ def _decode(stream: av.VideoStream, packet: av.Packet) -> list[av.VideoFrame]:
         return []  # a damaged packet; that a frame is missing shows in their number
 
 
-class _ToArray:
+class ToArray:
     """Frames of one stream to RGB, uint8 (height, width, 3), turned and mirrored as the display matrix says."""
 
     def __init__(self):
@@ -353,18 +399,26 @@ class _ToArray:
         self.reformatter = VideoReformatter()
         self.matrix: list[int] | None = None
 
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+    def is_upright(self, frame: av.VideoFrame) -> bool:
+        """Whether the frame is shown as it is stored. The stream's first frame decides for all."""
         if self.matrix is None:
             side_data: Any = frame.side_data.get("DISPLAYMATRIX")
             # unity, where there is none
             self.matrix = [1, 0, 0, 0, 1] if side_data is None else np.frombuffer(bytes(side_data), np.int32).tolist()
+        a, b, _, _, d = self.matrix[:5]
+        return abs(a) >= abs(b) and a > 0 and d > 0
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         image = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        if self.is_upright(frame):
+            return image
+        assert self.matrix is not None  # noqa: S101
         # x' = a x + c y and y' = b x + d y, of which a grid of pixels can only follow quarter turns and mirrors
         a, b, _, c, d = self.matrix[:5]
         if abs(a) < abs(b):
             image = image.swapaxes(0, 1)
             a, d = c, b
-        return image if a > 0 and d > 0 else image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+        return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 __all__ = ["DecodedVideoMetadata", "VideoDecodeError", "fetch_video", "read_video"]
