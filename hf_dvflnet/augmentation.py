@@ -60,7 +60,7 @@ class ClipAugmentation:
                 (tvF.adjust_brightness, generator.uniform(1 - self.brightness, 1 + self.brightness)),
                 (tvF.adjust_contrast, generator.uniform(1 - self.contrast, 1 + self.contrast)),
                 (tvF.adjust_saturation, generator.uniform(1 - self.saturation, 1 + self.saturation)),
-                (tvF.adjust_hue, generator.uniform(-self.hue, self.hue)),
+                (shift_hue, generator.uniform(-self.hue, self.hue)),
             ]
             for number in generator.permutation(len(adjustments)):
                 adjust, factor = adjustments[number]
@@ -82,6 +82,33 @@ class ClipAugmentation:
         crop_width = min(width, round(height * self.aspect[1]))
         crop_height = min(height, round(width / self.aspect[0]))
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def shift_hue(frames: torch.Tensor, turns: float) -> torch.Tensor:
+    """
+    torchvision's `adjust_hue` of colour pictures within 1 of 255, in a fraction of its time, which was half of a
+    training clip's.
+
+    Args:
+        frames: (..., 3, height, width), uint8.
+        turns: Of the colour circle, any number.
+    """
+    red, green, blue = frames.float().unbind(-3)
+    most, least = torch.maximum(red, green).maximum(blue), torch.minimum(red, green).minimum(blue)
+    chroma = most - least
+    # sixths of the circle from red on; a grey has any hue
+    divisor = chroma.clamp(min=1)
+    hue = torch.where(
+        most == red,
+        (green - blue).div_(divisor),
+        torch.where(most == green, (blue - red).div_(divisor).add_(2), (red - green).div_(divisor).add_(4)),
+    )
+    hue = hue.add_(6 * turns)
+    hue = hue.sub_((hue / 6).floor_().mul_(6))  # what remainder_(6) gives, in a third of its time
+    shares = ((hue - 3).abs_().sub_(1), 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_())
+    channels = [share.clamp_(0, 1).mul_(chroma).add_(least) for share in shares]
+    # rounded as torchvision does
+    return torch.stack(channels, -3).mul_(255.999 / 255).to(torch.uint8)
 
 
 def mix_clips(

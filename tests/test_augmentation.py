@@ -7,6 +7,7 @@ import torch
 from torchvision.transforms.v2 import functional as tvF
 
 from hf_dvflnet import ClipAugmentation, mix_clips
+from hf_dvflnet.augmentation import shift_hue
 
 
 PLAIN = ClipAugmentation(area=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0)
@@ -63,6 +64,15 @@ def test_each_part_of_the_jitter_changes_colours(field):
     unchanged = dataclasses.replace(PLAIN, jitter=1.0, **off, **{field: 0.0})(noise(), 40, generator())
     assert (changed.int() - noise().int()).abs().float().mean() > 1
     assert (unchanged.int() - noise().int()).abs().max() <= 2  # rounding, there and back
+
+
+@pytest.mark.parametrize("turns", [-0.1, -0.03, 0.0, 0.05, 0.1, 0.5])
+def test_the_hue_is_torchvisions_within_1_of_255(turns):
+    primaries = torch.tensor([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]])
+    for frames in (noise(), primaries.to(torch.uint8).T[None, :, :, None]):
+        difference = (shift_hue(frames, turns).int() - tvF.adjust_hue(frames, turns).int()).abs()
+        assert difference.max() <= 1
+        assert difference.float().mean() < 1e-3
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (256, 455), (455, 256)])
