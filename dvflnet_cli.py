@@ -490,8 +490,8 @@ def prepare(
         Literal["tar", "folder"], typer.Option(help="Tars that `datasets` streams, or a file a clip.")
     ] = "tar",
     short_side: Annotated[int, typer.Option(help="Short side of a clip at most, in pixels, even.")] = 256,
-    keyframe_interval: Annotated[int, typer.Option(help="Frames from keyframe to keyframe.")] = 8,
-    crf: Annotated[int, typer.Option(help="H.264's quality: 0 is lossless, 51 the worst.")] = 20,
+    keyframe_interval: Annotated[int, typer.Option(help="Frames from keyframe to keyframe.")] = 4,
+    crf: Annotated[int, typer.Option(help="H.264's quality: 0 is lossless, 51 the worst.")] = 23,
     clips_per_shard: Annotated[int, typer.Option(help="Videos of a tar.")] = 256,
     num_workers: Annotated[int | None, typer.Option(min=0, help="Processes that encode; all cores if unset.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order in the tars.")] = 0,

@@ -52,7 +52,7 @@ class ClipAugmentation:
         top, left, height, width = self.draw_crop(frames.shape[-2], frames.shape[-1], generator)
         frames = tvF.resized_crop(
             frames, top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=False
-        )
+        ).contiguous()  # decoded pictures have their channels last, in which each colour is slow to work on
         if generator.random() < self.flip:
             frames = tvF.horizontal_flip(frames)
         if generator.random() < self.jitter:

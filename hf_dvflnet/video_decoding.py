@@ -77,10 +77,12 @@ def read_video(
     """
     source, name = _as_file(video)
     try:
-        packets = _scan(source, name)
-        metadata = packets.metadata
-        wanted = _wanted(indices, metadata, name)
-        frames = _decode_after_seeking(source, name, packets, wanted)
+        container, stream = _open(source, name)
+        with container:
+            packets = _scan(container, stream, source, name)
+            metadata = packets.metadata
+            wanted = _wanted(indices, metadata, name)
+            frames = _decode_after_seeking(container, stream, packets, wanted)
         if frames is None:
             frames, count = _decode_from_start(source, name, wanted)
             if not count:
@@ -120,7 +122,9 @@ def open_frames(video: VideoSource) -> Iterator[tuple[DecodedVideoMetadata, Iter
     """
     source, name = _as_file(video)
     try:
-        metadata = _scan(source, name).metadata
+        container, stream = _open(source, name)
+        with container:
+            metadata = _scan(container, stream, source, name).metadata
         container, stream = _open(source, name)
         with container:
             stream.codec_context.thread_count = 1
@@ -254,45 +258,41 @@ def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> It
         yield packet
 
 
-def _scan(source: IO[bytes], name: str) -> _Packets:
-    container, stream = _open(source, name)
-    with container:
-        # mp4 has its index in one place; what AVI and WebM lack shows in their length
-        announced = len(stream.index_entries) if "mp4" in container.format.name else 0
-        shown, discarded = [], 0
-        for packet in _demux(container, stream):
-            if packet.is_discard:  # cut off by an edit list: decoded, never shown
-                discarded += 1
-            elif packet.size:
-                shown.append((packet.pts, packet.duration or 0, packet.is_keyframe))
-        if not shown:
-            raise VideoDecodeError(f"{name}: its video stream holds no frames")
-        missing = _missing_bytes(source)
-        if len(shown) + discarded < announced or missing:
-            reason = f"{missing} bytes are missing" if missing else f"its index names {announced - discarded} frames"
-            warnings.warn(
-                f"{name}: is cut short ({reason}): {len(shown)} frames are there; these are used", stacklevel=3
-            )
-        codec = stream.codec_context.name
-        stamped = sorted((pts, length, is_keyframe) for pts, length, is_keyframe in shown if pts is not None)
-        exact = codec in _ONE_FRAME_PER_PACKET and len({pts for pts, _, _ in stamped}) == len(shown)
-        fps = float(stream.average_rate or stream.guessed_rate or 0) or None
-        duration = len(shown) / fps if fps else None
-        if exact and stream.time_base:
-            duration = float((stamped[-1][0] + stamped[-1][1] - stamped[0][0]) * stream.time_base)
-        return _Packets(
-            metadata=DecodedVideoMetadata(
-                total_num_frames=len(shown),
-                fps=fps,
-                width=stream.codec_context.width,
-                height=stream.codec_context.height,
-                duration=duration,
-                video_backend="pyav",
-                codec=codec,
-            ),
-            timestamps=[pts for pts, _, _ in stamped] if exact else None,
-            keyframes=[pts for pts, _, is_keyframe in stamped if is_keyframe],
-        )
+def _scan(container: av.container.InputContainer, stream: av.VideoStream, source: IO[bytes], name: str) -> _Packets:
+    # mp4 has its index in one place; what AVI and WebM lack shows in their length
+    announced = len(stream.index_entries) if "mp4" in container.format.name else 0
+    shown, discarded = [], 0
+    for packet in _demux(container, stream):
+        if packet.is_discard:  # cut off by an edit list: decoded, never shown
+            discarded += 1
+        elif packet.size:
+            shown.append((packet.pts, packet.duration or 0, packet.is_keyframe))
+    if not shown:
+        raise VideoDecodeError(f"{name}: its video stream holds no frames")
+    missing = _missing_bytes(source)
+    if len(shown) + discarded < announced or missing:
+        reason = f"{missing} bytes are missing" if missing else f"its index names {announced - discarded} frames"
+        warnings.warn(f"{name}: is cut short ({reason}): {len(shown)} frames are there; these are used", stacklevel=3)
+    codec = stream.codec_context.name
+    stamped = sorted((pts, length, is_keyframe) for pts, length, is_keyframe in shown if pts is not None)
+    exact = codec in _ONE_FRAME_PER_PACKET and len({pts for pts, _, _ in stamped}) == len(shown)
+    fps = float(stream.average_rate or stream.guessed_rate or 0) or None
+    duration = len(shown) / fps if fps else None
+    if exact and stream.time_base:
+        duration = float((stamped[-1][0] + stamped[-1][1] - stamped[0][0]) * stream.time_base)
+    return _Packets(
+        metadata=DecodedVideoMetadata(
+            total_num_frames=len(shown),
+            fps=fps,
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            duration=duration,
+            video_backend="pyav",
+            codec=codec,
+        ),
+        timestamps=[pts for pts, _, _ in stamped] if exact else None,
+        keyframes=[pts for pts, _, is_keyframe in stamped if is_keyframe],
+    )
 
 
 def _missing_bytes(source: IO[bytes]) -> int:
@@ -343,7 +343,7 @@ def _decode_from_start(source: IO[bytes], name: str, wanted: Sequence[int]) -> t
 
 
 def _decode_after_seeking(
-    source: IO[bytes], name: str, packets: _Packets, wanted: Sequence[int]
+    container: av.container.InputContainer, stream: av.VideoStream, packets: _Packets, wanted: Sequence[int]
 ) -> dict[int, np.ndarray] | None:
     """
     The frames wanted, skipping what lies between a frame and the last keyframe before the next. `None` where nothing
@@ -358,28 +358,26 @@ def _decode_after_seeking(
     numbers = {packets.timestamps[index]: index for index in starts}
     frames: dict[int, np.ndarray] = {}
     to_array = ToArray()
-    container, stream = _open(source, name)
-    with container:
-        reached = -1  # the keyframe behind which the decoder stands
-        decoded: Iterator[av.VideoFrame] = iter(())
-        for index, start in starts.items():
-            if start > reached:
-                keyframe = packets.keyframes[start]
-                container.seek(keyframe, stream=stream)
-                decoded = (frame for packet in _demux(container, stream) for frame in _decode(stream, packet))
-                # frames that precede the keyframe in time, but follow it in the file, lack what they refer to
-                frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= keyframe), None)
-                if frame is None or frame.pts != keyframe or frame.pict_type != PictureType.I:
-                    return None
-                if keyframe in numbers:
-                    frames[numbers[keyframe]] = to_array(frame)
-                reached = start
-            while index not in frames:
-                frame = next(decoded, None)
-                if frame is None or frame.pts is None or frame.pts > packets.timestamps[index]:
-                    return None
-                if frame.pts in numbers:
-                    frames[numbers[frame.pts]] = to_array(frame)
+    reached = -1  # the keyframe behind which the decoder stands
+    decoded: Iterator[av.VideoFrame] = iter(())
+    for index, start in starts.items():
+        if start > reached:
+            keyframe = packets.keyframes[start]
+            container.seek(keyframe, stream=stream)
+            decoded = (frame for packet in _demux(container, stream) for frame in _decode(stream, packet))
+            # frames that precede the keyframe in time, but follow it in the file, lack what they refer to
+            frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= keyframe), None)
+            if frame is None or frame.pts != keyframe or frame.pict_type != PictureType.I:
+                return None
+            if keyframe in numbers:
+                frames[numbers[keyframe]] = to_array(frame)
+            reached = start
+        while index not in frames:
+            frame = next(decoded, None)
+            if frame is None or frame.pts is None or frame.pts > packets.timestamps[index]:
+                return None
+            if frame.pts in numbers:
+                frames[numbers[frame.pts]] = to_array(frame)
     return frames
 
 

@@ -37,7 +37,7 @@ from .video_dataset import MANIFEST, SETTINGS, SPLITS, UNFINISHED, VIDEO_SUFFIXE
 from .video_decoding import ToArray, VideoDecodeError, open_frames
 
 
-# No arithmetic coding, no deblocking, no B frames: that decodes in two thirds of the time, at a fifth more bytes.
+# No arithmetic coding, no deblocking, no B frames: that decodes in 60 % of the time, at an eighth more bytes.
 _X264 = {"preset": "veryfast", "tune": "fastdecode", "bf": "0", "sc_threshold": "0"}
 _SHARD = re.compile(r"(train|validation|val|test|videos|replacement)-\d{5}[.]tar")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # faults of the disk, not of a video
@@ -62,8 +62,8 @@ def prepare_videos(
     *,
     layout: Literal["tar", "folder"] = "tar",
     short_side: int = 256,
-    keyframe_interval: int = 8,
-    crf: int = 20,
+    keyframe_interval: int = 4,
+    crf: int = 23,
     clips_per_shard: int = 256,
     num_workers: int | None = None,
     seed: int = 0,

@@ -73,7 +73,7 @@ def test_a_clip_has_the_frames_of_its_source(kinds, video_files, kind):
     assert clip.shape == source.shape
     stored = np.rot90(clip, -1, axes=(1, 2)) if "rotated" in kind else clip
     assert [read_number(frame) for frame in stored] == list(range(len(source)))
-    assert psnr(source, clip) > 34
+    assert psnr(source, clip) > 33
     assert metadata.codec == "h264"
 
 
@@ -83,7 +83,7 @@ def test_a_clip_has_no_sound_and_short_closed_gops_and_its_index_first(kinds):
         assert [stream.type for stream in container.streams] == ["video"]
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
         packets = [packet for packet in container.demux(video=0) if packet.size]
-    assert [number for number, packet in enumerate(packets) if packet.is_keyframe] == [0, 8, 16, 24, 32]
+    assert [number for number, packet in enumerate(packets) if packet.is_keyframe] == list(range(0, 40, 4))
     assert [packet.pts for packet in packets] == [packet.dts for packet in packets]
     assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
 
