@@ -17,9 +17,6 @@ only decoded. Ratios are those of a round's sums: median, least and most of the 
 import argparse
 import importlib.util
 import json
-import os
-import platform
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,8 +25,8 @@ import av
 import datasets
 import numpy as np
 import torch
-import transformers
 from av.video.reformatter import VideoReformatter
+from machine import machine
 from torchvision.transforms.v2 import functional as tvF
 
 from hf_dvflnet import (
@@ -169,15 +166,6 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
     return 10 * np.log10(255**2 / np.square(first.astype(float) - second).mean())
 
 
-def cpu() -> str:
-    names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{names[0]}, {os.cpu_count()} cores"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/prepared_videos.json"))
@@ -220,15 +208,10 @@ def main():
             print(json.dumps({name: results[name]}, indent=1), flush=True)
             settings = json.loads((out / "prepare.json").read_text())
     about = {
-        "command": " ".join(["python", *sys.argv]),
         # FFmpeg decodes pictures of 640x360 and more, here the source only, in threads of its own
-        "machine": f"{cpu()}, shared; 1 thread, and FFmpeg's own for large pictures",
+        "machine": machine(),
         "settings": {name: settings[name] for name in ("short_side", "keyframe_interval", "crf", "x264")},
         "rounds": arguments.rounds,
-        "versions": {
-            **{"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
-            **{"transformers": transformers.__version__, "datasets": datasets.__version__},
-        },
     }
     arguments.output.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
     print(f"wrote {arguments.output}")

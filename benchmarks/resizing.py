@@ -27,7 +27,9 @@ def main():
         sharp, smooth = (tvF.resize(frames, 256, antialias=antialias).float() for antialias in (False, True))
         difference = (sharp - smooth).abs()
         size = f"{frames.shape[-1]}x{frames.shape[-2]}"
-        clips.append({"clip": path.name, "size": size, "mean": difference.mean().item(), "max": difference.max().item()})
+        clips.append(
+            {"clip": path.name, "size": size, "mean": difference.mean().item(), "max": difference.max().item()}
+        )
     arguments.output.write_text(json.dumps({"clips": clips}, indent=2) + "\n")
     print(json.dumps(clips, indent=2))
 

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .video_dataset import VideoClipDataset, collate_clips
+from .video_dataset import VideoClipDataset, collate_clips, video_size
 
 
 ROWS_PER_SHARD = 1024  # what an interrupted run may have to do again
@@ -301,9 +301,7 @@ def clip_sizes(rows: datasets.Dataset) -> dict[str, int]:
             lengths = pyarrow.compute.binary_length(chunk.field("bytes")).to_pylist()
             for path, length in zip(paths, lengths, strict=True):
                 name = path if names is None else names.pop(0)
-                if length is None:
-                    length = os.path.getsize(path) if os.path.isfile(path) else -1
-                sizes[name] = length
+                sizes[name] = video_size(path) if length is None else length
     return sizes
 
 

@@ -205,6 +205,13 @@ def video_source(video: dict[str, Any]) -> Any:
     return path
 
 
+def video_size(path: str) -> int:
+    """How many bytes a video has, at a path or in a tar; -1 where only a download would tell."""
+    if (part := _IN_TAR.fullmatch(path)) is not None:
+        return int(part[3]) - int(part[2]) + 1
+    return os.path.getsize(path) if os.path.isfile(path) else -1
+
+
 def clip_name(row: dict[str, Any]) -> str:
     """What a clip is called in errors and reports, and what its draws are made of: its `video_id`, or its path."""
     return row.get("video_id") or row["video"]["path"]

@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "hub_cards")]
 
 import distillation_gain  # noqa: E402
 import render  # noqa: E402
+import write_readme  # noqa: E402
 
 
 def test_the_figures_of_distillation_are_those_of_the_benchmark():
@@ -69,6 +70,18 @@ def test_every_link_of_the_pages_leads_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_pages_of_figures_are_those_that_the_benchmarks_wrote():
+    for path, text in write_readme.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python benchmarks/write_readme.py"
+
+
+def test_the_differences_of_resizing_are_those_that_were_measured():
+    clips = json.loads((ROOT / "benchmarks" / "resizing.json").read_text())["clips"]
+    differences = {clip["size"].replace("x", " x "): clip["mean"] for clip in clips}
+    assert f"differ by {differences['1280 x 720']:.1f} of 255 on average" in README
+    assert f"640 x 272 by {differences['640 x 272']:.2f}" in README
 
 
 def test_the_readme_stays_short():

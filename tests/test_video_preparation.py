@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from mini_releases import WRITERS, write_kinetics400
-from test_cli import dvflnet  # noqa: F401
 from videos import KINDS, read_number, write_video
 
 from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos, read_video, split_facts, video_preparation
@@ -158,7 +157,7 @@ def test_colours_and_odd_sizes_survive(tmp_path, name, codec, pixel_format, spac
 # Outcomes
 
 
-def test_a_truncated_video_is_repaired_and_a_broken_one_unreadable(tmp_path, dvflnet):  # noqa: F811
+def test_a_truncated_video_is_repaired_and_a_broken_one_unreadable(tmp_path, dvflnet):
     source = tmp_path / "source"
     source.mkdir()
     whole = write_video(source / "whole.avi", "mpeg4", tag="XVID")
@@ -322,7 +321,7 @@ def test_what_has_changed_in_the_source_is_prepared_again(tree, tmp_path, layout
     assert contents(tmp_path / "out") == contents(tmp_path / "anew")
 
 
-def test_other_settings_are_refused(tree, tmp_path, dvflnet):  # noqa: F811
+def test_other_settings_are_refused(tree, tmp_path, dvflnet):
     prepare(tree, tmp_path / "out", "tar")
     code, _, err = dvflnet("prepare", tree, tmp_path / "out", "--clips-per-shard", 3, "--short-side", 128)
     assert code == 1
@@ -500,7 +499,7 @@ def test_what_is_not_prepared_to_the_end_is_not_loaded(tree, tmp_path):
         load_video_folder(tmp_path / "out")
 
 
-def test_the_command_prints_json(tree, tmp_path, dvflnet):  # noqa: F811
+def test_the_command_prints_json(tree, tmp_path, dvflnet):
     code, out, _ = dvflnet("prepare", tree, tmp_path / "out", "--num-workers", 0, "--json")
     found = json.loads(out)
     assert (code, found["videos"], found["ok"], found["shards"]) == (0, 7, 7, 2)

