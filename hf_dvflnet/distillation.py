@@ -244,7 +244,12 @@ class DistillationTrainer(VideoClassificationTrainer):
         """
         The teacher's `teacher_top1_accuracy` and `teacher_top5_accuracy`, in [0, 1], on `eval_dataset` (by default the
         trainer's), and the number of clips as `teacher_clips`.
+
+        Raises:
+            ValueError: If there is only a cache of the teacher's answers.
         """
+        if self.teacher_model is None:
+            raise ValueError("there is no teacher to evaluate, only its cached answers to the training clips")
         logits, labels = [], []
         for inputs in tqdm(self.get_eval_dataloader(eval_dataset), desc="teacher", disable=self._no_progress_bar()):
             inputs = self._prepare_inputs(inputs)

@@ -150,6 +150,12 @@ class VideoClassificationTrainer(Trainer):
             )
         else:
             loader = super().get_train_dataloader()
+        return self._with_timeout(loader)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        return self._with_timeout(super().get_eval_dataloader(eval_dataset))
+
+    def _with_timeout(self, loader: Any) -> DataLoader:
         if self.args.dataloader_num_workers:
             getattr(loader, "base_dataloader", loader).timeout = getattr(self.args, "dataloader_timeout", 0)
         return loader
@@ -167,9 +173,10 @@ class VideoClassificationTrainer(Trainer):
         return batches
 
     def _clips_of_dead_workers(self, message: str) -> str:
-        if "DataLoader" not in message or not hasattr(self.train_dataset, "in_hand"):
+        if "DataLoader" not in message:
             return ""
-        found = self.train_dataset.in_hand.list()
+        read = [dataset.in_hand for dataset in (self.train_dataset, self.eval_dataset) if hasattr(dataset, "in_hand")]
+        found = [clip for in_hand in read for clip in in_hand.list()]
         dead = [int(pid) for pid in re.findall(r"\d+", message.partition("pid")[2])]
         clips = [f"{name} (for {seconds:.0f} s)" for pid, name, seconds in found if not dead or pid in dead]
         return ", or ".join(clips)

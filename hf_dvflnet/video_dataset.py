@@ -411,8 +411,10 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
             return self.draw(index, self.epoch)
         row = self.dataset[index]
         self.in_hand.take(clip_name(row))
-        pixel_values = self.processor(video_source(row["video"]), return_tensors="pt")["pixel_values"][0]
-        self.in_hand.drop()
+        try:
+            pixel_values = self.processor(video_source(row["video"]), return_tensors="pt")["pixel_values"][0]
+        finally:
+            self.in_hand.drop()
         return {"pixel_values": pixel_values, "labels": row["label"]}
 
     def draw(self, index: int, epoch: int) -> dict[str, Any]:

@@ -140,6 +140,26 @@ def test_every_recipe_is_the_published_one(recipe, benchmark, tmp_path):
         assert model_args.preset == ("base" if recipe == "teacher" else "nano")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["teacher", "student", "distillation"])
+def test_every_recipe_runs_in_small(recipe, motion_tree, tmp_path):
+    small = "embed_dim=8,patch_size=8,drop_path_rate=0.2"
+    options = {**SHOWN, "data_dir": motion_tree, "num_train_epochs": 2, "use_cpu": True, "dataloader_num_workers": 1}
+    if recipe == "distillation":
+        options |= {"teacher_epochs": 1, "teacher_config_overrides": small, "student_config_overrides": small}
+    else:
+        options |= {"config_overrides": small}
+    process = launch(
+        *("distill.py" if recipe == "distillation" else "train.py", "--num_processes", "1"),
+        settings=(f"recipes/{recipe}.yaml",),
+        **{**options, "output_dir": tmp_path / "out"},
+    )
+    assert process.returncode == 0, process.stderr
+    folder = tmp_path / "out" / ("student" if recipe == "distillation" else "")
+    assert "8 steps of 1 x 1 x 8 clips" in (folder / "training_report.md").read_text()
+    assert (folder / "training_curves.png").is_file() and (folder / "model.safetensors").is_file()
+
+
 def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tmp_path):
     options = {**SHOWN, "data_dir": ucf101, "num_train_epochs": 1, "use_cpu": True, "dataloader_num_workers": 0}
     process = launch(

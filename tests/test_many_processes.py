@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from test_distillation import labelled, new_model
 from test_examples import EXAMPLES
 
+from hf_dvflnet import TeacherCache
 from hf_dvflnet.motion_videos import MOTIONS
 
 
@@ -110,3 +112,33 @@ def test_two_processes_share_a_stream_in_the_same_number_of_steps(tmp_path, data
     options = {"per_device_train_batch_size": 5, "streaming": True}
     finished(start(tmp_path / "out", data_and_teacher, *config("cpu_2_processes"), **options))
     assert len(losses(tmp_path / "out")) == 2 * (32 // (5 * 2))
+
+
+@pytest.mark.slow
+def test_two_processes_fill_the_same_cache_as_one(tmp_path, data_and_teacher):
+    data, teacher = data_and_teacher
+    rows = {}
+    for processes in (1, 2):
+        out = tmp_path / f"cache{processes}"
+        words = [str(teacher), str(out), "--dataset", "folder", "--data-dir", str(data), "--views", "33"]
+        process = subprocess.run(
+            [
+                *(
+                    sys.executable,
+                    "-m",
+                    "accelerate.commands.launch",
+                    *config(f"cpu{'_2_processes' * (processes - 1)}"),
+                ),
+                *("-m", "dvflnet_cli", "cache-teacher", *words, "--num-workers", "0", "--batch-size", "32"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=400,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )
+        assert process.returncode == 0, process.stderr
+        assert "1056 views, 1056 of them now" in process.stdout
+        rows[processes] = TeacherCache(out).rows
+    assert len(list(tmp_path.glob("cache2/*.parquet"))) == 2  # one of each process
+    assert rows[1]["clip"] == rows[2]["clip"] and rows[1]["shown"] == rows[2]["shown"]
+    assert np.allclose(*(np.stack(rows[processes]["logits"]) for processes in (1, 2)), rtol=1e-2, atol=1e-3)

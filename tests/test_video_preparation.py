@@ -3,7 +3,11 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import av
@@ -254,6 +258,32 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_files(tree, tmp_path,
     prepare(tree, tmp_path / "out", layout)
     prepare(tree, tmp_path / "whole", layout)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_run_that_is_really_killed_goes_on_to_the_same_files(motion_tree, tmp_path, layout):
+    """`kill -9` of the command and its workers, a few clips after each start."""
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    prepare_videos(motion_tree, whole, layout=layout, num_workers=0)
+    command = [sys.executable, "-m", "dvflnet_cli", "prepare", str(motion_tree), str(out), "--format", layout]
+    kills = 0
+    for clips in (5, 30, 55):
+        process = subprocess.Popen([*command, "--num-workers", "1"], start_new_session=True, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if len(list(out.rglob("*.mp4"))) >= clips:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.001)
+        process.wait()
+    assert kills == 3
+    assert subprocess.run([*command, "--num-workers", "1"]).returncode == 0
+    files = [
+        {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (whole, out)
+    ]
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("moment", [2, 3, 6])
