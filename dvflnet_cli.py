@@ -202,49 +202,281 @@ def predict(
     videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Paths or http(s) URLs.")],
     top_k: Annotated[int, typer.Option(min=1, help="Classes to print per video.")] = 5,
     views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops, softmax averaged, as published.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per video.")] = False,
+    windows: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Classify windows of this length: a table of times, as CSV."),
+    ] = None,
+    stride: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="From window to window; their length if unset.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The .csv or .json file to write the windows to.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Videos or windows that are classified at once.")] = 1,
+    num_workers: Annotated[int, typer.Option(min=0, help="Threads that decode ahead; for windows 1 or none.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per video or window.")] = False,
 ):
     """
-    Classify videos.
+    Classify videos, or long ones window by window.
 
-    A video that cannot be read is named on stderr, the others are answered, and the exit code is 1.
+    A video that cannot be read is named on stderr, the others are answered, and the exit code is 1. With --windows,
+    frames behind the last window are covered by one more that ends with the video.
     """
     quiet()
     if views not in (1, 12):
         raise ValueError(f"--views must be 1 or 12, got {views}")
+    if windows is None and (stride is not None or output is not None):
+        raise ValueError("--stride and --output go with --windows SECONDS")
+    if windows is not None and views != 1:
+        raise ValueError("--windows shows one view of each window: leave --views at 1")
+    if output is not None and (output.suffix not in (".csv", ".json") or as_json):
+        raise ValueError(f"--output writes a .csv or .json file, and goes without --json; got {output}")
+    if output is not None and output.exists():
+        raise FileExistsError(f"{output}: is there already; choose another --output")
+    from functools import partial
+
     import torch
     from tqdm.auto import tqdm
 
     from hf_dvflnet import VideoFocalNetVideoProcessor
     from hf_dvflnet.model_folder import load_model
+    from hf_dvflnet.video_stream import best_classes, run_ahead
 
     network = load_model(model)
-    config = network.config
     processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    if windows is not None:
+        table = (network, processor, videos, windows, stride, top_k, batch_size, num_workers)
+        return predict_in_windows(*table, output=output, as_json=as_json)
     clips, crops = (4, 3) if views == 12 else (1, 1)
+    calls = [partial(processor, video, num_clips=clips, num_crops=crops, return_tensors="pt") for video in videos]
     failed = 0
-    for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
-        try:
-            inputs = processor(video, num_clips=clips, num_crops=crops, return_tensors="pt")
-        except (OSError, ValueError) as error:
-            failed += 1
-            tqdm.write(f"dvflnet: {one_line(error)}", file=sys.stderr)
-            continue
+    batch: list[tuple[str, torch.Tensor]] = []
+
+    def answer():
         with torch.inference_mode():
-            scores = network(**inputs).logits[0].float().softmax(-1)
-        best = scores.topk(min(top_k, config.num_labels))
-        answers = [
-            {"label": config.id2label[index], "score": score}
-            for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
-        if as_json:
-            text = json.dumps({"video": video, "views": views, "answers": answers}, ensure_ascii=False)
-        else:
-            text = "\n".join([video, *(f"  {answer['score']:6.1%}  {answer['label']}" for answer in answers)])
-        tqdm.write(text, file=sys.stdout)
+            scores = network(torch.cat([clip for _, clip in batch])).logits.float().softmax(-1)
+        for (video, _), values in zip(batch, scores, strict=True):
+            answers = [{"label": name, "score": score} for name, score in best_classes(network, values, top_k)]
+            if as_json:
+                text = json.dumps({"video": video, "views": views, "answers": answers}, ensure_ascii=False)
+            else:
+                text = "\n".join([video, *(f"  {answer['score']:6.1%}  {answer['label']}" for answer in answers)])
+            tqdm.write(text, file=sys.stdout)
+        batch.clear()
+
+    with tqdm(total=len(videos), unit="video", disable=None if len(videos) > 1 else True) as progress:
+        for video, get in zip(videos, run_ahead(calls, num_workers if len(videos) > 1 else 0), strict=True):
+            try:
+                clip = get()["pixel_values"]
+            except (OSError, ValueError) as error:
+                failed += 1
+                tqdm.write(f"dvflnet: {one_line(error)}", file=sys.stderr)
+            else:
+                if batch and batch[0][1].shape != clip.shape:  # a processor that does not crop
+                    answer()
+                batch.append((video, clip))
+                if len(batch) == batch_size:
+                    answer()
+            progress.update()
+        if batch:
+            answer()
     if failed:
         typer.echo(f"dvflnet: {failed} of {len(videos)} videos could not be read", err=True)
         raise typer.Exit(1)
+
+
+def predict_in_windows(
+    network, processor, videos, seconds, stride, top_k, batch_size, num_workers, *, output: Path | None, as_json: bool
+):
+    """The windows of all videos as a table, to stdout or a file; a video that cannot be read is named, as above."""
+    import csv
+    from contextlib import ExitStack
+
+    from hf_dvflnet.model_folder import whole_or_nothing
+    from hf_dvflnet.video_stream import predict_windows
+
+    shown = min(top_k, network.config.num_labels)
+    numbered = [name for rank in range(2, shown + 1) for name in (f"label_{rank}", f"score_{rank}")]
+    failed = 0
+    in_json = as_json or (output is not None and output.suffix == ".json")
+    with ExitStack() as stack:
+        file: Any = sys.stdout
+        if output is not None:
+            path = stack.enter_context(whole_or_nothing(output))
+            file = stack.enter_context(open(path, "w", newline="", encoding="utf-8"))
+        table = csv.writer(file, lineterminator="\n")
+        if not in_json:
+            table.writerow(["video", "start", "end", "label", "score", *numbered])
+        rows = 0
+        for video in videos:
+            try:
+                for row in predict_windows(
+                    network,
+                    processor,
+                    video,
+                    seconds=seconds,
+                    stride_seconds=stride,
+                    top_k=top_k,
+                    batch_size=batch_size,
+                    num_workers=num_workers,
+                ):
+                    times = [round(row[name], 3) for name in ("start", "end")]
+                    if in_json:
+                        line = {"video": video, **row, "start": times[0], "end": times[1]}
+                        # a file is a list, stdout a line per window
+                        before = ("[\n" if rows == 0 else ",\n") if output else ""
+                        file.write(before + json.dumps(line, ensure_ascii=False) + ("" if output else "\n"))
+                    else:
+                        best = [(answer["label"], round(answer["score"], 6)) for answer in row["answers"]]
+                        table.writerow([video, *times, *(value for pair in best for value in pair)])
+                    rows += 1
+            except (OSError, ValueError) as error:
+                failed += 1
+                typer.echo(f"dvflnet: {one_line(error)}", err=True)
+        if in_json and output:
+            file.write("\n]\n" if rows else "[]\n")
+    if output:
+        typer.echo(f"{output}: {rows} windows of {len(videos) - failed} videos")
+    if failed:
+        typer.echo(f"dvflnet: {failed} of {len(videos)} videos could not be read", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A video file; an rtsp, rtmp, udp or http(s) URL; or a camera: /dev/video0, avfoundation:0 or "
+            "dshow:video=NAME."
+        ),
+    ],
+    model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
+    window: Annotated[float, typer.Option(metavar="SECONDS", help="What an answer spans.")] = 2.0,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Frames from answer to answer; half a second's if unset.")
+    ] = None,
+    smoothing: Annotated[
+        float, typer.Option(help="Weight of the previous answers in the average, from 0 to below 1.")
+    ] = 0.0,
+    threshold: Annotated[float, typer.Option(help="Score below which no label is given, from 0 to 1.")] = 0.0,
+    top_k: Annotated[int, typer.Option(min=1, help="Classes in a line of JSON.")] = 5,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of the source, where it tells none or a wrong number.")
+    ] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Show a file at its own pace.")] = False,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON per answer, and one at the end.")
+    ] = False,
+):
+    """
+    Print what a camera, a network stream or a file shows, as it goes on.
+
+    A live source is never behind by more than a stride and a forward pass: windows that the model is too slow for
+    are left out and counted. Ctrl-C ends with a summary.
+    """
+    quiet()
+    if window <= 0:
+        raise ValueError(f"--window must be longer than 0 seconds, got {window}")
+    from collections import deque
+
+    import numpy as np
+
+    from hf_dvflnet import VideoFocalNetVideoProcessor, VideoStreamClassifier
+    from hf_dvflnet.model_folder import load_model
+    from hf_dvflnet.video_stream import open_stream
+
+    network = on_device(load_model(model), device)
+    processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    latencies: deque[float] = deque(maxlen=100_000)  # a camera may be watched for months
+    with open_stream(source) as stream:
+        rate = fps or stream.fps
+        if not rate:
+            raise ValueError(f"{source}: tells no frame rate: give --fps")
+        classifier = VideoStreamClassifier(
+            network,
+            processor,
+            window=max(1, round(window * rate)),
+            stride=stride or max(1, round(rate / 2)),
+            smoothing=smoothing,
+            threshold=threshold,
+            top_k=top_k,
+        )
+        failure = None
+        try:
+            for answer in classifier.run(stream, realtime=realtime):
+                latencies.append(answer.latency)
+                if as_json:
+                    top = [{"label": label, "score": score} for label, score in answer.top]
+                    typer.echo(json.dumps({**vars(answer), "top": top}, ensure_ascii=False))
+                    continue
+                typer.echo(
+                    f"{answer.time:9.2f} s  {answer.score:6.1%}  {answer.label or '-'}  "
+                    f"(latency {1000 * answer.latency:.0f} ms, dropped {answer.dropped}, skipped {answer.skipped})"
+                )
+        except KeyboardInterrupt:
+            pass
+        except (OSError, ValueError) as error:  # after the summary of what there was
+            failure = error
+    summary = {name: getattr(classifier, name) for name in ("frames", "answers", "dropped", "skipped")}
+    median, slow = np.percentile(latencies or [np.nan], [50, 95]).tolist()
+    if as_json:
+        figures = {"latency_median": median, "latency_p95": slow} if latencies else {}
+        typer.echo(json.dumps({**summary, **figures}))
+    else:
+        text = f"{summary['frames']} frames, {summary['answers']} answers; dropped {summary['dropped']} frames, "
+        text += f"skipped {summary['skipped']} answers"
+        if latencies:
+            text += f"; latency {1000 * median:.0f} ms (median), {1000 * slow:.0f} ms (95th percentile)"
+        typer.echo(text)
+    if failure is not None:
+        raise failure
+
+
+@app.command()
+def benchmark(
+    model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Paths or http(s) URLs.")],
+    repeat: Annotated[int, typer.Option(min=1, help="Passes that are timed, after one that is not.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once.")] = 1,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    as_json: AsJson = False,
+):
+    """
+    Time decoding, preprocessing and forward pass apart, one view per video, one after the other.
+
+    A stage's time is that of all videos in one pass: median, least and greatest of the passes. The real-time factor is
+    seconds of video per second of work.
+    """
+    quiet()
+    from hf_dvflnet import VideoFocalNetVideoProcessor
+    from hf_dvflnet.model_folder import load_model
+    from hf_dvflnet.speed import STAGES, time_stages
+
+    network = on_device(load_model(model), device)
+    processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    found = time_stages(network, processor, videos, repeat=repeat, batch_size=batch_size)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    seconds, factor = (found[name] for name in ("video_seconds", "realtime_factor"))
+    typer.echo(
+        f"{found['clips']} clips of {found['frames']} frames, {seconds or float('nan'):.1f} s of video; batches of "
+        f"{batch_size}; {found['device']}, {found['dtype']}, {found['threads']} threads; {repeat} passes"
+    )
+    typer.echo(f"{'':12}{'median':>10}{'least':>10}{'greatest':>10}{'clips/s':>10}{'share':>8}")
+    for name in (*STAGES, "overall"):
+        row = found[name]
+        times = "".join(f"{row[key]:8.3f} s" for key in ("median", "least", "greatest"))
+        typer.echo(f"{name:12}{times}{row['clips_per_second']:10.2f}{row['share']:8.0%}")
+    typer.echo(f"real-time factor {factor or float('nan'):.2f}; bound by {found['bound_by']}")
+
+
+def on_device(network, device: str):
+    """The model on the device; `ValueError` if there is no such device."""
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device}: {one_line(error).split('. ')[0]}") from error
 
 
 @app.command()

@@ -23,6 +23,7 @@ from .video_dataset import VideoClipDataset, VideoClipStream, load_video_folder
 from .video_decoding import VideoDecodeError, read_video
 from .video_preparation import prepare_videos
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
+from .video_stream import VideoStreamClassifier
 
 
 __version__ = "0.1.0.dev0"
@@ -56,6 +57,7 @@ __all__ = [
     "VideoFocalNetImageProcessor",
     "VideoFocalNetModel",
     "VideoFocalNetVideoProcessor",
+    "VideoStreamClassifier",
     "VideoTrainingArguments",
     "__version__",
     "cache_teacher",
