@@ -298,8 +298,10 @@ class _Window:
         return _Due([small for small in frames if small is not None], self.count, timestamp, arrived)
 
     def _shrink(self, frame: np.ndarray) -> torch.Tensor:
+        # only called channels first, not laid out so: the copy would take several times as long as resizing
+        picture = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)
         shown = self.processor(
-            [frame],
+            picture[None],
             do_sample_frames=False,
             num_clips=1,
             num_crops=1,
@@ -514,7 +516,8 @@ def open_stream(source: str | os.PathLike, options: dict[str, str] | None = None
             timeout=(_SECONDS_TO_OPEN, _SECONDS_TO_READ),
         )
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise VideoDecodeError(f"{name}: cannot be opened as a live video: {error}") from error
+        reason = _reason(error, _SECONDS_TO_OPEN)
+        raise VideoDecodeError(f"{name}: cannot be opened as a live video: {reason}") from error
     with container:
         if not container.streams.video:
             raise VideoDecodeError(f"{name}: has no video stream")
@@ -538,13 +541,19 @@ def _live(
         except StopIteration:
             return
         except (av.error.FFmpegError, OSError) as error:
-            raise VideoDecodeError(f"{name}: broke off after {time.perf_counter() - start:.1f} s: {error}") from error
+            reason = _reason(error, _SECONDS_TO_READ)
+            raise VideoDecodeError(f"{name}: broke off after {time.perf_counter() - start:.1f} s: {reason}") from error
         try:
             frames = stream.decode(packet)
         except av.error.FFmpegError:
             continue  # a damaged packet, as the first ones are where a stream is joined between keyframes
         for frame in frames:
             yield frame, time.perf_counter() - start
+
+
+def _reason(error: Exception, seconds: float) -> str:
+    # so FFmpeg calls what our limit made it do
+    return f"nothing came for {seconds:g} s" if isinstance(error, av.error.ExitError) else str(error)
 
 
 def _refuse_below_one(**numbers: int):
