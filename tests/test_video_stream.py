@@ -230,9 +230,8 @@ def test_a_slow_model_drops_frames_and_does_not_fall_behind(tiny_model, tiny_pro
     print([round(answer.latency, 2) for answer in answers], classifier.dropped, classifier.skipped)
     assert classifier.frames == 100
     assert 3 <= len(answers) <= 6  # 2 s of video, which hold 24 strides
-    assert max(answer.latency for answer in answers) < 0.4 + 0.08 + 0.3
-    # it waits for the model no longer than until the next is there, so that latency does not grow
-    assert answers[-1].latency < answers[1].latency + 0.3
+    # a forward pass and at most a stride, and room for a busy machine; a queue of 24 answers would end 7.6 s late
+    assert max(answer.latency for answer in answers) < 1.5
     assert classifier.dropped == answers[-1].dropped > 20
     assert classifier.skipped + len(answers) == (100 - 8) // 4 + 1
     for answer in answers:  # what is answered is a window without gaps
@@ -501,6 +500,27 @@ def test_predict_ahead_and_in_batches_answers_as_one_by_one(dvflnet, tiny_folder
     for line, other in zip(lines, expected, strict=True):
         pairs = [{answer["label"]: answer["score"] for answer in row["answers"]} for row in (line, other)]
         assert pairs[0] == pytest.approx(pairs[1], abs=1e-6)
+
+
+def test_predict_decodes_while_the_model_runs(dvflnet, tiny_folder, video_files, monkeypatch):
+    def slowly(function):
+        def slow(*arguments, **options):
+            time.sleep(0.1)
+            return function(*arguments, **options)
+
+        return slow
+
+    monkeypatch.setattr(VideoFocalNetVideoProcessor, "preprocess", slowly(VideoFocalNetVideoProcessor.preprocess))
+    model = VideoFocalNetForVideoClassification
+    monkeypatch.setattr(model, "forward", slowly(model.forward))
+    videos = [video_files["vp9.webm"]] * 12
+    seconds = {}
+    for num_workers in (0, 1):
+        start = time.perf_counter()
+        assert dvflnet("predict", tiny_folder, *videos, "--num-workers", num_workers)[0] == 0
+        seconds[num_workers] = time.perf_counter() - start
+    print(seconds)
+    assert seconds[0] > 2.4 and seconds[1] < seconds[0] - 0.6  # of 1.1 s that can be saved
 
 
 def test_predict_windows_prints_and_writes_one_table(dvflnet, tiny_folder, two_motions, tmp_path):
