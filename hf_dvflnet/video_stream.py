@@ -38,6 +38,7 @@ _PROTOCOLS = {
 }
 _CAMERAS = ("v4l2", "avfoundation", "dshow")
 _SECONDS_TO_OPEN, _SECONDS_TO_READ = 20.0, 10.0
+_SECONDS_BEHIND = 1.0  # that decoding may fall behind a live source before it leaves frames out
 
 T = TypeVar("T")
 
@@ -53,9 +54,10 @@ class StreamAnswer:
         label: The class with the highest score, or `None` if that is below the threshold.
         score: Its score after smoothing, in [0, 1].
         top: The `top_k` best classes and their scores, best first, whatever the threshold.
-        latency: Seconds from the arrival of the window's newest frame to this answer.
-        dropped: Frames so far that were part of no answer, as the model was busy from before they came until after
-            they had left the window.
+        latency: Seconds from when the window's newest frame came out of the decoder, or with `realtime` should have,
+            to this answer. What camera and network take before is not seen here.
+        dropped: Frames so far that were part of no answer: the model was busy from before they came until after they
+            had left the window, or decoding fell behind the source and they were not decoded.
         skipped: Answers so far that were due and left out, for a newer window was there before the model was free.
     """
 
@@ -72,13 +74,15 @@ class StreamAnswer:
 class VideoStream:
     """
     An opened source: its name, frames per second (`None` where it does not tell), whether frames come at their own
-    pace (`live`), and the frames with their times in seconds, to be read once.
+    pace (`live`), the frames with their times in seconds, to be read once, and how many were not decoded for want of
+    time (`lost`).
     """
 
     name: str
     fps: float | None
     live: bool
     frames: Iterator[tuple[av.VideoFrame, float]]
+    lost: int = 0
 
 
 class VideoStreamClassifier:
@@ -136,12 +140,19 @@ class VideoStreamClassifier:
         self._window = _Window(self.processor, self.window, self.stride)
         self._scores: torch.Tensor | None = None
         self._answered = 0  # frames up to the end of the window answered last
-        self.answers = self.dropped = self.skipped = 0
+        self._left_out = 0  # frames that were in no window that was answered
+        self._stream: VideoStream | None = None
+        self.answers = self.skipped = 0
 
     @property
     def frames(self) -> int:
         """Frames seen so far."""
         return self._window.count
+
+    @property
+    def dropped(self) -> int:
+        """Frames so far that were part of no answer, see [`StreamAnswer`]."""
+        return self._left_out + (self._stream.lost if self._stream is not None else 0)
 
     def feed(self, frame: np.ndarray, timestamp: float | None = None) -> StreamAnswer | None:
         """
@@ -168,7 +179,8 @@ class VideoStreamClassifier:
 
         A file is read as fast as the model answers, and nothing is left out. A live source is read in a thread of its
         own: if the model is still busy when the next answer is due, the newest window waits for it and replaces the
-        one that waited before, so that an answer never lies further behind than one stride and one forward pass.
+        one that waited before, so that an answer never lies further behind than one stride and one forward pass. If
+        decoding itself is too slow, frames up to a keyframe are left out whenever it is a second behind.
 
         Args:
             source: What [`open_stream`] opens, or what it has opened.
@@ -182,6 +194,7 @@ class VideoStreamClassifier:
                 yield from self.run(stream, realtime=realtime)
             return
         self.reset()
+        self._stream = source
         if source.live or realtime:
             yield from self._run_live(source)
             return
@@ -206,6 +219,8 @@ class VideoStreamClassifier:
                         return
                     due = self._window.add(partial(to_array, frame), seconds)
                     if due:
+                        if not stream.live:
+                            due.arrived = start + seconds
                         with changed:
                             self.skipped += len(waiting)
                             waiting[:] = [due]
@@ -240,7 +255,7 @@ class VideoStreamClassifier:
         if self._scores is not None and self.smoothing:
             scores = self.smoothing * self._scores + (1 - self.smoothing) * scores
         self._scores = scores
-        self.dropped += max(0, due.count - self._answered - max(self.window, self.stride * (self.answers > 0)))
+        self._left_out += max(0, due.count - self._answered - max(self.window, self.stride * (self.answers > 0)))
         self._answered = due.count
         self.answers += 1
         top = best_classes(self.model, scores, self.top_k)
@@ -527,22 +542,40 @@ def open_stream(source: str | os.PathLike, options: dict[str, str] | None = None
         stream.thread_type = "SLICE"  # threads that share out frames hold as many of them back
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         # where it is not told, the clock's rate stands in for it
-        yield VideoStream(name, fps if 0 < fps <= 240 else None, True, _live(container, stream, name))
+        opened = VideoStream(name, fps if 0 < fps <= 240 else None, True, iter(()))
+        opened.frames = _live(container, stream, opened)
+        yield opened
 
 
 def _live(
-    container: av.container.InputContainer, stream: av.VideoStream, name: str
+    container: av.container.InputContainer, stream: av.VideoStream, opened: VideoStream
 ) -> Iterator[tuple[av.VideoFrame, float]]:
     start = time.perf_counter()
     packets = container.demux(stream)
+    lead: float | None = None  # how far the clock is ahead of the timestamps where no packets have piled up
+    catching_up = False
     while True:
+        asked = time.perf_counter()
         try:
             packet = next(packets)
         except StopIteration:
             return
         except (av.error.FFmpegError, OSError) as error:
             reason = _reason(error, _SECONDS_TO_READ)
-            raise VideoDecodeError(f"{name}: broke off after {time.perf_counter() - start:.1f} s: {reason}") from error
+            after = time.perf_counter() - start
+            raise VideoDecodeError(f"{opened.name}: broke off after {after:.1f} s: {reason}") from error
+        now, behind = time.perf_counter(), 0.0
+        if packet.dts is not None and packet.time_base is not None:
+            ahead = now - float(packet.dts * packet.time_base)
+            # a packet that had to be waited for is the newest
+            lead = ahead if lead is None or now - asked > 0.002 else min(lead, ahead)
+            behind = ahead - lead
+        catching_up = catching_up or behind > _SECONDS_BEHIND
+        if catching_up and packet.size:
+            catching_up = not (packet.is_keyframe and behind < _SECONDS_BEHIND / 10)
+            if catching_up:
+                opened.lost += 1
+                continue
         try:
             frames = stream.decode(packet)
         except av.error.FFmpegError:
