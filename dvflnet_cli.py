@@ -6,6 +6,7 @@ It lies outside the package and imports it inside the commands: importing the pa
 """
 
 import json
+import logging
 import re
 import sys
 from collections import Counter
@@ -198,7 +199,7 @@ def publish(source: str, out: Path, overwrite: bool, as_json: bool):
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
+    model: Annotated[str, typer.Argument(help="A model folder or Hub id, or a folder of `dvflnet export`.")],
     videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Paths or http(s) URLs.")],
     top_k: Annotated[int, typer.Option(min=1, help="Classes to print per video.")] = 5,
     views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops, softmax averaged, as published.")] = 1,
@@ -237,10 +238,11 @@ def predict(
     from tqdm.auto import tqdm
 
     from hf_dvflnet import VideoFocalNetVideoProcessor
+    from hf_dvflnet.model_export import is_exported, load_exported
     from hf_dvflnet.model_folder import load_model
     from hf_dvflnet.video_stream import best_classes, run_ahead
 
-    network = load_model(model)
+    network: Any = load_exported(model) if is_exported(model) else load_model(model)
     processor = VideoFocalNetVideoProcessor.from_pretrained(model)
     if windows is not None:
         table = (network, processor, videos, windows, stride, top_k, batch_size, num_workers)
@@ -768,6 +770,63 @@ def prepare(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    format: Annotated[str, typer.Option(help="onnx, openvino or executorch.")],
+    dtype: Annotated[
+        str, typer.Option(help="float32; bfloat16 (openvino); int8 (onnx, openvino; needs --calibration).")
+    ] = "float32",
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VIDEO_OR_FOLDER",
+            help="Real videos, such as the training's: a file or a folder of them. May be given several times.",
+        ),
+    ] = None,
+    calibration_clips: Annotated[int, typer.Option(min=1, help="How many of the videos are used at most.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="executorch: clips that the program takes at once, 1 if unset.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an exported model that is there.")] = False,
+    as_json: AsJson = False,
+):
+    """
+    Write a model as a program for ONNX Runtime, OpenVINO or ExecuTorch, and compare its answers with PyTorch's.
+
+    Fails, and writes nothing, if they differ by more than the dtype explains. Needs pip install 'hf_dvflnet[export]'.
+    """
+    quiet()
+    from hf_dvflnet.model_export import export_model
+
+    report = export_model(
+        model,
+        out,
+        format=format,
+        dtype=dtype,
+        calibration_videos=calibration or (),
+        max_calibration_clips=calibration_clips,
+        batch_size=batch_size,
+        overwrite=overwrite,
+    )
+    if as_json:
+        typer.echo(json.dumps({"model": model, "folder": str(out), **report}))
+        return
+    batch = "any batch" if report["batch"] is None else f"a batch of {report['batch']}"
+    typer.echo(f"{out}: {format} {dtype}, {report['bytes'] / 1e6:.1f} MB, {batch}")
+    clips = f"{report['clips']} clips of noise"
+    if report["videos"]:
+        clips = f"{report['clips']} of {report['videos']} videos"
+    agreement = "" if report["top1_agreement"] is None else f", the same top class for {report['top1_agreement']:.1%}"
+    typer.echo(
+        f"against PyTorch, on {clips}: logits at most {report['max_difference']:.1e} apart (the largest is "
+        f"{report['largest_logit']:.2g}){agreement}"
+    )
+    if dtype == "bfloat16" and report["computed_in"] != "bf16":
+        typer.echo(f"note: this processor has no bfloat16, and computed in {report['computed_in']}", err=True)
+
+
+@app.command()
 def info(
     model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of the clip that is counted.")] = None,
@@ -805,11 +864,13 @@ def push(
 
 def quiet():
     """Keep the remarks and bars of transformers and datasets out of what a command prints."""
+    # torchao, which executorch brings and transformers imports, has two there about itself
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     import datasets
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
 
 
@@ -820,7 +881,7 @@ def one_line(error: BaseException) -> str:
 def main():
     try:
         app()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         typer.echo(f"dvflnet: {one_line(error)}", err=True)
         sys.exit(1)
 

@@ -15,6 +15,7 @@ from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from .distillation import DistillationConfig, DistillationTrainer, forward_kl
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor
 from .metrics import TopKAccuracy
+from .model_export import export_model, load_exported
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from .motion_videos import write_motion_videos
 from .teacher_cache import TeacherCache, cache_teacher
@@ -62,9 +63,11 @@ __all__ = [
     "__version__",
     "cache_teacher",
     "evaluation_indices",
+    "export_model",
     "forward_kl",
     "last_whole_checkpoint",
     "load_benchmark",
+    "load_exported",
     "load_video_folder",
     "mix_clips",
     "multi_clip_indices",

@@ -201,6 +201,7 @@ def describe_config(
 _PARTS = re.compile(
     r"(config|(video_)?preprocessor_config|processor_config|model\.safetensors\.index)\.json"
     r"|model(-\d+-of-\d+)?\.safetensors|README\.md|\w+\.py|\.gitattributes"
+    r"|export(_report)?\.json|model\.(onnx(\.data)?|pte)|openvino_model\.(xml|bin)"
 )
 
 

@@ -394,6 +394,13 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         )
 
 
+def average_views(logits: torch.Tensor, problem_type: str | None) -> torch.Tensor:
+    # (batch, views, num_labels) -> (batch, num_labels): the softmax of the result is the views' averaged softmax
+    if problem_type not in (None, "single_label_classification"):
+        raise ValueError(f"averaging views is not defined for problem_type={problem_type!r}")
+    return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
+
+
 class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
     """A Video-FocalNet with a linear head over the mean of its features."""
 
@@ -445,7 +452,7 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
         )
         logits = self.classifier(outputs.pooler_output)
         if views is not None:
-            logits = self._average_views(logits.unflatten(0, (-1, views)))
+            logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
 
         return VideoFocalNetClassifierOutput(
             loss=None if labels is None else self._loss(logits, labels),
@@ -454,12 +461,6 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
             spatial_modulators=outputs.spatial_modulators,
             temporal_modulators=outputs.temporal_modulators,
         )
-
-    def _average_views(self, logits: torch.Tensor) -> torch.Tensor:
-        # (batch, views, num_labels) -> (batch, num_labels): the softmax of the result is the views' averaged softmax
-        if self.config.problem_type not in (None, "single_label_classification"):
-            raise ValueError(f"averaging views is not defined for problem_type={self.config.problem_type!r}")
-        return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         problem_type = self.config.problem_type
