@@ -40,9 +40,9 @@ PAIRS = {
 # gives some 1e-6; a wrong operation gives 1e-2 and more. bfloat16: 8 bits of mantissa are 4e-3 for each operation.
 # int8 moves logits by design: there this only catches a broken program, and the classes are what counts.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 0.5}
-# The share of calibration clips on which int8 must name PyTorch's class. Clips between two classes may fall to either
-# without harm to the accuracy; a broken quantization loses far more.
-INT8_AGREEMENT = 0.9
+# The share of calibration clips on which int8 must name PyTorch's class. Clips between two classes fall to either:
+# about 95 % agree where the accuracy is kept (benchmarks/int8_accuracy.json), 70 % where it fell by 12 points.
+INT8_AGREEMENT = 0.85
 
 MANIFEST = "export.json"  # written by transformers
 REPORT = "export_report.json"
@@ -215,9 +215,12 @@ def _write_program(
     quantizer: ExportQuantizer | None = None
     if format == "onnx":
         if dtype == "int8":
-            quantizer = OnnxRuntimeQuantizer(
-                OnnxRuntimeStaticConfig(per_channel=True, op_types_to_quantize=["Conv", "MatMul", "Gemm"]), calibration
+            # Weights of 7 bits: where a processor adds products of 8 bits in 16 (x86 without VNNI) they overflow, and
+            # here that cost 12 points of accuracy.
+            settings = OnnxRuntimeStaticConfig(
+                per_channel=True, reduce_range=True, op_types_to_quantize=["Conv", "MatMul", "Gemm"]
             )
+            quantizer = OnnxRuntimeQuantizer(settings, calibration)
         exported = OnnxExporter().export(network, sample, OnnxConfig(dynamic_shapes=any_batch, quantizer=quantizer))
     elif format == "openvino":
         if dtype == "int8":
@@ -234,10 +237,10 @@ def _write_program(
 
 class ConvolutionQuantizer(ExportQuantizer):
     """
-    NNCF's int8 for OpenVINO, with NNCF's defaults.
+    NNCF's int8 for OpenVINO, by NNCF's scheme for any network.
 
-    transformers' own quantizer always asks NNCF for the scheme of language models, with which networks of
-    convolutions lose their accuracy.
+    transformers' own quantizer always asks for the scheme of language models, which moves the logits of networks of
+    convolutions further. Weights have 7 bits in all layers, lest sums overflow on x86 without VNNI.
     """
 
     required_packages = ("nncf", "openvino")
@@ -247,7 +250,12 @@ class ConvolutionQuantizer(ExportQuantizer):
         import nncf
 
         samples = [{name: tensor.numpy() for name, tensor in sample.items()} for sample in self.calibration_dataset]
-        return nncf.quantize(model, nncf.Dataset(samples), subset_size=len(samples))
+        return nncf.quantize(
+            model,
+            nncf.Dataset(samples),
+            subset_size=len(samples),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+        )
 
 
 class ExportedClassifier:
