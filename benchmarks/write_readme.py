@@ -129,6 +129,33 @@ short side of {found["settings"]["short_side"]}.
 {on(found["machine"])}"""
 
 
+def int8_accuracy() -> str:
+    found = load("int8_accuracy")
+    rows = []
+    for number, student in enumerate(found["students"], start=1):
+        for format, difference in student["int8_less_float32"].items():
+            top1, exports = student["top1"], student["exports"]
+            rows.append(
+                [
+                    str(number),
+                    format,
+                    f"{top1['pytorch']:.1f} %",
+                    f"{top1[f'{format} float32']:.1f} %, {exports[f'{format} float32']['bytes'] / 1e6:.1f} MB",
+                    f"{top1[f'{format} int8']:.1f} %, {exports[f'{format} int8']['bytes'] / 1e6:.1f} MB",
+                    f"**{difference:+.1f}**, {goal(-difference, found['goal'], at_least=False)}",
+                ]
+            )
+    header = ["student", "format", "PyTorch", "float32", "int8", "points"]
+    return f"""## What int8 costs in accuracy
+
+Students of the rendered motions, exported, on {found["test_clips"]} test clips; int8 is calibrated on
+{found["calibration_clips"]} training clips. Top-1 and the program's size.
+
+{table(header, rows)}
+
+{on(found["machine"])}"""
+
+
 def motions() -> str:
     found, gain = load("motion_videos"), load("distillation_gain")
     one, shuffled = found["one_frame"], found["shuffled_frames"]
@@ -171,7 +198,7 @@ To a short side of 256, in steps of 255, on the real clips of the package sk-vid
 
 
 def readme() -> str:
-    sections = (teacher_cache, prepared_videos, cached_distillation, motions, temporal_init, resizing)
+    sections = (teacher_cache, prepared_videos, cached_distillation, int8_accuracy, motions, temporal_init, resizing)
     return "\n\n".join(
         [
             "# What was measured",

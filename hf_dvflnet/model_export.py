@@ -283,6 +283,13 @@ class ExportedClassifier:
             compiled = exported.runners["model"].compiled_model
             self.computed_in = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
 
+    # what runs a model asks of it, so that a stream is classified by a program too
+
+    device = torch.device("cpu")
+
+    def eval(self) -> "ExportedClassifier":
+        return self
+
     def __call__(self, pixel_values: torch.Tensor) -> VideoFocalNetClassifierOutput:
         """
         Args:
