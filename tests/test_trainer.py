@@ -154,6 +154,7 @@ def test_the_dataset_is_told_each_epoch(tmp_path, tiny_config):
     assert list(dict.fromkeys(Listening.epochs)) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_two_processes_count_every_clip_once(tmp_path):
     script = tmp_path / "two_processes.py"
     script.write_text(
