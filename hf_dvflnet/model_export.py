@@ -241,7 +241,9 @@ class ConvolutionQuantizer(ExportQuantizer):
     NNCF's int8 for OpenVINO, by NNCF's scheme for any network.
 
     transformers' own quantizer always asks for the scheme of language models, which moves the logits of networks of
-    convolutions further. Weights have 7 bits in all layers, lest sums overflow on x86 without VNNI.
+    convolutions further. Weights have 7 bits in all layers, lest sums overflow on x86 without VNNI. Activations have
+    one scale for all channels: NNCF would give the inputs of depthwise convolutions one for each, but moves them up
+    through reshapes to where the same dimension is another one, and OpenVINO cannot load such a program.
     """
 
     required_packages = ("nncf", "openvino")
@@ -249,13 +251,17 @@ class ConvolutionQuantizer(ExportQuantizer):
 
     def quantize(self, model: Any, sample_inputs: dict[str, Any], export_format: ExportFormat) -> Any:
         import nncf
+        from nncf.quantization.advanced_parameters import QuantizationParameters
 
         samples = [{name: tensor.numpy() for name, tensor in sample.items()} for sample in self.calibration_dataset]
         return nncf.quantize(
             model,
             nncf.Dataset(samples),
             subset_size=len(samples),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE,
+                activations_quantization_params=QuantizationParameters(per_channel=False),
+            ),
         )
 
 

@@ -141,15 +141,16 @@ class VideoFocalNetModulation(nn.Module):
         """
         context = context.permute(0, 3, 1, 2)  # a view for the convolutions; memory stays channels-last
         gates = gates.permute(0, 3, 1, 2)
-        gated = []
+        dim = tuple(d + 1 for d in dim)  # the channels stand before rows and columns here
+        gathered = context.new_zeros(())
         for level, focal_layer in enumerate(focal_layers):
             context = self.activation(focal_layer(context))
-            gated.append(context * gates[:, level : level + 1])
-        dim = tuple(d + 1 for d in dim)  # the channels stand before rows and columns here
-        gated.append(self.activation(context.mean(dim, keepdim=True)) * gates[:, -1:])
-        gathered = sum(gated[1:], start=gated[0])
+            # a product and a sum in one pass over the memory
+            gathered = torch.addcmul(gathered, context, gates[:, level : level + 1])
+        context = self.activation(context.mean(dim, keepdim=True))
+        gathered = torch.addcmul(gathered, context, gates[:, -1:])
         if self.normalize_modulator:
-            gathered = gathered / len(gated)
+            gathered = gathered / (len(focal_layers) + 1)
         return gathered.permute(0, 2, 3, 1)
 
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

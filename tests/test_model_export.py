@@ -290,3 +290,17 @@ def test_nothing_but_the_result_is_printed_and_an_export_is_overwritten(colour_m
         str(out),
         "against PyTorch, on 5 clips of noise",
     ]
+
+
+@pytest.mark.slow
+def test_int8_for_openvino_loads_where_a_map_has_other_rows_than_the_clip_has_frames(colours, tmp_path):
+    """NNCF's ranges for each channel of a depthwise convolution landed on the frames there."""
+    torch.manual_seed(0)
+    stages = {"depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]}
+    config = VideoFocalNetConfig(embed_dim=8, image_size=96, num_frames=8, num_labels=6, **stages)
+    save_model_folder(tmp_path / "model", VideoFocalNetForVideoClassification(config), title="", introduction="")
+    report = model_export.export_model(
+        *(tmp_path / "model", tmp_path / "out"),
+        **{"format": "openvino", "dtype": "int8", "calibration_videos": [colours["red"].parents[1]]},
+    )
+    assert report["max_difference"] <= 0.1 * report["largest_logit"]
