@@ -9,7 +9,14 @@ import PIL.Image
 import torch
 from torchvision.transforms.v2 import functional as tvF
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ChannelDimension,
+    PILImageResampling,
+    SizeDict,
+    infer_channel_dimension_format,
+)
 from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
@@ -150,6 +157,21 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
             metadata.frames_indices = sample_indices_fn(metadata)
             video = video[metadata.frames_indices]
         return video, metadata
+
+    def _prepare_input_videos(
+        self,
+        videos: list[np.ndarray | torch.Tensor],
+        do_convert_rgb: bool | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        device: str | None = None,
+    ) -> list[torch.Tensor]:
+        # Channels come first as a view: the base class copies, which takes ten times as long as resizing 1080p frames.
+        channels_first = []
+        for video in videos:
+            layout = input_data_format or infer_channel_dimension_format(video)
+            frames = torch.from_numpy(np.ascontiguousarray(video)) if isinstance(video, np.ndarray) else video
+            channels_first.append(frames.permute(0, 3, 1, 2) if layout == ChannelDimension.LAST else frames)
+        return super()._prepare_input_videos(channels_first, do_convert_rgb, ChannelDimension.FIRST, device)
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
         return super().resize(image, size, resample, antialias=False)
