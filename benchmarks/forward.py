@@ -1,26 +1,27 @@
 """
-How fast the networks run on this machine, against what else could be picked: the transcription of the published code,
+How fast the networks run on this machine, against what else could be picked: the transcription of the published code
 and transformers' VideoMAE and TimeSformer, with random weights, on clips of 224 x 224 (8 frames; VideoMAE's 16).
 
     python benchmarks/forward.py
 
-Each pair takes turns, forward by forward, after a warm-up: median and quartiles of the ratios of their times. The
-training step (nano, batch 2) and gradient checkpointing (base) are timed likewise, with the peak memory of each in a
-process of its own. A large matrix product in the same type and threads tells the limit. Writes JSON.
+Nano in PyTorch and as an exported program takes turns with the transcription, so do its training step and the peers.
+The peak memory of a step is that of a process of its own. A large matrix product in the same type and threads tells
+what the processor could do. Some 15 minutes on 2 cores, a third of them for writing the programs. Writes JSON.
 """
 
 import argparse
 import json
+import platform
 import resource
-import statistics
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from machine import machine
+from timing import ratio, seconds, take_turns
 from transcription import Transcription
 from transformers import (
     TimesformerConfig,
@@ -32,16 +33,25 @@ from transformers.utils import logging
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
 from hf_dvflnet.checkpoint_conversion import publish_checkpoint
-from hf_dvflnet.model_folder import describe_config
+from hf_dvflnet.model_export import PAIRS, export_model, load_exported
+from hf_dvflnet.model_folder import describe_config, save_model_folder
+from hf_dvflnet.motion_videos import write_motion_videos
 
 
-GOALS = {"eager float32": 0.90, "eager bfloat16": 0.40}
+# of the transcription's time; the two last ones hold for processors with units for the type
+GOALS = {"eager float32": 0.90, "exported float32": 0.70, "eager bfloat16": 0.40, "exported bfloat16 or int8": 0.25}
 VIDEOMAE_SMALL = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "intermediate_size": 1536}
 
 
 def ours(preset: str, dtype: torch.dtype = torch.float32) -> VideoFocalNetForVideoClassification:
     torch.manual_seed(0)
     return VideoFocalNetForVideoClassification(VideoFocalNetConfig.from_preset(preset)).to(dtype).eval()
+
+
+def checkpointed(preset: str) -> VideoFocalNetForVideoClassification:
+    model = ours(preset)
+    model.gradient_checkpointing_enable()
+    return model
 
 
 def transcribed(preset: str) -> Transcription:
@@ -59,28 +69,14 @@ def peer(name: str) -> torch.nn.Module:
     return VideoMAEForVideoClassification(VideoMAEConfig(num_labels=400, **sizes)).eval()
 
 
+PEERS = {"VideoMAE small": 16, "VideoMAE base": 16, "TimeSformer base": 8}
+
+
 def clip(batch: int, frames: int = 8, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(batch, frames, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def compare(one: Callable, other: Callable, rounds: int) -> dict:
-    """Times of `one` and `other`, which take turns, and the ratio of one to other."""
-    for call in (one, other):
-        call()
-    pairs = [(seconds(one), seconds(other)) for _ in range(rounds)]
-    ratios = [a / b for a, b in pairs]
-    low, median, high = statistics.quantiles(ratios, n=4)
-    times = [statistics.median(times) for times in zip(*pairs, strict=True)]
-    return {"seconds": times[0], "other_seconds": times[1], "ratio": median, "quartiles": [low, high]}
-
-
-def forward(model: torch.nn.Module, pixel_values: torch.Tensor) -> Callable[[], object]:
+def forward(model: Callable, pixel_values: torch.Tensor) -> Callable[[], object]:
     @torch.inference_mode()
     def call():
         return model(pixel_values)
@@ -105,25 +101,45 @@ def matrix_product(dtype: torch.dtype, size: int = 2048) -> Callable[[], object]
     return lambda: a @ b
 
 
-# what a process of its own measures the peak memory of
+def units() -> dict[str, bool]:
+    """Whether the processor multiplies short types in units of their own, as far as Linux tells."""
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    if platform.machine() == "aarch64":
+        return {"bfloat16": "bf16" in words, "int8": "i8mm" in words or "asimddp" in words}
+    return {
+        "bfloat16": bool(words & {"avx512_bf16", "amx_bf16"}),
+        "int8": bool(words & {"avx512_vnni", "avx_vnni", "amx_int8"}),
+    }
+
+
+def programs(folder: Path) -> dict[str, Callable]:
+    """Nano, exported in every way that this processor can compute in."""
+    save_model_folder(folder / "nano", ours("nano"), title="Nano", introduction="Random weights.")
+    write_motion_videos(folder / "videos", clips_per_class={"train": 1})
+    found = {}
+    for format, dtype in PAIRS:
+        if dtype == "bfloat16" and not units()["bfloat16"]:
+            continue
+        videos = [folder / "videos"] if dtype == "int8" else []
+        out = folder / f"{format}-{dtype}"
+        export_model(folder / "nano", out, format=format, dtype=dtype, calibration_videos=videos)
+        found[f"{format} {dtype}"] = load_exported(out)
+    return found
+
+
+# whose peak memory a process of its own measures
 MEMORY = {
     "nano, forward": lambda: forward(ours("nano"), clip(1)),
-    "transcription of nano, forward": lambda: forward(transcribed("nano"), clip(1)),
+    "transcription, forward": lambda: forward(transcribed("nano"), clip(1)),
     "nano, training step of 2": lambda: training_step(ours("nano"), clip(2)),
-    "transcription of nano, training step of 2": lambda: training_step(transcribed("nano"), clip(2)),
+    "transcription, training step of 2": lambda: training_step(transcribed("nano"), clip(2)),
     "base, training step of 1": lambda: training_step(ours("base"), clip(1)),
     "base, training step of 1, checkpointed": lambda: training_step(checkpointed("base"), clip(1)),
 }
 
 
-def checkpointed(preset: str) -> VideoFocalNetForVideoClassification:
-    model = ours(preset)
-    model.gradient_checkpointing_enable()
-    return model
-
-
 def added_memory(name: str) -> float:
-    """Peak memory of a step less what model and clip take, in MB, in this process."""
+    """Peak memory of a step less what was there before it, model and clip above all, in MB, in this process."""
     call = MEMORY[name]()
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     call()
@@ -133,59 +149,85 @@ def added_memory(name: str) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/forward.json"))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--memory", choices=MEMORY, help="only print the peak memory of this, in MB")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     if arguments.memory:
         print(added_memory(arguments.memory))
         return
-    rounds = arguments.rounds
+    rounds, few = arguments.rounds, max(3, arguments.rounds // 3)
 
-    reference = transcribed("nano")
-    difference = (ours("nano")(clip(1)).logits - reference(clip(1))).abs().max().item()
+    reference, nano = transcribed("nano"), ours("nano")
+    difference = (nano(clip(1)).logits - reference(clip(1))).abs().max().item()
     if difference > 1e-4:
-        raise SystemExit(f"the transcription differs by {difference}")
-    against = forward(reference, clip(1))
-    found: dict[str, dict] = {
-        "eager float32": compare(forward(ours("nano"), clip(1)), against, rounds),
-        "eager bfloat16": compare(
-            forward(ours("nano", torch.bfloat16), clip(1, dtype=torch.bfloat16)), against, rounds
-        ),
-        "training step of 2": compare(
-            training_step(ours("nano"), clip(2)), training_step(transcribed("nano"), clip(2)), max(2, rounds // 2)
-        ),
+        raise SystemExit(f"the transcription's logits are {difference} from ours: they must be the same network")
+    with tempfile.TemporaryDirectory() as folder:
+        calls = {
+            "transcription": forward(reference, clip(1)),
+            "eager float32": forward(nano, clip(1)),
+            **{name: forward(program, clip(1)) for name, program in programs(Path(folder)).items()},
+            "matrix product": matrix_product(torch.float32),
+        }
+        times = take_turns(calls, rounds)
+    short = {
+        "eager float32": calls["eager float32"],
+        "eager bfloat16": forward(ours("nano", torch.bfloat16), clip(1, dtype=torch.bfloat16)),
+        "transcription": calls["transcription"],
+        "matrix product, bfloat16": matrix_product(torch.bfloat16),
     }
-    nano = forward(ours("nano"), clip(1))
-    peers = {
-        name: compare(forward(peer(name), clip(1, frames)), nano, max(2, rounds // 2))
-        for name, frames in (("VideoMAE small", 16), ("VideoMAE base", 16), ("TimeSformer base", 8))
+    short_times = take_turns(short, few)
+    steps = {
+        "ours": training_step(ours("nano"), clip(2)),
+        "transcription": training_step(transcribed("nano"), clip(2)),
     }
+    step_times = take_turns(steps, few)
+    peers = {"nano": calls["eager float32"]}
+    peers |= {name: forward(peer(name), clip(1, frames)) for name, frames in PEERS.items()}
+    peer_times = take_turns(peers, few)
     rates = {}
     for preset, batch in (("nano", 1), ("nano", 8), ("tiny", 1), ("tiny", 8), ("base", 1)):
-        call = forward(ours(preset), clip(batch))
-        call()
-        times = [seconds(call) for _ in range(max(2, rounds // 2))]
-        rates[f"{preset}, batch {batch}"] = {"seconds": statistics.median(times), "clips": batch}
-    limit = {}
-    for dtype, name in ((torch.float32, "eager float32"), (torch.bfloat16, "eager bfloat16")):
-        product = matrix_product(dtype)
-        product()
-        rate = 2048**3 / statistics.median(seconds(product) for _ in range(rounds))
-        macs = describe_config(VideoFocalNetConfig.from_preset("nano"))["multiply_adds"]
-        limit[name] = {"multiply_adds_per_second": rate, "share": macs / found[name]["seconds"] / rate}
+        name = f"{preset}, batch {batch}"
+        call = {name: forward(ours(preset), clip(batch))}
+        rates[name] = {"clips": batch, "seconds": seconds(take_turns(call, few), name)}
     memory = {}
     for name in MEMORY:
         words = [sys.executable, __file__, "--memory", name]
         memory[name] = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)  # noqa: S603
+
+    work = describe_config(VideoFocalNetConfig.from_preset("nano"))["multiply_adds"]
+    to_transcription = {
+        name: {"seconds": seconds(times, name), "ratio": ratio(times, name, "transcription")} for name in calls
+    }
+    to_transcription["eager bfloat16"] = {
+        "seconds": seconds(short_times, "eager bfloat16"),
+        "ratio": ratio(short_times, "eager bfloat16", "transcription"),
+    }
+    product = to_transcription.pop("matrix product")["seconds"]["median"]
+    product_bfloat16 = seconds(short_times, "matrix product, bfloat16")["median"]
     summary = {
         "machine": machine(),
+        "units": units(),
         "rounds": rounds,
         "goals": GOALS,
-        "nano_to_transcription": found,
-        "peers_to_nano": peers,
+        "to_transcription": to_transcription,
+        "training_step": {
+            "seconds": {name: seconds(step_times, name) for name in steps},
+            "ratio": ratio(step_times, "ours", "transcription"),
+        },
+        "peers": {
+            name: {"seconds": seconds(peer_times, name), "ratio": ratio(peer_times, name, "nano")} for name in PEERS
+        },
         "rates": rates,
-        "matrix_product": limit,
+        "matrix_product": {
+            "multiply_adds_per_second": {"float32": 2048**3 / product, "bfloat16": 2048**3 / product_bfloat16},
+            "nano_multiply_adds": work,
+            "share_of_nano": {
+                name: work / found["seconds"]["median"] / (2048**3 / product)
+                for name, found in to_transcription.items()
+                if name.endswith(("float32", "transcription"))
+            },
+        },
         "added_memory_mb": memory,
     }
     arguments.output.write_text(json.dumps(summary, indent=2) + "\n")

@@ -39,6 +39,140 @@ def on(machine: dict) -> str:
     )
 
 
+def ratio(found: dict, digits: int = 2) -> str:
+    low, high = found["quartiles"]
+    return f"**{found['median']:.{digits}f}** ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def forward() -> str:
+    found = load("forward")
+    goals, units, sides = found["goals"], found["units"], found["to_transcription"]
+    share = found["matrix_product"]["share_of_nano"]
+    rows = []
+    for name, side in sides.items():
+        kind = name.split()[-1]
+        eager = name.startswith("eager")
+        key = f"eager {kind}" if eager else "exported float32" if kind == "float32" else "exported bfloat16 or int8"
+        verdict = "" if name == "transcription" else goal(side["ratio"]["median"], goals[key], at_least=False)
+        if kind in units and not units[kind]:
+            verdict += ", but this processor has no units for it"
+        rows.append(
+            [
+                name,
+                f"{side['seconds']['median']:.3f} s",
+                "1" if name == "transcription" else ratio(side["ratio"]),
+                verdict,
+                f"{share[name]:.0%}" if name in share else "",
+            ]
+        )
+    product = found["matrix_product"]["multiply_adds_per_second"]
+    rates = [
+        [name, f"{row['seconds']['median']:.2f} s", f"{row['clips'] / row['seconds']['median']:.2f}"]
+        for name, row in found["rates"].items()
+    ]
+    peers = [
+        [name, f"{row['seconds']['median']:.2f} s", ratio(row["ratio"], digits=1)]
+        for name, row in found["peers"].items()
+    ]
+    step, memory = found["training_step"], found["added_memory_mb"]
+    halved = memory["base, training step of 1, checkpointed"] / memory["base, training step of 1"]
+    trained = memory["nano, training step of 2"] / memory["transcription, training step of 2"]
+    return f"""## A forward pass
+
+Nano, one clip of 8 x 224 x 224, against the transcription of the published code (`benchmarks/transcription.py`), whose
+logits are the same; {found["rounds"]} rounds, all in turn; medians and quartiles. The last column is the share of what a
+2048 x 2048 matrix product in float32 reaches ({product["float32"] / 1e9:.0f} billion multiply-adds a second; nano has
+{found["matrix_product"]["nano_multiply_adds"] / 1e9:.1f} billion). In bfloat16 the product reaches
+{product["bfloat16"] / 1e9:.1f} billion.
+
+{table(["nano", "a clip", "ratio", "goal", "of the matrix product"], rows)}
+
+What else could be picked, with random weights, against nano in PyTorch, one clip (VideoMAE's of 16 frames):
+
+{table(["", "a clip", "ratio to nano"], peers)}
+
+Each size in PyTorch:
+
+{table(["", "a batch", "clips a second"], rates)}
+
+A training step of nano, 2 clips, forward and backward, takes {ratio(step["ratio"])} of the transcription's
+(goal {goal(step["ratio"]["median"], 1, at_least=False)}), and its peak memory is {trained:.2f} of it (goal
+{goal(trained, 1, at_least=False)}). Gradient checkpointing brings base's to {halved:.2f} (goal
+{goal(halved, 0.5, at_least=False)}). What a step adds at its peak to model and clip:
+
+{table(["", "MB"], [[name, f"{value:.0f}"] for name, value in memory.items()])}
+
+{on(found["machine"])}"""
+
+
+def loading() -> str:
+    found = load("loading")
+    goals = found["goals"]
+    rows = []
+    for name, row in found["kinds"].items():
+        other = row["torchcodec"]
+        gap = other["mean_pixel_difference"]
+        rows.append(
+            [
+                f"`{name}`",
+                f"{1000 * row['seconds']['ours']['median']:.0f} ms",
+                ratio(other["ratio"]),
+                goal(other["ratio"]["median"], goals["kinds"], at_least=False),
+                "the same" if gap == 0 else "other sizes" if gap is None else f"{gap:.1f} apart",
+            ]
+        )
+    minutes = []
+    for name, row in found["1080p"].items():
+        faster = 1 / row["transformers"]["ratio"]["median"]
+        wanted = goal(faster, goals["1080p"], at_least=True) if name.endswith(" 60") else "reported"
+        minutes.append(
+            [
+                name,
+                f"{row['seconds']['ours']['median']:.2f} s",
+                f"**{faster:.1f}**",
+                wanted,
+                ratio(row["torchcodec"]["ratio"]),
+            ]
+        )
+    return f"""## Reading a clip's frames
+
+8 frames by the evaluation rule from a file, against torchcodec {found["torchcodec"]}, {found["rounds"]} rounds in turn.
+The kinds are those of the tests, at 320 x 240. The last column compares the pixels: where they are apart, torchcodec
+gives other frames than a full decode does.
+
+{table(["file", "ours", "ratio to torchcodec", "goal", "frames"], rows)}
+
+From a minute of 1080p at 25 frames a second:
+
+{table(["", "ours", "times faster than transformers' PyAV reader", "goal", "ratio to torchcodec"], minutes)}
+
+{on(found["machine"])}"""
+
+
+def file_to_label() -> str:
+    found = load("file_to_label")
+    rows = []
+    for kind, row in found["videos"].items():
+        for side, times in row["seconds"].items():
+            against = "1" if side == "nano" else ratio(row["ratio_to_nano"][side])
+            rows.append([kind, side, f"{times['median']:.2f} s", against])
+    stages = [
+        [kind, *(f"{1000 * value:.0f} ms" for value in row["nano_by_stage"].values())]
+        for kind, row in found["videos"].items()
+    ]
+    return f"""## From a file to a label
+
+One video at a time, {found["rounds"]} rounds in turn; VideoMAE with transformers' own PyAV reader and processor.
+
+{table(["video", "", "seconds", "ratio to nano"], rows)}
+
+Nano by stage, in PyTorch:
+
+{table(["video", "decode", "preprocess", "forward"], stages)}
+
+{on(found["machine"])}"""
+
+
 def teacher_cache() -> str:
     found = load("teacher_cache")
     low, high = found["quartiles"]
@@ -208,7 +342,10 @@ To a short side of 256, in steps of 255, on the real clips of the package sk-vid
 
 
 def readme() -> str:
-    sections = (teacher_cache, prepared_videos, cached_distillation, int8_accuracy, motions, temporal_init, resizing)
+    sections = (
+        *(forward, int8_accuracy, loading, file_to_label),
+        *(teacher_cache, prepared_videos, cached_distillation, motions, temporal_init, resizing),
+    )
     return "\n\n".join(
         [
             "# What was measured",
