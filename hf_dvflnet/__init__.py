@@ -17,6 +17,7 @@ from .image_processing_videofocalnet import VideoFocalNetImageProcessor
 from .metrics import TopKAccuracy
 from .model_export import export_model, load_exported
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
+from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
 from .motion_videos import write_motion_videos
 from .teacher_cache import TeacherCache, cache_teacher
 from .trainer import VideoClassificationTrainer, VideoTrainingArguments, last_whole_checkpoint
@@ -47,6 +48,7 @@ __all__ = [
     "ClipAugmentation",
     "DistillationConfig",
     "DistillationTrainer",
+    "ModulationMaps",
     "TeacherCache",
     "TopKAccuracy",
     "VideoClassificationTrainer",
@@ -70,7 +72,9 @@ __all__ = [
     "load_exported",
     "load_video_folder",
     "mix_clips",
+    "modulation_maps",
     "multi_clip_indices",
+    "pixels_to_frames",
     "prepare_videos",
     "read_video",
     "split_facts",

@@ -4,8 +4,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from torch.nn import functional as F
 
 
 # sequential, even in lightness, and read alike by colour-blind eyes
@@ -92,4 +95,52 @@ def save_training_curves(history: Sequence[dict[str, Any]], path: str | os.PathL
     figure.savefig(path, dpi=DOTS_PER_INCH, facecolor="white")
 
 
-__all__ = ["save_confusion_matrix", "save_training_curves"]
+def upsample_maps(norms: np.ndarray, frames: int, height: int, width: int, stride: int | None = None) -> np.ndarray:
+    """
+    Maps at the size of the pictures, bilinear, and each repeated for the frames of its tubelet.
+
+    Args:
+        norms: Maps, (map frames, rows, columns); `frames` is a multiple of map frames.
+        frames, height, width: Those of the clip.
+        stride: Pixels that a cell spans: the last row and column may reach beyond the picture. By default the map is
+            stretched over the picture, which is the same where the stride divides height and width.
+
+    Returns:
+        float32, (frames, height, width).
+    """
+    count, rows, columns = norms.shape
+    if frames % count:
+        raise ValueError(f"a map of {count} frames does not fit a clip of {frames}")
+    size = (height, width) if stride is None else (rows * stride, columns * stride)
+    maps = F.interpolate(torch.from_numpy(norms).float()[None], size=size, mode="bilinear", align_corners=False)
+    return maps[0, :, :height, :width].numpy().repeat(frames // count, axis=0)
+
+
+MAP_OPACITY = 0.6
+
+
+def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int | None = None) -> np.ndarray:
+    """
+    A map over the pictures that it is of: upsampled, scaled, coloured, and blended with the pictures in grey, whose
+    own colours would be taken for the map's.
+
+    Scaled to [0, 1] over the whole clip, from the least to the greatest value of all frames and positions of this one
+    map: colours compare frames of a map, not stages, kinds or clips. A map of one value is 0 throughout.
+
+    Args:
+        frames: uint8 RGB, (frames, height, width, 3), as [`~modulation_maps.pixels_to_frames`] gives them.
+        norms: One stage's map of [`~modulation_maps.modulation_maps`], (frames / tubelet_size, rows, columns).
+        stride: The stage's stride, as in [`upsample_maps`].
+
+    Returns:
+        uint8 RGB, (frames, height, width, 3).
+    """
+    count, height, width = frames.shape[:3]
+    maps = upsample_maps(norms, count, height, width, stride)
+    scaled = (maps - maps.min()) / max(float(np.ptp(maps)), 1e-12)
+    colours = matplotlib.colormaps[COLOUR_MAP](scaled, bytes=True)[..., :3]
+    grey = frames @ np.array([0.299, 0.587, 0.114])
+    return (MAP_OPACITY * colours + (1 - MAP_OPACITY) * grey[..., None]).round().astype(np.uint8)
+
+
+__all__ = ["blend_map", "save_confusion_matrix", "save_training_curves", "upsample_maps"]
