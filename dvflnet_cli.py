@@ -517,7 +517,7 @@ def evaluate(
     Measure a model on a split of a benchmark, by the published protocol.
 
     Every clip counts once, also under `accelerate launch examples/evaluate_checkpoint.py`. Writes predictions.jsonl,
-    results.json, per_class.csv, confusion.csv and confusion.png.
+    results.json, per_class.csv, class_bars.png, confusion.csv and confusion.png.
     """
     quiet()
     from hf_dvflnet import evaluation
@@ -578,7 +578,9 @@ def evaluate(
         return
     typer.echo(f"{row['split']}, views: {row['views']}, {row['clips']} of {row['listed']} clips")
     typer.echo(f"top-1 {row['top1']:.2f} %   top-5 {row['top5']:.2f} %   mean class {row['mean_class']:.2f} %")
-    typer.echo(f"{output}: results.json, per_class.csv, confusion.csv, confusion.png; from {predictions_file}")
+    typer.echo(
+        f"{output}: results.json, per_class.csv, class_bars.png, confusion.csv, confusion.png; from {predictions_file}"
+    )
 
 
 @app.command("cache-teacher")
@@ -767,6 +769,59 @@ def prepare(
         typer.echo(f"{before} became {after}; {found['manifest']} has every video's outcome")
     if failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def visualize(
+    model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
+    video: Annotated[str, typer.Argument(help="A path or http(s) URL.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.{gif,mp4,png}", help="What to write.")],
+    stages: Annotated[str, typer.Option(help="Which stages, such as 1,2,3,4; all if unset.")] = "",
+    kind: Annotated[Literal["spatial", "temporal", "both"], typer.Option(help="Which modulators.")] = "both",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
+):
+    """
+    Draw what a model's modulators weigh in a video: a map per stage, beside the frames that the model saw.
+
+    A map is the L2 norm of a modulator over its channels, coloured from the least to the greatest of the clip. GIF and
+    MP4 show the frames one after the other, PNG all at once.
+    """
+    quiet()
+    import torch
+
+    from hf_dvflnet import VideoFocalNetVideoProcessor, modulation_maps, pixels_to_frames, plots
+    from hf_dvflnet.model_export import is_exported
+    from hf_dvflnet.model_folder import load_model, refuse_existing
+    from hf_dvflnet.video_stream import best_classes
+
+    # before the work rather than after it
+    if out.suffix.lower() not in plots.MAP_SUFFIXES:
+        raise ValueError(f"{out}: visualize writes {', '.join(plots.MAP_SUFFIXES)}; name it so")
+    refuse_existing(out, overwrite)
+    if is_exported(model):
+        raise ValueError(f"{model}: is an exported program, which gives no modulators: take the folder it was made of")
+    network = load_model(model)
+    count = len(network.config.depths)
+    try:
+        numbers = [int(stage) for stage in stages.split(",")] if stages else list(range(1, count + 1))
+    except ValueError:
+        numbers = []
+    if not numbers or not all(1 <= number <= count for number in numbers):
+        raise ValueError(f"--stages takes numbers from 1 to {count}, such as 1,2; got {stages!r}")
+    processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    pixel_values = processor(video, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
+    maps = modulation_maps(network, pixel_values)
+    scores = torch.from_numpy(maps.logits).softmax(-1)
+    answers = [f"{name} {score:.1%}" for name, score in best_classes(network, scores, 3)]
+    plots.save_modulation_maps(
+        pixels_to_frames(pixel_values, processor),
+        maps,
+        out,
+        f"{Path(video).name}\n{', '.join(answers)}",
+        stages=numbers,
+        kinds=["spatial", "temporal"] if kind == "both" else [kind],
+    )
+    typer.echo(f"{out}: {', '.join(answers)}")
 
 
 @app.command()

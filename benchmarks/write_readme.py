@@ -313,6 +313,37 @@ Without motion there is nothing to be learned: one frame gives {one["accuracy"]:
 {distillation_gain.table(gain)}"""
 
 
+def modulation_maps() -> str:
+    found = load("modulation_maps")
+    names = list(found["top1"])  # trained networks, then random weights
+    rows = []
+    for kind in ("spatial", "temporal"):
+        for stage in sorted({row["stage"] for row in found["maps"]}):
+            row = [kind, str(stage)]
+            for name in names:
+                keys = (name, kind, stage)
+                cell = next(cell for cell in found["maps"] if (cell["model"], cell["kind"], cell["stage"]) == keys)
+                row.append(f"{100 * cell['norm']:+.1f} +- {100 * cell['norm_standard_error']:.1f}")
+            rows.append(row)
+    trained = [cell for cell in found["maps"] if cell["model"] != names[-1]]
+    furthest = [max(trained, key=lambda cell: abs(cell[key]))[key] for key in ("norm", "drawn")]
+    right = ", ".join(f"{value:.1f} %" for value in found["top1"].values())
+    return f"""## Whether modulation maps lie on what moves
+
+The share of a map's mass inside a round object that moves in front of a plane at rest, less the object's share of the
+picture, {100 * found["area_share"]:.1f} %, in points: mean and standard error of {found["clips"]} clips of {found["size"]} pixels.
+0 is what a map has that knows nothing of the object. The networks learned motions of the whole picture, and do not
+recognise that of the object (top-1 in the order of the columns: {right}).
+
+{table(["map", "stage", *(name.removeprefix("runs/") for name in names)], rows)}
+
+The L2 norms of trained networks tell where something moves by {100 * furthest[0]:+.1f} points at most, and with another sign from
+stage to stage and student to student; scaled from the least to the greatest of the clip, as pictures show them, by
+{100 * furthest[1]:+.1f}. Read the maps as what a network weighs, not as where the action is.
+
+{on(found["machine"])}"""
+
+
 def temporal_init() -> str:
     found = load("temporal_init")
     rows = [
@@ -343,8 +374,8 @@ To a short side of 256, in steps of 255, on the real clips of the package sk-vid
 
 def readme() -> str:
     sections = (
-        *(forward, int8_accuracy, loading, file_to_label),
-        *(teacher_cache, prepared_videos, cached_distillation, motions, temporal_init, resizing),
+        *(forward, int8_accuracy, loading, file_to_label, teacher_cache, prepared_videos, cached_distillation),
+        *(motions, modulation_maps, temporal_init, resizing),
     )
     return "\n\n".join(
         [

@@ -267,7 +267,7 @@ def commit() -> str:
 
 def write_report(folder: str | os.PathLike, header: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
     """
-    Write `results.json`, `per_class.csv`, `confusion.csv` and `confusion.png` into a folder.
+    Write `results.json`, `per_class.csv`, `class_bars.png`, `confusion.csv` and `confusion.png` into a folder.
 
     Returns the row for `hub_cards/results.json`: percentages, with protocol, command and commit.
     """
@@ -291,6 +291,7 @@ def write_report(folder: str | os.PathLike, header: dict[str, Any], figures: dic
         rows.writerow(["true \\ predicted", *header["classes"]])
         rows.writerows([name, *counts] for name, counts in zip(header["classes"], figures["confusion"], strict=True))
     title = f"{describe(header)}: top-1 {figures['top1']:.1%} of {figures['clips']} clips"
+    plots.save_class_bars(figures["per_class"], folder / "class_bars.png", title)
     plots.save_confusion_matrix(np.array(figures["confusion"]), header["classes"], folder / "confusion.png", title)
     return row
 

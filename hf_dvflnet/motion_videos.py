@@ -85,12 +85,24 @@ def render_clip(motion: Motion, rng: np.random.Generator, num_frames: int = 12, 
 
     The plane, the camera's start and a pace within 10 % of the motion's are drawn from `rng`.
     """
-    plane = F.pad(random_plane(rng, size)[None], (1, 1, 1, 1), mode="circular")
-    x, y, turn, octave = rng.random(4)
+    plane = random_plane(rng, size)
+    start = rng.random(4)
     time = torch.arange(num_frames)[:, None, None] / FRAMES_PER_SECOND * rng.uniform(0.9, 1.1)  # (num_frames, 1, 1)
+    return _to_uint8(_look_at(plane, start, motion, time))
 
+
+def _look_at(
+    plane: torch.Tensor, start: np.ndarray, motion: Motion, time: torch.Tensor, width: int | None = None
+) -> torch.Tensor:
+    """
+    What the camera sees at each time, (num_frames, 1, 1) in seconds: (num_frames, 3, width, width) in [0, 1].
+
+    A picture that is wider than the plane's period shows more of it, at the same scale.
+    """
+    size, (x, y, turn, octave) = plane.shape[-1], start
+    width = width or size
     # where on the plane each pixel looks, in its periods: move against the picture, turn, go up, shift to the place
-    pixels = (torch.arange(size) + 0.5) / size - 0.5
+    pixels = (torch.arange(width) + 0.5) / size - width / size / 2
     right, down = pixels[None, None, :] - motion.right * time, pixels[None, :, None] - motion.down * time
     angle = 2 * math.pi * (turn - motion.clockwise * time)
     height = 2 ** -((octave + motion.nearer * time) % 1)
@@ -98,9 +110,50 @@ def render_clip(motion: Motion, rng: np.random.Generator, num_frames: int = 12, 
     plane_y = (y + height * (torch.sin(angle) * right + torch.cos(angle) * down)) % 1
 
     # as grid_sample counts: from -1 to 1 over the plane and its border
+    plane = F.pad(plane[None], (1, 1, 1, 1), mode="circular")
     grid = (2 * size * torch.stack([plane_x, plane_y], dim=-1) + 2) / (size + 2) - 1
-    frames = F.grid_sample(plane.expand(num_frames, -1, -1, -1), grid, align_corners=False)
+    return F.grid_sample(plane.expand(len(time), -1, -1, -1), grid, align_corners=False)
+
+
+def _to_uint8(frames: torch.Tensor) -> np.ndarray:
     return (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def render_moving_object(
+    motion: Motion, rng: np.random.Generator, num_frames: int = 12, size: int = 128
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    A round object that moves in front of a plane at rest, so that what a network looks at can be compared with where
+    something moves.
+
+    Object and background are strewn alike: in one frame, only the outline tells them apart. Scale and speed are those
+    of [`render_clip`] at 64 pixels, whatever the size. The object leaves at one border and comes back at the opposite
+    one; where the motion is a turn or a zoom, the outline stays and the picture inside turns or zooms.
+
+    Args:
+        motion: How the object moves.
+        rng: What planes, places and a pace within 10 % of the motion's are drawn from.
+        num_frames: Frames, at `FRAMES_PER_SECOND`.
+        size: Height and width in pixels. The object's radius is 0.22 of it.
+
+    Returns:
+        Frames, uint8 of shape (num_frames, size, size, 3), and masks, boolean of shape (num_frames, size, size): the
+        pixels whose middle is in the object.
+    """
+    period = 64
+    time = torch.arange(num_frames)[:, None, None] / FRAMES_PER_SECOND * rng.uniform(0.9, 1.1)
+    background = _look_at(random_plane(rng, period), rng.random(4), Motion(), time[:1], size)
+    # the object's picture about the middle of a frame, which is then carried to the object's place
+    picture = _look_at(random_plane(rng, period), rng.random(4), motion._replace(right=0.0, down=0.0), time, size)
+    x, y = rng.random(2)
+    pixels = (torch.arange(size) + 0.5) / size
+    right, down = (period / size * speed * time for speed in (motion.right, motion.down))
+    from_x = (pixels[None, None, :] - x - right + 0.5) % 1 - 0.5  # from the object's middle, in frame widths
+    from_y = (pixels[None, :, None] - y - down + 0.5) % 1 - 0.5
+    grid = torch.stack(torch.broadcast_tensors(2 * from_x, 2 * from_y), dim=-1)
+    masks = torch.hypot(from_x, from_y) < 0.22  # (num_frames, size, size)
+    frames = torch.where(masks[:, None], F.grid_sample(picture, grid, align_corners=False), background)
+    return _to_uint8(frames), masks.numpy()
 
 
 def write_motion_videos(
@@ -181,4 +234,4 @@ def _write_clip(job: tuple[Path, str, list[int], int, int]):
     os.replace(unfinished, path)
 
 
-__all__ = ["MOTIONS", "render_clip", "write_motion_videos"]
+__all__ = ["MOTIONS", "render_clip", "render_moving_object", "write_motion_videos"]

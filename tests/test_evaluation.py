@@ -118,6 +118,7 @@ def test_evaluate_counts_each_clip_once_and_writes_what_it_says(evaluate, tmp_pa
     assert np.array(table[1:])[:, 1:].astype(int).trace() == right
     assert len(header["classes"]) == 101
     assert min(PIL.Image.open(out / "confusion.png").size) > 500
+    assert PIL.Image.open(out / "class_bars.png").format == "PNG"
 
 
 def test_the_figures_can_be_computed_again_from_the_predictions(evaluate, dvflnet, tmp_path):
