@@ -332,7 +332,7 @@ def modulation_maps() -> str:
 
 The share of a map's mass inside a round object that moves in front of a plane at rest, less the object's share of the
 picture, {100 * found["area_share"]:.1f} %, in points: mean and standard error of {found["clips"]} clips of {found["size"]} pixels.
-0 is what a map has that knows nothing of the object. The networks learned motions of the whole picture, and do not
+0 is what a map has that knows nothing of the object. The networks learned motions of the whole picture, and hardly
 recognise that of the object (top-1 in the order of the columns: {right}).
 
 {table(["map", "stage", *(name.removeprefix("runs/") for name in names)], rows)}
