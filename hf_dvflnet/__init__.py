@@ -23,6 +23,7 @@ from .teacher_cache import TeacherCache, cache_teacher
 from .trainer import VideoClassificationTrainer, VideoTrainingArguments, last_whole_checkpoint
 from .video_dataset import VideoClipDataset, VideoClipStream, load_video_folder
 from .video_decoding import VideoDecodeError, read_video
+from .video_limits import VideoLimits, set_video_limits
 from .video_preparation import prepare_videos
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .video_stream import VideoStreamClassifier
@@ -60,6 +61,7 @@ __all__ = [
     "VideoFocalNetImageProcessor",
     "VideoFocalNetModel",
     "VideoFocalNetVideoProcessor",
+    "VideoLimits",
     "VideoStreamClassifier",
     "VideoTrainingArguments",
     "__version__",
@@ -77,6 +79,7 @@ __all__ = [
     "pixels_to_frames",
     "prepare_videos",
     "read_video",
+    "set_video_limits",
     "split_facts",
     "training_indices",
     "write_motion_videos",

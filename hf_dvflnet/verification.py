@@ -11,12 +11,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from .benchmark_datasets import BENCHMARKS
 from .video_dataset import video_source
-from .video_decoding import read_video
+from .video_decoding import read_video, start_worker
+from .video_limits import video_limits
 
 
 OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")
@@ -160,7 +160,7 @@ def _check_all(
         return
     # spawned, since a forked process may not use the threads of a torch that has used them already
     context = get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(num_workers, context, initializer=start_worker, initargs=(video_limits(),)) as pool:
         # no more than a few at a time: what lies in archives is handed over as bytes
         waiting: deque[Future] = deque()
         for row, video in jobs:

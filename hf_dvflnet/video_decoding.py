@@ -2,13 +2,12 @@
 Video files to frames, on PyAV.
 
 Frame i is the i-th frame of a full sequential decode, bit for bit, shown upright. FFmpeg only ever reads the bytes it
-is handed: it opens no URL, and no second file that a playlist may name.
+is handed: it opens no URL, and no second file that a playlist may name. What a file may cost is limited, see
+[`~video_limits.VideoLimits`].
 """
 
 import io
 import os
-import tempfile
-import time
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -23,23 +22,24 @@ import torch
 from av.stream import Disposition
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
-from huggingface_hub.utils import httpx
 from transformers.video_utils import VideoMetadata
 
+from .video_limits import (
+    Deadline,
+    VideoDecodeError,
+    VideoLimits,
+    fetch_video,
+    refuse_inflated_index,
+    set_video_limits,
+    video_limits,
+)
 
-# What one download may cost. A server that takes URLs from strangers wants less.
-MAX_DOWNLOAD_BYTES = 1 << 30
-MAX_DOWNLOAD_SECONDS = 120.0
 
 # Codecs in which each packet is one frame, so that a timestamp tells a frame's number. The others are decoded from the
 # start (VP8 has invisible frames, for one).
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
 
 VideoSource = str | os.PathLike | bytes | IO[bytes]
-
-
-class VideoDecodeError(ValueError):
-    """A video that cannot be read. The message names the file and the reason."""
 
 
 @dataclass
@@ -53,7 +53,10 @@ class DecodedVideoMetadata(VideoMetadata):
 
 
 def read_video(
-    video: VideoSource, indices: Sequence[int] | Callable[[VideoMetadata], np.ndarray] | None = None
+    video: VideoSource,
+    indices: Sequence[int] | Callable[[VideoMetadata], np.ndarray] | None = None,
+    *,
+    limits: VideoLimits | None = None,
 ) -> tuple[np.ndarray, DecodedVideoMetadata]:
     """
     Decode some frames of a video.
@@ -62,39 +65,38 @@ def read_video(
         video: A path, an http or https URL, the bytes of a file, or a seekable binary file object.
         indices: The frames wanted, in any order, repeated or not; a function from the metadata to them; or `None` for
             all frames.
+        limits: What the video may cost, by default what [`~video_limits.set_video_limits`] was told. All frames of a
+            long video may take more memory than there is: no limit counts that.
 
     Returns:
         Frames, uint8 RGB of shape (len(indices), height, width, 3), and metadata.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        VideoDecodeError: If it is no video, holds no frame that can be decoded, cannot be downloaded, or has fewer
-            frames than `indices` name.
+        VideoDecodeError: If it is no video, holds no frame that can be decoded, cannot be downloaded, goes beyond a
+            limit, or has fewer frames than `indices` name.
 
     Warns:
         UserWarning: If the file ends earlier than it says. A function in `indices` is then asked again, with the
             number of frames that there are.
     """
-    source, name = _as_file(video)
-    try:
-        container, stream = _open(source, name)
+    with _opened(video, limits) as source:
+        name = source.name
+        container, stream = _open(source)
         with container:
-            packets = _scan(container, stream, source, name)
+            packets = _scan(container, stream, source)
             metadata = packets.metadata
             wanted = _wanted(indices, metadata, name)
-            frames = _decode_after_seeking(container, stream, packets, wanted)
+            frames = _decode_after_seeking(container, stream, source, packets, wanted)
         if frames is None:
-            frames, count = _decode_from_start(source, name, wanted)
+            frames, count = _decode_from_start(source, wanted)
             if not count:
                 raise VideoDecodeError(_none_decoded(name, metadata))
             if len(frames) < len(set(wanted)):
                 warnings.warn(_decoding_ends(name, metadata, count), stacklevel=2)
                 metadata.total_num_frames = count
                 wanted = _wanted(indices, metadata, name)
-                frames, _ = _decode_from_start(source, name, wanted)
-    finally:
-        if source is not video:
-            source.close()
+                frames, _ = _decode_from_start(source, wanted)
 
     shapes = {frame.shape for frame in frames.values()}
     if len(shapes) > 1:
@@ -108,11 +110,14 @@ def read_video(
 
 
 @contextmanager
-def open_frames(video: VideoSource) -> Iterator[tuple[DecodedVideoMetadata, Iterator[av.VideoFrame]]]:
+def open_frames(
+    video: VideoSource, limits: VideoLimits | None = None
+) -> Iterator[tuple[DecodedVideoMetadata, Iterator[av.VideoFrame]]]:
     """
     All frames that [`read_video`] counts, in its order, as FFmpeg's own frames, decoded one by one in one thread.
 
-    They are as the file stores them: [`ToArray`] tells whether they are upright, and turns them.
+    They are as the file stores them: [`ToArray`] tells whether they are upright, and turns them. `limits` as there;
+    what is done with the frames does not count as time.
 
     Raises:
         FileNotFoundError, VideoDecodeError: As [`read_video`]; what concerns the decoding, while the frames are read.
@@ -120,33 +125,32 @@ def open_frames(video: VideoSource) -> Iterator[tuple[DecodedVideoMetadata, Iter
     Warns:
         UserWarning: If the file ends earlier than it says; if frames are missing, after the last one.
     """
-    source, name = _as_file(video)
-    try:
-        container, stream = _open(source, name)
+    with _opened(video, limits) as source:
+        container, stream = _open(source)
         with container:
-            metadata = _scan(container, stream, source, name).metadata
-        container, stream = _open(source, name)
+            metadata = _scan(container, stream, source).metadata
+        container, stream = _open(source)
         with container:
             stream.codec_context.thread_count = 1
-            yield metadata, _all_frames(container, stream, metadata, name)
-    finally:
-        if source is not video:
-            source.close()
+            source.deadline.stop()
+            yield metadata, _all_frames(container, stream, metadata, source)
 
 
 def _all_frames(
-    container: av.container.InputContainer, stream: av.VideoStream, metadata: DecodedVideoMetadata, name: str
+    container: av.container.InputContainer, stream: av.VideoStream, metadata: DecodedVideoMetadata, source: "_Source"
 ) -> Iterator[av.VideoFrame]:
     count = 0
-    for packet in _demux(container, stream):
-        for frame in _decode(stream, packet):
-            if count < metadata.total_num_frames:
-                count += 1
-                yield frame
+    source.deadline.start()
+    for frame in _frames(container, stream, source):
+        if count < metadata.total_num_frames:
+            count += 1
+            source.deadline.stop()
+            yield frame
+            source.deadline.start()
     if not count:
-        raise VideoDecodeError(_none_decoded(name, metadata))
+        raise VideoDecodeError(_none_decoded(source.name, metadata))
     if count < metadata.total_num_frames:
-        warnings.warn(_decoding_ends(name, metadata, count), stacklevel=2)
+        warnings.warn(_decoding_ends(source.name, metadata, count), stacklevel=2)
 
 
 def _none_decoded(name: str, metadata: DecodedVideoMetadata) -> str:
@@ -155,38 +159,6 @@ def _none_decoded(name: str, metadata: DecodedVideoMetadata) -> str:
 
 def _decoding_ends(name: str, metadata: DecodedVideoMetadata, count: int) -> str:
     return f"{name}: decoding ends after {count} of {metadata.total_num_frames} frames; these are used"
-
-
-def fetch_video(
-    url: str, *, max_bytes: int = MAX_DOWNLOAD_BYTES, max_seconds: float = MAX_DOWNLOAD_SECONDS
-) -> IO[bytes]:
-    """
-    Download an http or https URL into a temporary file, in memory while it is small, which is gone when closed.
-
-    Raises:
-        VideoDecodeError: If the scheme is another one, the server does not answer with a file, or a limit is reached.
-    """
-    if not url.startswith(("http://", "https://")):
-        raise VideoDecodeError(f"{url}: only http and https URLs are fetched")
-    deadline = time.monotonic() + max_seconds
-    file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
-    try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=min(30.0, max_seconds)) as response:
-            response.raise_for_status()
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                if file.tell() > max_bytes:
-                    raise VideoDecodeError(f"{url}: larger than the limit of {max_bytes} bytes")
-                if time.monotonic() > deadline:
-                    raise VideoDecodeError(f"{url}: not downloaded within the limit of {max_seconds} seconds")
-    except httpx.HTTPError as error:
-        file.close()
-        raise VideoDecodeError(f"{url}: cannot be downloaded: {error}") from error
-    except VideoDecodeError:
-        file.close()
-        raise
-    file.seek(0)
-    return file
 
 
 @dataclass
@@ -198,11 +170,11 @@ class _Packets:
     keyframes: list[int]  # timestamps of the keyframes, ascending
 
 
-def _as_file(video: VideoSource) -> tuple[IO[bytes], str]:
+def _as_file(video: VideoSource, limits: VideoLimits | None = None) -> tuple[IO[bytes], str]:
     if isinstance(video, bytes):
         return io.BytesIO(video), f"<{len(video)} bytes>"
     if isinstance(video, str) and "://" in video:
-        return fetch_video(video), video
+        return fetch_video(video, limits), video
     if isinstance(video, (str, os.PathLike)):
         name = os.fspath(video)
         if os.path.isdir(name):
@@ -215,15 +187,62 @@ def _as_file(video: VideoSource) -> tuple[IO[bytes], str]:
     )
 
 
+class _Source:
+    """What FFmpeg reads a file through: no longer than the limit allows."""
+
+    def __init__(self, file: IO[bytes], name: str, limits: VideoLimits):
+        self.file, self.name, self.limits = file, name, limits
+        self.seek, self.tell = file.seek, file.tell
+        self.deadline = Deadline(name, limits)
+
+    def read(self, size: int = -1) -> bytes:
+        self.deadline.check()
+        return self.file.read(size)
+
+
+@contextmanager
+def _opened(video: VideoSource, limits: VideoLimits | None) -> Iterator[_Source]:
+    limits = limits or video_limits()
+    file, name = _as_file(video, limits)
+    try:
+        refuse_inflated_index(file, name, limits)
+        yield _Source(file, name, limits)
+    finally:
+        if file is not video:
+            file.close()
+
+
 def _refuse_nested(url: str, flags: int, options: dict):
     raise PermissionError(f"the video names another file, {url}, which is not opened")
 
 
-def _open(source: IO[bytes], name: str) -> tuple[av.container.InputContainer, av.VideoStream]:
+# Kinds of video files, by FFmpeg's names. Of its 300 others many are no video, and some are lists of further files.
+_FORMATS = (
+    "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,"
+    "rm,webm,wtv,yuv4mpegpipe"
+)
+
+# Three guards, each of which is enough for the files that the tests know: which kinds of files are read at all; what a
+# demuxer asks to be opened; and what one opens by itself.
+_GUARDS: dict[str, Any] = {
+    "io_open": _refuse_nested,
+    "container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": "none"},
+}
+
+
+def _open(source: _Source) -> tuple[av.container.InputContainer, av.VideoStream]:
+    name = source.name
+    # what FFmpeg makes room for; it counts margins too, which for small pictures are as large as these
+    options = {"max_pixels": str(2 * source.limits.max_pixels + (1 << 16))}
     source.seek(0)
     try:
-        # the protocol list stops what a demuxer would open by itself, `io_open` what it asks to be opened
-        container = av.open(source, "r", io_open=_refuse_nested, container_options={"protocol_whitelist": "none"})
+        container = av.open(source, "r", options=options, **_GUARDS)
+    except VideoDecodeError:
+        raise
+    except av.error.ArgumentError as error:
+        raise VideoDecodeError(
+            f"{name}: cannot be opened as a video: it is none, or of a kind that is not read"
+        ) from error
     except (av.error.FFmpegError, PermissionError, ValueError, OSError) as error:
         raise VideoDecodeError(f"{name}: cannot be opened as a video: {error}") from error
     # a picture on the cover of a song is a video stream too
@@ -235,8 +254,14 @@ def _open(source: IO[bytes], name: str) -> tuple[av.container.InputContainer, av
     if stream.codec_context is None:
         container.close()
         raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
-    # threads take longer to start than a small picture to decode, and a loader's workers have the cores already
     codec = stream.codec_context
+    codec.options = options  # frames may become larger than the header says
+    try:
+        _refuse_large(codec.width, codec.height, source)
+    except VideoDecodeError:
+        container.close()
+        raise
+    # threads take longer to start than a small picture to decode, and a loader's workers have the cores already
     if codec.width * codec.height < 640 * 360 or torch.utils.data.get_worker_info() is not None:
         codec.thread_count = 1
     else:
@@ -244,10 +269,19 @@ def _open(source: IO[bytes], name: str) -> tuple[av.container.InputContainer, av
     return container, stream
 
 
-def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+def _refuse_large(width: int, height: int, source: _Source):
+    limit = source.limits.max_pixels
+    if width * height > limit:
+        raise VideoDecodeError(
+            f"{source.name}: has frames of {width} x {height}, more than the limit of {limit} pixels (max_pixels)"
+        )
+
+
+def _demux(container: av.container.InputContainer, stream: av.VideoStream, source: _Source) -> Iterator[av.Packet]:
     """The packets of a stream, the empty one that flushes the decoder last, up to where the file can be read."""
     packets = container.demux(stream)
     while True:
+        source.deadline.check()
         try:
             packet = next(packets)
         except StopIteration:
@@ -258,18 +292,22 @@ def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> It
         yield packet
 
 
-def _scan(container: av.container.InputContainer, stream: av.VideoStream, source: IO[bytes], name: str) -> _Packets:
+def _scan(container: av.container.InputContainer, stream: av.VideoStream, source: _Source) -> _Packets:
+    name, max_frames = source.name, source.limits.max_frames
     # mp4 has its index in one place; what AVI and WebM lack shows in their length
     announced = len(stream.index_entries) if "mp4" in container.format.name else 0
-    shown, discarded = [], 0
-    for packet in _demux(container, stream):
+    shown: list[tuple[int | None, int, bool]] = []  # timestamp, duration, whether it is a keyframe
+    discarded = 0
+    for packet in _demux(container, stream, source):
+        if len(shown) + discarded > max_frames:
+            raise VideoDecodeError(f"{name}: has more frames than the limit of {max_frames} (max_frames)")
         if packet.is_discard:  # cut off by an edit list: decoded, never shown
             discarded += 1
         elif packet.size:
             shown.append((packet.pts, packet.duration or 0, packet.is_keyframe))
     if not shown:
         raise VideoDecodeError(f"{name}: its video stream holds no frames")
-    missing = _missing_bytes(source)
+    missing = _missing_bytes(source.file)
     if len(shown) + discarded < announced or missing:
         reason = f"{missing} bytes are missing" if missing else f"its index names {announced - discarded} frames"
         warnings.warn(f"{name}: is cut short ({reason}): {len(shown)} frames are there; these are used", stacklevel=3)
@@ -303,7 +341,7 @@ def _missing_bytes(source: IO[bytes]) -> int:
     if head[:4] == b"RIFF":
         return max(0, 8 + int.from_bytes(head[4:8], "little") - end)
     segment = head.find(b"\x18\x53\x80\x67")
-    if head[:4] != b"\x1a\x45\xdf\xa3" or segment < 0:
+    if head[:4] != b"\x1a\x45\xdf\xa3" or segment < 0 or segment + 4 == len(head):
         return 0
     # a number of n bytes begins with n - 1 zero bits and a one; all ones behind that mean that the size is not known
     start = segment + 4
@@ -325,25 +363,28 @@ def _wanted(
     return wanted
 
 
-def _decode_from_start(source: IO[bytes], name: str, wanted: Sequence[int]) -> tuple[dict[int, np.ndarray], int]:
+def _decode_from_start(source: _Source, wanted: Sequence[int]) -> tuple[dict[int, np.ndarray], int]:
     """Those of the frames wanted that exist, and how many frames were decoded: all of them if any is missing."""
     missing, frames, count = set(wanted), {}, 0
     to_array = ToArray()
-    container, stream = _open(source, name)
+    container, stream = _open(source)
     with container:
-        for packet in _demux(container, stream):
-            for frame in _decode(stream, packet):
-                if count in missing:
-                    frames[count] = to_array(frame)
-                    missing.remove(count)
-                count += 1
+        for frame in _frames(container, stream, source):
+            if count in missing:
+                frames[count] = to_array(frame)
+                missing.remove(count)
+            count += 1
             if not missing:
                 break
     return frames, count
 
 
 def _decode_after_seeking(
-    container: av.container.InputContainer, stream: av.VideoStream, packets: _Packets, wanted: Sequence[int]
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    source: _Source,
+    packets: _Packets,
+    wanted: Sequence[int],
 ) -> dict[int, np.ndarray] | None:
     """
     The frames wanted, skipping what lies between a frame and the last keyframe before the next. `None` where nothing
@@ -363,8 +404,11 @@ def _decode_after_seeking(
     for index, start in starts.items():
         if start > reached:
             keyframe = packets.keyframes[start]
-            container.seek(keyframe, stream=stream)
-            decoded = (frame for packet in _demux(container, stream) for frame in _decode(stream, packet))
+            try:
+                container.seek(keyframe, stream=stream)
+            except av.error.FFmpegError:
+                return None
+            decoded = _frames(container, stream, source)
             # frames that precede the keyframe in time, but follow it in the file, lack what they refer to
             frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= keyframe), None)
             if frame is None or frame.pts != keyframe or frame.pict_type != PictureType.I:
@@ -381,11 +425,21 @@ def _decode_after_seeking(
     return frames
 
 
-def _decode(stream: av.VideoStream, packet: av.Packet) -> list[av.VideoFrame]:
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream, source: _Source
+) -> Iterator[av.VideoFrame]:
+    for packet in _demux(container, stream, source):
+        yield from _decode(stream, packet, source)
+
+
+def _decode(stream: av.VideoStream, packet: av.Packet, source: _Source) -> list[av.VideoFrame]:
     try:
-        return stream.decode(packet)
+        frames = stream.decode(packet)
     except av.error.FFmpegError:
         return []  # a damaged packet; that a frame is missing shows in their number
+    for frame in frames:
+        _refuse_large(frame.width, frame.height, source)
+    return frames
 
 
 class ToArray:
@@ -419,4 +473,10 @@ class ToArray:
         return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-__all__ = ["DecodedVideoMetadata", "VideoDecodeError", "fetch_video", "read_video"]
+def start_worker(limits: VideoLimits):
+    """Begins a process that decodes one video after the other beside others like it."""
+    torch.set_num_threads(1)
+    set_video_limits(limits)
+
+
+__all__ = ["DecodedVideoMetadata", "VideoDecodeError", "read_video"]

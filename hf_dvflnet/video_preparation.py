@@ -27,14 +27,14 @@ from typing import Any, Literal, NamedTuple
 import av
 import av.error
 import numpy as np
-import torch
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from tqdm.auto import tqdm
 
 from .benchmark_datasets import Release
 from .video_dataset import MANIFEST, SETTINGS, SPLITS, UNFINISHED, VIDEO_SUFFIXES, original_id
-from .video_decoding import ToArray, VideoDecodeError, open_frames
+from .video_decoding import ToArray, VideoDecodeError, open_frames, start_worker
+from .video_limits import video_limits
 
 
 # No arithmetic coding, no deblocking, no B frames: that decodes in 60 % of the time, at an eighth more bytes.
@@ -346,7 +346,7 @@ def _prepare_all(tasks: Iterator[_Task], num_workers: int | None) -> Iterator[Ro
         return
     # spawned, since a forked process may not use the threads of a torch that has used them already
     context = get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(num_workers, context, initializer=start_worker, initargs=(video_limits(),)) as pool:
         # no more than a few at a time: what lies in archives is handed over as bytes
         waiting: deque[Future] = deque()
         for task in tasks:

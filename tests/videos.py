@@ -44,6 +44,7 @@ def write_video(
     container_options: dict[str, str] | None = None,
     rate: int = 25,
     first_number: int = 0,
+    pixel_format: str = "yuv420p",
 ) -> Path:
     """
     Encode frames numbered from `first_number` on.
@@ -54,7 +55,7 @@ def write_video(
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         audio = container.add_stream("aac", rate=8000, layout="mono") if audio_first else None
         stream = container.add_stream(codec, rate=rate, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = Fraction(1, rate)
         stream.thread_type = "NONE"
         if tag:

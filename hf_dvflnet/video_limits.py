@@ -1,0 +1,312 @@
+"""
+What a video may cost, and what it may reach: limits for files and URLs that come from strangers.
+
+Every limit is on by default. [`set_video_limits`] changes them for a process; the environment variable
+`DVFLNET_VIDEO_LIMITS` for all that inherit it, such as commands and the workers of a loader.
+"""
+
+import ipaddress
+import os
+import re
+import socket
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from typing import IO, Any
+
+from huggingface_hub.utils import httpx
+
+
+class VideoDecodeError(ValueError):
+    """A video that cannot be read, or goes beyond a limit. The message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class VideoLimits:
+    """
+    What one video may cost. Where it costs more, [`VideoDecodeError`] is raised.
+
+    Args:
+        max_pixels: Width times height of a frame. By default above that of 8K (7680 x 4320, 8192 x 4320).
+        max_frames: Frames of a file. By default more than four hours of 60 a second.
+        max_seconds: Spent on reading and decoding a file; what is done with its frames in between does not count.
+            Checked wherever the file is read and between its packets, so that a single frame may exceed it.
+        max_download_bytes: Of a URL.
+        max_download_seconds: From the first request to the last byte, redirects and all.
+        max_redirects: That are followed from a URL.
+        allow_private_addresses: Whether a URL may lead to this machine or its network. False where URLs come from
+            users of a server: then every address that a host name has must be a public one, at each redirect, and
+            only an address that was checked is connected to.
+
+    Raises:
+        ValueError: If a number is not positive (of `max_redirects`: negative).
+    """
+
+    max_pixels: int = 40_000_000
+    max_frames: int = 1_000_000
+    max_seconds: float = 3600.0
+    max_download_bytes: int = 1 << 30
+    max_download_seconds: float = 120.0
+    max_redirects: int = 5
+    allow_private_addresses: bool = True
+
+    def __post_init__(self):
+        for field in fields(self):
+            value, least = getattr(self, field.name), 0 if field.name == "max_redirects" else 1e-9
+            if field.name.startswith("max_") and not value >= least:
+                raise ValueError(f"{field.name} must be positive, got {value}")
+
+
+def set_video_limits(limits: VideoLimits):
+    """Let these limits hold in this process, wherever a call is not given its own, and in processes it forks."""
+    global _limits
+    _limits = limits
+
+
+def video_limits() -> VideoLimits:
+    """The limits that hold in this process."""
+    return _limits
+
+
+def _read_limits(text: str) -> VideoLimits:
+    """`"max_frames=5000000 allow_private_addresses=no"` -> limits, the others as by default."""
+    found: dict[str, Any] = {}
+    for part in text.replace(",", " ").split():
+        name, _, value = part.partition("=")
+        default = getattr(VideoLimits, name, None) if name in VideoLimits.__dataclass_fields__ else None
+        try:
+            if isinstance(default, bool):
+                found[name] = {"yes": True, "no": False}[value]
+            elif default is not None:
+                found[name] = type(default)(value)
+            else:
+                raise KeyError(name)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"DVFLNET_VIDEO_LIMITS: cannot read {part!r}; expected NAME=NUMBER, or allow_private_addresses=no, "
+                f"with the names {', '.join(VideoLimits.__dataclass_fields__)}"
+            ) from error
+    return replace(VideoLimits(), **found)
+
+
+_limits = _read_limits(os.environ.get("DVFLNET_VIDEO_LIMITS", ""))
+
+
+class Deadline:
+    """Counts the seconds that a file takes, from `start` to `stop`, and again."""
+
+    def __init__(self, name: str, limits: VideoLimits):
+        self.name, self.limit = name, limits.max_seconds
+        self.left = limits.max_seconds
+        self.start()
+
+    def start(self):
+        self.since = time.monotonic()
+
+    def stop(self):
+        self.left -= time.monotonic() - self.since
+
+    def check(self):
+        if time.monotonic() - self.since > self.left:
+            raise VideoDecodeError(
+                f"{self.name}: not decoded within the limit of {self.limit:g} seconds (max_seconds)"
+            )
+
+
+def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
+    """
+    Download an http or https URL into a temporary file, in memory while it is small, which is gone when closed.
+
+    Raises:
+        VideoDecodeError: If the scheme is another one, also that of a redirect; if the server does not answer with a
+            file; or if a limit is reached, by default one of those of [`set_video_limits`].
+    """
+    limits = limits or _limits
+    _refuse_other_schemes(url, url)
+    file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
+    download = _Download(url, limits)
+    # a server that trickles its headers would never let a check between two reads come: the timer ends such a read
+    timer = threading.Timer(limits.max_download_seconds, download.stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        download.into(file)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ssl.SSLError) as error:
+        file.close()
+        if download.stopped:
+            raise VideoDecodeError(download.too_slow()) from error
+        raise VideoDecodeError(f"{url}: cannot be downloaded: {error}") from error
+    except VideoDecodeError:
+        file.close()
+        raise
+    finally:
+        timer.cancel()
+    file.seek(0)
+    return file
+
+
+class _Download:
+    def __init__(self, url: str, limits: VideoLimits):
+        self.url, self.limits = url, limits
+        self.end = time.monotonic() + limits.max_download_seconds
+        self.stopped = False
+        self.connection: Any = None  # the newest one
+
+    def too_slow(self) -> str:
+        seconds = self.limits.max_download_seconds
+        return f"{self.url}: not downloaded within the limit of {seconds:g} seconds (max_download_seconds)"
+
+    def stop(self):
+        self.stopped = True
+        connection = self.connection.get_extra_info("socket") if self.connection is not None else None
+        if connection is not None:
+            with suppress(OSError):  # is closed already
+                connection.shutdown(socket.SHUT_RDWR)  # closing it would not wake who reads from it
+
+    def note(self, event: str, info: dict[str, Any]):
+        """Told by the HTTP client what it does: keeps the connection, encrypted or not, for `stop`."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self.connection = info["return_value"]
+            if self.stopped:
+                self.stop()
+
+    def into(self, file: IO[bytes]):
+        address = httpx.URL(self.url)
+        with httpx.Client(timeout=min(30.0, self.limits.max_download_seconds)) as client:
+            for _ in range(self.limits.max_redirects + 1):
+                with self._get(client, address) as response:
+                    if response.is_redirect:
+                        address = address.join(response.headers["location"])
+                        _refuse_other_schemes(str(address), self.url)
+                        continue
+                    response.raise_for_status()
+                    # as it comes: what a server compresses may be of any size when it is unpacked
+                    for chunk in response.iter_raw():
+                        file.write(chunk)
+                        if file.tell() > self.limits.max_download_bytes:
+                            limit = self.limits.max_download_bytes
+                            raise VideoDecodeError(
+                                f"{self.url}: larger than the limit of {limit} bytes (max_download_bytes)"
+                            )
+                        if self.stopped or time.monotonic() > self.end:
+                            break
+                    if self.stopped or time.monotonic() > self.end:  # a stopped connection may look like an end
+                        raise VideoDecodeError(self.too_slow())
+                    return
+        raise VideoDecodeError(
+            f"{self.url}: redirected more often than the limit of {self.limits.max_redirects} times (max_redirects)"
+        )
+
+    @contextmanager
+    def _get(self, client: httpx.Client, address: httpx.URL) -> Iterator[httpx.Response]:
+        if time.monotonic() > self.end:
+            raise VideoDecodeError(self.too_slow())
+        headers = {"accept-encoding": "identity"}
+        extensions: dict[str, Any] = {"trace": self.note}
+        if not self.limits.allow_private_addresses:
+            # the very address that was checked is asked, for a name may have another one at the next look-up
+            headers["host"] = address.netloc.decode("ascii")
+            extensions["sni_hostname"] = address.host
+            address = address.copy_with(host=_public_address(address, self.url))
+        with client.stream("GET", address, headers=headers, extensions=extensions) as response:
+            yield response
+
+
+def _refuse_other_schemes(address: str, url: str):
+    if not address.lower().startswith(("http://", "https://")):
+        said = url if address == url else f"{url}: redirects to {address}"
+        raise VideoDecodeError(f"{said}: only http and https URLs are fetched")
+
+
+def _public_address(address: httpx.URL, url: str) -> str:
+    port = address.port or {"http": 80, "https": 443}[address.scheme]
+    found = [str(info[4][0]) for info in socket.getaddrinfo(address.host, port, type=socket.SOCK_STREAM)]
+    for one in found:
+        if not is_public(one):
+            raise VideoDecodeError(
+                f"{url}: {address.host} has the address {one}, which is not public, and private ones are refused "
+                "(allow_private_addresses)"
+            )
+    # an address of the older kind first: many a machine has no route to the newer
+    return min(found, key=lambda one: ":" in one)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address, or the one that an IPv6 address stands for, can be anybody's on the internet."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        translated = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or translated
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+def refuse_inflated_index(source: IO[bytes], name: str, limits: VideoLimits):
+    """
+    Raise `VideoDecodeError` if an mp4's header names more frames than the limit.
+
+    FFmpeg makes room for them all when it opens the file, and where all frames have one size, 20 bytes of the header
+    say how many there are: a small file could ask for gigabytes.
+    """
+    end = source.seek(0, os.SEEK_END)
+    position = in_fragments = 0
+    while position + 8 <= end:
+        source.seek(position)
+        head = source.read(16)
+        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        elif size == 0:
+            size = end - position
+        if size < 8 or not kind.isascii() or not kind.decode("ascii").isprintable():
+            return  # no mp4, or none that FFmpeg would read on in
+        if kind != b"mdat":  # whatever is called otherwise may hold a header
+            source.seek(position)
+            box = source.read(min(size, _LARGEST_HEADER))
+            if next(_find(box, b"cmov"), None) is not None:
+                raise VideoDecodeError(f"{name}: its header is compressed, which is not supported")
+            count = max((_frames_of_one_size(track, end) for track in re.split(b"trak", box)), default=0)
+            in_fragments += sum(int.from_bytes(run[4:8], "big") for run in _find(box, b"trun"))
+            # those of fragments are of all tracks together, of which there is more than one
+            if count > limits.max_frames or in_fragments > 4 * limits.max_frames:
+                raise VideoDecodeError(
+                    f"{name}: says that it has {max(count, in_fragments)} frames, more than the limit of "
+                    f"{limits.max_frames} (max_frames)"
+                )
+        position += size
+
+
+_LARGEST_HEADER = 64 << 20
+
+
+def _find(box: bytes, kind: bytes) -> Iterator[bytes]:
+    """The first bytes of the content of each box of this kind, wherever it lies."""
+    for match in re.finditer(kind, box):
+        size = int.from_bytes(box[max(0, match.start() - 4) : match.start()], "big")
+        if size <= len(box):  # else the four letters are there by chance
+            start = match.end() + (8 if size == 1 else 0)
+            yield box[start : start + 16]
+
+
+def _frames_of_one_size(track: bytes, file_size: int) -> int:
+    """How many frames a track has if its header does not list them one by one; of sound as it is played, 0."""
+    found = 0
+    for table in _find(track, b"stsz"):
+        size, count = int.from_bytes(table[4:8], "big"), int.from_bytes(table[8:12], "big")
+        # a sound's samples that last one tick each are many, but FFmpeg takes them by the thousand
+        is_plain_sound = b"soun" in track and b"vide" not in track and count * size <= file_size
+        lasting = [(entries[4:8], entries[12:16]) for entries in _find(track, b"stts")]
+        if size and not (is_plain_sound and lasting == [(b"\0\0\0\1", b"\0\0\0\1")]):
+            found = max(found, count)
+    return found
+
+
+__all__ = ["VideoDecodeError", "VideoLimits", "fetch_video", "set_video_limits", "video_limits"]

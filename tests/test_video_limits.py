@@ -1,0 +1,403 @@
+import gzip
+import http.server
+import io
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from videos import read_number, write_video
+
+from hf_dvflnet import VideoDecodeError, VideoLimits, read_video, set_video_limits, video_decoding, video_limits
+from hf_dvflnet.video_decoding import open_frames
+from hf_dvflnet.video_limits import fetch_video, is_public, refuse_inflated_index
+from hf_dvflnet.video_limits import video_limits as limits_in_force
+
+
+# URLs
+
+
+@pytest.fixture
+def server(video_files):
+    """An HTTP server on this machine over the video files, with addresses that misbehave."""
+    asked, hosts = [], []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=next(iter(video_files.values())).parent)
+
+        def do_GET(self):
+            asked.append(self.path)
+            hosts.append(self.headers["Host"])
+            if self.path == "/slow":
+                self.send_response(200)
+                self.end_headers()
+                for _ in range(100):
+                    self.wfile.write(bytes(1000))
+                    time.sleep(0.05)
+            elif self.path == "/trickle":  # a byte of the headers at a time
+                for letter in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100:
+                    self.wfile.write(bytes([letter]))
+                    time.sleep(0.05)
+            elif self.path == "/silent":
+                time.sleep(4)
+            elif self.path == "/bomb":  # a million zeros in a kilobyte
+                content = gzip.compress(bytes(1_000_000))
+                self.send_response(200)
+                self.send_header("Content-Encoding", "gzip")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+            elif self.path.startswith("/again/"):  # to /again/N-1 ..., and at last to the video
+                left = int(self.path.rpartition("/")[2])
+                self.redirect(f"/again/{left - 1}" if left > 1 else "/vp9.webm")
+            elif self.path.startswith("/to/"):
+                self.redirect(self.path.removeprefix("/to/"))
+            else:
+                super().do_GET()
+
+        def redirect(self, location):
+            self.send_response(302)
+            self.send_header("Location", location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, request, client_address):
+            pass  # the client has hung up, as it should
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.asked, server.hosts = asked, hosts
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        yield server
+        server.shutdown()
+
+
+def test_a_url_is_read_like_the_file(server, video_files):
+    expected, _ = read_video(video_files["vp9.webm"], [7, 21])
+    assert np.array_equal(read_video(f"{server.url}/vp9.webm", [7, 21])[0], expected)
+
+
+def test_a_download_stops_at_its_size(server):
+    with pytest.raises(VideoDecodeError, match="larger than the limit of 1000 bytes"):
+        fetch_video(f"{server.url}/vp9.webm", VideoLimits(max_download_bytes=1000))
+
+
+@pytest.mark.parametrize("path", ["slow", "trickle", "silent"])
+def test_a_download_stops_in_time(server, path):
+    start = time.monotonic()
+    with pytest.raises(VideoDecodeError, match=f"{path}: not downloaded within the limit of 0.5 seconds"):
+        fetch_video(f"{server.url}/{path}", VideoLimits(max_download_seconds=0.5))
+    assert time.monotonic() - start < 2  # the whole would take 4 seconds and more
+
+
+def test_what_a_server_compresses_is_not_unpacked(server):
+    with fetch_video(f"{server.url}/bomb") as file:
+        assert len(file.read()) < 2000
+
+
+def test_redirects_are_followed_up_to_their_limit(server):
+    with fetch_video(f"{server.url}/again/5") as file:
+        assert file.read(4) == b"\x1a\x45\xdf\xa3"
+    with pytest.raises(VideoDecodeError, match="redirected more often than the limit of 5 times"):
+        fetch_video(f"{server.url}/again/6")
+    with pytest.raises(VideoDecodeError, match="more often than the limit of 0 times"):
+        fetch_video(f"{server.url}/again/1", VideoLimits(max_redirects=0))
+
+
+@pytest.mark.parametrize("url", ["ftp://host/a.mp4", "file:///etc/passwd", "concat://a.mp4", "subfile,,start,0,:://a"])
+def test_other_schemes_are_refused(url):
+    with pytest.raises(VideoDecodeError, match="only http and https"):
+        read_video(url)
+
+
+@pytest.mark.parametrize("target", ["file:/etc/passwd", "ftp://127.0.0.1/a.mp4"])
+def test_a_redirect_to_another_scheme_is_refused(server, target):
+    with pytest.raises(VideoDecodeError, match=f"redirects to {target}: only http and https"):
+        fetch_video(f"{server.url}/to/{target}")
+
+
+def test_a_missing_url_is_named(server):
+    with pytest.raises(VideoDecodeError, match="nothing.mp4: cannot be downloaded: .*404"):
+        read_video(f"{server.url}/nothing.mp4")
+
+
+@pytest.mark.parametrize("url", ["http://", "http://[::1/a.mp4", "http://127.0.0.1:1/a.mp4", "https://127.0.0.1:1/"])
+def test_a_url_that_leads_nowhere_is_named(url):
+    with pytest.raises(VideoDecodeError, match="cannot be downloaded"):
+        read_video(url)
+
+
+PUBLIC_ONLY = VideoLimits(allow_private_addresses=False)
+
+
+def test_a_private_address_is_refused_and_never_asked(server):
+    for host in ("127.0.0.1", "localhost", "0.0.0.0", "2130706433", "[::ffff:127.0.0.1]"):
+        with pytest.raises(VideoDecodeError, match="which is not public|cannot be downloaded"):
+            fetch_video(server.url.replace("127.0.0.1", host) + "/vp9.webm", PUBLIC_ONLY)
+    assert server.asked == []
+
+
+def test_a_name_is_asked_at_the_address_that_was_checked(server, monkeypatch):
+    looked_up = []
+    original = socket.getaddrinfo
+
+    def resolve(host, port, *more, **other):
+        if host != "video.example":
+            return original(host, port, *more, **other)
+        looked_up.append(host)  # at a second look-up the name might have another address
+        return original("127.0.0.1", port, *more, **other)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(video_limits, "is_public", lambda address: True)
+    with fetch_video(f"http://video.example:{server.server_port}/vp9.webm", PUBLIC_ONLY) as file:
+        assert file.read(4) == b"\x1a\x45\xdf\xa3"
+    assert looked_up == ["video.example"]
+    assert server.hosts == [f"video.example:{server.server_port}"]
+
+
+def test_a_redirect_to_a_private_address_is_refused(server, monkeypatch):
+    answers = iter([True])  # the first address passes for a public one
+    monkeypatch.setattr(video_limits, "is_public", lambda address: next(answers, False))
+    with pytest.raises(VideoDecodeError, match="127.0.0.1, which is not public"):
+        fetch_video(f"{server.url}/to/{server.url}/vp9.webm", PUBLIC_ONLY)
+    assert server.asked == [f"/to/{server.url}/vp9.webm"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+        *("224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1"),
+        *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "2001:db8::1"),
+        *("::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "2002:0a00:0001::1", "2002:7f00:0001::"),
+    ],
+)
+def test_addresses_of_a_machine_or_its_network_are_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
+def test_addresses_of_the_internet_are_public(address):
+    assert is_public(address)
+
+
+# files
+
+
+def test_a_frame_that_is_too_large_is_refused(video_files):
+    path = video_files["h264_short_gop.mp4"]
+    assert read_video(path, [0], limits=VideoLimits(max_pixels=160 * 96))[0].shape == (1, 96, 160, 3)
+    with pytest.raises(VideoDecodeError, match="has frames of 160 x 96, more than the limit of 15359 pixels"):
+        read_video(path, [0], limits=VideoLimits(max_pixels=160 * 96 - 1))
+
+
+def test_a_frame_that_is_larger_than_the_header_says_is_not_decoded(tmp_path):
+    # the header of an AVI says one size, and each picture in it another
+    path = write_video(tmp_path / "small.avi", "mjpeg", 5, 320, 240, pixel_format="yuvj420p")
+    data = path.read_bytes()
+    assert data.count(struct.pack("<II", 320, 240)) >= 1
+    path.write_bytes(data.replace(struct.pack("<II", 320, 240), struct.pack("<II", 64, 48)))
+    assert read_video(path, [0])[0].shape == (1, 240, 320, 3)
+    with pytest.raises(VideoDecodeError, match="has frames of 320 x 240, more than the limit of 70000 pixels"):
+        read_video(path, [0], limits=VideoLimits(max_pixels=70000))
+    with pytest.raises(VideoDecodeError, match="none of its 5 frames can be decoded"):  # FFmpeg makes no room for them
+        read_video(path, [0], limits=VideoLimits(max_pixels=64 * 48))
+
+
+def test_a_file_with_too_many_frames_is_refused(video_files):
+    for kind in ("h264_short_gop.mp4", "vp9.webm", "xvid.avi"):
+        assert len(read_video(video_files[kind], limits=VideoLimits(max_frames=40))[0]) == 40
+        with pytest.raises(VideoDecodeError, match="has more frames than the limit of 39"):
+            read_video(video_files[kind], [0], limits=VideoLimits(max_frames=39))
+
+
+def test_a_file_that_takes_too_long_is_refused(video_files):
+    with pytest.raises(VideoDecodeError, match="mp4: not decoded within the limit of 1e-06 seconds"):
+        read_video(video_files["h264_long_gop.mp4"], limits=VideoLimits(max_seconds=1e-6))
+
+
+def test_what_is_done_with_frames_is_not_counted_as_decoding(video_files, monkeypatch):
+    monotonic, later = time.monotonic, [0]
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later[0])
+    with open_frames(video_files["h264_long_gop.mp4"], VideoLimits(max_seconds=1000)) as (_, frames):
+        later[0] += 2000
+        next(frames)
+        later[0] += 2000
+        assert len(list(frames)) == 59
+
+
+def test_limits_hold_for_the_process_until_others_are_set(video_files, tiny_processor):
+    before = limits_in_force()
+    set_video_limits(VideoLimits(max_frames=39))
+    try:
+        with pytest.raises(VideoDecodeError, match="limit of 39"):
+            tiny_processor(video_files["vp9.webm"])
+    finally:
+        set_video_limits(before)
+    tiny_processor(video_files["vp9.webm"])
+
+
+def in_a_process_with(limits: str, code: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "DVFLNET_VIDEO_LIMITS": limits, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_limits_come_from_the_environment():
+    code = "from hf_dvflnet.video_limits import video_limits; print(video_limits())"
+    found = in_a_process_with("max_frames=7 max_seconds=2.5,allow_private_addresses=no", code)
+    assert found.stdout.strip() == repr(VideoLimits(max_frames=7, max_seconds=2.5, allow_private_addresses=False))
+
+
+@pytest.mark.parametrize("text", ["max_frame=7", "max_frames=many", "max_frames", "allow_private_addresses=1"])
+def test_limits_that_cannot_be_read_are_refused(text):
+    with pytest.raises(ValueError, match=f"cannot read '{text}'; expected NAME=NUMBER"):
+        video_limits._read_limits(text)
+
+
+def test_a_limit_below_its_range_is_refused():
+    with pytest.raises(ValueError, match="max_pixels must be positive, got 0"):
+        VideoLimits(max_pixels=0)
+
+
+def test_an_hour_of_60_frames_a_second_is_within_the_limits():
+    assert VideoLimits().max_frames >= 60 * 3600
+
+
+# headers that ask for memory
+
+
+def with_frames_of_one_size(content: bytes, count: int) -> bytes:
+    """An mp4 whose header says that it has `count` frames of one byte, in as many bytes as before."""
+    data = bytearray(content)
+    sizes, chunks = data.index(b"stsz"), data.index(b"stsc")
+    data[sizes + 8 : sizes + 16] = struct.pack(">II", 1, count)
+    data[chunks + 12 : chunks + 20] = struct.pack(">II", 1, count)
+    return bytes(data)
+
+
+def test_an_index_that_would_fill_the_memory_is_refused_before_it_is_made(video_files, monkeypatch):
+    content = with_frames_of_one_size(video_files["h264_short_gop.mp4"].read_bytes(), 3_000_000)
+    # without the check FFmpeg makes all of it
+    with av.open(io.BytesIO(content)) as container:
+        assert len(container.streams.video[0].index_entries) == 3_000_000
+    monkeypatch.setattr(video_decoding, "_open", None)
+    with pytest.raises(VideoDecodeError, match="says that it has 3000000 frames, more than the limit of 1000000"):
+        read_video(content)
+
+
+def test_fragments_that_would_fill_the_memory_are_refused(tmp_path):
+    flags = {"movflags": "frag_keyframe+empty_moov"}
+    path = write_video(tmp_path / "a.mp4", num_frames=5, container_options=flags)
+    read_video(path)
+    data = bytearray(path.read_bytes())
+    run = data.index(b"trun")
+    data[run + 4 : run + 12] = struct.pack(">II", 0, 50_000_000)  # nothing is told of each
+    with pytest.raises(VideoDecodeError, match="says that it has 50000000 frames"):
+        read_video(bytes(data))
+
+
+def test_a_compressed_header_is_refused(video_files):
+    content = video_files["h264_short_gop.mp4"].read_bytes()
+    with pytest.raises(VideoDecodeError, match="its header is compressed"):
+        read_video(content + struct.pack(">I4sI4s", 16, b"moov", 8, b"cmov"))
+
+
+def test_sound_that_is_not_compressed_may_have_many_samples(tmp_path):
+    path = tmp_path / "sound.mov"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=48000, layout="mono")
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            frame.pts = number
+            container.mux(video.encode(frame))
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.int16), format="s16", layout="mono")
+            sound.sample_rate, sound.pts = 48000, 1920 * number
+            container.mux(audio.encode(sound))
+        container.mux(video.encode())
+    with path.open("rb") as file:
+        refuse_inflated_index(file, "sound.mov", VideoLimits(max_frames=1000))
+    assert len(read_video(path, limits=VideoLimits(max_frames=1000))[0]) == 25
+
+
+# files that name others
+
+
+def write_secret(folder: Path) -> Path:
+    """A video of another user: its frames are numbered from 77."""
+    write_video(folder / "secret.mp4", num_frames=3, first_number=77)
+    return write_video(folder / "secret.ts", num_frames=3, first_number=77)
+
+
+CRAFTED = {
+    "absolute.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{folder}/secret.ts\n#EXT-X-ENDLIST\n",
+    "relative.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.ts\n#EXT-X-ENDLIST\n",
+    "url.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{folder}/secret.ts\n#EXT-X-ENDLIST\n",
+    "concat.mp4": "ffconcat version 1.0\nfile secret.mp4\n",
+}
+# what FFmpeg refuses by itself, today
+ALSO_REFUSED = {
+    "named_as_a_video.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.ts\n#EXT-X-ENDLIST\n",
+    "concat_absolute.mp4": "ffconcat version 1.0\nfile '{folder}/secret.mp4'\n",
+    "subfile.m3u8": "#EXTM3U\n#EXTINF:2,\nsubfile,,start,0,end,9999,,:{folder}/secret.ts\n#EXT-X-ENDLIST\n",
+    "concat_protocol.m3u8": "#EXTM3U\n#EXTINF:2,\nconcat:{folder}/secret.ts\n#EXT-X-ENDLIST\n",
+    "key.m3u8": '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="{folder}/secret.ts"\n#EXTINF:2,\na.ts\n#EXT-X-ENDLIST\n',
+    "session.sdp": "v=0\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "subtitles.idx": "# VobSub index file, v7 (do not modify this line!)\nid: en, index: 0\n",
+    "frame-%03d.png": "",
+}
+GUARDS = {
+    "the kinds of files": {"container_options": {"format_whitelist": video_decoding._FORMATS}},
+    "io_open and protocols": {
+        "io_open": video_decoding._refuse_nested,
+        "container_options": {"protocol_whitelist": "none"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_file_that_names_another_cannot_have_it_read(tmp_path, monkeypatch, name, guard):
+    write_secret(tmp_path)
+    (tmp_path / name).write_text(CRAFTED[name].format(folder=tmp_path))
+    # without guards the other file's frames come out, so that what follows shows what a guard does
+    monkeypatch.setattr(video_decoding, "_GUARDS", {})
+    assert [read_number(frame) for frame in read_video(tmp_path / name)[0]] == [77, 78, 79]
+    monkeypatch.setattr(video_decoding, "_GUARDS", GUARDS[guard])
+    with pytest.raises(VideoDecodeError, match=name):
+        read_video(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [*CRAFTED, *ALSO_REFUSED])
+def test_a_crafted_file_is_refused(tmp_path, name):
+    write_secret(tmp_path)
+    (tmp_path / name).write_text({**CRAFTED, **ALSO_REFUSED}[name].format(folder=tmp_path))
+    with pytest.raises(VideoDecodeError, match="cannot be opened as a video"):
+        read_video(tmp_path / name)
+
+
+def test_an_mp4_that_keeps_its_frames_in_another_file_is_refused(tmp_path):
+    path = write_video(tmp_path / "own.mp4", num_frames=3, first_number=77)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"url \x00\x00\x00\x01")  # the flag says: in this file
+    data[place + 7] = 0
+    mdat = data.index(b"mdat")
+    size = int.from_bytes(data[mdat - 4 : mdat], "big")
+    data[mdat + 4 : mdat - 4 + size] = bytes(size - 8)  # whatever comes out cannot be its own
+    (tmp_path / "thief.mp4").write_bytes(data)
+    with pytest.raises(VideoDecodeError, match="thief.mp4"):
+        read_video(tmp_path / "thief.mp4")
