@@ -7,12 +7,15 @@ streams, which is why nothing else lives here.
 """
 
 import csv
+import errno
 import hashlib
 import io
 import json
+import lzma
 import math
 import os
 import re
+import struct
 import tarfile
 import warnings
 import zipfile
@@ -31,6 +34,8 @@ from .video_dataset import VIDEO_SUFFIXES, load_video_folder, stream_tars, unrea
 
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+# What an archive may unpack to: so many times its own size (videos hardly shrink, lists by ten), or what all can bear.
+MAX_EXPANSION, MIN_UNPACKED = 100, 256 << 20
 MAX_SHARDS = 1024  # of a streamed split: enough for any number of workers, few enough to shuffle at once
 
 
@@ -94,10 +99,11 @@ class Release:
             with self._reading(archive), self.filesystem.open(archive, "rb") as file:
                 if self.is_zip(archive):
                     with zipfile.ZipFile(file) as zip_file:
+                        self._refuse_bomb(archive, sum(member.file_size for member in zip_file.infolist()))
                         names = [name for name in zip_file.namelist() if not name.endswith("/")]
                 else:
                     with tarfile.open(fileobj=file) as tar_file:
-                        names = [member.name for member in tar_file if member.isfile()]
+                        names = [member.name for member in self._walk_tar(archive, tar_file) if member.isfile()]
             self._members[archive] = names
         return self._members[archive]
 
@@ -139,16 +145,47 @@ class Release:
                             yield name, zip_file.read(name)
             else:
                 with tarfile.open(fileobj=file, mode="r|*") as tar_file:
-                    for member in tar_file:
+                    for member in self._walk_tar(archive, tar_file):
                         extracted = tar_file.extractfile(member) if member.isfile() else None
                         if extracted is not None and member.name.lower().endswith(suffixes):
                             yield member.name, extracted.read()
+
+    def _walk_tar(self, archive: str, tar_file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+        unpacked = 0
+        for member in tar_file:
+            if member.size < 0:  # which would lead back to a member that was there before, for ever
+                raise ValueError(f"{member.name} has a size of {member.size} bytes")
+            unpacked += member.size
+            self._refuse_bomb(archive, unpacked)
+            yield member
+
+    def _refuse_bomb(self, archive: str, unpacked: int):
+        size = self.filesystem.size(archive) or 0
+        if unpacked > max(MAX_EXPANSION * size, MIN_UNPACKED):
+            raise ValueError(
+                f"it has {size} bytes, and {unpacked} or more when it is unpacked; extract it first if it is trusted"
+            )
 
     @contextmanager
     def _reading(self, archive: str) -> Iterator[None]:
         try:
             yield
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        # whatever a damaged or hostile archive makes of the readers, short of a lack of memory
+        except (
+            zipfile.BadZipFile,
+            tarfile.TarError,
+            zlib.error,
+            lzma.LZMAError,
+            struct.error,
+            EOFError,
+            RuntimeError,
+            ValueError,
+            LookupError,
+            OverflowError,
+            OSError,
+        ) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise  # a fault of the disk; those of the content have no number, or are a place before the start
             reason = str(error) or type(error).__name__
             raise ValueError(f"{archive}: cannot be read as an archive: {reason}.{self._hint()}") from error
 

@@ -130,6 +130,10 @@ def _read_prepared(data_dir: Path) -> dict[str, list[tuple[str, str, dict[str, A
         raise ValueError(f"{data_dir}: is not prepared to the end; run `dvflnet prepare` again, which goes on")
     with open(data_dir / MANIFEST, encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
+    for row in lines:
+        for name in (row["path"], row["tar"] or "a"):
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"{data_dir / MANIFEST}: names {name}, which is outside of the folder")
     splits: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
     for split, names in SPLITS.items():
         for name in names:

@@ -264,6 +264,8 @@ class _Sources:
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"{source}: would be written outside of its folder; extract the archive first")
             path = about.parent / path
+            if path.parts[0] == UNFINISHED:
+                raise ValueError(f"{source}: would be written among what is not finished; extract the archive first")
             # a replacement stays one, though the archive's name does not
             if "replacement" in str(about) and "replacement" not in str(path):
                 path = path.parent / "replacement" / path.name
