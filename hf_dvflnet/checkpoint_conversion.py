@@ -53,6 +53,7 @@ def load_published_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _refuse_packed(path)
         with torch.serialization.safe_globals([(_ConfigNode, "yacs.config.CfgNode")]):
             return torch.load(path, map_location="cpu", weights_only=True)
     # whatever a damaged or hostile file makes of the reader, short of a lack of memory
@@ -72,6 +73,17 @@ def load_published_checkpoint(path: str | Path) -> dict[str, Any]:
     ) as error:
         reason = str(error).split("\n")[0].split(". This file")[0] or type(error).__name__
         raise ValueError(f"{path}: cannot be read as a published checkpoint: {reason}") from error
+
+
+def _refuse_packed(path: Path):
+    """PyTorch stores weights as they are: where they are compressed, or overlap, the memory would be filled."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":  # the format before PyTorch 1.6, which knows no compression
+            return
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise ValueError(f"it has {path.stat().st_size} bytes, but {unpacked} when it is unpacked")
 
 
 # Weight names there and here. `#` is a number, `^` the beginning; each rule is applied once, in this order.
@@ -202,6 +214,7 @@ _TRAINED_ON = {
         *(("ssv2", "official"), ("kinetics400", "official")),
     )
 }
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _NO_TRACE = {"use_post_layernorm": "--use-postln", "normalize_modulator": "--normalize-modulator"}
 
 
@@ -369,8 +382,10 @@ def convert_checkpoint(
 
     if found.training_data is not None:
         config.training_data = found.training_data  # so that an evaluation on it warns
+    with torch.device("meta"):  # of any size: one weight of a hostile file could ask for a network of terabytes
+        new, left = _compare(VideoFocalNetForVideoClassification(config), found, is_image, source)
     model = VideoFocalNetForVideoClassification(config)
-    new, left = _fill(model, found, is_image, source)
+    model.load_state_dict({name: found.weights[name] for name in model.state_dict() if name not in new}, strict=False)
     if is_image and temporal_init == "identity":
         start_temporal_branch_as_identity(model)
     copied = sorted(set(model.state_dict()) - set(new))
@@ -443,6 +458,12 @@ def _read_file(path: Path) -> _Source:
         raise ValueError(f"{path}: holds no state dict, alone or under 'model'")
     if all(name.startswith("module.") for name in state_dict):  # saved from DistributedDataParallel
         state_dict = {name.removeprefix("module."): weight for name, weight in state_dict.items()}
+    for name, weight in state_dict.items():
+        if weight.dtype not in _FLOATS:
+            expected = ", ".join(map(str, _FLOATS))
+            raise ValueError(f"{path}: {name} has the dtype {weight.dtype}; expected is one of {expected}")
+        if not weight.numel() or weight.nbytes > weight.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name} has the shape {tuple(weight.shape)}, for which it holds no numbers")
     if any(name.startswith("videofocalnet.") for name in state_dict):
         raise ValueError(f"{path}: holds this package's own names; there is nothing to convert")
 
@@ -516,10 +537,10 @@ def _known_name(name: str, found: _Source) -> str:
     return publish_key(name) if found.known_by == "published" else name
 
 
-def _fill(
+def _compare(
     model: VideoFocalNetForVideoClassification, found: _Source, is_image: bool, source: str | Path
 ) -> tuple[list[str], list[str]]:
-    """Load the weights strictly. Returns the names that the source lacks and those it has too many."""
+    """Names that the source lacks and those it has too many; an error if it does not fill the network."""
     wanted = model.state_dict()
     missing = sorted(set(wanted) - set(found.weights))
     unexpected = sorted(set(found.weights) - set(wanted))
@@ -548,7 +569,6 @@ def _fill(
             f"Unexpected: {', '.join(_known_name(name, found) for name in unexpected) or 'none'}. "
             f"Of another shape: {', '.join(other_shape) or 'none'}"
         )
-    model.load_state_dict({name: found.weights[name] for name in wanted if name in found.weights}, strict=False)
     return new, left
 
 

@@ -1,7 +1,10 @@
 import json
 import pickle
+import random
 import re
+import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -412,3 +415,87 @@ def test_converted_weights_fill_a_model_of_the_same_config(tmp_path):
     assert not found["missing_keys"]
     assert not found["unexpected_keys"]
     assert isinstance(loaded.config, VideoFocalNetConfig)
+
+
+# strangers
+
+
+def packed(source: Path, target: Path, compression: int) -> Path:
+    with zipfile.ZipFile(source) as there, zipfile.ZipFile(target, "w", compression) as here:
+        for member in there.infolist():
+            here.writestr(member.filename, there.read(member))
+    return target
+
+
+def test_weights_that_would_unpack_to_more_than_the_file_are_refused(tmp_path):
+    torch.save({"model": {"norm.weight": torch.zeros(1_000_000)}}, tmp_path / "plain.pth")
+    path = packed(tmp_path / "plain.pth", tmp_path / "bomb.pth", zipfile.ZIP_DEFLATED)
+    assert len(torch.load(path, weights_only=True)["model"]["norm.weight"]) == 1_000_000  # PyTorch unpacks it
+    with pytest.raises(ValueError, match=r"bomb\.pth: cannot be read .*: it has \d{4,5} bytes, but 40\d{5} when"):
+        load_published_checkpoint(path)
+
+
+def test_a_weight_that_repeats_a_few_numbers_is_refused(tmp_path):
+    state_dict = dict(published("default")["model"])
+    state_dict["norm.weight"] = torch.zeros(1).expand(10**6, 10**6)
+    torch.save({"model": state_dict}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"norm\.weight has the shape \(1000000, 1000000\), for which it holds no"):
+        convert_checkpoint(tmp_path / "weights.pth")
+
+
+def with_weight(tmp_path: Path, name: str, weight: torch.Tensor) -> Path:
+    state_dict = {key: value.contiguous() for key, value in published("default")["model"].items()}
+    save_file({**state_dict, name: weight}, tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn])
+def test_weights_of_another_dtype_are_refused_by_name(tmp_path, dtype):
+    path = with_weight(tmp_path, "norm.weight", torch.ones(64).to(dtype))
+    with pytest.raises(ValueError, match=rf"weights\.safetensors: norm\.weight has the dtype {dtype}; expected is"):
+        convert_checkpoint(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_become_float32(tmp_path, dtype):
+    path = with_weight(tmp_path, "norm.weight", torch.full((64,), 0.5).to(dtype))
+    weight = convert_checkpoint(path).model.state_dict()["videofocalnet.layernorm.weight"]
+    assert weight.dtype == torch.float32 and (weight == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "reason"),
+    [
+        ("norm.weight", torch.zeros(65), r"norm\.weight \(65,\) rather than \(64,\)"),
+        ("norm.weight", torch.zeros(0), r"norm\.weight has the shape \(0,\)"),
+        ("head.weight", torch.zeros(11, 64, 1), r"head\.weight \(11, 64, 1\) rather than \(11, 64\)"),
+        ("patch_embed.proj.weight", torch.zeros(8), r"patch_embed\.proj\.weight has shape \(8,\), not 4 sizes"),
+    ],
+)
+def test_weights_of_another_shape_are_refused_by_name(tmp_path, name, weight, reason):
+    with pytest.raises(ValueError, match=rf"weights\.safetensors: .*{reason}"):
+        convert_checkpoint(with_weight(tmp_path, name, weight))
+
+
+def test_a_weight_that_asks_for_a_network_of_terabytes_is_refused(tmp_path):
+    # a width of a million, in a file of a few megabytes
+    path = with_weight(tmp_path, "patch_embed.proj.weight", torch.zeros(10**6, 3, 1, 1))
+    with pytest.raises(ValueError, match=r"does not fill the network that its weights describe"):
+        convert_checkpoint(path)
+
+
+def test_damaged_safetensors_files_are_read_or_refused_by_name(tmp_path):
+    content = with_weight(tmp_path, "norm.weight", torch.ones(64)).read_bytes()
+    path, refused = tmp_path / "damaged.safetensors", 0
+    for number in range(60):
+        draw = random.Random(number)
+        data = bytearray(content)
+        for _ in range(draw.choice((1, 4))):
+            data[draw.randrange(8 if draw.random() < 0.3 else 6000)] = draw.randrange(256)  # its length, or the header
+        path.write_bytes(data)
+        try:
+            convert_checkpoint(path)
+        except ValueError as error:
+            assert str(path) in str(error), number
+            refused += 1
+    assert refused > 20
