@@ -97,6 +97,8 @@ def read_video(
                 metadata.total_num_frames = count
                 wanted = _wanted(indices, metadata, name)
                 frames, _ = _decode_from_start(source, wanted)
+                if len(frames) < len(set(wanted)):
+                    raise VideoDecodeError(f"{name}: other frames come out each time that it is decoded")
 
     shapes = {frame.shape for frame in frames.values()}
     if len(shapes) > 1:
@@ -286,7 +288,7 @@ def _demux(container: av.container.InputContainer, stream: av.VideoStream, sourc
             packet = next(packets)
         except StopIteration:
             return
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, IndexError):  # so PyAV ends where a stream comes to light midway
             yield av.Packet()
             return
         yield packet
