@@ -372,10 +372,35 @@ To a short side of 256, in steps of 255, on the real clips of the package sk-vid
 {table(["clip", "mean difference", "largest"], rows)}"""
 
 
+def damaged_videos() -> str:
+    found = load("damaged_videos")
+    rows = [
+        [
+            kind,
+            *(str(row[name]) for name in ("cases", "frames", "refused", "faults")),
+            f"{row['seconds']:.2f} s",
+            f"{row['bytes'] / 1e6:.0f} MB",
+        ]
+        for kind, row in found["kinds"].items()
+    ]
+    cases = sum(row["cases"] for row in found["kinds"].values())
+    header = ["kind of fault", "cases", "frames", "refused", "faults", "slowest", "memory"]
+    return f"""## Damaged and crafted videos
+
+{cases} files of seed {found["seed"]}, made from good ones in all formats that the tests write, each read twice, as a clip and frame by frame, in a
+process of its own that may take {found["limits"]["seconds"]} s and {found["limits"]["bytes"] / 2**30:.0f} GiB for a file.
+Frames or a `VideoDecodeError` that names the file may come of it; a crash, a hang or any other exception is a fault.
+Memory is the most that a file took beyond what the process had.
+
+{table(header, rows)}
+
+{on(found["machine"])}"""
+
+
 def readme() -> str:
     sections = (
         *(forward, int8_accuracy, loading, file_to_label, teacher_cache, prepared_videos, cached_distillation),
-        *(motions, modulation_maps, temporal_init, resizing),
+        *(motions, modulation_maps, temporal_init, resizing, damaged_videos),
     )
     return "\n\n".join(
         [
