@@ -301,10 +301,12 @@ def _frames_of_one_size(track: bytes, file_size: int) -> int:
     found = 0
     for table in _find(track, b"stsz"):
         size, count = int.from_bytes(table[4:8], "big"), int.from_bytes(table[8:12], "big")
+        if not size:  # they are listed
+            continue
         # a sound's samples that last one tick each are many, but FFmpeg takes them by the thousand
         is_plain_sound = b"soun" in track and b"vide" not in track and count * size <= file_size
         lasting = [(entries[4:8], entries[12:16]) for entries in _find(track, b"stts")]
-        if size and not (is_plain_sound and lasting == [(b"\0\0\0\1", b"\0\0\0\1")]):
+        if not (is_plain_sound and lasting == [(b"\0\0\0\1", b"\0\0\0\1")]):
             found = max(found, count)
     return found
 
