@@ -905,6 +905,33 @@ def info(
 
 
 @app.command()
+def demo(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders or Hub ids.")],
+    examples: Annotated[Path | None, typer.Option(help="A folder of videos to pick from; 12 are shown.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 7860,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="The largest upload that is taken.")] = 50,
+    max_seconds: Annotated[float, typer.Option(min=0.001, help="The longest clip that is answered.")] = 60,
+):
+    """
+    Show a page on which people upload, record or pick a clip and read what the models say.
+
+    It is there on this machine only, and asks nothing of others. Uploads are deleted once they are answered.
+    """
+    quiet()
+    from hf_dvflnet.demo_page import serve_demo
+
+    serve_demo(
+        models,
+        examples=examples,
+        host=host,
+        port=port,
+        max_bytes=int(max_megabytes * 2**20),
+        max_seconds=max_seconds,
+    )
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="A model folder.")],
     repo_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
