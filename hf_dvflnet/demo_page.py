@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -50,6 +51,7 @@ MAX_WAITING = 8
 MAX_WAITING_SECONDS = 300.0
 MAX_EXAMPLES = 12
 
+_UPLOADS = "uploads"  # the folder of them, in gradio's
 _VIDEO_SUFFIXES = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".mpeg", ".mpg", ".m4v"}
 
 
@@ -164,7 +166,7 @@ _STYLE = """
 .dvflnet-answer h2 { font-size: 1.5rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 .dvflnet-answer h3 { font-size: 1rem; margin: 1.4rem 0 .2rem; }
 .dvflnet-answer p { margin: .1rem 0 .5rem; opacity: .8; font-size: .875rem; overflow-wrap: anywhere; }
-.dvflnet-answer .score { display: grid; grid-template-columns: minmax(6rem, 14rem) 1fr 3.6rem; gap: .75rem;
+.dvflnet-answer .score { display: grid; grid-template-columns: minmax(5rem, 3fr) 5fr 3.6rem; gap: .75rem;
   align-items: center; margin: .35rem 0; }
 .dvflnet-answer .score span { overflow-wrap: anywhere; }
 .dvflnet-answer .score .track { height: .9rem; border-radius: .25rem; background: var(--border-color-primary); }
@@ -306,9 +308,15 @@ def build_demo(
     clips = [] if examples is None else list_examples(examples)
     thumbnails = [_thumbnail(clip) for clip in clips]
 
+    # one clip after the other, and in one thread, as allocators and OpenMP keep memory for each thread they have seen
+    worker = ThreadPoolExecutor(max_workers=1)
+
+    def work(path: str | os.PathLike, name: str) -> str:
+        return render_answer(classify_clip(*loaded[name], path, max_seconds=max_seconds))
+
     def answer(path: str | os.PathLike, name: str) -> str:
         try:
-            return render_answer(classify_clip(*loaded[name], path, max_seconds=max_seconds))
+            return worker.submit(work, path, name).result()
         except (OSError, ValueError) as error:
             # gradio shows a message as HTML
             sentence = html.escape(str(error))
@@ -318,7 +326,7 @@ def build_demo(
         if path is None:
             return gr.skip()
         place = Path(path).resolve().parent
-        if place.parent != Path(file.GRADIO_CACHE).resolve():  # not what `serve_demo` took in
+        if place.parent != Path(file.GRADIO_CACHE).resolve() / _UPLOADS:  # not what `serve_demo` took in
             raise gr.Error("This page answers uploads only.", print_exception=False)
         try:
             return answer(path, name)
@@ -329,7 +337,6 @@ def build_demo(
         return answer(clips[int(event.index)], name)
 
     limits = f"Up to {max_bytes / 2**20:g} MB and {max_seconds:g} seconds. The file is deleted once it is answered."
-    # one clip after the other: each has all cores, and memory for one is enough
     queued: dict[str, Any] = {
         "concurrency_id": "model",
         "concurrency_limit": 1,
@@ -437,11 +444,13 @@ def serve_demo(
         OSError: If the port is taken.
     """
     _refuse_without_gradio()
-    import gradio as gr
-    from starlette.middleware import Middleware
-
     with tempfile.TemporaryDirectory(prefix="dvflnet-demo-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # read when the page is built
+        os.environ["GRADIO_TEMP_DIR"] = folder  # gradio reads it when it is imported and when the page is built
+        uploads = Path(folder) / _UPLOADS
+        uploads.mkdir()
+        import gradio as gr
+        from starlette.middleware import Middleware
+
         page = build_demo(models, examples=examples, max_bytes=max_bytes, max_seconds=max_seconds)
         fonts = ["system-ui", "sans-serif"]
         # ends as an interrupt does, which cleans up
@@ -451,7 +460,7 @@ def serve_demo(
                 server_name=host,
                 server_port=port,
                 max_file_size=max_bytes,
-                app_kwargs={"middleware": [Middleware(_Gate, folder=Path(folder), max_bytes=max_bytes)]},
+                app_kwargs={"middleware": [Middleware(_Gate, folder=uploads, max_bytes=max_bytes)]},
                 theme=gr.themes.Soft(font=fonts, font_mono=["monospace"]),
                 css=_STYLE,
                 share=False,
@@ -525,9 +534,9 @@ class _Gate:
         if not length.isdigit():
             return await refuse(411, "The upload does not tell its length.")
         if int(length) > self.max_bytes + 10_000:  # what multipart adds
+            limit = f"{self.max_bytes / 2**20:g} MB"
             return await refuse(
-                413,
-                f"The file is larger than this page takes ({self.max_bytes / 2**20:g} MB); cut it or make it smaller.",
+                413, f"The file is larger than the {limit} this page takes; cut it or make it smaller."
             )
         if len(os.listdir(self.folder)) >= MAX_WAITING:
             return await refuse(503, f"{MAX_WAITING} clips are waiting already; try again in a minute.")
