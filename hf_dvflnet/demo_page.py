@@ -166,7 +166,7 @@ _STYLE = """
 .dvflnet-answer h2 { font-size: 1.5rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 .dvflnet-answer h3 { font-size: 1rem; margin: 1.4rem 0 .2rem; }
 .dvflnet-answer p { margin: .1rem 0 .5rem; opacity: .8; font-size: .875rem; overflow-wrap: anywhere; }
-.dvflnet-answer .score { display: grid; grid-template-columns: minmax(5rem, 3fr) 5fr 3.6rem; gap: .75rem;
+.dvflnet-answer .score { display: grid; grid-template-columns: minmax(7rem, 3fr) 5fr 3.6rem; gap: .75rem;
   align-items: center; margin: .35rem 0; }
 .dvflnet-answer .score span { overflow-wrap: anywhere; }
 .dvflnet-answer .score .track { height: .9rem; border-radius: .25rem; background: var(--border-color-primary); }
