@@ -232,7 +232,7 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, *map(str, command)], stdout=log, stderr=log, env=environment, cwd=folder
             )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (address := re.search(r"http://127\.0\.0\.1:\d+", self.log.read_text())):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
