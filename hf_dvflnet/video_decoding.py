@@ -389,14 +389,14 @@ def _decode_after_seeking(
     wanted: Sequence[int],
 ) -> dict[int, np.ndarray] | None:
     """
-    The frames wanted, skipping what lies between a frame and the last keyframe before the next. `None` where nothing
-    can be skipped, or where what comes out is not what the timestamps promised.
+    The frames wanted, skipping what lies between a frame and the last keyframe before the next. `None` where timestamps
+    do not tell the frames, or where what comes out is not what they promised.
     """
     if packets.timestamps is None:
         return None
     # each frame wanted and the keyframe that decoding it starts from
     starts = {index: bisect_right(packets.keyframes, packets.timestamps[index]) - 1 for index in sorted(set(wanted))}
-    if min(starts.values()) < 0 or set(starts.values()) == {0}:
+    if min(starts.values()) < 0:
         return None
     numbers = {packets.timestamps[index]: index for index in starts}
     frames: dict[int, np.ndarray] = {}
@@ -472,7 +472,12 @@ class ToArray:
         if abs(a) < abs(b):
             image = image.swapaxes(0, 1)
             a, d = c, b
-        return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+        turned = image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+        # one channel after the other is copied in a quarter of the time that pixel after pixel takes
+        upright = np.empty(turned.shape, np.uint8)
+        for channel in range(3):
+            upright[..., channel] = turned[..., channel]
+        return upright
 
 
 def start_worker(limits: VideoLimits):
