@@ -18,6 +18,7 @@ stopped goes on with `--resume_from_checkpoint last`.
 import copy
 import json
 import sys
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,15 +157,15 @@ def train_or_load(trainer: Trainer):
     """Train and save, from the last checkpoint if the run is resumed; load what an earlier run has finished."""
     folder = Path(trainer.args.output_dir)
     resume = trainer.args.resume_from_checkpoint and folder.is_dir()
-    if resume and (folder / "model.safetensors").exists():
+    if resume and zipfile.is_zipfile(folder / "training_args.bin"):  # what `save_model` writes last
         trainer.model.load_state_dict(load_file(folder / "model.safetensors"))
         return
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder, trainer.args.world_size) if resume else None)
     trainer.save_report()
-    trainer.save_model()
     if trainer.is_world_process_zero():
         processor = trainer.processing_class
         VideoFocalNetImageProcessor(size=processor.size, crop_size=processor.crop_size).save_pretrained(folder)
+    trainer.save_model()
     trainer.accelerator.wait_for_everyone()  # the next phase may read what this one has saved
 
 

@@ -2,11 +2,18 @@
 
 import json
 import math
+import multiprocessing
 import os
 import re
+import shutil
+import signal
+import threading
 import time
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +73,8 @@ class VideoTrainingArguments(TrainingArguments):
     )
     # what clips carry beside pixels and labels (their names, a teacher's logits) is no argument of a model
     remove_unused_columns: bool = field(default=False, metadata={"help": "As in transformers; false by default."})
+    # it would hide a loss that is no number, which stops the run, and ask the device about every micro-batch
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "As in transformers; false by default."})
 
     def __post_init__(self):
         super().__post_init__()
@@ -100,6 +109,12 @@ class VideoClassificationTrainer(Trainer):
       clips are replaced, `broken_clips`, how many there were. `broken_clips.jsonl` in the output folder names them,
       and above `args.max_broken_share` of all training clips the run stops;
     - a worker that dies or hangs is reported with the clip that it was at;
+    - a loss that is no finite number stops the run before the weights take it up, with the step and the names of the
+      clips, of every process; weights that are not finite are not saved;
+    - SIGTERM and Ctrl-C stop the run after the step that it is at, with a checkpoint, whatever `args.save_strategy`
+      says, but without an evaluation that is due; `train` then ends in `SystemExit(143)` or `KeyboardInterrupt`. A
+      second Ctrl-C stops at once;
+    - a checkpoint that cannot be written, as on a full disk, stops the run with its folder's name;
     - `save_report` leaves curves and a summary in the output folder;
     - with [`VideoTrainingArguments`], the published schedule, learning rates scaled with the global batch, and mixup
       and cutmix, drawn from the run's seed, the step, the micro-batch and the rank.
@@ -118,6 +133,10 @@ class VideoClassificationTrainer(Trainer):
         self.broken: dict[str, str] = {}  # clips that could not be read, and why, of all processes
         self._newly_broken: dict[str, str] = {}
         self._clock = _Clock()
+        self._micro_batches: list[tuple[torch.Tensor, list[str]]] = []  # loss and clips, since the last update
+        self._last_clips: list[str] = []
+        self._signal = 0  # what this process was told
+        self._stopped_by = 0  # and what all processes have agreed on
         self.add_callback(_FollowRun(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
@@ -126,7 +145,11 @@ class VideoClassificationTrainer(Trainer):
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir}: holds no whole checkpoint to go on from")
         try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            with self._heeding_signals():
+                output = super().train(resume_from_checkpoint, *args, **kwargs)
+            if self._signal and self.args.save_strategy != "no":  # told in the evaluation after the last step
+                self.leave(self._signal)
+            return output
         except RuntimeError as error:  # a worker's death is raised wherever the training just is
             clips = self._clips_of_dead_workers(str(error))
             if not clips:
@@ -157,7 +180,11 @@ class VideoClassificationTrainer(Trainer):
 
     def _with_timeout(self, loader: Any) -> DataLoader:
         if self.args.dataloader_num_workers:
-            getattr(loader, "base_dataloader", loader).timeout = getattr(self.args, "dataloader_timeout", 0)
+            base = getattr(loader, "base_dataloader", loader)
+            base.timeout = getattr(self.args, "dataloader_timeout", 0)
+            if multiprocessing.get_start_method() == "fork" and base.multiprocessing_context is None:
+                base.multiprocessing_context = _deaf_workers()
+                base.worker_init_fn = partial(_start_deaf_worker, base.worker_init_fn)
         return loader
 
     def num_examples(self, dataloader: DataLoader) -> int:
@@ -241,6 +268,7 @@ class VideoClassificationTrainer(Trainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def training_step(self, model, inputs, *args, **kwargs):
+        clips = list(inputs.get("clip", ()))
         mixup, cutmix = (getattr(self.args, name, 0.0) for name in ("mixup_alpha", "cutmix_alpha"))
         if mixup or cutmix:
             step = (self.args.seed, self.state.global_step, self._micro_batch(), self.args.process_index)
@@ -251,7 +279,36 @@ class VideoClassificationTrainer(Trainer):
                 seed=int(np.random.SeedSequence(step).generate_state(1)[0]),
             )
             self.mix_targets(inputs, shares, self.accelerator.unwrap_model(model).config.num_labels)
-        return super().training_step(model, inputs, *args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._micro_batches.append((loss, clips))
+        return loss
+
+    def before_update(self):
+        """
+        What is asked once a step, when the gradients are there and the weights are still those of the step before: is
+        the loss a number, and is any process told to stop?
+
+        All processes come to the same answer, so that none waits for another that has stopped.
+        """
+        finite = torch.stack([loss.isfinite() for loss, _ in self._micro_batches])
+        found = torch.stack([~finite.all(), torch.tensor(self._signal, device=finite.device)])
+        if self.args.world_size > 1:
+            found = self.accelerator.gather(found[None]).amax(0)
+        diverged, self._stopped_by = (int(value) for value in found.tolist())
+        micro_batches, self._micro_batches = self._micro_batches, []
+        self._last_clips = [clip for _, clips in micro_batches for clip in clips]
+        if diverged:
+            here = [
+                f"{loss.item()} on process {self.args.process_index} for the clips {_listed(clips)}"
+                for loss, clips in micro_batches
+                if not loss.isfinite()
+            ]
+            raise RuntimeError(
+                f"The loss of step {self.state.global_step + 1} is no finite number: {'; '.join(gather_object(here))}."
+                " The weights have not taken it up, and nothing is saved of this step. Look at these clips and their "
+                f"labels, or lower the learning rate, now {self._get_learning_rate():g}; then the run can go on from "
+                "its last checkpoint"
+            )
 
     def mix_targets(self, inputs: dict[str, Any], shares: torch.Tensor, num_labels: int):
         """Labels of mixed clips: what each is made of, (batch, batch), by what each of those is."""
@@ -259,13 +316,7 @@ class VideoClassificationTrainer(Trainer):
 
     def _micro_batch(self) -> int:
         """Which of the batches that make up the current step this one is."""
-        if self._counted_step != self.state.global_step:
-            self._counted_step, self._micro_batches = self.state.global_step, 0
-        self._micro_batches += 1
-        return self._micro_batches - 1
-
-    _counted_step = -1
-    _micro_batches = 0
+        return len(self._micro_batches)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         smoothing = self.args.label_smoothing_factor
@@ -274,6 +325,71 @@ class VideoClassificationTrainer(Trainer):
             inputs = {**inputs, "labels": smooth_labels(inputs["labels"], num_labels, smoothing)}
         outputs = model(**inputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    # how it is stopped
+
+    @contextmanager
+    def _heeding_signals(self) -> Iterator[None]:
+        """Within, SIGTERM and Ctrl-C are noted, for `before_update` to see."""
+        self._signal = self._stopped_by = 0
+        first = 0.0
+
+        def note(number: int, frame: object):
+            nonlocal first
+            # a launcher passes on the Ctrl-C that the terminal has already told everybody of
+            if number == signal.SIGINT and self._signal and time.monotonic() - first > 1:
+                raise KeyboardInterrupt
+            if not self._signal:
+                self._signal, first = int(number), time.monotonic()
+                if self.is_world_process_zero():  # a logger may be at work just now, and cannot be entered twice
+                    os.write(2, f"\n{signal.Signals(number).name}: stops after this step\n".encode())
+
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # no other can be told
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    before[number] = signal.signal(number, note) or signal.SIG_DFL
+        try:
+            yield
+        finally:
+            for told, handler in before.items():
+                signal.signal(told, handler)
+
+    def leave(self, number: int):
+        """End the process as the signal asks, when all processes have written what they had to."""
+        self.accelerator.wait_for_everyone()
+        logger.warning(
+            f"{self.args.output_dir}: stopped by {signal.Signals(number).name} after step {self.state.global_step} of "
+            f"{self.state.max_steps}, with a checkpoint that the run can go on from"
+        )
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    def _save_checkpoint(self, model, trial):
+        weights = (getattr(parameter, "_local_tensor", parameter) for parameter in self.model.parameters())
+        if not all(weight.isfinite().all() for weight in weights):
+            raise RuntimeError(
+                f"The weights are not finite after step {self.state.global_step}, although its loss was, and no "
+                "checkpoint is written of them. Its clips "
+                f"on process {self.args.process_index} were {_listed(self._last_clips)}"
+            )
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            whole = last_whole_checkpoint(folder.parent, self.args.world_size)
+            raise OSError(
+                f"{folder}: the checkpoint cannot be written ({error}; {_free(folder.parent)}). Make room, or see to "
+                f"what else is wrong there; then the run can go on from {whole or 'its beginning'}"
+            ) from error
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        folder = output_dir or self.args.output_dir
+        try:
+            super().save_model(output_dir, _internal_call)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if _internal_call:  # as part of a checkpoint
+                raise
+            raise OSError(f"{folder}: the model cannot be written ({error}; {_free(Path(folder))})") from error
 
     # what is seen and kept of it
 
@@ -351,6 +467,40 @@ def smooth_labels(labels: torch.Tensor, num_labels: int, smoothing: float) -> to
     return labels * (1 - smoothing) + smoothing / num_labels
 
 
+def _listed(clips: list[str]) -> str:
+    return ", ".join(clips) or "that the dataset gives no names of"
+
+
+def _free(folder: Path) -> str:
+    # PyTorch's own message does not say that a disk is full
+    return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free there"
+
+
+def _deaf_workers() -> multiprocessing.context.BaseContext:
+    """
+    A context whose processes are ended by SIGKILL alone.
+
+    A scheduler tells SIGTERM to all processes of a job, and a terminal Ctrl-C: without its workers the training could
+    not come to the end of its step.
+    """
+
+    class Worker(multiprocessing.context.ForkProcess):
+        def terminate(self):
+            self.kill()
+
+    class Workers(multiprocessing.context.ForkContext):
+        Process = Worker
+
+    return Workers()
+
+
+def _start_deaf_worker(also: Callable[[int], None] | None, worker: int):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if also is not None:
+        also(worker)
+
+
 class _Clock:
     """How long steps take, and how much of that is waiting for clips."""
 
@@ -382,7 +532,9 @@ class _Clock:
 
 
 class _FollowRun(TrainerCallback):
-    """Tells the dataset each epoch (accelerate tells it to the sampler at best), and times the steps."""
+    """
+    Tells the dataset each epoch (accelerate tells it to the sampler at best), times the steps, and stops the run.
+    """
 
     def __init__(self, trainer: VideoClassificationTrainer):
         self.trainer = trainer
@@ -390,6 +542,7 @@ class _FollowRun(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         trainer = self.trainer
         trainer._clock.begin()
+        trainer._micro_batches.clear()
         trainer.broken, trainer._newly_broken = {}, {}
         if state.global_step and trainer._broken_file.is_file():
             found = [json.loads(line) for line in trainer._broken_file.read_text(encoding="utf-8").splitlines()]
@@ -406,8 +559,20 @@ class _FollowRun(TrainerCallback):
         elif hasattr(dataset, "set_epoch"):
             dataset.set_epoch(epoch)
 
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.before_update()
+
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer._clock.stepped()
+        if self.trainer._stopped_by:
+            # who sends SIGTERM waits for seconds, not for an evaluation
+            control.should_save, control.should_evaluate, control.should_training_stop = True, False, True
+
+    def on_save(self, args, state, control, **kwargs):
+        # the Trainer's own way to the end may delete the checkpoint, and returns as if all steps were done
+        if self.trainer._stopped_by:
+            self.trainer.callback_handler.on_train_end(args, state, control)
+            self.trainer.leave(self.trainer._stopped_by)
 
 
 def last_whole_checkpoint(folder: str | os.PathLike, processes: int = 1) -> str | None:

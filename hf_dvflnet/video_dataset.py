@@ -188,22 +188,37 @@ def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
 def _read_rows(shards: list[tuple[dict[str, Any], ...]]) -> Iterator[dict[str, Any]]:
     for rows in shards:
         for row in rows:
-            path = row["video"]["path"]
-            yield {**row, "video": {"path": path, "bytes": video_source(row["video"])}}
+            try:
+                data = video_source(row["video"])
+            except OSError:
+                data = None  # a clip that cannot be read when it is drawn either, and counts as broken
+            yield {**row, "video": {"path": row["video"]["path"], "bytes": data}}
 
 
 _IN_TAR = re.compile(r"(.+[.]tar)#bytes=(\d+)-(\d+)")
 
 
 def video_source(video: dict[str, Any]) -> Any:
-    """What [`~video_decoding.read_video`] takes, of a cell of a column `datasets.Video(decode=False)`."""
+    """
+    What [`~video_decoding.read_video`] takes, of a cell of a column `datasets.Video(decode=False)`.
+
+    Raises:
+        OSError: If a shard cannot be read, or ends within the video, with the shard's name.
+    """
     if video["bytes"] is not None:
         return video["bytes"]
     path = video["path"]
     if (part := _IN_TAR.fullmatch(path)) is not None:
-        with open(part[1], "rb") as tar:
-            tar.seek(int(part[2]))
-            return tar.read(int(part[3]) - int(part[2]) + 1)
+        size = video_size(path)
+        try:
+            with open(part[1], "rb") as tar:
+                tar.seek(int(part[2]))
+                data = tar.read(size)
+        except OSError as error:
+            raise OSError(f"{part[1]}: the shard cannot be read: {error.strerror}") from error
+        if len(data) < size:
+            raise OSError(f"{part[1]}: the shard is cut short; it has {len(data)} of the {size} bytes of this video")
+        return data
     if "://" in path and not path.startswith(("http://", "https://")):  # hf:// and the like
         return fsspec.open(path, "rb").open()
     return path
@@ -504,7 +519,9 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         peek = next(_all_rows(self.dataset), None)
         if peek is None:
             raise ValueError("the stream holds no clips")
-        buffer = 10_000 if peek["video"]["bytes"] is None else self.shuffle_buffer
+        # also where the first row's shard cannot be read, the others' bytes fill the memory
+        paths = peek["video"]["bytes"] is None and _IN_TAR.fullmatch(peek["video"]["path"]) is None
+        buffer = 10_000 if paths else self.shuffle_buffer
         seen = 0
         for turn in range(self.num_clips):
             # the order is drawn before the split, so that the shares of the processes do not overlap
