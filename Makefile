@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $$(nproc)
 
-.PHONY: setup demo demo-short test test-all quality style clean
+.PHONY: setup demo demo-short test test-all test-lowest quality style clean
 
 setup: $(READY)
 
@@ -36,6 +36,24 @@ test: $(READY) quality
 test-all: test
 	$(BIN)/python -m pytest -m slow
 
+# the tests that are not slow, with each dependency at the lower bound that setup.cfg gives it; the exporters, which ask
+# for a newer PyTorch, come second
+LOWEST := .venv-lowest
+EXPORT_TESTS := tests/test_model_export.py
+
+test-lowest:
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) .ci/lowest_bounds.py test > $(LOWEST)/bounds.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/bounds.txt \
+		--editable '.[test]'
+	$(LOWEST)/bin/python -m pip check
+	$(LOWEST)/bin/python -m pytest --ignore $(EXPORT_TESTS)
+	$(PYTHON) .ci/lowest_bounds.py test export > $(LOWEST)/bounds.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/bounds.txt \
+		--editable '.[test,export]'
+	$(LOWEST)/bin/python -m pip check
+	$(LOWEST)/bin/python -m pytest $(EXPORT_TESTS)
+
 quality: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +64,4 @@ style: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -348,7 +348,7 @@ def test_a_scheduler_that_tells_all_processes_to_stop_gets_a_checkpoint(tmp_path
     assert_same_run(whole, again, steps=32)
 
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "1", "--master_port", "0")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "1", "--standalone")
 
 
 @pytest.fixture(scope="module")
@@ -410,7 +410,7 @@ def test_a_process_whose_loss_is_no_number_stops_all_with_its_clips(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(ON_TWO.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run")))
     ended = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", str(script)],
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)],
         **{"capture_output": True, "text": True, "timeout": 200, "env": {**os.environ, "OMP_NUM_THREADS": "1"}},
     )
     assert ended.returncode != 0
