@@ -249,6 +249,15 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, tiny_config):
 # signals
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C is heard also where the tests run in the background of a shell, which turns it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("number", "strategy", "expected", "code"),
     [(signal.SIGTERM, "no", SystemExit, (143,)), (signal.SIGINT, "epoch", KeyboardInterrupt, ())],
@@ -269,6 +278,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, tiny_config, 
     assert_same_weights(whole.model, resumed.model)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_stops_at_once(tmp_path, tiny_config):
     def interrupt_twice():
         for _ in range(2):
@@ -300,7 +310,9 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, *launcher, str(EXAMPLES / "train.py"), *words],
                 **{"stdout": log, "stderr": log, "start_new_session": True},
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                # or else processes that torchrun starts again look for each other where they were before
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def wait_for(self, checkpoint: str):
