@@ -389,8 +389,8 @@ def _decode_after_seeking(
     wanted: Sequence[int],
 ) -> dict[int, np.ndarray] | None:
     """
-    The frames wanted, skipping what lies between a frame and the last keyframe before the next. `None` where timestamps
-    do not tell the frames, or where what comes out is not what they promised.
+    The frames wanted, skipping what lies between a frame and the last keyframe before the next. `None` where
+    timestamps do not tell the frames, or where what comes out is not what they promised.
     """
     if packets.timestamps is None:
         return None
