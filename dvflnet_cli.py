@@ -825,6 +825,28 @@ def visualize(
 
 
 @app.command()
+def render(
+    out: Annotated[Path, typer.Argument(help="The folder to write; one of the same settings is gone on with.")],
+    train: Annotated[int, typer.Option(min=0, help="Training clips of each class.")] = 4,
+    validation: Annotated[int, typer.Option(min=0, help="Validation clips of each class.")] = 1,
+    test: Annotated[int, typer.Option(min=0, help="Test clips of each class.")] = 1,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip, 8 a second.")] = 12,
+    size: Annotated[int, typer.Option(min=2, help="Height and width in pixels, even.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the pictures.")] = 0,
+):
+    """Write small labelled videos that need no download: 16 motions, as {train,validation,test}/<class>/<video>."""
+    quiet()
+    from hf_dvflnet.motion_videos import MOTIONS, write_motion_videos
+
+    if size % 2:
+        raise ValueError(f"--size must be even, as H.264 halves its colours, got {size}")
+    counts = {"train": train, "validation": validation, "test": test}
+    write_motion_videos(out, clips_per_class=counts, num_frames=frames, size=size, seed=seed, num_workers=0)
+    shown = ", ".join(f"{len(MOTIONS) * count} {split}" for split, count in counts.items())
+    typer.echo(f"{out}: {len(MOTIONS)} classes; videos: {shown}")
+
+
+@app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A model folder or Hub id.")],
     out: Annotated[Path, typer.Argument(help="The folder to write.")],

@@ -1,6 +1,6 @@
 """
 What distilling on Kinetics-400 takes on 1, 8 and 64 GPUs, reckoned from measured costs per clip and assumed GPUs: the
-text of `docs/scaling.md`. `benchmarks/write_readme.py` writes it.
+end of `docs/scaling.md`, after what stands there by hand. `benchmarks/write_readme.py` writes it.
 """
 
 import json
@@ -13,6 +13,7 @@ from hf_dvflnet.model_folder import describe_config
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "scaling.md"
+HEADING = "## What Kinetics-400 takes, on paper"  # what stands before it is written by hand
 
 # assumed, not measured: no GPU was at hand
 GPU_FLOPS = 100e12  # what training sustains in bfloat16, in floating-point operations a second
@@ -68,13 +69,13 @@ def page() -> str:
         *("saturates first", "hours", "cores that the GPUs could use"),
     ]
     newline = "\n"
-    return f"""# What Kinetics-400 takes, on paper
+    return f"""{HEADING}
 
 ```bash
 python benchmarks/write_readme.py
 ```
 
-writes this page from `benchmarks/prepared_videos.json` and from what `benchmarks/scaling.py` assumes. **No GPU was at hand:
+writes this section from `benchmarks/prepared_videos.json` and from what `benchmarks/scaling.py` assumes. **No GPU was at hand:
 the costs of decoding are measured, those of the GPUs are reckoned** from multiply-adds ({student / 1e9:.0f} GFLOP to train the
 nano student on a clip, {teacher / 1e9:.0f} GFLOP for the base teacher's answer) at an assumed {GPU_FLOPS / 1e12:.0f} TFLOP/s
 sustained. Assumed too: {CORES_PER_GPU} cores for each GPU, as fast as the measured one, and
