@@ -15,7 +15,7 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
 # two columns, from top to bottom: what is used by what stands above it
 GROUPS = [
-    ("Training", ["trainer", "distillation", "metrics", "plots"]),
+    ("Training", ["trainer", "distillation", "metrics"]),
     ("Evaluation and use", ["evaluation", "video_stream", "speed", "model_export"]),
     (
         "Data sets",
@@ -24,7 +24,7 @@ GROUPS = [
             *("video_preparation", "verification"),
         ],
     ),
-    ("Model folders", ["model_folder", "checkpoint_conversion"]),
+    ("Model folders and pictures", ["model_folder", "checkpoint_conversion", "plots"]),
     (
         "Clips",
         [
@@ -40,12 +40,13 @@ WIDTH, COLUMN, MARGIN, GAP, LINE = 1000, 400, 60, 60, 34
 
 def imports() -> dict[str, set[str]]:
     """For each module of the package, those of the package that it imports."""
+    modules = {path.stem: path for path in sorted((ROOT / "hf_dvflnet").glob("*.py")) if path.stem != "__init__"}
     found = {}
-    for path in sorted((ROOT / "hf_dvflnet").glob("*.py")):
-        if path.stem != "__init__":
-            nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            relative = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
-            found[path.stem] = {node.module for node in relative if node.module}
+    for module, path in modules.items():
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        relative = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
+        names = {node.module for node in relative} | {alias.name for node in relative for alias in node.names}
+        found[module] = names & set(modules)  # `from .plots import name`, and `from . import plots`
     return found
 
 

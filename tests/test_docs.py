@@ -1,5 +1,6 @@
 """
-Runs the commands of README and docs/ as they stand: the blocks of a page in order, in one copy of the repository.
+Runs the commands of README and of the other pages as they stand: a page's blocks in order, in one copy of the
+repository.
 
     python tests/test_docs.py
 
@@ -25,7 +26,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 import architecture  # noqa: E402
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "hub_cards").glob("*.md"))]
+PAGES = [path for folder in (ROOT, ROOT / "docs", ROOT / "hub_cards") for path in sorted(folder.glob("*.md"))]
 LANGUAGES = ("bash", "sh", "python")
 # what a copy of the repository does without
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "data", "runs", "tests", "dvflnet-nano")
