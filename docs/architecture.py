@@ -16,7 +16,7 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 # two columns, from top to bottom: what is used by what stands above it
 GROUPS = [
     ("Training", ["trainer", "distillation", "metrics"]),
-    ("Evaluation and use", ["evaluation", "video_stream", "speed", "model_export"]),
+    ("Evaluation and use", ["evaluation", "video_stream", "speed", "model_export", "demo_page"]),
     (
         "Data sets",
         [
@@ -24,12 +24,12 @@ GROUPS = [
             *("video_preparation", "verification"),
         ],
     ),
-    ("Model folders and pictures", ["model_folder", "checkpoint_conversion", "plots"]),
+    ("Model folders and pictures", ["model_folder", "checkpoint_conversion", "plots", "modulation_maps"]),
     (
         "Clips",
         [
             *("video_decoding", "clip_sampling", "augmentation", "video_processing_videofocalnet"),
-            "image_processing_videofocalnet",
+            *("image_processing_videofocalnet", "video_limits"),
         ],
     ),
     ("Network and classes", ["configuration_videofocalnet", "modeling_videofocalnet", "label_sets"]),
