@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 # (format, dtype) -> the packages that make and run it, all of the extra `export`
 PAIRS = {
     ("onnx", "float32"): ("onnx", "onnxscript", "onnxruntime"),
-    ("onnx", "int8"): ("onnx", "onnxscript", "onnxruntime"),
+    ("onnx", "int8"): ("onnx", "onnxscript", "onnxruntime", "nncf"),
     ("openvino", "float32"): ("openvino",),
     ("openvino", "bfloat16"): ("openvino",),
     ("openvino", "int8"): ("openvino", "nncf"),
@@ -202,8 +203,6 @@ def _write_program(
         ExecutorchExporter,
         OnnxConfig,
         OnnxExporter,
-        OnnxRuntimeQuantizer,
-        OnnxRuntimeStaticConfig,
         OpenVINOConfig,
         OpenVINOExporter,
     )
@@ -212,20 +211,10 @@ def _write_program(
     sample = {"pixel_values": torch.zeros(batch_size if format == "executorch" else 2, *clip_shape)}
     any_batch = {"pixel_values": {0: torch.export.Dim("batch", min=1)}}
     calibration = [{"pixel_values": clip} for clip in clips]
-    quantizer: ExportQuantizer | None = None
+    quantizer = ConvolutionQuantizer(calibration) if dtype == "int8" else None
     if format == "onnx":
-        if dtype == "int8":
-            # Weights of 7 bits: where a processor adds products of 8 bits in 16 (x86 without VNNI) they overflow, and
-            # here that cost 12 points of accuracy. Ranges are the least and the greatest: percentiles keep logits
-            # closer, but ONNX Runtime would hold every activation of every clip in memory for them.
-            settings = OnnxRuntimeStaticConfig(
-                per_channel=True, reduce_range=True, op_types_to_quantize=["Conv", "MatMul", "Gemm"]
-            )
-            quantizer = OnnxRuntimeQuantizer(settings, calibration)
         exported = OnnxExporter().export(network, sample, OnnxConfig(dynamic_shapes=any_batch, quantizer=quantizer))
     elif format == "openvino":
-        if dtype == "int8":
-            quantizer = ConvolutionQuantizer(calibration)
         config = OpenVINOConfig(dynamic_shapes=any_batch, quantizer=quantizer)
         exported = OpenVINOExporter().export(network, sample, config)
         if dtype == "bfloat16":
@@ -238,31 +227,38 @@ def _write_program(
 
 class ConvolutionQuantizer(ExportQuantizer):
     """
-    NNCF's int8 for OpenVINO, by NNCF's scheme for any network.
+    NNCF's int8 for OpenVINO and ONNX Runtime, by NNCF's scheme for any network.
 
-    transformers' own quantizer always asks for the scheme of language models, which moves the logits of networks of
-    convolutions further. Weights have 7 bits in all layers, lest sums overflow on x86 without VNNI. Activations have
-    one scale for all channels: NNCF would give the inputs of depthwise convolutions one for each, but moves them up
-    through reshapes to where the same dimension is another one, and OpenVINO cannot load such a program.
+    transformers' own quantizers move the logits further: that for OpenVINO always asks for the scheme of language
+    models, that for ONNX Runtime takes the least and the greatest value as an activation's range. Weights have 7 bits:
+    where a processor adds products of 8 bits in 16 (x86 without VNNI) they overflow, which cost 12 points of accuracy.
+    Activations have one scale for all channels: NNCF would give the inputs of depthwise convolutions one for each, but
+    moves them up through reshapes to where the same dimension is another one, and OpenVINO cannot load such a program.
     """
 
-    required_packages = ("nncf", "openvino")
-    supported_formats = (ExportFormat.OPENVINO,)
+    required_packages = ("nncf",)
+    supported_formats = (ExportFormat.ONNX, ExportFormat.OPENVINO)
 
     def quantize(self, model: Any, sample_inputs: dict[str, Any], export_format: ExportFormat) -> Any:
         import nncf
         from nncf.quantization.advanced_parameters import QuantizationParameters
 
         samples = [{name: tensor.numpy() for name, tensor in sample.items()} for sample in self.calibration_dataset]
-        return nncf.quantize(
-            model,
-            nncf.Dataset(samples),
-            subset_size=len(samples),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE,
-                activations_quantization_params=QuantizationParameters(per_channel=False),
-            ),
+        settings = nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.ENABLE,
+            activations_quantization_params=QuantizationParameters(per_channel=False),
         )
+        quantize = partial(
+            nncf.quantize,
+            calibration_dataset=nncf.Dataset(samples),
+            subset_size=len(samples),
+            advanced_parameters=settings,
+        )
+        if export_format != ExportFormat.ONNX:
+            return quantize(model)
+        import onnx_ir
+
+        return onnx_ir.from_proto(quantize(onnx_ir.to_proto(model)))
 
 
 class ExportedClassifier:
