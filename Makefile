@@ -28,18 +28,21 @@ demo-short: $(READY)
 		--rendered_validation_clips 1 --rendered_test_clips 2 --student_train_clips 4 --teacher_epochs 1 \
 		--num_train_epochs 2
 
+# two processes of one thread each take little more than half the time of one of two
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 # the checks and the tests that are not slow
 test: $(READY) quality
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # those, then the slow tests
 test-all: test
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
-# the tests that are not slow, with each dependency at the lower bound that setup.cfg gives it; the exporters, which ask
-# for a newer PyTorch, come second
+# the tests that are not slow, with each dependency at the lower bound that setup.cfg gives it; the exporters and the
+# demo page, which ask for newer ones, come second
 LOWEST := .venv-lowest
-EXPORT_TESTS := tests/test_model_export.py
+LATER_TESTS := tests/test_model_export.py tests/test_demo_page.py
 
 test-lowest:
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
@@ -47,12 +50,12 @@ test-lowest:
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/bounds.txt \
 		--editable '.[test]'
 	$(LOWEST)/bin/python -m pip check
-	$(LOWEST)/bin/python -m pytest --ignore $(EXPORT_TESTS)
-	$(PYTHON) .ci/lowest_bounds.py test export > $(LOWEST)/bounds.txt
+	$(LOWEST)/bin/python -m pytest $(LATER_TESTS:%=--ignore %)
+	$(PYTHON) .ci/lowest_bounds.py test export demo > $(LOWEST)/bounds.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/bounds.txt \
-		--editable '.[test,export]'
+		--editable '.[test,export,demo]'
 	$(LOWEST)/bin/python -m pip check
-	$(LOWEST)/bin/python -m pytest $(EXPORT_TESTS)
+	$(LOWEST)/bin/python -m pytest $(LATER_TESTS)
 
 quality: $(READY)
 	$(BIN)/ruff check .

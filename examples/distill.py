@@ -157,8 +157,9 @@ def train_or_load(trainer: Trainer):
     """Train and save, from the last checkpoint if the run is resumed; load what an earlier run has finished."""
     folder = Path(trainer.args.output_dir)
     resume = trainer.args.resume_from_checkpoint and folder.is_dir()
-    if resume and zipfile.is_zipfile(folder / "training_args.bin"):  # what `save_model` writes last
-        trainer.model.load_state_dict(load_file(folder / "model.safetensors"))
+    finished = [folder / "model.safetensors", folder / "training_args.bin"]  # `save_model` writes the second one last
+    if resume and finished[0].exists() and zipfile.is_zipfile(finished[1]):
+        trainer.model.load_state_dict(load_file(finished[0]))
         return
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder, trainer.args.world_size) if resume else None)
     trainer.save_report()
