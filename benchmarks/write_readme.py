@@ -399,7 +399,7 @@ Memory is the most that a file took beyond what the process had.
 
 def readme() -> str:
     sections = (
-        *(int8_accuracy, teacher_cache, prepared_videos, cached_distillation),
+        *(forward, int8_accuracy, loading, teacher_cache, prepared_videos, cached_distillation),
         *(motions, modulation_maps, temporal_init, resizing, damaged_videos),
     )
     return "\n\n".join(

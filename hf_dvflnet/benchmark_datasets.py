@@ -99,7 +99,8 @@ class Release:
             with self._reading(archive), self.filesystem.open(archive, "rb") as file:
                 if self.is_zip(archive):
                     with zipfile.ZipFile(file) as zip_file:
-                        self._refuse_bomb(archive, sum(member.file_size for member in zip_file.infolist()))
+                        unpacked = sum(member.file_size for member in zip_file.infolist())
+                        self._refuse_bomb(self.filesystem.size(archive) or 0, unpacked)
                         names = [name for name in zip_file.namelist() if not name.endswith("/")]
                 else:
                     with tarfile.open(fileobj=file) as tar_file:
@@ -137,10 +138,11 @@ class Release:
 
     def contents(self, archive: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
         """Names and contents of the videos (or others) in an archive, in its order, reading on and never back."""
+        names = self.members(archive) if self.is_zip(archive) else []
         with self._reading(archive), self.filesystem.open(archive, "rb") as file:
             if self.is_zip(archive):
                 with zipfile.ZipFile(file) as zip_file:
-                    for name in self.members(archive):
+                    for name in names:
                         if name.lower().endswith(suffixes):
                             yield name, zip_file.read(name)
             else:
@@ -151,16 +153,16 @@ class Release:
                             yield member.name, extracted.read()
 
     def _walk_tar(self, archive: str, tar_file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-        unpacked = 0
+        size, unpacked = self.filesystem.size(archive) or 0, 0
         for member in tar_file:
             if member.size < 0:  # which would lead back to a member that was there before, for ever
                 raise ValueError(f"{member.name} has a size of {member.size} bytes")
             unpacked += member.size
-            self._refuse_bomb(archive, unpacked)
+            self._refuse_bomb(size, unpacked)
             yield member
 
-    def _refuse_bomb(self, archive: str, unpacked: int):
-        size = self.filesystem.size(archive) or 0
+    @staticmethod
+    def _refuse_bomb(size: int, unpacked: int):
         if unpacked > max(MAX_EXPANSION * size, MIN_UNPACKED):
             raise ValueError(
                 f"it has {size} bytes, and {unpacked} or more when it is unpacked; extract it first if it is trusted"

@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +34,7 @@ from .modeling_videofocalnet import VideoFocalNetForVideoClassification
 from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
 from .plots import blend_map
 from .video_decoding import VideoDecodeError, open_frames, read_video
+from .video_limits import video_limits
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
@@ -45,6 +46,7 @@ MAX_BYTES = 50 << 20
 MAX_SECONDS = 60.0
 MAX_PIXELS = 4096 * 2304
 MAX_FRAMES_PER_SECOND = 120
+MAX_READING_SECONDS = 30.0  # of one clip, for which all others wait
 
 # Clips that may lie on the disk at once, and for how many seconds one may wait for its answer.
 MAX_WAITING = 8
@@ -104,13 +106,16 @@ def classify_clip(
             the person who uploaded it: it names the file, and not where it lay.
     """
     name = Path(path).name
+    limits = replace(video_limits(), max_seconds=min(video_limits().max_seconds, MAX_READING_SECONDS))
     steps = [time.perf_counter()]
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            with open_frames(path) as (metadata, _):
+            with open_frames(path, limits) as (metadata, _):
                 _refuse_large(name, metadata, max_seconds)
-            frames, metadata = read_video(path, partial(processor.sample_frames, num_clips=1))
+            # also frames that become larger than the header says
+            limits = replace(limits, max_pixels=MAX_PIXELS)
+            frames, metadata = read_video(path, partial(processor.sample_frames, num_clips=1), limits=limits)
     except FileNotFoundError as error:
         raise VideoDecodeError(f"{name}: is no longer there; choose it again") from error
     except (OSError, ValueError) as error:
@@ -298,7 +303,7 @@ def build_demo(
 
     if not models:
         raise ValueError("the demo page needs at least one model")
-    names = [Path(model).name if Path(model).is_dir() else model for model in models]
+    names = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
     if len(set(names)) < len(names):
         names = list(models)
     loaded = {
@@ -325,11 +330,12 @@ def build_demo(
     def answer_upload(path: str | None, name: str):
         if path is None:
             return gr.skip()
-        place = Path(path).resolve().parent
+        clip = Path(path).resolve()  # no text: one with "://" in it would be fetched, wherever it resolves to
+        place = clip.parent
         if place.parent != Path(file.GRADIO_CACHE).resolve() / _UPLOADS:  # not what `serve_demo` took in
             raise gr.Error("This page answers uploads only.", print_exception=False)
         try:
-            return answer(path, name)
+            return answer(clip, name)
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
@@ -460,6 +466,7 @@ def serve_demo(
                 server_name=host,
                 server_port=port,
                 max_file_size=max_bytes,
+                state_session_capacity=4 * MAX_WAITING,  # a session holds its last answer, pictures and all
                 app_kwargs={"middleware": [Middleware(_Gate, folder=uploads, max_bytes=max_bytes)]},
                 theme=gr.themes.Soft(font=fonts, font_mono=["monospace"]),
                 css=_STYLE,
@@ -508,7 +515,9 @@ class _Gate:
             return await PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")(
                 scope, receive, send
             )
-        if scope["method"] == "POST" and task not in self._POSTS:
+        # gradio would fetch URLs for whoever asks, and write sessions with their pictures to the disk
+        foreign = task == "deep_link" or re.search(r"/file[=/]+https?:|/proxy=", scope["path"])
+        if foreign or (scope["method"] == "POST" and task not in self._POSTS):
             return await PlainTextResponse("This page has no such service.", 404)(scope, receive, send)
         if scope["method"] == "POST" and task == "upload":
             response = await self.take(Request(scope, receive))

@@ -113,7 +113,8 @@ class VideoClassificationTrainer(Trainer):
       clips, of every process; weights that are not finite are not saved;
     - SIGTERM and Ctrl-C stop the run after the step that it is at, with a checkpoint, whatever `args.save_strategy`
       says, but without an evaluation that is due; `train` then ends in `SystemExit(143)` or `KeyboardInterrupt`. A
-      second Ctrl-C stops at once;
+      second Ctrl-C stops at once. Workers of the loader outlive the signal where they are forked, as on Linux up to
+      Python 3.13; elsewhere it ends them, and the run without a checkpoint, if it is sent to them too;
     - a checkpoint that cannot be written, as on a full disk, stops the run with its folder's name;
     - `save_report` leaves curves and a summary in the output folder;
     - with [`VideoTrainingArguments`], the published schedule, learning rates scaled with the global batch, and mixup
@@ -147,8 +148,11 @@ class VideoClassificationTrainer(Trainer):
         try:
             with self._heeding_signals():
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
-            if self._signal and self.args.save_strategy != "no":  # told in the evaluation after the last step
-                self.leave(self._signal)
+            told = max(gather_object([self._signal]))  # by all, or those that were told would wait for the others
+            if told:  # in the evaluation after the last step
+                if self.args.save_strategy == "no":
+                    self._save_checkpoint(self.model, trial=None)
+                self.leave(told)
             return output
         except RuntimeError as error:  # a worker's death is raised wherever the training just is
             clips = self._clips_of_dead_workers(str(error))
@@ -472,8 +476,9 @@ def _listed(clips: list[str]) -> str:
 
 
 def _free(folder: Path) -> str:
+    there = next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
     # PyTorch's own message does not say that a disk is full
-    return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free there"
+    return f"{shutil.disk_usage(there).free / 1e6:.1f} MB are free there"
 
 
 def _deaf_workers() -> multiprocessing.context.BaseContext:

@@ -10,7 +10,7 @@ import io
 import os
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -207,8 +207,9 @@ def _opened(video: VideoSource, limits: VideoLimits | None) -> Iterator[_Source]
     limits = limits or video_limits()
     file, name = _as_file(video, limits)
     try:
-        refuse_inflated_index(file, name, limits)
-        yield _Source(file, name, limits)
+        source = _Source(file, name, limits)
+        refuse_inflated_index(source, name, limits)
+        yield source
     finally:
         if file is not video:
             file.close()
@@ -410,7 +411,7 @@ def _decode_after_seeking(
                 container.seek(keyframe, stream=stream)
             except av.error.FFmpegError:
                 return None
-            decoded = _frames(container, stream, source)
+            decoded = _frames(container, stream, source, needed=numbers)
             # frames that precede the keyframe in time, but follow it in the file, lack what they refer to
             frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= keyframe), None)
             if frame is None or frame.pts != keyframe or frame.pict_type != PictureType.I:
@@ -428,9 +429,16 @@ def _decode_after_seeking(
 
 
 def _frames(
-    container: av.container.InputContainer, stream: av.VideoStream, source: _Source
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    source: _Source,
+    needed: Container[int] | None = None,
 ) -> Iterator[av.VideoFrame]:
+    """The frames from here on; with timestamps that are needed, without some others that no frame refers to."""
     for packet in _demux(container, stream, source):
+        if needed is not None:
+            whole = packet.pts is None or packet.pts in needed or packet.is_keyframe
+            stream.codec_context.skip_frame = "DEFAULT" if whole else "NONREF"
         yield from _decode(stream, packet, source)
 
 

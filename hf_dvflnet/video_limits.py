@@ -9,7 +9,6 @@ import ipaddress
 import os
 import re
 import socket
-import ssl
 import tempfile
 import threading
 import time
@@ -135,12 +134,12 @@ def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
     timer.start()
     try:
         download.into(file)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ssl.SSLError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:  # the last of a host's name
         file.close()
         if download.stopped:
             raise VideoDecodeError(download.too_slow()) from error
         raise VideoDecodeError(f"{url}: cannot be downloaded: {error}") from error
-    except VideoDecodeError:
+    except BaseException:
         file.close()
         raise
     finally:
@@ -179,7 +178,7 @@ class _Download:
         with httpx.Client(timeout=min(30.0, self.limits.max_download_seconds)) as client:
             for _ in range(self.limits.max_redirects + 1):
                 with self._get(client, address) as response:
-                    if response.is_redirect:
+                    if response.has_redirect_location:
                         address = address.join(response.headers["location"])
                         _refuse_other_schemes(str(address), self.url)
                         continue
@@ -249,9 +248,9 @@ def is_public(address: str) -> bool:
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-def refuse_inflated_index(source: IO[bytes], name: str, limits: VideoLimits):
+def refuse_inflated_index(source: Any, name: str, limits: VideoLimits):
     """
-    Raise `VideoDecodeError` if an mp4's header names more frames than the limit.
+    Raise `VideoDecodeError` if an mp4's header names more frames than the limit, in all its tracks together.
 
     FFmpeg makes room for them all when it opens the file, and where all frames have one size, 20 bytes of the header
     say how many there are: a small file could ask for gigabytes.
@@ -266,14 +265,15 @@ def refuse_inflated_index(source: IO[bytes], name: str, limits: VideoLimits):
             size = int.from_bytes(head[8:16], "big")
         elif size == 0:
             size = end - position
-        if size < 8 or not kind.isascii() or not kind.decode("ascii").isprintable():
+        if size < 8:
             return  # no mp4, or none that FFmpeg would read on in
-        if kind != b"mdat":  # whatever is called otherwise may hold a header
+        # FFmpeg passes over what has no name; whatever has another one may hold a header
+        if kind != b"mdat" and kind.isascii() and kind.decode("ascii").isprintable():
             source.seek(position)
             box = source.read(min(size, _LARGEST_HEADER))
             if next(_find(box, b"cmov"), None) is not None:
                 raise VideoDecodeError(f"{name}: its header is compressed, which is not supported")
-            count = max((_frames_of_one_size(track, end) for track in re.split(b"trak", box)), default=0)
+            count = sum(_frames_of_one_size(track, end) for track in re.split(b"trak", box))
             in_fragments += sum(int.from_bytes(run[4:8], "big") for run in _find(box, b"trun"))
             # those of fragments are of all tracks together, of which there is more than one
             if count > limits.max_frames or in_fragments > 4 * limits.max_frames:
@@ -298,15 +298,16 @@ def _find(box: bytes, kind: bytes) -> Iterator[bytes]:
 
 def _frames_of_one_size(track: bytes, file_size: int) -> int:
     """How many frames a track has if its header does not list them one by one; of sound as it is played, 0."""
+    tables = [table for table in _find(track, b"stsz") if any(table[4:8])]  # else they are listed
+    if not tables:
+        return 0
+    lasting = [(entries[4:8], entries[12:16]) for entries in _find(track, b"stts")]
+    # a sound's samples that last one tick each are many, but FFmpeg takes them by the thousand
+    is_plain_sound = b"soun" in track and b"vide" not in track and lasting == [(b"\0\0\0\1", b"\0\0\0\1")]
     found = 0
-    for table in _find(track, b"stsz"):
+    for table in tables:
         size, count = int.from_bytes(table[4:8], "big"), int.from_bytes(table[8:12], "big")
-        if not size:  # they are listed
-            continue
-        # a sound's samples that last one tick each are many, but FFmpeg takes them by the thousand
-        is_plain_sound = b"soun" in track and b"vide" not in track and count * size <= file_size
-        lasting = [(entries[4:8], entries[12:16]) for entries in _find(track, b"stts")]
-        if not (is_plain_sound and lasting == [(b"\0\0\0\1", b"\0\0\0\1")]):
+        if not (is_plain_sound and count * size <= file_size):
             found = max(found, count)
     return found
 

@@ -476,6 +476,16 @@ def test_a_request_for_a_file_that_was_not_uploaded_is_refused_and_deletes_nothi
         for path in (private, folder / "../../private.mp4", folder / "x/../../private.mp4", folder):
             assert ask_about(client, str(path), models[0].name)[0] == "refused"
         assert ask_about(client, f"{server.url}/favicon.ico", models[0].name)[0] == "refused"
+        # as a path it lies among the uploads
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            url = f"http://127.0.0.1:{other.getsockname()[1]}/{'../' * 40}{str(folder)[1:]}/x/f.mp4"
+            assert Path(url).resolve().parent.parent == folder.resolve()
+            assert ask_about(client, url, models[0].name)[0] == "refused"
+            other.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                other.accept()
+        for path in ("gradio_api/deep_link?session_hash=x", f"gradio_api/file={server.url}/favicon.ico"):
+            assert client.get(path).status_code == 404
     assert private.read_bytes() == b"private"
     private.unlink()
     assert server.files() == []

@@ -60,12 +60,15 @@ def server(video_files):
                 self.redirect(f"/again/{left - 1}" if left > 1 else "/vp9.webm")
             elif self.path.startswith("/to/"):
                 self.redirect(self.path.removeprefix("/to/"))
+            elif self.path == "/to_nowhere":
+                self.redirect(None)
             else:
                 super().do_GET()
 
         def redirect(self, location):
             self.send_response(302)
-            self.send_header("Location", location)
+            if location is not None:
+                self.send_header("Location", location)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -133,10 +136,17 @@ def test_a_missing_url_is_named(server):
         read_video(f"{server.url}/nothing.mp4")
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[::1/a.mp4", "http://127.0.0.1:1/a.mp4", "https://127.0.0.1:1/"])
+@pytest.mark.parametrize(
+    "url", ["http://", "http://[::1/a.mp4", "http://127.0.0.1:1/a.mp4", "https://127.0.0.1:1/", "http://a..b/a.mp4"]
+)
 def test_a_url_that_leads_nowhere_is_named(url):
     with pytest.raises(VideoDecodeError, match="cannot be downloaded"):
         read_video(url)
+
+
+def test_a_redirect_that_names_no_address_is_named(server):
+    with pytest.raises(VideoDecodeError, match="to_nowhere: cannot be downloaded"):
+        read_video(f"{server.url}/to_nowhere")
 
 
 PUBLIC_ONLY = VideoLimits(allow_private_addresses=False)
@@ -296,6 +306,37 @@ def test_an_index_that_would_fill_the_memory_is_refused_before_it_is_made(video_
     monkeypatch.setattr(video_decoding, "_open", None)
     with pytest.raises(VideoDecodeError, match="says that it has 3000000 frames, more than the limit of 1000000"):
         read_video(content)
+
+
+def test_a_box_without_a_name_hides_no_index(video_files):
+    content = with_frames_of_one_size(video_files["h264_short_gop.mp4"].read_bytes(), 3_000_000)
+    place = content.index(b"moov") - 4
+    with pytest.raises(VideoDecodeError, match="says that it has 3000000 frames"):
+        read_video(content[:place] + b"\0\0\0\x08\1\2\3\4" + content[place:])
+
+
+def test_the_frames_of_all_tracks_count_together(video_files):
+    content = with_frames_of_one_size(video_files["h264_short_gop.mp4"].read_bytes(), 999_999)
+    header, track = content.index(b"moov") - 4, content.index(b"trak") - 4
+    header_size, size = (int.from_bytes(content[place : place + 4], "big") for place in (header, track))
+    content = (
+        content[:header]
+        + struct.pack(">I", header_size + 200 * size)
+        + content[header + 4 : track]
+        + 201 * content[track : track + size]
+        + content[track + size :]
+    )
+    with pytest.raises(VideoDecodeError, match="says that it has 200999799 frames"):
+        read_video(content)
+
+
+def test_a_header_of_many_small_boxes_is_looked_at_in_little_time():
+    # half a megabyte took a minute when each of its tables was compared with the whole header
+    header = b"\0\0\0\x08stsz" * 65_536
+    source = io.BytesIO(struct.pack(">I4s", 8 + len(header), b"moov") + header)
+    began = time.process_time()
+    refuse_inflated_index(source, "a.mp4", VideoLimits())
+    assert time.process_time() - began < 5
 
 
 def test_fragments_that_would_fill_the_memory_are_refused(tmp_path):

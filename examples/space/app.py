@@ -13,10 +13,10 @@ from hf_dvflnet.demo_page import serve_demo
 models = os.environ.get("DVFLNET_MODELS", "").split()
 if not models:
     sys.exit("Set DVFLNET_MODELS to one or more models, such as OWNER/NAME, in the Space's settings.")
-examples = Path(os.environ.get("DVFLNET_EXAMPLES") or Path(__file__).parent / "examples")
+beside = Path(__file__).parent / "examples"
 serve_demo(
     models,
-    examples=examples if examples.is_dir() else None,
+    examples=os.environ.get("DVFLNET_EXAMPLES") or (beside if beside.is_dir() else None),
     # a Space sets these
     host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
     port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
