@@ -208,7 +208,8 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
             clips = self.rescale_and_normalize(clips, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
             # (num_crops, num_clips * num_frames, ...) -> (num_clips * num_crops, num_frames, ...)
             views = clips.unflatten(1, (num_clips, -1)).transpose(0, 1).flatten(0, 1)
-            prepared.append(views if num_clips * num_crops > 1 else views[0])
+            # runtimes such as ExecuTorch take no other layout
+            prepared.append((views if num_clips * num_crops > 1 else views[0]).contiguous())
         return BatchFeature(data={"pixel_values": prepared}, tensor_type=return_tensors)
 
 

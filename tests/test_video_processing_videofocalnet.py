@@ -186,3 +186,9 @@ def test_the_sampled_frames_are_those_of_the_rule(video_files):
     clip = processor(video_files["h264_b_frames.mp4"], return_tensors="pt")["pixel_values"][0]
     numbers = [read_number(frame.permute(1, 2, 0).numpy()) for frame in clip]
     assert numbers == evaluation_indices(60, num_frames=8, frame_interval=4).tolist()
+
+
+@pytest.mark.parametrize("views", [{}, {"num_clips": 2, "num_crops": 3}])
+def test_pixel_values_are_contiguous(video_files, views):
+    clip = VideoFocalNetVideoProcessor()(str(video_files["h264_short_gop.mp4"]), return_tensors="pt", **views)
+    assert clip["pixel_values"].is_contiguous()
