@@ -350,7 +350,8 @@ def test_a_scheduler_that_tells_all_processes_to_stop_gets_a_checkpoint(tmp_path
     stopped.wait_for("checkpoint-8")
     time.sleep(0.3)  # in the second epoch, at the end of which is the next one
     os.killpg(stopped.process.pid, number)
-    stopped.ends(128 + number if number == signal.SIGTERM else -number)
+    code = stopped.process.wait(timeout=300)
+    assert code == 143 if number == signal.SIGTERM else code, stopped.log.read_text()
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     step = int(last_checkpoint(tmp_path / "stopped").name.partition("-")[2])
     assert f"stopped by {number.name} after step {step} of 32, with a checkpoint" in stopped.log.read_text()
