@@ -165,7 +165,7 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         input_data_format: str | ChannelDimension | None = None,
         device: str | None = None,
     ) -> list[torch.Tensor]:
-        # Channels come first as a view: the base class copies, which takes ten times as long as resizing 1080p frames.
+        # Channels come first as a view: the base class copies, which takes eight times as long as resizing at 1080p.
         channels_first = []
         for video in videos:
             layout = input_data_format or infer_channel_dimension_format(video)
