@@ -490,8 +490,10 @@ def _deaf_workers() -> multiprocessing.context.BaseContext:
     """
 
     class Worker(multiprocessing.context.ForkProcess):
-        def terminate(self):
-            self.kill()
+        def start(self):
+            super().start()
+            # at its end a process tells its daemons SIGTERM past `Process.terminate`, and waits for them
+            self._popen.terminate = self._popen.kill  # type: ignore[attr-defined]
 
     class Workers(multiprocessing.context.ForkContext):
         Process = Worker

@@ -290,6 +290,25 @@ def test_a_second_interrupt_stops_at_once(tmp_path, tiny_config):
     assert written(tmp_path) == ["checkpoint-2"]
 
 
+ENDS_BESIDE_A_LOADER = """
+import sys
+sys.path.insert(0, {tests!r})
+from conftest import VideoFocalNetConfig
+from test_faults import RandomClips, trainer_on
+config = VideoFocalNetConfig(embed_dim=8, image_size=32, num_frames=4)
+batches = iter(trainer_on({folder!r}, config, RandomClips(24), dataloader_num_workers=1).get_train_dataloader())
+next(batches)
+print("one batch read")
+"""
+
+
+def test_a_process_ends_while_something_still_holds_its_loader(tmp_path):
+    """As the traceback of a Ctrl-C may do: the workers, which heed no SIGTERM, are ended all the same."""
+    script = ENDS_BESIDE_A_LOADER.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stdout) == (0, "one batch read\n"), ended.stderr
+
+
 # whole commands, of one process and of two
 
 
