@@ -149,6 +149,30 @@ From a minute of 1080p at 25 frames a second:
 {on(found["machine"])}"""
 
 
+def file_to_label() -> str:
+    found = load("file_to_label")
+    rows = []
+    for kind, row in found["videos"].items():
+        for side, times in row["seconds"].items():
+            against = "1" if side == "nano" else ratio(row["ratio_to_nano"][side])
+            rows.append([kind, side, f"{times['median']:.2f} s", against])
+    stages = [
+        [kind, *(f"{1000 * value:.0f} ms" for value in row["nano_by_stage"].values())]
+        for kind, row in found["videos"].items()
+    ]
+    return f"""## From a file to a label
+
+One video at a time, {found["rounds"]} rounds in turn; VideoMAE with transformers' own PyAV reader and processor.
+
+{table(["video", "", "seconds", "ratio to nano"], rows)}
+
+Nano by stage, in PyTorch:
+
+{table(["video", "decode", "preprocess", "forward"], stages)}
+
+{on(found["machine"])}"""
+
+
 def teacher_cache() -> str:
     found = load("teacher_cache")
     low, high = found["quartiles"]
@@ -375,7 +399,7 @@ Memory is the most that a file took beyond what the process had.
 
 def readme() -> str:
     sections = (
-        *(forward, int8_accuracy, loading, teacher_cache, prepared_videos, cached_distillation),
+        *(forward, int8_accuracy, loading, file_to_label, teacher_cache, prepared_videos, cached_distillation),
         *(motions, modulation_maps, temporal_init, resizing, damaged_videos),
     )
     return "\n\n".join(
