@@ -36,8 +36,12 @@ from .video_limits import (
 
 
 # Codecs in which each packet is one frame, so that a timestamp tells a frame's number. The others are decoded from the
-# start (VP8 has invisible frames, for one).
-_ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
+# start. Of VP8 this holds for the packets that say that they are shown.
+_ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"}
+
+# Those of them in which a frame that no other refers to can be left out: in VP8 and VP9 it may still change how the
+# next ones are read.
+_NOTHING_CARRIED_ON = {"h264", "hevc", "mpeg4"}
 
 VideoSource = str | os.PathLike | bytes | IO[bytes]
 
@@ -87,28 +91,22 @@ def read_video(
             packets = _scan(container, stream, source)
             metadata = packets.metadata
             wanted = _wanted(indices, metadata, name)
-            frames = _decode_after_seeking(container, stream, source, packets, wanted)
-        if frames is None:
-            frames, count = _decode_from_start(source, wanted)
+            clip = _decode_after_seeking(container, stream, source, packets, wanted)
+        if clip is None:
+            clip, count = _decode_from_start(source, wanted)
             if not count:
                 raise VideoDecodeError(_none_decoded(name, metadata))
-            if len(frames) < len(set(wanted)):
+            if clip.missing:
                 warnings.warn(_decoding_ends(name, metadata, count), stacklevel=2)
                 metadata.total_num_frames = count
                 wanted = _wanted(indices, metadata, name)
-                frames, _ = _decode_from_start(source, wanted)
-                if len(frames) < len(set(wanted)):
+                clip, _ = _decode_from_start(source, wanted)
+                if clip.missing:
                     raise VideoDecodeError(f"{name}: other frames come out each time that it is decoded")
 
-    shapes = {frame.shape for frame in frames.values()}
-    if len(shapes) > 1:
-        raise VideoDecodeError(
-            f"{name}: its frames change size midway, (height, width, channels) are {sorted(shapes)}"
-        )
-    clip = np.stack([frames[index] for index in wanted])
-    metadata.height, metadata.width = clip.shape[1:3]
+    metadata.height, metadata.width = clip.frames.shape[1:3]
     metadata.frames_indices = np.asarray(wanted)
-    return clip, metadata
+    return clip.frames, metadata
 
 
 @contextmanager
@@ -297,6 +295,7 @@ def _demux(container: av.container.InputContainer, stream: av.VideoStream, sourc
 
 def _scan(container: av.container.InputContainer, stream: av.VideoStream, source: _Source) -> _Packets:
     name, max_frames = source.name, source.limits.max_frames
+    codec = stream.codec_context.name
     # mp4 has its index in one place; what AVI and WebM lack shows in their length
     announced = len(stream.index_entries) if "mp4" in container.format.name else 0
     shown: list[tuple[int | None, int, bool]] = []  # timestamp, duration, whether it is a keyframe
@@ -304,7 +303,8 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream, source
     for packet in _demux(container, stream, source):
         if len(shown) + discarded > max_frames:
             raise VideoDecodeError(f"{name}: has more frames than the limit of {max_frames} (max_frames)")
-        if packet.is_discard:  # cut off by an edit list: decoded, never shown
+        # decoded, never shown: cut off by an edit list, or there for others to refer to (RFC 6386, 9.1: show_frame)
+        if packet.is_discard or (codec == "vp8" and packet.size and not memoryview(packet)[0] & 0x10):
             discarded += 1
         elif packet.size:
             shown.append((packet.pts, packet.duration or 0, packet.is_keyframe))
@@ -314,7 +314,6 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream, source
     if len(shown) + discarded < announced or missing:
         reason = f"{missing} bytes are missing" if missing else f"its index names {announced - discarded} frames"
         warnings.warn(f"{name}: is cut short ({reason}): {len(shown)} frames are there; these are used", stacklevel=3)
-    codec = stream.codec_context.name
     stamped = sorted((pts, length, is_keyframe) for pts, length, is_keyframe in shown if pts is not None)
     exact = codec in _ONE_FRAME_PER_PACKET and len({pts for pts, _, _ in stamped}) == len(shown)
     fps = float(stream.average_rate or stream.guessed_rate or 0) or None
@@ -366,20 +365,52 @@ def _wanted(
     return wanted
 
 
-def _decode_from_start(source: _Source, wanted: Sequence[int]) -> tuple[dict[int, np.ndarray], int]:
+class _Clip:
+    """The frames wanted, in one array from the start: a long clip is never held twice."""
+
+    def __init__(self, wanted: Sequence[int], name: str):
+        self.name = name
+        self.positions: dict[int, list[int]] = {}
+        for position, index in enumerate(wanted):
+            self.positions.setdefault(index, []).append(position)
+        self.missing = set(self.positions)
+        self.frames = np.empty((len(wanted), 0, 0, 3), np.uint8)
+        self.to_array = ToArray()
+
+    def add(self, index: int, frame: av.VideoFrame):
+        image = self.to_array(frame)
+        shape = (len(self.frames), *image.shape)
+        if len(self.missing) == len(self.positions):
+            try:
+                self.frames = np.empty(shape, np.uint8)
+            except MemoryError:
+                size = f"{np.prod(shape) / 2**30:.1f} GiB"
+                raise VideoDecodeError(
+                    f"{self.name}: {shape[0]} frames of {shape[2]} x {shape[1]} take {size}, more memory than there "
+                    f"is; ask for fewer"
+                ) from None
+        if shape != self.frames.shape:
+            shapes = sorted([shape[1:], self.frames.shape[1:]])
+            raise VideoDecodeError(
+                f"{self.name}: its frames change size midway, (height, width, channels) are {shapes}"
+            )
+        for position in self.positions[index]:
+            self.frames[position] = image
+        self.missing.discard(index)
+
+
+def _decode_from_start(source: _Source, wanted: Sequence[int]) -> tuple[_Clip, int]:
     """Those of the frames wanted that exist, and how many frames were decoded: all of them if any is missing."""
-    missing, frames, count = set(wanted), {}, 0
-    to_array = ToArray()
+    clip, count = _Clip(wanted, source.name), 0
     container, stream = _open(source)
     with container:
         for frame in _frames(container, stream, source):
-            if count in missing:
-                frames[count] = to_array(frame)
-                missing.remove(count)
+            if count in clip.missing:
+                clip.add(count, frame)
             count += 1
-            if not missing:
+            if not clip.missing:
                 break
-    return frames, count
+    return clip, count
 
 
 def _decode_after_seeking(
@@ -388,7 +419,7 @@ def _decode_after_seeking(
     source: _Source,
     packets: _Packets,
     wanted: Sequence[int],
-) -> dict[int, np.ndarray] | None:
+) -> _Clip | None:
     """
     The frames wanted, skipping what lies between a frame and the last keyframe before the next. `None` where
     timestamps do not tell the frames, or where what comes out is not what they promised.
@@ -400,8 +431,7 @@ def _decode_after_seeking(
     if min(starts.values()) < 0:
         return None
     numbers = {packets.timestamps[index]: index for index in starts}
-    frames: dict[int, np.ndarray] = {}
-    to_array = ToArray()
+    clip = _Clip(wanted, source.name)
     reached = -1  # the keyframe behind which the decoder stands
     decoded: Iterator[av.VideoFrame] = iter(())
     for index, start in starts.items():
@@ -417,15 +447,15 @@ def _decode_after_seeking(
             if frame is None or frame.pts != keyframe or frame.pict_type != PictureType.I:
                 return None
             if keyframe in numbers:
-                frames[numbers[keyframe]] = to_array(frame)
+                clip.add(numbers[keyframe], frame)
             reached = start
-        while index not in frames:
+        while index in clip.missing:
             frame = next(decoded, None)
             if frame is None or frame.pts is None or frame.pts > packets.timestamps[index]:
                 return None
             if frame.pts in numbers:
-                frames[numbers[frame.pts]] = to_array(frame)
-    return frames
+                clip.add(numbers[frame.pts], frame)
+    return clip
 
 
 def _frames(
@@ -435,6 +465,8 @@ def _frames(
     needed: Container[int] | None = None,
 ) -> Iterator[av.VideoFrame]:
     """The frames from here on; with timestamps that are needed, without some others that no frame refers to."""
+    if stream.codec_context.name not in _NOTHING_CARRIED_ON:
+        needed = None
     for packet in _demux(container, stream, source):
         if needed is not None:
             whole = packet.pts is None or packet.pts in needed or packet.is_keyframe

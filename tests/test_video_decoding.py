@@ -64,7 +64,7 @@ def test_frames_of_real_footage_equal_those_of_a_sequential_decode(path):
     assert metadata.duration == pytest.approx(len(reference) / metadata.fps, rel=0.05)
 
 
-@pytest.mark.parametrize("kind", ["h264_short_gop.mp4", "h264_b_frames.mp4", "xvid.avi", "vp9.webm"])
+@pytest.mark.parametrize("kind", ["h264_short_gop.mp4", "h264_b_frames.mp4", "xvid.avi", "vp9.webm", "vp8.webm"])
 def test_frames_behind_a_later_keyframe_are_sought(video_files, kind, monkeypatch):
     # the way over the start is closed: only seeking can answer
     monkeypatch.setattr(video_decoding, "_decode_from_start", None)
@@ -81,6 +81,39 @@ def test_seeking_decodes_only_from_the_last_keyframe_on(tmp_path, monkeypatch):
     )
     read_video(path, [5, 195])
     assert len(decoded) < 60  # two runs of at most 10 frames, and what the decoder's threads hold ahead
+
+
+def test_frames_of_vp8_that_are_never_shown_do_not_count(video_files, tmp_path, recwarn):
+    path, hidden = tmp_path / "hidden.webm", (3, 17, 25)
+    with av.open(str(video_files["vp8.webm"])) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            payload = bytearray(packet)
+            if number in hidden:
+                payload[0] &= ~0x10  # show_frame, as encoders leave it out in the frames that they only refer to
+            changed = av.Packet(bytes(payload))
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.is_keyframe, changed.stream = packet.is_keyframe, stream
+            target.mux(changed)
+    shown = [number for number in range(40) if number not in hidden]
+    frames, metadata = read_video(path)
+    assert [read_number(frame) for frame in frames] == shown and metadata.total_num_frames == 37
+    assert [read_number(frame) for frame in read_video(path, [36, 3, 18])[0]] == [39, 4, 20]
+    assert not recwarn.list
+
+
+def test_a_clip_beyond_the_memory_is_refused(video_files, monkeypatch):
+    def little_memory(shape, dtype):
+        if np.prod(shape) > 1000:
+            raise MemoryError
+        return np.zeros(shape, dtype)
+
+    path = video_files["h264_short_gop.mp4"]
+    monkeypatch.setattr(video_decoding.np, "empty", little_memory)
+    with pytest.raises(
+        VideoDecodeError, match=rf"^{path}: 40 frames of 160 x 96 take 0.0 GiB, more memory than there"
+    ):
+        read_video(path)
 
 
 @pytest.mark.parametrize("angle", [0, 90, 180, -90])
