@@ -11,7 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -369,13 +369,7 @@ class VideoClassificationTrainer(Trainer):
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     def _save_checkpoint(self, model, trial):
-        weights = (getattr(parameter, "_local_tensor", parameter) for parameter in self.model.parameters())
-        if not all(weight.isfinite().all() for weight in weights):
-            raise RuntimeError(
-                f"The weights are not finite after step {self.state.global_step}, although its loss was, and no "
-                "checkpoint is written of them. Its clips "
-                f"on process {self.args.process_index} were {_listed(self._last_clips)}"
-            )
+        self._refuse_broken_weights("no checkpoint is")
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
         try:
             super()._save_checkpoint(model, trial)
@@ -386,7 +380,18 @@ class VideoClassificationTrainer(Trainer):
                 f"what else is wrong there; then the run can go on from {whole or 'its beginning'}"
             ) from error
 
+    def _refuse_broken_weights(self, nothing_is: str):
+        weights = (getattr(parameter, "_local_tensor", parameter) for parameter in self.model.parameters())
+        if not all(weight.isfinite().all() for weight in weights):
+            raise RuntimeError(
+                f"The weights are not finite after step {self.state.global_step}, although its loss was, and "
+                f"{nothing_is} written of them. Its clips "
+                f"on process {self.args.process_index} were {_listed(self._last_clips)}"
+            )
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        if not _internal_call:
+            self._refuse_broken_weights("no model is")
         folder = output_dir or self.args.output_dir
         try:
             super().save_model(output_dir, _internal_call)
@@ -552,8 +557,14 @@ class _FollowRun(TrainerCallback):
         trainer._micro_batches.clear()
         trainer.broken, trainer._newly_broken = {}, {}
         if state.global_step and trainer._broken_file.is_file():
-            found = [json.loads(line) for line in trainer._broken_file.read_text(encoding="utf-8").splitlines()]
-            trainer.broken = {row["clip"]: row["reason"] for row in found}
+            text = trainer._broken_file.read_text(encoding="utf-8")
+            for line in text.splitlines():
+                with suppress(ValueError):  # half a line, at which the run was ended
+                    row = json.loads(line)
+                    trainer.broken[row["clip"]] = row["reason"]
+            if text and not text.endswith("\n") and state.is_world_process_zero:
+                with open(trainer._broken_file, "a", encoding="utf-8") as file:
+                    file.write("\n")
         elif state.is_world_process_zero:
             trainer._broken_file.unlink(missing_ok=True)
 

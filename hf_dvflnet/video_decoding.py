@@ -230,21 +230,29 @@ _GUARDS: dict[str, Any] = {
     "container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": "none"},
 }
 
+# FFmpeg decodes a frame of each on opening, and keeps them all; further ones are ignored
+_MAX_TRACKS = 32
+
 
 def _open(source: _Source) -> tuple[av.container.InputContainer, av.VideoStream]:
     name = source.name
     # what FFmpeg makes room for; it counts margins too, which for small pictures are as large as these
     options = {"max_pixels": str(2 * source.limits.max_pixels + (1 << 16))}
     source.seek(0)
+    container_options = {**_GUARDS.get("container_options", {}), "max_streams": str(_MAX_TRACKS)}
+    decoders = source.limits.decoders
+    if decoders is not None:
+        container_options["codec_whitelist"] = ",".join(decoders)
+    guards = {**_GUARDS, "container_options": container_options}
     try:
-        container = av.open(source, "r", options=options, **_GUARDS)
+        container = av.open(source, "r", options=options, **guards)
     except VideoDecodeError:
         raise
     except av.error.ArgumentError as error:
         raise VideoDecodeError(
             f"{name}: cannot be opened as a video: it is none, or of a kind that is not read"
         ) from error
-    except (av.error.FFmpegError, PermissionError, ValueError, OSError) as error:
+    except (av.error.FFmpegError, PermissionError, ValueError, OSError, MemoryError) as error:
         raise VideoDecodeError(f"{name}: cannot be opened as a video: {error}") from error
     # a picture on the cover of a song is a video stream too
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -256,6 +264,11 @@ def _open(source: _Source) -> tuple[av.container.InputContainer, av.VideoStream]
         container.close()
         raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
     codec = stream.codec_context
+    if decoders is not None and codec.name not in decoders:
+        container.close()
+        raise VideoDecodeError(
+            f"{name}: is in {codec.codec.canonical_name}, and only {', '.join(decoders)} can be read here (decoders)"
+        )
     codec.options = options  # frames may become larger than the header says
     try:
         _refuse_large(codec.width, codec.height, source)
@@ -276,6 +289,12 @@ def _refuse_large(width: int, height: int, source: _Source):
         raise VideoDecodeError(
             f"{source.name}: has frames of {width} x {height}, more than the limit of {limit} pixels (max_pixels)"
         )
+    ratio = source.limits.max_aspect_ratio
+    if max(width, height) > ratio * min(width, height) > 0:
+        raise VideoDecodeError(
+            f"{source.name}: has frames of {width} x {height}, thinner than the limit of {ratio:g} to 1 "
+            f"(max_aspect_ratio)"
+        )
 
 
 def _demux(container: av.container.InputContainer, stream: av.VideoStream, source: _Source) -> Iterator[av.Packet]:
@@ -295,7 +314,7 @@ def _demux(container: av.container.InputContainer, stream: av.VideoStream, sourc
 
 def _scan(container: av.container.InputContainer, stream: av.VideoStream, source: _Source) -> _Packets:
     name, max_frames = source.name, source.limits.max_frames
-    codec = stream.codec_context.name
+    codec = stream.codec_context.codec.canonical_name
     # mp4 has its index in one place; what AVI and WebM lack shows in their length
     announced = len(stream.index_entries) if "mp4" in container.format.name else 0
     shown: list[tuple[int | None, int, bool]] = []  # timestamp, duration, whether it is a keyframe
@@ -465,7 +484,7 @@ def _frames(
     needed: Container[int] | None = None,
 ) -> Iterator[av.VideoFrame]:
     """The frames from here on; with timestamps that are needed, without some others that no frame refers to."""
-    if stream.codec_context.name not in _NOTHING_CARRIED_ON:
+    if stream.codec_context.codec.canonical_name not in _NOTHING_CARRIED_ON:
         needed = None
     for packet in _demux(container, stream, source):
         if needed is not None:
@@ -479,6 +498,7 @@ def _decode(stream: av.VideoStream, packet: av.Packet, source: _Source) -> list[
         frames = stream.decode(packet)
     except av.error.FFmpegError:
         return []  # a damaged packet; that a frame is missing shows in their number
+    source.deadline.check()
     for frame in frames:
         _refuse_large(frame.width, frame.height, source)
     return frames

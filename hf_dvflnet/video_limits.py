@@ -31,6 +31,8 @@ class VideoLimits:
 
     Args:
         max_pixels: Width times height of a frame. By default above that of 8K (7680 x 4320, 8192 x 4320).
+        max_aspect_ratio: Long over short side of a frame. Bringing the short side of a thin frame to the size of a
+            model makes the long one many times as long.
         max_frames: Frames of a file. By default more than four hours of 60 a second.
         max_seconds: Spent on reading and decoding a file; what is done with its frames in between does not count.
             Checked wherever the file is read and between its packets, so that a single frame may exceed it.
@@ -40,18 +42,22 @@ class VideoLimits:
         allow_private_addresses: Whether a URL may lead to this machine or its network. False where URLs come from
             users of a server: then every address that a host name has must be a public one, at each redirect, and
             only an address that was checked is connected to.
+        decoders: FFmpeg's decoders that may be used, by name, such as `("h264", "libdav1d")`; all that it has by
+            default. Some that few files need can be kept busy for minutes by a single crafted frame.
 
     Raises:
         ValueError: If a number is not positive (of `max_redirects`: negative).
     """
 
     max_pixels: int = 40_000_000
+    max_aspect_ratio: float = 32.0
     max_frames: int = 1_000_000
     max_seconds: float = 3600.0
     max_download_bytes: int = 1 << 30
     max_download_seconds: float = 120.0
     max_redirects: int = 5
     allow_private_addresses: bool = True
+    decoders: tuple[str, ...] | None = None
 
     def __post_init__(self):
         for field in fields(self):
@@ -72,7 +78,7 @@ def video_limits() -> VideoLimits:
 
 
 def _read_limits(text: str) -> VideoLimits:
-    """`"max_frames=5000000 allow_private_addresses=no"` -> limits, the others as by default."""
+    """`"max_frames=5000000 allow_private_addresses=no decoders=h264+hevc"` -> limits, the others as by default."""
     found: dict[str, Any] = {}
     for part in text.replace(",", " ").split():
         name, _, value = part.partition("=")
@@ -80,14 +86,16 @@ def _read_limits(text: str) -> VideoLimits:
         try:
             if isinstance(default, bool):
                 found[name] = {"yes": True, "no": False}[value]
+            elif name == "decoders" and value:
+                found[name] = tuple(value.split("+"))
             elif default is not None:
                 found[name] = type(default)(value)
             else:
                 raise KeyError(name)
         except (KeyError, ValueError) as error:
             raise ValueError(
-                f"DVFLNET_VIDEO_LIMITS: cannot read {part!r}; expected NAME=NUMBER, or allow_private_addresses=no, "
-                f"with the names {', '.join(VideoLimits.__dataclass_fields__)}"
+                f"DVFLNET_VIDEO_LIMITS: cannot read {part!r}; expected NAME=NUMBER, allow_private_addresses=no, or "
+                f"decoders=NAME+NAME, with the names {', '.join(VideoLimits.__dataclass_fields__)}"
             ) from error
     return replace(VideoLimits(), **found)
 

@@ -100,7 +100,7 @@ def test_the_processor_makes_of_any_array_what_the_model_takes(
 def encoded(count: int, width: int, height: int, rate: int, gop: int) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
-        stream = container.add_stream("mpeg4", rate=rate, options={"g": str(gop), "bf": "0"})
+        stream = container.add_stream("mpeg4", rate=rate, options={"g": str(gop), "bf": "0", "b": "10000000"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(count):
             # a grey that tells the frame's number

@@ -20,11 +20,12 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from videos import write_video
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetVideoProcessor, demo_page
 from hf_dvflnet.demo_page import classify_clip, render_answer
 from hf_dvflnet.model_folder import load_model, save_model_folder
-from hf_dvflnet.video_decoding import VideoDecodeError
+from hf_dvflnet.video_limits import VideoDecodeError, VideoLimits
 
 
 ROOT = Path(__file__).parents[1]
@@ -73,8 +74,22 @@ def test_a_clip_of_too_many_frames_is_refused(tiny, video_files, monkeypatch):
 
 def test_a_clip_of_large_frames_is_refused(tiny, video_files, monkeypatch):
     monkeypatch.setattr(demo_page, "MAX_PIXELS", 160 * 95)
-    with pytest.raises(VideoDecodeError, match="has frames of 160 x 96"):
+    with pytest.raises(
+        VideoDecodeError, match="vp9.webm: has frames of 160 x 96, more than the limit of 15200 pixels"
+    ):
         classify_clip(*tiny, video_files["vp9.webm"])
+
+
+def test_a_stricter_limit_of_the_process_holds(tiny, video_files, monkeypatch):
+    monkeypatch.setattr(demo_page, "video_limits", lambda: VideoLimits(max_pixels=100 * 96))
+    with pytest.raises(VideoDecodeError, match="more than the limit of 9600 pixels"):
+        classify_clip(*tiny, video_files["vp9.webm"])
+
+
+def test_a_codec_that_can_be_kept_busy_is_refused(tiny, tmp_path):
+    path = write_video(tmp_path / "scans.avi", codec="mjpeg", num_frames=2, pixel_format="yuvj420p")
+    with pytest.raises(VideoDecodeError, match=r"^scans.avi: is in mjpeg, and only h264, hevc, .+ can be read here"):
+        classify_clip(*tiny, path)
 
 
 @pytest.mark.parametrize("content", [b"not a video", b"", b"RIFF" + bytes(64)], ids=["text", "empty", "zeros"])
@@ -157,6 +172,15 @@ def test_a_large_upload_is_refused_and_leaves_nothing(gate):
     assert answer.status_code == 413
     assert answer.text == "The file is larger than the 1 MB this page takes; cut it or make it smaller."
     assert os.listdir(gate.folder) == []
+
+
+def test_an_upload_in_pieces_is_refused_whatever_length_it_tells(gate):
+    headers = {"content-type": "multipart/form-data; boundary=x", "content-length": "500"}
+    pieces = {**headers, "transfer-encoding": "chunked"}
+    part = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n' + bytes(300)
+    assert gate.post("/gradio_api/upload", content=part + b"\r\n--x--\r\n", headers=headers).status_code == 200
+    answer = gate.post("/gradio_api/upload", content=part + b"\r\n--x--\r\n", headers=pieces)
+    assert answer.status_code == 411 and answer.text == "The upload does not tell its length."
 
 
 def test_an_upload_is_refused_while_as_many_wait_as_may(gate, monkeypatch):

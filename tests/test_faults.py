@@ -246,6 +246,14 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, tiny_config):
     assert not written(tmp_path)
 
 
+def test_a_model_whose_weights_are_no_numbers_is_not_saved(tmp_path, tiny_config):
+    trainer = trainer_on(tmp_path, tiny_config, RandomClips(8))
+    trainer.model.classifier.weight.data[0, 0] = torch.nan
+    with pytest.raises(RuntimeError, match=r"not finite after step 0, .+ no model is written of them"):
+        trainer.save_model()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 # signals
 
 

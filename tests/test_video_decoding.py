@@ -72,6 +72,13 @@ def test_frames_behind_a_later_keyframe_are_sought(video_files, kind, monkeypatc
     assert read_number(frames[0]) == 35
 
 
+def test_av1_is_sought_under_its_own_name(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "av1.mp4", codec="libsvtav1", options={"g": "10", "preset": "12"})
+    monkeypatch.setattr(video_decoding, "_decode_from_start", None)
+    frames, metadata = read_video(path, [35, 3])
+    assert [read_number(frame) for frame in frames] == [35, 3] and metadata.codec == "av1"
+
+
 def test_seeking_decodes_only_from_the_last_keyframe_on(tmp_path, monkeypatch):
     path = write_video(tmp_path / "long.mp4", num_frames=200, options={"g": "10", "keyint_min": "10"})
     decoded = []

@@ -265,13 +265,51 @@ def in_a_process_with(limits: str, code: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [(2048, 32), (32, 2048)])
+def test_a_thin_frame_is_refused(tmp_path, size):
+    path = write_video(tmp_path / "thin.mkv", codec="ffv1", num_frames=2, width=size[0], height=size[1])
+    assert read_video(path, [0], limits=VideoLimits(max_aspect_ratio=64))[0].shape == (1, *size[::-1], 3)
+    with pytest.raises(
+        VideoDecodeError, match=rf"thin.mkv: has frames of {size[0]} x {size[1]}, thinner than the limit of 32 to 1"
+    ):
+        read_video(path, [0])
+
+
+def test_other_decoders_than_those_allowed_are_not_used(video_files, monkeypatch):
+    limits = VideoLimits(decoders=("vp8", "vp9"))
+    assert len(read_video(video_files["vp9.webm"], [0], limits=limits)[0]) == 1
+    with pytest.raises(
+        VideoDecodeError, match=r"h264.mkv: is in h264, and only vp8, vp9 can be read here \(decoders\)"
+    ):
+        read_video(video_files["h264.mkv"], [0], limits=limits)
+
+
+def test_tracks_beyond_the_first_ones_are_not_opened(tmp_path):
+    with av.open(str(tmp_path / "many.mkv"), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=25) for _ in range(40)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for stream in streams:
+            picture = np.zeros((48, 64, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    with open_frames(tmp_path / "many.mkv") as (_, frames):
+        assert sum(1 for _ in frames) == 1
+    source = video_decoding._Source(open(tmp_path / "many.mkv", "rb"), "many.mkv", VideoLimits())  # noqa: SIM115
+    container, _ = video_decoding._open(source)
+    assert len(container.streams) == 32
+
+
 def test_limits_come_from_the_environment():
     code = "from hf_dvflnet.video_limits import video_limits; print(video_limits())"
-    found = in_a_process_with("max_frames=7 max_seconds=2.5,allow_private_addresses=no", code)
-    assert found.stdout.strip() == repr(VideoLimits(max_frames=7, max_seconds=2.5, allow_private_addresses=False))
+    text = "max_frames=7 max_seconds=2.5,allow_private_addresses=no decoders=h264+vp9"
+    limits = VideoLimits(max_frames=7, max_seconds=2.5, allow_private_addresses=False, decoders=("h264", "vp9"))
+    assert in_a_process_with(text, code).stdout.strip() == repr(limits)
 
 
-@pytest.mark.parametrize("text", ["max_frame=7", "max_frames=many", "max_frames", "allow_private_addresses=1"])
+@pytest.mark.parametrize(
+    "text", ["max_frame=7", "max_frames=many", "max_frames", "allow_private_addresses=1", "decoders="]
+)
 def test_limits_that_cannot_be_read_are_refused(text):
     with pytest.raises(ValueError, match=f"cannot read '{text}'; expected NAME=NUMBER"):
         video_limits._read_limits(text)
