@@ -339,6 +339,7 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream, source
     duration = len(shown) / fps if fps else None
     if exact and stream.time_base:
         duration = float((stamped[-1][0] + stamped[-1][1] - stamped[0][0]) * stream.time_base)
+        fps = _rate(fps, np.array([pts for pts, _, _ in stamped]) * float(stream.time_base), duration)
     return _Packets(
         metadata=DecodedVideoMetadata(
             total_num_frames=len(shown),
@@ -352,6 +353,20 @@ def _scan(container: av.container.InputContainer, stream: av.VideoStream, source
         timestamps=[pts for pts, _, _ in stamped] if exact else None,
         keyframes=[pts for pts, _, is_keyframe in stamped if is_keyframe],
     )
+
+
+def _rate(told: float | None, times: np.ndarray, duration: float) -> float | None:
+    """
+    The frame rate that a file tells, or else that of its frames: what browsers record tells none, for which FFmpeg
+    takes the 1000 ticks a second of its clock.
+    """
+    if len(times) < 2:
+        return told
+    # against the usual distance of two frames, which a pause or a jump in the timestamps does not change
+    if told and 0.5 <= told * float(np.median(np.diff(times))) <= 2:
+        return told
+    # such a file need not tell either how long the last frame is shown: as long as the others, where it is less
+    return len(times) / max(duration, float(times[-1] - times[0]) * len(times) / (len(times) - 1))
 
 
 def _missing_bytes(source: IO[bytes]) -> int:

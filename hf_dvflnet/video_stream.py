@@ -9,8 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from typing import Any, TypeVar
@@ -74,8 +74,8 @@ class StreamAnswer:
 class VideoStream:
     """
     An opened source: its name, frames per second (`None` where it does not tell), whether frames come at their own
-    pace (`live`), the frames with their times in seconds, to be read once, and how many were not decoded for want of
-    time (`lost`).
+    pace (`live`), the frames with their times in seconds, to be read once, how many were not decoded for want of
+    time (`lost`), the thread that reads them, if one does (`reader`), and what tells it to end (`stop`).
     """
 
     name: str
@@ -83,6 +83,8 @@ class VideoStream:
     live: bool
     frames: Iterator[tuple[av.VideoFrame, float]]
     lost: int = 0
+    reader: threading.Thread | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class VideoStreamClassifier:
@@ -206,7 +208,8 @@ class VideoStreamClassifier:
 
     def _run_live(self, stream: VideoStream) -> Iterator[StreamAnswer]:
         waiting: list[_Due] = []  # the newest window that the model has not seen: one or none
-        changed, stop = threading.Condition(), threading.Event()
+        changed = threading.Condition()
+        stop = stream.stop = threading.Event()
         failure: list[Exception] = []
 
         def read():
@@ -232,7 +235,7 @@ class VideoStreamClassifier:
                     stop.set()
                     changed.notify()
 
-        reader = threading.Thread(target=read, name="dvflnet-stream", daemon=True)
+        reader = stream.reader = threading.Thread(target=read, name="dvflnet-stream", daemon=True)
         reader.start()
         try:
             while True:
@@ -504,16 +507,32 @@ def open_stream(source: str | os.PathLike, options: dict[str, str] | None = None
     Raises:
         FileNotFoundError: If there is no such file.
         VideoDecodeError: If the source cannot be opened within 20 seconds, is no video, or, while it is read, gives
-            nothing for 10 seconds or breaks off with an error. A source that just ends, ends.
+            no video for 10 seconds or breaks off with an error. A source that just ends, ends.
     """
+    with ExitStack() as resources:
+        stream = _open_source(source, options, resources)
+        try:
+            yield stream
+        finally:
+            reader = stream.reader
+            if reader is not None and reader.is_alive():
+                # what a thread still reads must not be closed under it: that ends the process
+                threading.Thread(target=_close_after, args=(reader, resources.pop_all()), daemon=True).start()
+
+
+def _close_after(reader: threading.Thread, resources: ExitStack):
+    reader.join()
+    resources.close()
+
+
+def _open_source(source: str | os.PathLike, options: dict[str, str] | None, resources: ExitStack) -> VideoStream:
     name = os.fspath(source)
     scheme = name.split("://")[0].lower() if "://" in name else None
     device, _, rest = name.partition(":")
     camera = (device, rest) if device in _CAMERAS else ("v4l2", name) if name.startswith("/dev/video") else None
     if camera is None and scheme is None:
-        with open_frames(source) as (metadata, frames):
-            yield VideoStream(name, metadata.fps, False, _timed(frames, metadata.fps))
-        return
+        metadata, frames = resources.enter_context(open_frames(source))
+        return VideoStream(name, metadata.fps, False, _timed(frames, metadata.fps))
     if camera is None and scheme not in _PROTOCOLS:
         raise VideoDecodeError(f"{name}: only {', '.join(_PROTOCOLS)} URLs, cameras and files can be opened")
     settings = {}
@@ -533,37 +552,43 @@ def open_stream(source: str | os.PathLike, options: dict[str, str] | None = None
     except (av.error.FFmpegError, ValueError, OSError) as error:
         reason = _reason(error, _SECONDS_TO_OPEN)
         raise VideoDecodeError(f"{name}: cannot be opened as a live video: {reason}") from error
-    with container:
-        if not container.streams.video:
-            raise VideoDecodeError(f"{name}: has no video stream")
-        stream = container.streams.video[0]
-        if stream.codec_context is None:
-            raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
-        stream.thread_type = "SLICE"  # threads that share out frames hold as many of them back
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        # where it is not told, the clock's rate stands in for it
-        opened = VideoStream(name, fps if 0 < fps <= 240 else None, True, iter(()))
-        opened.frames = _live(container, stream, opened)
-        yield opened
+    resources.enter_context(container)
+    if not container.streams.video:
+        raise VideoDecodeError(f"{name}: has no video stream")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
+    stream.thread_type = "SLICE"  # threads that share out frames hold as many of them back
+    fps = float(stream.average_rate or stream.guessed_rate or 0)
+    # where it is not told, the clock's rate stands in for it
+    opened = VideoStream(name, fps if 0 < fps <= 240 else None, True, iter(()))
+    opened.frames = _live(container, stream, opened)
+    return opened
 
 
 def _live(
     container: av.container.InputContainer, stream: av.VideoStream, opened: VideoStream
 ) -> Iterator[tuple[av.VideoFrame, float]]:
     start = time.perf_counter()
-    packets = container.demux(stream)
+    packets = container.demux()  # of all streams: asked for one, it does not return while only others give packets
     lead: float | None = None  # how far the clock is ahead of the timestamps where no packets have piled up
     catching_up = False
     while True:
         asked = time.perf_counter()
         try:
             packet = next(packets)
+            while packet.stream_index != stream.index and not opened.stop.is_set():
+                if time.perf_counter() - asked > _SECONDS_TO_READ:
+                    raise TimeoutError(f"no video came for {_SECONDS_TO_READ:g} s")
+                packet = next(packets)
         except StopIteration:
             return
         except (av.error.FFmpegError, OSError) as error:
             reason = _reason(error, _SECONDS_TO_READ)
             after = time.perf_counter() - start
             raise VideoDecodeError(f"{opened.name}: broke off after {after:.1f} s: {reason}") from error
+        if opened.stop.is_set():  # looked at here, for packets need not give frames
+            return
         now, behind = time.perf_counter(), 0.0
         if packet.dts is not None and packet.time_base is not None:
             ahead = now - float(packet.dts * packet.time_base)

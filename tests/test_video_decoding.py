@@ -1,12 +1,13 @@
 import importlib.util
 import io
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from videos import KINDS, read_number, write_video
+from videos import KINDS, numbered_frame, read_number, write_video
 
 from hf_dvflnet import VideoDecodeError, read_video, video_decoding
 
@@ -107,6 +108,51 @@ def test_frames_of_vp8_that_are_never_shown_do_not_count(video_files, tmp_path, 
     assert [read_number(frame) for frame in frames] == shown and metadata.total_num_frames == 37
     assert [read_number(frame) for frame in read_video(path, [36, 3, 18])[0]] == [39, 4, 20]
     assert not recwarn.list
+
+
+def write_recording(path: Path, times: list[int]) -> Path:
+    """A WebM file as browsers record it: frames at these milliseconds, and no word of a rate."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx", rate=30, options={"deadline": "realtime", "lag-in-frames": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number, 64, 48), "rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\x23\xe3\x83")  # DefaultDuration, which becomes an element that means nothing
+    length = content[place + 3] & 0x7F
+    content[place : place + 4 + length] = b"\xec" + bytes([0x80 | 2 + length]) + bytes(2 + length)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_recording_that_tells_no_rate_has_that_of_its_frames(tmp_path):
+    steps = np.random.default_rng(1).choice([33, 34, 17, 50, 32, 35, 66], 119)
+    times = [0, *np.cumsum(steps).tolist()]
+    path = write_recording(tmp_path / "recording.webm", times)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate in (None, 1000)
+    _, metadata = read_video(path, [0])
+    assert metadata.fps == pytest.approx(119 / times[-1] * 1000, rel=0.01)
+    with video_decoding.open_frames(path) as (metadata, _):
+        assert metadata.fps == pytest.approx(119 / times[-1] * 1000, rel=0.01)
+    _, metadata = read_video(write_recording(tmp_path / "two.webm", [0, 40]), [0])
+    assert metadata.fps == pytest.approx(25)
+    assert read_video(write_recording(tmp_path / "one.webm", [0]))[1].fps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rate_is_the_one_that_the_file_tells(video_files, kind):
+    with av.open(str(video_files[kind])) as container:
+        assert read_video(video_files[kind], [0])[1].fps == float(container.streams.video[0].average_rate)
+
+
+def test_a_pause_does_not_change_the_rate(tmp_path):
+    path = write_video(tmp_path / "pause.mkv", timestamps=[*range(20), *range(500, 520)])
+    assert read_video(path, [0])[1].fps == 25
 
 
 def test_a_clip_beyond_the_memory_is_refused(video_files, monkeypatch):

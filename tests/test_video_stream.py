@@ -292,6 +292,91 @@ def test_decoding_that_is_too_slow_leaves_frames_out_and_catches_up(camera, monk
     assert stream.lost > 45
 
 
+@pytest.fixture
+def camera_with_sound():
+    """A stream of pictures, 25 a second, and sound: its address and whether it films, for the sound goes on."""
+    url = f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    stop, films = threading.Event(), threading.Event()
+    films.set()
+
+    def send():
+        sent_at_once = {"max_interleave_delta": "1"}  # no sound is held back until pictures come
+        with av.open(url + "?pkt_size=1316", "w", format="mpegts", container_options=sent_at_once) as container:
+            video = container.add_stream("mpeg4", rate=25, options={"g": "5"})
+            video.width, video.height, video.pix_fmt = 80, 48, "yuv420p"
+            audio = container.add_stream("mp2", rate=48000, layout="mono")
+            start, number = time.perf_counter(), 0
+            while not stop.wait(max(0, start + number / 25 - time.perf_counter())):
+                if films.is_set():
+                    frame = av.VideoFrame.from_ndarray(numbered_frame(number % 1024, 80, 48), "rgb24")
+                    frame.pts = number
+                    container.mux(video.encode(frame))
+                noise = np.random.default_rng(number).integers(-3000, 3000, (1, 1920), dtype=np.int16)
+                sound = av.AudioFrame.from_ndarray(noise, "s16", "mono")
+                sound.sample_rate, sound.pts = 48000, 1920 * number
+                container.mux(audio.encode(sound))
+                number += 1
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    yield url, films
+    stop.set()
+    sender.join()
+
+
+def test_a_source_that_goes_on_without_video_is_an_error(tiny_model, tiny_processor, camera_with_sound, monkeypatch):
+    monkeypatch.setattr("hf_dvflnet.video_stream._SECONDS_TO_READ", 1.0)
+    url, films = camera_with_sound
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=4, stride=4)
+    with open_stream(url) as stream:
+        answers = classifier.run(stream)
+        next(answers)
+        films.clear()
+        start = time.perf_counter()
+        with pytest.raises(VideoDecodeError, match=r"broke off after .* s: no video came for 1 s"):
+            list(answers)
+        assert time.perf_counter() - start < 5
+        assert not stream.reader.is_alive()
+
+
+def test_reading_ends_at_once_where_only_sound_comes(tiny_model, tiny_processor, camera_with_sound):
+    url, films = camera_with_sound
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=4, stride=4)
+    with open_stream(url) as stream:
+        answers = classifier.run(stream)
+        next(answers)
+        films.clear()
+        time.sleep(1)  # what was filmed has been read
+        start = time.perf_counter()
+        answers.close()
+        assert time.perf_counter() - start < 2
+        assert not stream.reader.is_alive()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_source_is_not_closed_under_the_thread_that_reads_it(
+    tiny_model, tiny_processor, camera, video_files, monkeypatch, live
+):
+    go_on, found = threading.Event(), []
+
+    def stuck(frames):
+        yield next(frames)
+        go_on.wait()
+        found.append(next(frames, None))  # ended, where it looks at what it is told
+
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=1)
+    with open_stream(camera[0] if live else video_files["h264.mkv"]) as stream:
+        monkeypatch.setattr("hf_dvflnet.video_stream._SECONDS_TO_READ", -0.9)  # after a tenth of a second of waiting
+        stream.frames, stream.live = stuck(stream.frames), True
+        answers = classifier.run(stream)
+        next(answers)
+        answers.close()
+    assert stream.reader.is_alive()
+    go_on.set()
+    stream.reader.join(5)
+    assert len(found) == 1
+
+
 def test_an_rtsp_camera_is_answered_until_it_ends(tiny_model, tiny_processor, tmp_path, monkeypatch):
     url = f"rtsp://127.0.0.1:{free_port(socket.SOCK_STREAM)}/live"
     # the camera connects to us here, as FFmpeg can play no server; in a process of its own, as it waits with the GIL
