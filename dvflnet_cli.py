@@ -232,6 +232,7 @@ def predict(
         raise ValueError(f"--output writes a .csv or .json file, and goes without --json; got {output}")
     if output is not None and output.exists():
         raise FileExistsError(f"{output}: is there already; choose another --output")
+    refuse_unless_positive(windows=windows, stride=stride)
     from functools import partial
 
     import torch
@@ -377,8 +378,7 @@ def watch(
     are left out and counted. Ctrl-C ends with a summary.
     """
     quiet()
-    if window <= 0:
-        raise ValueError(f"--window must be longer than 0 seconds, got {window}")
+    refuse_unless_positive(window=window, fps=fps)
     from collections import deque
 
     import numpy as np
@@ -941,6 +941,7 @@ def demo(
     It is there on this machine only, and asks nothing of others. Uploads are deleted once they are answered.
     """
     quiet()
+    refuse_unless_positive(max_megabytes=max_megabytes, max_seconds=max_seconds)
     from hf_dvflnet.demo_page import serve_demo
 
     serve_demo(
@@ -976,6 +977,13 @@ def quiet():
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
+
+
+def refuse_unless_positive(**options: float | None):
+    """`ValueError` if an option that is given is not above 0, or no number of frames or bytes can be made of it."""
+    for name, value in options.items():
+        if value is not None and not 0 < value < 1e9:
+            raise ValueError(f"--{name.replace('_', '-')} must be above 0 and below 1e9, got {value}")
 
 
 def one_line(error: BaseException) -> str:

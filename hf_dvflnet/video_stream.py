@@ -3,6 +3,7 @@ Videos as they come: a label over a window that slides along a camera, a network
 decoded ahead of the model.
 """
 
+import math
 import os
 import threading
 import time
@@ -400,8 +401,10 @@ def predict_windows(
     """
     _refuse_below_one(top_k=top_k, batch_size=batch_size)
     stride_seconds = seconds if stride_seconds is None else stride_seconds
-    if seconds <= 0 or stride_seconds <= 0:
-        raise ValueError(f"a window and its stride must be longer than 0 s, got {seconds} and {stride_seconds}")
+    if not (0 < seconds < math.inf and 0 < stride_seconds < math.inf):
+        raise ValueError(
+            f"a window and its stride must be longer than 0 s and end, got {seconds} and {stride_seconds}"
+        )
     model = model.eval()
     windows = _windows(processor, video, seconds, stride_seconds)
     batch: list[tuple[dict[str, Any], torch.Tensor]] = []

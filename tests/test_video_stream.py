@@ -665,10 +665,19 @@ def test_options_of_windows_are_refused_where_they_have_no_effect(dvflnet, tiny_
         (("--windows", 1, "--views", 12), "leave --views at 1"),
         (("--windows", 1, "--output", tmp_path / "a.txt"), "writes a .csv or .json file"),
         (("--windows", 1, "--output", tmp_path / "there.csv"), "there.csv: is there already"),
-        (("--windows", 0), "longer than 0 s"),
+        (("--windows", 0), "--windows must be above 0 and below 1e9, got 0.0"),
+        (("--windows", "inf"), "--windows must be above 0 and below 1e9, got inf"),
+        (("--windows", 1, "--stride", "nan"), "--stride must be above 0 and below 1e9, got nan"),
     ):
         code, _, err = dvflnet("predict", tiny_folder, video, *options)
         assert code == 1 and reason in err, err
+
+
+@pytest.mark.parametrize("seconds, stride", [(0, 1), (1, -1), (float("inf"), 1), (1, float("inf")), (float("nan"), 1)])
+def test_windows_of_no_length_are_refused(tiny_model, tiny_processor, video_files, seconds, stride):
+    rows = predict_windows(tiny_model, tiny_processor, video_files["vp9.webm"], seconds=seconds, stride_seconds=stride)
+    with pytest.raises(ValueError, match=f"longer than 0 s and end, got {seconds} and {stride}"):
+        next(rows)
 
 
 def test_watch_prints_a_line_per_answer_and_a_summary(dvflnet, tiny_folder, video_files):
@@ -703,6 +712,22 @@ def test_watch_refuses_what_it_cannot_open_in_one_line(dvflnet, tiny_folder, tmp
         code, out, err = dvflnet("watch", source, tiny_folder)
         assert (code, out, len(err.splitlines())) == (1, "", 1)
         assert reason in err
+
+
+@pytest.mark.parametrize("option, value", [("--window", "inf"), ("--window", "0"), ("--fps", "-5"), ("--fps", "nan")])
+def test_watch_refuses_numbers_that_make_no_frames(dvflnet, tiny_folder, video_files, option, value):
+    code, out, err = dvflnet("watch", video_files["vp9.webm"], tiny_folder, option, value)
+    assert (code, out) == (1, "")
+    assert f"{option} must be above 0 and below 1e9, got {float(value)}" in err
+
+
+@pytest.mark.parametrize("option", ["--max-megabytes", "--max-seconds"])
+def test_demo_refuses_limits_that_limit_nothing(dvflnet, tiny_folder, monkeypatch, option):
+    monkeypatch.setattr("hf_dvflnet.demo_page.serve_demo", lambda *arguments, **options: None)
+    code, out, err = dvflnet("demo", tiny_folder, option, "inf")
+    assert (code, out) == (1, "")
+    assert f"{option} must be above 0 and below 1e9, got inf" in err
+    assert dvflnet("demo", tiny_folder, option, "nan")[0] == 2  # which its least value keeps out
 
 
 def test_benchmark_times_each_stage_and_names_the_slowest(dvflnet, tiny_folder, video_files):
