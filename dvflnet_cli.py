@@ -7,6 +7,7 @@ It lies outside the package and imports it inside the commands: importing the pa
 
 import json
 import logging
+import os
 import re
 import sys
 from collections import Counter
@@ -310,30 +311,35 @@ def predict_in_windows(
             table.writerow(["video", "start", "end", "label", "score", *numbered])
         rows = 0
         for video in videos:
-            try:
-                for row in predict_windows(
-                    network,
-                    processor,
-                    video,
-                    seconds=seconds,
-                    stride_seconds=stride,
-                    top_k=top_k,
-                    batch_size=batch_size,
-                    num_workers=num_workers,
-                ):
-                    times = [round(row[name], 3) for name in ("start", "end")]
-                    if in_json:
-                        line = {"video": video, **row, "start": times[0], "end": times[1]}
-                        # a file is a list, stdout a line per window
-                        before = ("[\n" if rows == 0 else ",\n") if output else ""
-                        file.write(before + json.dumps(line, ensure_ascii=False) + ("" if output else "\n"))
-                    else:
-                        best = [(answer["label"], round(answer["score"], 6)) for answer in row["answers"]]
-                        table.writerow([video, *times, *(value for pair in best for value in pair)])
-                    rows += 1
-            except (OSError, ValueError) as error:
-                failed += 1
-                typer.echo(f"dvflnet: {one_line(error)}", err=True)
+            found = predict_windows(
+                network,
+                processor,
+                video,
+                seconds=seconds,
+                stride_seconds=stride,
+                top_k=top_k,
+                batch_size=batch_size,
+                num_workers=num_workers,
+            )
+            while True:
+                try:  # only to read: what cannot be written is no fault of the video
+                    row = next(found, None)
+                except (OSError, ValueError) as error:
+                    failed += 1
+                    typer.echo(f"dvflnet: {one_line(error)}", err=True)
+                    break
+                if row is None:
+                    break
+                times = [round(row[name], 3) for name in ("start", "end")]
+                if in_json:
+                    line = {"video": video, **row, "start": times[0], "end": times[1]}
+                    # a file is a list, stdout a line per window
+                    before = ("[\n" if rows == 0 else ",\n") if output else ""
+                    file.write(before + json.dumps(line, ensure_ascii=False) + ("" if output else "\n"))
+                else:
+                    best = [(answer["label"], round(answer["score"], 6)) for answer in row["answers"]]
+                    table.writerow([video, *times, *(value for pair in best for value in pair)])
+                rows += 1
         if in_json and output:
             file.write("\n]\n" if rows else "[]\n")
     if output:
@@ -992,10 +998,25 @@ def one_line(error: BaseException) -> str:
 
 def main():
     try:
-        app()
+        try:
+            app()
+        finally:
+            flush()
+    except BrokenPipeError:  # who reads has enough, as `head` does
+        sys.exit(1)
     except (OSError, ValueError, ImportError) as error:
         typer.echo(f"dvflnet: {one_line(error)}", err=True)
         sys.exit(1)
+
+
+def flush():
+    """Write what stdout still holds: Python itself would do so when it can no longer say in a line that it fails."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # what cannot be written goes nowhere, or Python would try it again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 if __name__ == "__main__":

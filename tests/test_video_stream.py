@@ -3,6 +3,7 @@ import functools
 import gc
 import http.server
 import json
+import os
 import resource
 import shutil
 import socket
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -654,6 +656,46 @@ def test_predict_windows_names_a_broken_video_and_answers_the_others(dvflnet, ti
     assert code == 1
     assert len(out.splitlines()) == 3
     assert "broken.mp4: cannot be opened" in err and "1 of 2 videos could not be read" in err
+
+
+def test_a_reader_that_has_enough_ends_predict_quietly(dvflnet, tiny_folder, video_files, monkeypatch):
+    for stride in (0.04, 0.4):  # 78 lines, more than a buffer holds, or less, which is written at the end
+        reader, writer = os.pipe()
+        os.close(reader)
+        monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w"))
+        options = ("--windows", 0.1, "--stride", stride, "--json")
+        code, _, err = dvflnet("predict", tiny_folder, *[video_files["vp9.webm"]] * 2, *options)
+        assert (code, err) == (1, "")
+
+
+# what stdout holds back until the process ends, as it does a short table
+PRINTS = "import dvflnet_cli; dvflnet_cli.app = lambda: print('a row'); dvflnet_cli.main()"
+
+
+def test_python_says_nothing_at_its_end_of_what_nobody_read():
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run([sys.executable, "-c", PRINTS], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_full_disk_is_not_blamed_on_a_video(dvflnet, tiny_folder, video_files, tmp_path, monkeypatch):
+    (tmp_path / ".table.csv.full").symlink_to("/dev/full")
+
+    @contextmanager
+    def full(out):
+        yield tmp_path / ".table.csv.full"
+
+    monkeypatch.setattr("hf_dvflnet.model_folder.whole_or_nothing", full)
+    options = ("--windows", 0.04, "--output", tmp_path / "table.csv")
+    code, out, err = dvflnet("predict", tiny_folder, *[video_files["h264_long_gop.mp4"]] * 2, *options)
+    assert (code, out) == (1, "")
+    assert "No space left on device" in err and "could not be read" not in err and len(err.splitlines()) == 1
+    with open("/dev/full", "w") as disk:
+        process = subprocess.run([sys.executable, "-c", PRINTS], stdout=disk, stderr=subprocess.PIPE, text=True)
+    assert (process.returncode, process.stderr) == (1, "dvflnet: [Errno 28] No space left on device\n")
 
 
 def test_options_of_windows_are_refused_where_they_have_no_effect(dvflnet, tiny_folder, video_files, tmp_path):
