@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from forward import VIDEOMAE_SMALL, ours
+from forward import VIDEOMAE_SMALL, openvino_nano, ours
 from loading import write_minute
 from machine import machine
 from timing import ratio, seconds, take_turns
@@ -26,8 +26,6 @@ from transformers.utils import logging
 from transformers.video_utils import read_video_pyav
 
 from hf_dvflnet import VideoFocalNetVideoProcessor
-from hf_dvflnet.model_export import export_model, load_exported
-from hf_dvflnet.model_folder import save_model_folder
 from hf_dvflnet.speed import STAGES, time_stages
 
 
@@ -61,9 +59,7 @@ def main():
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_model_folder(folder / "nano", nano, title="Nano", introduction="Random weights.")
-        export_model(folder / "nano", folder / "program", format="openvino")
-        program = load_exported(folder / "program")
+        program = openvino_nano(folder)
         mpeg4 = {"codec": "mpeg4", "tag": "XVID", "options": {"g": "12", "b": "1000000"}}
         videos = {
             "like UCF101": (write_video(folder / "ucf.avi", num_frames=175, width=320, height=240, **mpeg4), 175),

@@ -129,6 +129,12 @@ def programs(folder: Path) -> dict[str, Callable]:
     return found
 
 
+def openvino_nano(folder: Path) -> Callable:
+    save_model_folder(folder / "nano", ours("nano"), title="Nano", introduction="Random weights.")
+    export_model(folder / "nano", folder / "program", format="openvino")
+    return load_exported(folder / "program")
+
+
 # whose peak memory a process of its own measures
 MEMORY = {
     "nano, forward": lambda: forward(ours("nano"), clip(1)),

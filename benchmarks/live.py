@@ -14,13 +14,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from forward import ours
+from forward import openvino_nano, ours
 from machine import machine
 from transformers.utils import logging
 
 from hf_dvflnet import VideoFocalNetVideoProcessor, VideoStreamClassifier
-from hf_dvflnet.model_export import export_model, load_exported
-from hf_dvflnet.model_folder import save_model_folder
 from hf_dvflnet.video_stream import open_stream
 
 
@@ -38,13 +36,11 @@ def main():
     parser.add_argument("--seconds", type=int, default=30)
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    nano, processor = ours("nano"), VideoFocalNetVideoProcessor()
+    processor = VideoFocalNetVideoProcessor()
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_model_folder(folder / "nano", nano, title="Nano", introduction="Random weights.")
-        export_model(folder / "nano", folder / "program", format="openvino")
-        models = {"PyTorch": nano, "OpenVINO": load_exported(folder / "program")}
+        models = {"PyTorch": ours("nano"), "OpenVINO": openvino_nano(folder)}
         for size, (width, height) in SIZES.items():
             options = {"preset": "superfast", "g": "50"}
             path = write_video(

@@ -93,9 +93,9 @@ logits are the same; {found["rounds"]} rounds, all in turn; medians and quartile
 
 {table(["nano", "a clip", "ratio", "goal", "of the matrix product"], rows)}
 
-Where a program misses its goal: most of OpenVINO's time goes to matrix products and convolutions, which run at the
-product's own rate here, and most of the rest to changes of layout between them; ExecuTorch's kernels (XNNPACK) do not
-come near that rate; int8 is fast where there are units for it.
+What bounds the programs: most of OpenVINO's time goes to matrix products and convolutions, which run at the product's own
+rate here, and most of the rest to changes of layout between them; ExecuTorch's kernels (XNNPACK) do not come near that
+rate; int8 is fast where there are units for it.
 
 Tried, and left: `projection_in` as several layers, so that the convolutions read contiguous memory (a little faster, but
 every checkpoint's weights would have other names); linear layers as 1 x 1 convolutions (faster on AMD alone, and

@@ -369,7 +369,7 @@ class VideoClassificationTrainer(Trainer):
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     def _save_checkpoint(self, model, trial):
-        self._refuse_broken_weights("no checkpoint is")
+        self._refuse_broken_weights()
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
         try:
             super()._save_checkpoint(model, trial)
@@ -380,18 +380,18 @@ class VideoClassificationTrainer(Trainer):
                 f"what else is wrong there; then the run can go on from {whole or 'its beginning'}"
             ) from error
 
-    def _refuse_broken_weights(self, nothing_is: str):
+    def _refuse_broken_weights(self):
         weights = (getattr(parameter, "_local_tensor", parameter) for parameter in self.model.parameters())
         if not all(weight.isfinite().all() for weight in weights):
             raise RuntimeError(
-                f"The weights are not finite after step {self.state.global_step}, although its loss was, and "
-                f"{nothing_is} written of them. Its clips "
-                f"on process {self.args.process_index} were {_listed(self._last_clips)}"
+                f"The weights are not finite after step {self.state.global_step}, although its loss was: "
+                f"nothing is written of them. Its clips on process {self.args.process_index} were "
+                f"{_listed(self._last_clips)}"
             )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
         if not _internal_call:
-            self._refuse_broken_weights("no model is")
+            self._refuse_broken_weights()
         folder = output_dir or self.args.output_dir
         try:
             super().save_model(output_dir, _internal_call)
