@@ -209,7 +209,7 @@ def live() -> str:
 
 Files of 25 frames a second shown at their own pace, {found["runs"][0]["frames"]} frames; nano over a window of 2 seconds, an
 answer due every so many frames. Latency counts from when the newest frame should have been there. An answer is skipped
-if a newer one is due before the network is free. Other work ran on the machine, so that these are upper bounds.
+if a newer one is due before the network is free.
 
 {table(header, rows)}
 
