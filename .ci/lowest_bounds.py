@@ -17,4 +17,5 @@ for listed in (
         # what an extra asks for beyond the package itself counts
         parts = [[int(part) for part in version.split(".")] for version in (bound, bounds.get(name, "0"))]
         bounds[name] = bound if parts[0] > parts[1] else bounds[name]
-sys.stdout.writelines(f"{name}=={bound}\n" for name, bound in bounds.items())
+# a build for the CPU alone (torch 2.13.0+cpu), where an index offers it, does not fit torchvision's published builds
+sys.stdout.writelines(f"{name}=={bound},!={bound}+cpu\n" for name, bound in bounds.items())
