@@ -163,6 +163,7 @@ def cache_teacher(
 
     Raises:
         ValueError: If the folder holds a cache of other settings, or something else; or `clips` are not for training.
+        RuntimeError: If the teacher answers with numbers that are not finite.
     """
     accelerator = accelerator or Accelerator()
     folder = Path(folder)
@@ -229,6 +230,13 @@ def cache_teacher(
         # no softmax sees what is taken off all classes alike, and numbers near 0 are the ones that half precision
         # holds exactly: 17 is stored to 0.008, 0.1 to 0.00003
         logits = (logits - logits.amax(dim=-1, keepdim=True)).cpu().numpy().astype(dtype)
+        finite = np.isfinite(logits).all(axis=-1)
+        if not finite.all():
+            clip = batch["clip"][int(finite.argmin())]
+            raise RuntimeError(
+                f"{name or 'the teacher'}: its answer to the clip {clip} holds numbers that are not finite; nothing "
+                "is cached of it. Are its weights damaged, or does it overflow in half precision?"
+            )
         view_and_place = [divmod(number, len(clips)) for number in numbers]
         columns["clip"] += [names[place] for _, place in view_and_place]
         columns["shown"] += batch["clip"]

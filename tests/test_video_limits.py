@@ -238,6 +238,19 @@ def test_a_file_that_takes_too_long_is_refused(video_files):
         read_video(video_files["h264_long_gop.mp4"], limits=VideoLimits(max_seconds=1e-6))
 
 
+def test_a_frame_that_takes_too_long_is_not_returned(monkeypatch):
+    class Slow:
+        def decode(self, packet):
+            later[0] += 20
+            return []
+
+    monotonic, later = time.monotonic, [0]
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later[0])
+    source = video_decoding._Source(io.BytesIO(), "slow.avi", VideoLimits(max_seconds=10))
+    with pytest.raises(VideoDecodeError, match="slow.avi: not decoded within the limit of 10 seconds"):
+        video_decoding._decode(Slow(), av.Packet(), source)
+
+
 def test_what_is_done_with_frames_is_not_counted_as_decoding(video_files, monkeypatch):
     monotonic, later = time.monotonic, [0]
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later[0])
