@@ -29,7 +29,7 @@ GROUPS = [
         "Clips",
         [
             *("video_decoding", "clip_sampling", "augmentation", "video_processing_videofocalnet"),
-            *("image_processing_videofocalnet", "video_limits"),
+            *("image_processing_videofocalnet", "video_limits", "worker_processes"),
         ],
     ),
     ("Network and classes", ["configuration_videofocalnet", "modeling_videofocalnet", "label_sets"]),

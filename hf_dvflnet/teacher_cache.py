@@ -162,8 +162,8 @@ def cache_teacher(
         `rows` (views of all clips), `written` (those of this run), `bytes` (on disk).
 
     Raises:
-        ValueError: If the folder holds a cache of other settings, or something else; or `clips` are not for training.
-        RuntimeError: If the teacher answers with numbers that are not finite.
+        ValueError: If the folder holds a cache of other settings, or something else; if `clips` are not for training;
+            or if the teacher answers with numbers that are not finite.
     """
     accelerator = accelerator or Accelerator()
     folder = Path(folder)
@@ -233,7 +233,7 @@ def cache_teacher(
         finite = np.isfinite(logits).all(axis=-1)
         if not finite.all():
             clip = batch["clip"][int(finite.argmin())]
-            raise RuntimeError(
+            raise ValueError(
                 f"{name or 'the teacher'}: its answer to the clip {clip} holds numbers that are not finite; nothing "
                 "is cached of it. Are its weights damaged, or does it overflow in half precision?"
             )

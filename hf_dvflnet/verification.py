@@ -4,10 +4,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ from tqdm.auto import tqdm
 
 from .benchmark_datasets import BENCHMARKS
 from .video_dataset import video_source
-from .video_decoding import read_video, start_worker
-from .video_limits import video_limits
+from .video_decoding import read_video
+from .worker_processes import LOST, map_in_processes
 
 
 OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")
@@ -76,7 +74,7 @@ def verify_benchmark(
     checked = 0
     report.parent.mkdir(parents=True, exist_ok=True)
     with open(report, "a", encoding="utf-8") as file:
-        for row in tqdm(_check_all(jobs(), num_workers), desc="verifying", unit="clip"):
+        for row in tqdm(map_in_processes(_check, jobs(), num_workers, _lost), desc="verifying", unit="clip"):
             rows[row["split"], row["video_id"]] = row
             file.write(json.dumps(row) + "\n")
             checked += 1
@@ -152,26 +150,12 @@ def _files(builder: Any) -> Iterator[tuple[dict[str, Any], bytes | None]]:
                     yield {**row, "stamp": archives}, video["bytes"]
 
 
-def _check_all(
-    jobs: Iterator[tuple[dict[str, Any], bytes | None]], num_workers: int | None
-) -> Iterator[dict[str, Any]]:
-    if num_workers == 0:
-        yield from (_check(row, video) for row, video in jobs)
-        return
-    # spawned, since a forked process may not use the threads of a torch that has used them already
-    context = get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=start_worker, initargs=(video_limits(),)) as pool:
-        # no more than a few at a time: what lies in archives is handed over as bytes
-        waiting: deque[Future] = deque()
-        for row, video in jobs:
-            waiting.append(pool.submit(_check, row, video))
-            if len(waiting) >= 64:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _lost(job: tuple[dict[str, Any], bytes | None]) -> dict[str, Any]:
+    return {**job[0], "outcome": "undecodable", "reason": LOST}
 
 
-def _check(row: dict[str, Any], video: bytes | None) -> dict[str, Any]:
+def _check(job: tuple[dict[str, Any], bytes | None]) -> dict[str, Any]:
+    row, video = job
     try:
         source = video_source({"path": row["path"], "bytes": video})
         content = Path(source).read_bytes() if isinstance(source, str) else source

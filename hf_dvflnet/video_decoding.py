@@ -30,7 +30,6 @@ from .video_limits import (
     VideoLimits,
     fetch_video,
     refuse_inflated_index,
-    set_video_limits,
     video_limits,
 )
 
@@ -553,12 +552,6 @@ class ToArray:
         for channel in range(3):
             upright[..., channel] = turned[..., channel]
         return upright
-
-
-def start_worker(limits: VideoLimits):
-    """Begins a process that decodes one video after the other beside others like it."""
-    torch.set_num_threads(1)
-    set_video_limits(limits)
 
 
 __all__ = ["DecodedVideoMetadata", "VideoDecodeError", "read_video"]

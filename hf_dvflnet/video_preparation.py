@@ -16,11 +16,9 @@ import shutil
 import tarfile
 import time
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -33,8 +31,8 @@ from tqdm.auto import tqdm
 
 from .benchmark_datasets import Release
 from .video_dataset import MANIFEST, SETTINGS, SPLITS, UNFINISHED, VIDEO_SUFFIXES, original_id
-from .video_decoding import ToArray, VideoDecodeError, open_frames, start_worker
-from .video_limits import video_limits
+from .video_decoding import ToArray, VideoDecodeError, open_frames
+from .worker_processes import LOST, map_in_processes
 
 
 # No arithmetic coding, no deblocking, no B frames: that decodes in 60 % of the time, at an eighth more bytes.
@@ -165,7 +163,8 @@ def prepare_videos(
         for row, video, name in work.read_missing(rows)
     )
     with open(out / MANIFEST, "a", encoding="utf-8") as file:
-        for row in tqdm(_prepare_all(tasks, num_workers), total=todo, desc="preparing videos", unit="video"):
+        prepared = map_in_processes(_prepare_one, tasks, num_workers, _lost)
+        for row in tqdm(prepared, total=todo, desc="preparing videos", unit="video"):
             rows[row["path"]] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -342,32 +341,13 @@ def _write_manifest(out: Path, rows: Iterable[Row]):
 # One video
 
 
-def _prepare_all(tasks: Iterator[_Task], num_workers: int | None) -> Iterator[Row]:
-    if num_workers == 0:
-        yield from map(_prepare_one, tasks)
-        return
-    # spawned, since a forked process may not use the threads of a torch that has used them already
-    context = get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=start_worker, initargs=(video_limits(),)) as pool:
-        # no more than a few at a time: what lies in archives is handed over as bytes
-        waiting: deque[Future] = deque()
-        for task in tasks:
-            waiting.append(pool.submit(_prepare_one, task))
-            if len(waiting) >= 4 * (num_workers or os.cpu_count() or 1):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
 def _prepare_one(task: _Task) -> Row:
-    row: Row = {**task.row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
-    row |= {"source_bytes": 0, "bytes": None, "sha256": None, "tar": None, "offset": None}
+    row = _new_row(task)
     unfinished = task.unfinished / f"{os.getpid()}.mp4"
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
             content = task.video if isinstance(task.video, bytes) else Path(task.video).read_bytes()
-            row["source_bytes"] = len(content)
             if not content:
                 raise VideoDecodeError(f"{task.name}: 0 bytes")
             file = io.BytesIO(content)
@@ -376,9 +356,8 @@ def _prepare_one(task: _Task) -> Row:
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise
-            task.target.unlink(missing_ok=True)
             unfinished.unlink(missing_ok=True)
-            return {**row, "outcome": "unreadable", "reason": str(error).removeprefix(f"{task.name}: ")}
+            return _unreadable(task, str(error).removeprefix(f"{task.name}: "))
     reasons = [str(one.message).removeprefix(f"{task.name}: ") for one in said if one.category is UserWarning]
     if reasons:
         row |= {"outcome": "repaired", "reason": "; ".join(reasons)}
@@ -386,6 +365,21 @@ def _prepare_one(task: _Task) -> Row:
     task.target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(unfinished, task.target)
     return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
+
+
+def _new_row(task: _Task) -> Row:
+    row: Row = {**task.row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
+    row["source_bytes"] = len(task.video) if isinstance(task.video, bytes) else task.row["stamp"][0]
+    return {**row, "bytes": None, "sha256": None, "tar": None, "offset": None}
+
+
+def _unreadable(task: _Task, reason: str) -> Row:
+    task.target.unlink(missing_ok=True)  # of an earlier run, when the video was another one
+    return {**_new_row(task), "outcome": "unreadable", "reason": reason}
+
+
+def _lost(task: _Task) -> Row:
+    return _unreadable(task, LOST)
 
 
 def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]) -> dict[str, int]:

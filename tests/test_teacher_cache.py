@@ -87,7 +87,7 @@ def test_half_precision_holds_the_chances_of_large_logits(tmp_path, teacher, cli
 
 def test_answers_that_are_not_finite_are_refused_with_the_clip(tmp_path, teacher, clips):
     teacher.classifier.weight.data[1] = float("nan")
-    with pytest.raises(RuntimeError, match=f"the teacher: its answer to the clip {clips().dataset['video_id'][0]}"):
+    with pytest.raises(ValueError, match=f"the teacher: its answer to the clip {clips().dataset['video_id'][0]}"):
         cache_teacher(teacher, clips(), tmp_path / "cache", views=1)
     assert not list((tmp_path / "cache").glob("*.parquet"))
 
