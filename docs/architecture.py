@@ -113,7 +113,8 @@ def svg() -> str:
         elif second // 2 - first // 2 == 1:  # the row below
             start = left + COLUMN / 2 + (0 if left == other else (COLUMN / 4 if other > left else -COLUMN / 4))
             end = other + COLUMN / 2 + (0 if left == other else (-COLUMN / 4 if other > left else COLUMN / 4))
-            path = f"M{start:g} {bottom:g}L{end:g} {lower - 8:g}"
+            tip = lower - (8 if left == other else 2)  # a slanting head is hardly as high as it is long
+            path = f"M{start:g} {bottom:g}L{end:g} {tip:g}"
         elif left == other:  # two rows down, around the box between
             outer = WIDTH - 24 if side else 24
             edge, tip = (left + COLUMN, left + COLUMN + 8) if side else (left, left - 8)
