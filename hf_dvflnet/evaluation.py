@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from . import plots
 from .benchmark_datasets import split_facts
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification
-from .video_dataset import video_source
+from .video_dataset import ClipsInHand, naming_clips_of_dead_workers, video_source
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
@@ -36,6 +36,7 @@ class _Clips(torch.utils.data.Dataset):
     def __init__(self, dataset: datasets.Dataset, rows: Sequence[int], processor: Any, views: int):
         self.dataset, self.rows, self.processor = dataset, rows, processor
         self.num_clips, self.num_crops = VIEWS[views]
+        self.in_hand = ClipsInHand()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,12 +44,15 @@ class _Clips(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.dataset[self.rows[index]]
         clip = {"row": self.rows[index], "video_id": row["video_id"], "label": row["label"]}
+        self.in_hand.take(row["video_id"])
         try:
             shown = self.processor(
                 video_source(row["video"]), num_clips=self.num_clips, num_crops=self.num_crops, return_tensors="pt"
             )
         except (OSError, ValueError) as error:
             return {**clip, "error": str(error)}
+        finally:
+            self.in_hand.drop()
         return {**clip, "pixel_values": shown["pixel_values"][0]}
 
 
@@ -88,30 +92,34 @@ def predict_clips(
     refuse_other_classes(model, classes)
     # every process takes each n-th clip: no clip is padded, dropped or counted twice, however uneven the shares
     rows = range(accelerator.process_index, len(dataset), accelerator.num_processes)
+    clips = _Clips(dataset, rows, processor, views)
     loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
-        _Clips(dataset, rows, processor, views), batch_size=batch_size, num_workers=num_workers, collate_fn=list
+        clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list
     )
     model = model.to(accelerator.device).eval()
     found, failed = [], []
     progress = tqdm(total=len(dataset), unit="clip", disable=None if accelerator.is_main_process else True)
-    for batch in loader:
-        failed += [
-            (clip["row"], {"video_id": clip["video_id"], "reason": clip["error"]}) for clip in batch if "error" in clip
-        ]
-        batch = [clip for clip in batch if "error" not in clip]
-        if batch:
-            pixel_values = torch.stack([clip["pixel_values"] for clip in batch]).to(accelerator.device)
-            with torch.inference_mode():
-                scores = model(pixel_values=pixel_values).logits.float().softmax(-1).cpu()
-            best = scores.topk(min(5, scores.shape[-1]))
-            for clip, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
-                top = [
-                    [model.config.id2label[index], round(value, 6)]
-                    for value, index in zip(values, indices, strict=True)
-                ]
-                row = {"video_id": clip["video_id"], "label": classes[clip["label"]], "top5": top}
-                found.append((clip["row"], row))
-        progress.update(min(batch_size * accelerator.num_processes, len(dataset) - progress.n))
+    with naming_clips_of_dead_workers(clips):
+        for batch in loader:
+            failed += [
+                (clip["row"], {"video_id": clip["video_id"], "reason": clip["error"]})
+                for clip in batch
+                if "error" in clip
+            ]
+            batch = [clip for clip in batch if "error" not in clip]
+            if batch:
+                pixel_values = torch.stack([clip["pixel_values"] for clip in batch]).to(accelerator.device)
+                with torch.inference_mode():
+                    scores = model(pixel_values=pixel_values).logits.float().softmax(-1).cpu()
+                best = scores.topk(min(5, scores.shape[-1]))
+                for clip, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
+                    top = [
+                        [model.config.id2label[index], round(value, 6)]
+                        for value, index in zip(values, indices, strict=True)
+                    ]
+                    row = {"video_id": clip["video_id"], "label": classes[clip["label"]], "top5": top}
+                    found.append((clip["row"], row))
+            progress.update(min(batch_size * accelerator.num_processes, len(dataset) - progress.n))
     progress.close()
     predictions, failures = gather_object(found), gather_object(failed)
     return [row for _, row in sorted(predictions, key=_first)], [row for _, row in sorted(failures, key=_first)]

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .video_dataset import VideoClipDataset, collate_clips, video_size
+from .video_dataset import VideoClipDataset, collate_clips, naming_clips_of_dead_workers, video_size
 
 
 ROWS_PER_SHARD = 1024  # what an interrupted run may have to do again
@@ -223,34 +223,35 @@ def cache_teacher(
         disable=None if accelerator.is_main_process else True,
     )
     shard = next(shards_left, None)
-    for numbers, batch in zip(batches, loader, strict=True):
-        with torch.inference_mode():
-            pixel_values = batch["pixel_values"].to(accelerator.device, weights_dtype)
-            logits = teacher(pixel_values=pixel_values).logits.float()
-        # no softmax sees what is taken off all classes alike, and numbers near 0 are the ones that half precision
-        # holds exactly: 17 is stored to 0.008, 0.1 to 0.00003
-        logits = (logits - logits.amax(dim=-1, keepdim=True)).cpu().numpy().astype(dtype)
-        finite = np.isfinite(logits).all(axis=-1)
-        if not finite.all():
-            clip = batch["clip"][int(finite.argmin())]
-            raise ValueError(
-                f"{name or 'the teacher'}: its answer to the clip {clip} holds numbers that are not finite; nothing "
-                "is cached of it. Are its weights damaged, or does it overflow in half precision?"
-            )
-        view_and_place = [divmod(number, len(clips)) for number in numbers]
-        columns["clip"] += [names[place] for _, place in view_and_place]
-        columns["shown"] += batch["clip"]
-        columns["bytes"] += [sizes[names[place]] for _, place in view_and_place]
-        columns["seed"] += [clips.seed] * len(numbers)
-        columns["view"] += [view for view, _ in view_and_place]
-        columns["logits"] += list(logits)
-        progress.update(len(numbers))
-        if shard is not None and len(columns["clip"]) == len(rows[shard]):
-            unfinished = shard.with_suffix(".unfinished")
-            datasets.Dataset.from_dict(columns, features=features).to_parquet(unfinished)
-            os.replace(unfinished, shard)
-            columns = {column: [] for column in features}
-            shard = next(shards_left, None)
+    with naming_clips_of_dead_workers(clips):
+        for numbers, batch in zip(batches, loader, strict=True):
+            with torch.inference_mode():
+                pixel_values = batch["pixel_values"].to(accelerator.device, weights_dtype)
+                logits = teacher(pixel_values=pixel_values).logits.float()
+            # no softmax sees what is taken off all classes alike, and numbers near 0 are the ones that half precision
+            # holds exactly: 17 is stored to 0.008, 0.1 to 0.00003
+            logits = (logits - logits.amax(dim=-1, keepdim=True)).cpu().numpy().astype(dtype)
+            finite = np.isfinite(logits).all(axis=-1)
+            if not finite.all():
+                clip = batch["clip"][int(finite.argmin())]
+                raise ValueError(
+                    f"{name or 'the teacher'}: its answer to the clip {clip} holds numbers that are not finite; "
+                    "nothing is cached of it. Are its weights damaged, or does it overflow in half precision?"
+                )
+            view_and_place = [divmod(number, len(clips)) for number in numbers]
+            columns["clip"] += [names[place] for _, place in view_and_place]
+            columns["shown"] += batch["clip"]
+            columns["bytes"] += [sizes[names[place]] for _, place in view_and_place]
+            columns["seed"] += [clips.seed] * len(numbers)
+            columns["view"] += [view for view, _ in view_and_place]
+            columns["logits"] += list(logits)
+            progress.update(len(numbers))
+            if shard is not None and len(columns["clip"]) == len(rows[shard]):
+                unfinished = shard.with_suffix(".unfinished")
+                datasets.Dataset.from_dict(columns, features=features).to_parquet(unfinished)
+                os.replace(unfinished, shard)
+                columns = {column: [] for column in features}
+                shard = next(shards_left, None)
     progress.close()
     accelerator.wait_for_everyone()
     return {

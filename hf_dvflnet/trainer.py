@@ -30,7 +30,7 @@ from transformers.utils import logging
 from .augmentation import mix_clips
 from .metrics import compute_top_k_metrics
 from .plots import save_training_curves
-from .video_dataset import VideoClipStream, collate_clips
+from .video_dataset import VideoClipStream, collate_clips, naming_clips_of_dead_workers
 
 
 logger = logging.get_logger(__name__)
@@ -145,7 +145,7 @@ class VideoClassificationTrainer(Trainer):
             resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir}: holds no whole checkpoint to go on from")
-        try:
+        with naming_clips_of_dead_workers(self.train_dataset, self.eval_dataset):
             with self._heeding_signals():
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
             told = max(gather_object([self._signal]))  # by all, or those that were told would wait for the others
@@ -154,11 +154,6 @@ class VideoClassificationTrainer(Trainer):
                     self._save_checkpoint(self.model, trial=None)
                 self.leave(told)
             return output
-        except RuntimeError as error:  # a worker's death is raised wherever the training just is
-            clips = self._clips_of_dead_workers(str(error))
-            if not clips:
-                raise
-            raise RuntimeError(f"{error} It was at the clip {clips}.") from error
 
     # what is trained on
 
@@ -202,15 +197,6 @@ class VideoClassificationTrainer(Trainer):
         batches = super().get_batch_samples(*args, **kwargs)
         self._clock.waited(time.perf_counter() - began)
         return batches
-
-    def _clips_of_dead_workers(self, message: str) -> str:
-        if "DataLoader" not in message:
-            return ""
-        read = [dataset.in_hand for dataset in (self.train_dataset, self.eval_dataset) if hasattr(dataset, "in_hand")]
-        found = [clip for in_hand in read for clip in in_hand.list()]
-        dead = [int(pid) for pid in re.findall(r"\d+", message.partition("pid")[2])]
-        clips = [f"{name} (for {seconds:.0f} s)" for pid, name, seconds in found if not dead or pid in dead]
-        return ", or ".join(clips)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # strings tell which clips these are, which is not for the model to know

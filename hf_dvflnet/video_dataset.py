@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -281,6 +282,26 @@ class ClipsInHand:
             if since
         ]
         return sorted(taken, key=lambda clip: -clip[2])
+
+
+@contextmanager
+def naming_clips_of_dead_workers(*clips: Any) -> Iterator[None]:
+    """
+    Adds to the error that a loader raises, when a worker died or hung, which clip that was at.
+
+    Args:
+        clips: Data sets; those that have no `in_hand` tell nothing.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # raised wherever the main process just is
+        message = str(error)
+        dead = [int(pid) for pid in re.findall(r"\d+", message.partition("pid")[2])]
+        found = [clip for some in clips if hasattr(some, "in_hand") for clip in some.in_hand.list()]
+        named = [f"{name} (for {seconds:.0f} s)" for pid, name, seconds in found if not dead or pid in dead]
+        if "DataLoader" not in message or not named:
+            raise
+        raise RuntimeError(f"{message} It was at the clip {', or '.join(named)}.") from error
 
 
 # a training clip that cannot be read is replaced by another, and that by another, but not for ever

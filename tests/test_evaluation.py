@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -141,6 +142,17 @@ def test_classes_are_matched_by_name(checkpoint, ucf101, tmp_path, tiny_processo
     with torch.no_grad():
         logits = model(**tiny_processor(clips[3]["video"]["path"], return_tensors="pt")).logits
     assert answers[0][3]["top5"][0][0] == model.config.id2label[logits.argmax().item()]
+
+
+def die(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_reported_with_its_clip(checkpoint, ucf101, tiny_processor, monkeypatch):
+    rows = load_benchmark("ucf101", ucf101, "test").select([3])
+    monkeypatch.setattr(type(tiny_processor), "__call__", die)
+    with pytest.raises(RuntimeError, match=f"It was at the clip {rows[0]['video_id']} "):
+        predict_clips(load_model(checkpoint), tiny_processor, rows, num_workers=1)
 
 
 def test_a_model_of_other_classes_is_refused(dvflnet, tiny_folder, ucf101, tmp_path):

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,17 @@ def test_answers_that_are_not_finite_are_refused_with_the_clip(tmp_path, teacher
     with pytest.raises(ValueError, match=f"the teacher: its answer to the clip {clips().dataset['video_id'][0]}"):
         cache_teacher(teacher, clips(), tmp_path / "cache", views=1)
     assert not list((tmp_path / "cache").glob("*.parquet"))
+
+
+def die(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_reported_with_its_clip(tmp_path, teacher, clips, monkeypatch):
+    shown = clips()
+    monkeypatch.setattr(type(shown.processor), "__call__", die)
+    with pytest.raises(RuntimeError, match=f"It was at the clip {shown.dataset['video_id'][0]} "):
+        cache_teacher(teacher, shown, tmp_path / "cache", views=1, num_workers=1)
 
 
 def test_the_cache_is_parquet_that_tells_seed_and_view(folder):
