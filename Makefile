@@ -42,6 +42,7 @@ test-all: test
 # the tests that are not slow, with each dependency at the lower bound that setup.cfg gives it; the exporters and the
 # demo page, which ask for newer ones, come second
 LOWEST := .venv-lowest
+LOWEST_PYTEST := OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
 LATER_TESTS := tests/test_model_export.py tests/test_demo_page.py
 
 test-lowest:
@@ -50,12 +51,12 @@ test-lowest:
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/bounds.txt \
 		--editable '.[test]'
 	$(LOWEST)/bin/python -m pip check
-	$(LOWEST)/bin/python -m pytest $(LATER_TESTS:%=--ignore %)
+	$(LOWEST_PYTEST) $(LATER_TESTS:%=--ignore %)
 	$(PYTHON) .ci/lowest_bounds.py test export demo > $(LOWEST)/bounds.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/bounds.txt \
 		--editable '.[test,export,demo]'
 	$(LOWEST)/bin/python -m pip check
-	$(LOWEST)/bin/python -m pytest $(LATER_TESTS)
+	$(LOWEST_PYTEST) $(LATER_TESTS)
 
 quality: $(READY)
 	$(BIN)/ruff check .

@@ -265,6 +265,7 @@ def refuse_inflated_index(source: Any, name: str, limits: VideoLimits):
     """
     end = source.seek(0, os.SEEK_END)
     position = in_fragments = 0
+    fragment_begun = False
     while position + 8 <= end:
         source.seek(position)
         head = source.read(16)
@@ -279,10 +280,13 @@ def refuse_inflated_index(source: Any, name: str, limits: VideoLimits):
         if kind != b"mdat" and kind.isascii() and kind.decode("ascii").isprintable():
             source.seek(position)
             box = source.read(min(size, _LARGEST_HEADER))
-            if next(_find(box, b"cmov"), None) is not None:
+            if b"dcomzlib" in box:
                 raise VideoDecodeError(f"{name}: its header is compressed, which is not supported")
             count = sum(_frames_of_one_size(track, end) for track in re.split(b"trak", box))
-            in_fragments += sum(int.from_bytes(run[4:8], "big") for run in _find(box, b"trun"))
+            # without a tfhd before it, FFmpeg passes over a trun, and it is a word of a title ("trunk")
+            fragment_begun |= b"tfhd" in box
+            if fragment_begun:
+                in_fragments += sum(int.from_bytes(run[4:8], "big") for run in _find(box, b"trun"))
             # those of fragments are of all tracks together, of which there is more than one
             if count > limits.max_frames or in_fragments > 4 * limits.max_frames:
                 raise VideoDecodeError(
@@ -296,12 +300,11 @@ _LARGEST_HEADER = 64 << 20
 
 
 def _find(box: bytes, kind: bytes) -> Iterator[bytes]:
-    """The first bytes of the content of each box of this kind, wherever it lies."""
+    """The first bytes of the content of each box of this kind, wherever it lies, and however large it says it is."""
     for match in re.finditer(kind, box):
         size = int.from_bytes(box[max(0, match.start() - 4) : match.start()], "big")
-        if size <= len(box):  # else the four letters are there by chance
-            start = match.end() + (8 if size == 1 else 0)
-            yield box[start : start + 16]
+        start = match.end() + (8 if size == 1 else 0)
+        yield box[start : start + 16]
 
 
 def _frames_of_one_size(track: bytes, file_size: int) -> int:

@@ -359,6 +359,18 @@ def test_an_index_that_would_fill_the_memory_is_refused_before_it_is_made(video_
         read_video(content)
 
 
+def test_an_index_that_says_it_is_larger_than_its_header_is_refused(video_files):
+    # FFmpeg reads such a box up to its parent's end; here it is the last one of that
+    content = with_frames_of_one_size(video_files["h264_short_gop.mp4"].read_bytes(), 3_000_000)
+    parent, place = (content.index(kind) - 4 for kind in (b"stbl", b"stsz"))
+    end, behind = (at + int.from_bytes(content[at : at + 4], "big") for at in (parent, place))
+    content = content[:place] + content[behind:end] + b"\x7f\xff\xff\xff" + content[place + 4 : behind] + content[end:]
+    with av.open(io.BytesIO(content)) as container:
+        assert len(container.streams.video[0].index_entries) == 3_000_000
+    with pytest.raises(VideoDecodeError, match="says that it has 3000000 frames, more than the limit of 1000000"):
+        read_video(content)
+
+
 def test_a_box_without_a_name_hides_no_index(video_files):
     content = with_frames_of_one_size(video_files["h264_short_gop.mp4"].read_bytes(), 3_000_000)
     place = content.index(b"moov") - 4
@@ -390,21 +402,38 @@ def test_a_header_of_many_small_boxes_is_looked_at_in_little_time():
     assert time.process_time() - began < 5
 
 
-def test_fragments_that_would_fill_the_memory_are_refused(tmp_path):
+@pytest.mark.parametrize("size", [None, 0x7FFFFFFF])
+def test_fragments_that_would_fill_the_memory_are_refused(tmp_path, size):
     flags = {"movflags": "frag_keyframe+empty_moov"}
     path = write_video(tmp_path / "a.mp4", num_frames=5, container_options=flags)
     read_video(path)
     data = bytearray(path.read_bytes())
     run = data.index(b"trun")
     data[run + 4 : run + 12] = struct.pack(">II", 0, 50_000_000)  # nothing is told of each
+    if size is not None:
+        data[run - 4 : run] = struct.pack(">I", size)
     with pytest.raises(VideoDecodeError, match="says that it has 50000000 frames"):
         read_video(bytes(data))
+
+
+def test_a_title_may_have_the_letters_of_a_box(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, num_frames=5)
+    with av.open(str(path)) as source, av.open(str(tmp_path / "b.mp4"), "w") as target:
+        target.metadata["title"] = "truncated trunks, and what cmov does"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    assert b"truncated" in (tmp_path / "b.mp4").read_bytes()
+    assert len(read_video(tmp_path / "b.mp4")[0]) == 5
 
 
 def test_a_compressed_header_is_refused(video_files):
     content = video_files["h264_short_gop.mp4"].read_bytes()
     with pytest.raises(VideoDecodeError, match="its header is compressed"):
-        read_video(content + struct.pack(">I4sI4s", 16, b"moov", 8, b"cmov"))
+        read_video(content + struct.pack(">I4sI4sI8s", 28, b"moov", 20, b"cmov", 12, b"dcomzlib"))
 
 
 def test_sound_that_is_not_compressed_may_have_many_samples(tmp_path):
