@@ -91,7 +91,7 @@ class VideoTrainingArguments(TrainingArguments):
         """Real global batch size by the one that the learning rates are given for; 1 without a reference."""
         if self.reference_batch_size is None:
             return 1.0
-        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size / self.reference_batch_size
+        return _clips_per_step(self) / self.reference_batch_size
 
 
 class VideoClassificationTrainer(Trainer):
@@ -145,6 +145,8 @@ class VideoClassificationTrainer(Trainer):
             resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir}: holds no whole checkpoint to go on from")
+        if resume_from_checkpoint:
+            self._refuse_other_steps(resume_from_checkpoint)
         with naming_clips_of_dead_workers(self.train_dataset, self.eval_dataset):
             with self._heeding_signals():
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -219,8 +221,15 @@ class VideoClassificationTrainer(Trainer):
             return
         self.broken.update(new)
         if self.is_world_process_zero():
-            with open(self._broken_file, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps({"clip": clip, "reason": reason}) + "\n" for clip, reason in new.items())
+            lines = "".join(json.dumps({"clip": clip, "reason": reason}) + "\n" for clip, reason in new.items())
+            try:
+                with open(self._broken_file, "a", encoding="utf-8") as file:
+                    file.write(lines)
+            except OSError as error:  # what the log says too, and no reason to end the run
+                logger.warning(
+                    f"{self._broken_file}: cannot be written ({error}; {_free(self._broken_file.parent)}), and lacks "
+                    f"{', '.join(new)}"
+                )
         clips = getattr(self.train_dataset, "num_clips", None) or len(self.train_dataset)
         limit = getattr(self.args, "max_broken_share", 0.01)
         if len(self.broken) > limit * clips:
@@ -357,6 +366,8 @@ class VideoClassificationTrainer(Trainer):
     def _save_checkpoint(self, model, trial):
         self._refuse_broken_weights()
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        about = {"processes": self.args.world_size, "clips_per_step": _clips_per_step(self.args)}
+        self.state.stateful_callbacks[_RUN] = about  # the one place in trainer_state.json for what others add
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -365,6 +376,20 @@ class VideoClassificationTrainer(Trainer):
                 f"{folder}: the checkpoint cannot be written ({error}; {_free(folder.parent)}). Make room, or see to "
                 f"what else is wrong there; then the run can go on from {whole or 'its beginning'}"
             ) from error
+
+    def _refuse_other_steps(self, checkpoint: str | os.PathLike):
+        """Raise `ValueError` if an epoch had another number of steps when the checkpoint was written."""
+        if self.args.max_steps > 0 or not Path(checkpoint, "trainer_state.json").is_file():
+            return
+        about, here = _about_run(Path(checkpoint)), _clips_per_step(self.args)
+        before = about.get("clips_per_step", here)
+        if before != here:
+            raise ValueError(
+                f"{checkpoint}: was written with {before} clips a step (processes: {about['processes']}), and now "
+                f"there are {here} (processes: {self.args.world_size}), so that an epoch would have other steps. Set "
+                f"per_device_train_batch_size and gradient_accumulation_steps so that there are {before} again, or "
+                "train into another folder"
+            )
 
     def _refuse_broken_weights(self):
         weights = (getattr(parameter, "_local_tensor", parameter) for parameter in self.model.parameters())
@@ -583,11 +608,12 @@ def last_whole_checkpoint(folder: str | os.PathLike, processes: int = 1) -> str 
     """
     The last checkpoint of a run that was written to its end, for `train(resume_from_checkpoint=...)`.
 
-    A run that is killed while it writes leaves half a checkpoint; it is passed over, with a warning that says why.
+    A run that is killed while it writes leaves half a checkpoint; it is passed over, with a warning that says why. One
+    of another number of processes is not, with a warning too.
 
     Args:
         folder: The output folder of the run.
-        processes: How many took part, each of which keeps its random state.
+        processes: How many go on. Each has a random state, so that as many go on exactly as they would have.
 
     Returns:
         Its path; None if there is none.
@@ -595,18 +621,44 @@ def last_whole_checkpoint(folder: str | os.PathLike, processes: int = 1) -> str 
     found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for checkpoint in sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True):
         flaw = _flaw(checkpoint, processes)
-        if flaw is None:
-            return str(checkpoint)
-        logger.warning(f"{checkpoint}: is not whole ({flaw}), and passed over")
+        if flaw is not None:
+            logger.warning(f"{checkpoint}: is not whole ({flaw}), and passed over")
+            continue
+        before = _about_run(checkpoint).get("processes", processes)
+        if before != processes:
+            logger.warning(
+                f"{checkpoint}: was written by another number of processes ({before}, now {processes}), whose random "
+                "numbers were others: the run does not end at the very weights that it would have ended at"
+            )
+        return str(checkpoint)
     return None
+
+
+_RUN = "VideoClassificationTrainer"
+
+
+def _clips_per_step(args: TrainingArguments) -> int:
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def _about_run(checkpoint: Path) -> dict[str, int]:
+    """Of the run that wrote a checkpoint, `processes` and `clips_per_step`; nothing if another Trainer wrote it."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return state.get("stateful_callbacks", {}).get(_RUN, {})
 
 
 def _flaw(checkpoint: Path, processes: int) -> str | None:
     """What is wrong with a checkpoint: a file that is missing or cut short."""
-    random_states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
     if not any(path for name in ("model*.safetensors*", "pytorch_model*") for path in checkpoint.glob(name)):
         return "model.safetensors is missing"
-    for name in ("optimizer*", "scheduler.pt", *random_states, "trainer_state.json"):
+    try:
+        processes = _about_run(checkpoint).get("processes", processes)
+    except FileNotFoundError:
+        return "trainer_state.json is missing"
+    except ValueError:
+        return "trainer_state.json is cut short"
+    random_states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+    for name in ("optimizer*", "scheduler.pt", *random_states):
         if not any(checkpoint.glob(name)):
             return f"{name} is missing"
     for path in checkpoint.rglob("*"):

@@ -139,7 +139,42 @@ def test_a_half_written_checkpoint_is_passed_over_and_named(stopped, name, spoil
 
 
 def test_two_processes_need_the_random_state_of_both(stopped):
+    for checkpoint in stopped.glob("checkpoint-*"):
+        state = checkpoint / "trainer_state.json"
+        state.write_text(state.read_text().replace('"processes": 1', '"processes": 2'))
+        (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
     assert last_whole_checkpoint(stopped, processes=2) is None
+    shutil.copy(stopped / "checkpoint-1" / "rng_state_0.pth", stopped / "checkpoint-1" / "rng_state_1.pth")
+    assert last_whole_checkpoint(stopped, processes=2) == str(stopped / "checkpoint-1")
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_whole(stopped, caplog):
+    logger = logging.get_logger()
+    logger.propagate = True
+    try:
+        assert last_whole_checkpoint(stopped, processes=2) == str(stopped / "checkpoint-2")
+    finally:
+        logger.propagate = False
+    assert "checkpoint-2: was written by another number of processes (1, now 2)" in caplog.text
+
+
+def going_on(folder, config, teacher, make_clips, **ends) -> DistillationTrainer:
+    """One clip a step, where the run before had eight."""
+    changed = {**RECIPE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, **ends}
+    args = DistillationConfig(**arguments(folder, **changed))
+    return DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips("list"))
+
+
+def test_other_steps_an_epoch_are_refused(stopped, config, teacher, make_clips):
+    trainer = going_on(stopped, config, teacher, make_clips, max_steps=-1, num_train_epochs=2)
+    with pytest.raises(ValueError, match="checkpoint-2: was written with 8 clips a step .*, and now there are 1 "):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_other_clips_a_step_are_taken_where_no_epochs_are_counted(stopped, config, teacher, make_clips):
+    trainer = going_on(stopped, config, teacher, make_clips, max_steps=4)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 4
 
 
 def test_resuming_where_nothing_is_whole_is_refused(tmp_path, config, teacher, make_clips):

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -342,6 +343,22 @@ def test_a_broken_clip_is_named_in_a_file_and_counted_in_the_log(tmp_path, tiny_
     assert sorted(row["clip"] for row in rows) == ["move_000/0001.mp4", "move_045/0000.mp4"]
     assert {row["reason"] for row in rows} == {"no frame can be decoded"}
     assert [entry["broken_clips"] for entry in trainer.state.log_history if "broken_clips" in entry][-1] == 2
+
+
+def test_a_run_goes_on_where_broken_clips_cannot_be_written_down(tmp_path, tiny_config, troubled, caplog):
+    def unreadable_and_no_room():
+        (tmp_path / "broken_clips.jsonl").symlink_to("/dev/full")
+        unreadable()
+
+    logger = logging.get_logger()
+    logger.propagate = True
+    try:
+        clips = troubled(move_000__0001=unreadable_and_no_room)
+        trainer = train_on(tmp_path, tiny_config, clips, max_broken_share=0.1, max_steps=8)
+    finally:
+        logger.propagate = False
+    assert list(trainer.broken) == ["move_000/0001.mp4"]
+    assert re.search(r"broken_clips.jsonl: cannot be written \(.*No space left.*lacks move_000/0001.mp4", caplog.text)
 
 
 def test_too_many_broken_clips_stop_the_run_with_their_list(tmp_path, tiny_config, troubled):
