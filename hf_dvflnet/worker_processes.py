@@ -1,12 +1,13 @@
 """Work on many videos in processes of their own, which a video may bring down."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import torch
@@ -75,8 +76,17 @@ def _start(number: int) -> ProcessPoolExecutor:
 
 
 def _set_up(limits: VideoLimits):
+    # else a worker whose parent is killed waits for work for ever
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     set_video_limits(limits)
+
+
+def _end_with_parent():
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Any], Any], job: Any) -> Future:

@@ -2,6 +2,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -54,6 +57,31 @@ def test_no_job_is_lost_where_no_process_can_be_started(monkeypatch):
     monkeypatch.setattr(worker_processes, "_set_up", fail)
     with pytest.raises(BrokenProcessPool):
         list(map_in_processes(double, range(3), 1, lost=str))
+
+
+def say_who_and_wait(seconds: int):
+    print(os.getpid(), flush=True)
+    time.sleep(seconds)
+
+
+def test_no_worker_outlives_a_command_that_is_killed():
+    code = (
+        "from test_worker_processes import *\nif __name__ == '__main__':\n"
+        "    list(map_in_processes(say_who_and_wait, [600, 600], 2, lost=str))"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
+    )
+    workers = [int(command.stdout.readline()) for _ in range(2)]
+    command.kill()
+    command.wait()
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    left = [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    for worker in left:
+        os.kill(worker, signal.SIGKILL)
+    assert not left
 
 
 def check_or_crash(job):
