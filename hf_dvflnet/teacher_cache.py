@@ -287,10 +287,10 @@ def _begin(folder: Path, about: dict[str, Any]):
                 f"{folder}: holds a cache of another {', '.join(differing)}; choose another folder, or delete this one"
             )
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    unfinished = description.with_suffix(".unfinished")
+    if folder.is_dir() and any(path != unfinished for path in folder.iterdir()):
         raise ValueError(f"{folder}: is not empty, and holds no teacher cache; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = description.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(unfinished, description)
 

@@ -165,6 +165,12 @@ def test_mixing_mixes_the_teachers_probabilities_like_the_labels(tmp_path, folde
     )
 
 
+def test_a_folder_that_a_full_disk_left_is_begun_again(tmp_path, teacher, clips):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "teacher_cache.unfinished").write_text('{"teach')
+    assert cache_teacher(teacher, clips(), tmp_path / "cache", views=1)["written"] == 4
+
+
 def test_a_stopped_run_writes_only_what_is_missing(tmp_path, teacher, clips, monkeypatch):
     monkeypatch.setattr("hf_dvflnet.teacher_cache.ROWS_PER_SHARD", 3)
     options = {"views": 2, "batch_size": 2}
