@@ -14,6 +14,8 @@ from transformers.image_utils import (
 )
 from transformers.utils import TensorType
 
+from .video_limits import refuse_thin, video_limits
+
 
 class VideoFocalNetImageProcessor(TorchvisionBackend):
     """
@@ -41,6 +43,8 @@ class VideoFocalNetImageProcessor(TorchvisionBackend):
     model_input_names = ["pixel_values"]
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
+        # a file was refused before, but not frames that come as arrays or pictures
+        refuse_thin(image.shape[-1], image.shape[-2], "the clip", video_limits())
         return super().resize(image, size, resample, antialias=False)
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list[list[ImageInput]]:

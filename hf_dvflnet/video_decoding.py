@@ -8,6 +8,7 @@ is handed: it opens no URL, and no second file that a playlist may name. What a 
 
 import io
 import os
+import stat
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -30,6 +31,7 @@ from .video_limits import (
     VideoLimits,
     fetch_video,
     refuse_inflated_index,
+    refuse_thin,
     video_limits,
 )
 
@@ -176,8 +178,11 @@ def _as_file(video: VideoSource, limits: VideoLimits | None = None) -> tuple[IO[
         return fetch_video(video, limits), video
     if isinstance(video, (str, os.PathLike)):
         name = os.fspath(video)
-        if os.path.isdir(name):
+        kind = os.stat(name).st_mode
+        if stat.S_ISDIR(kind):
             raise VideoDecodeError(f"{name}: is a folder, not a video file")
+        if stat.S_ISFIFO(kind):  # opening it waits until somebody writes
+            raise VideoDecodeError(f"{name}: is a named pipe, not a video file")
         return open(name, "rb"), str(name)
     if hasattr(video, "read") and hasattr(video, "seek"):
         return video, str(getattr(video, "name", f"<{type(video).__name__}>"))
@@ -192,6 +197,7 @@ class _Source:
     def __init__(self, file: IO[bytes], name: str, limits: VideoLimits):
         self.file, self.name, self.limits = file, name, limits
         self.seek, self.tell = file.seek, file.tell
+        self.formats: set[str] = set()  # of frames that were decoded, which can be turned to RGB
         self.deadline = Deadline(name, limits)
 
     def read(self, size: int = -1) -> bytes:
@@ -288,12 +294,15 @@ def _refuse_large(width: int, height: int, source: _Source):
         raise VideoDecodeError(
             f"{source.name}: has frames of {width} x {height}, more than the limit of {limit} pixels (max_pixels)"
         )
-    ratio = source.limits.max_aspect_ratio
-    if max(width, height) > ratio * min(width, height) > 0:
-        raise VideoDecodeError(
-            f"{source.name}: has frames of {width} x {height}, thinner than the limit of {ratio:g} to 1 "
-            f"(max_aspect_ratio)"
-        )
+    refuse_thin(width, height, source.name, source.limits)
+
+
+def _refuse_format(name: str, source: _Source):
+    """Some formats FFmpeg writes, but turns into no other."""
+    try:
+        VideoReformatter().reformat(av.VideoFrame(16, 16, name), format="rgb24", threads=1)
+    except av.error.FFmpegError as error:
+        raise VideoDecodeError(f"{source.name}: has frames of the pixel format {name}, which is not read") from error
 
 
 def _demux(container: av.container.InputContainer, stream: av.VideoStream, source: _Source) -> Iterator[av.Packet]:
@@ -515,6 +524,9 @@ def _decode(stream: av.VideoStream, packet: av.Packet, source: _Source) -> list[
     source.deadline.check()
     for frame in frames:
         _refuse_large(frame.width, frame.height, source)
+        if frame.format.name not in source.formats:
+            _refuse_format(frame.format.name, source)
+            source.formats.add(frame.format.name)
     return frames
 
 

@@ -256,6 +256,14 @@ def is_public(address: str) -> bool:
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
+def refuse_thin(width: int, height: int, name: str, limits: VideoLimits):
+    ratio = limits.max_aspect_ratio
+    if max(width, height) > ratio * min(width, height) > 0:
+        raise VideoDecodeError(
+            f"{name}: has frames of {width} x {height}, thinner than the limit of {ratio:g} to 1 (max_aspect_ratio)"
+        )
+
+
 def refuse_inflated_index(source: Any, name: str, limits: VideoLimits):
     """
     Raise `VideoDecodeError` if an mp4's header names more frames than the limit, in all its tracks together.

@@ -25,6 +25,7 @@ from transformers.video_utils import VideoMetadata
 from .clip_sampling import evaluation_indices, multi_clip_indices
 from .configuration_videofocalnet import refuse_other_num_frames
 from .video_decoding import read_video
+from .video_limits import refuse_thin, video_limits
 
 
 class VideoFocalNetVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -174,6 +175,8 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         return super()._prepare_input_videos(channels_first, do_convert_rgb, ChannelDimension.FIRST, device)
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
+        # a file was refused before, but not frames that come as arrays or pictures
+        refuse_thin(image.shape[-1], image.shape[-2], "the clip", video_limits())
         return super().resize(image, size, resample, antialias=False)
 
     def _preprocess(

@@ -1,5 +1,6 @@
 import importlib.util
 import io
+import os
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -291,6 +292,26 @@ def test_a_video_stream_without_frames_is_named(tmp_path):
     (tmp_path / "header.mp4").write_bytes(whole[: whole.index(b"moof") - 4])
     with pytest.raises(VideoDecodeError, match="header.mp4: its video stream holds no frames"):
         read_video(tmp_path / "header.mp4")
+
+
+def test_a_pixel_format_that_ffmpeg_only_writes_is_refused_by_name(tmp_path):
+    path = tmp_path / "four_bits.nut"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr4"
+        frame = av.VideoFrame(64, 48, "bgr4")
+        frame.pts = 0
+        container.mux(stream.encode(frame))
+    with pytest.raises(
+        VideoDecodeError, match="four_bits.nut: has frames of the pixel format bgr4, which is not read"
+    ):
+        read_video(path)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(VideoDecodeError, match="pipe.mp4: is a named pipe, not a video file"):
+        read_video(tmp_path / "pipe.mp4")
 
 
 def test_a_frame_that_does_not_exist_is_refused(video_files):

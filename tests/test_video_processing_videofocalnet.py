@@ -141,6 +141,13 @@ def test_resizing_does_not_antialias():
     assert ours.std() > 2 * averaged.std()
 
 
+@pytest.mark.parametrize("processor", [VideoFocalNetImageProcessor, VideoFocalNetVideoProcessor])
+def test_thin_frames_given_as_pictures_are_refused(processor):
+    # resized, eight of 1 x 20,000 would take 31 GB
+    with pytest.raises(ValueError, match=r"the clip: has frames of 1 x 20000, thinner than the limit of 32 to 1"):
+        processor()([PIL.Image.new("RGB", (1, 20_000))] * 8, return_tensors="pt")
+
+
 def test_another_num_frames_may_be_asked_for_by_call(video_files, tiny_processor):
     assert tiny_processor(video_files["vp9.webm"], num_frames=6, return_tensors="pt")["pixel_values"].shape[1] == 6
 
