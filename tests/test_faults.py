@@ -436,6 +436,18 @@ def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path, motion_tree, wh
     assert_same_run(whole_on_two, again, steps=40)
 
 
+@pytest.mark.slow
+def test_what_two_processes_began_goes_on_on_one(tmp_path, motion_tree):
+    command = Command(tmp_path / "stopped", motion_tree, *TORCHRUN)
+    command.wait_for("checkpoint-10")
+    command.process.send_signal(signal.SIGTERM)
+    assert command.process.wait(timeout=120) != 0
+    again = Command(tmp_path / "stopped", motion_tree, per_device_train_batch_size=8)
+    again.ends(0)
+    assert "another number of processes (2, now 1)" in again.log.read_text()
+    assert [step for step, _ in again.result()[1]] == list(range(1, 41))
+
+
 ON_TWO = """
 import sys
 sys.path.insert(0, {tests!r})
