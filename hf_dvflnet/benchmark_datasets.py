@@ -8,10 +8,10 @@ streams, which is why nothing else lives here.
 
 import csv
 import errno
+import gzip
 import hashlib
 import io
 import json
-import lzma
 import math
 import os
 import re
@@ -21,10 +21,10 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import datasets
 import fsspec
@@ -36,6 +36,7 @@ from .video_dataset import VIDEO_SUFFIXES, load_video_folder, stream_tars, unrea
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 # What an archive may unpack to: so many times its own size (videos hardly shrink, lists by ten), or what all can bear.
 MAX_EXPANSION, MIN_UNPACKED = 100, 256 << 20
+MAX_TAR_HEADER = 1 << 16  # bytes of a tar's long name or extended header; names end at 4096
 MAX_SHARDS = 1024  # of a streamed split: enough for any number of workers, few enough to shuffle at once
 
 
@@ -101,10 +102,16 @@ class Release:
                     with zipfile.ZipFile(file) as zip_file:
                         unpacked = sum(member.file_size for member in zip_file.infolist())
                         self._refuse_bomb(self.filesystem.size(archive) or 0, unpacked)
+                        for member in zip_file.infolist():
+                            # zipfile's readers of the others unpack whatever they are given whole
+                            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                                raise ValueError(
+                                    f"{member.filename} is packed by method {member.compress_type}, where deflate (8) "
+                                    "or none (0) is read; extract it first if it is trusted"
+                                )
                         names = [name for name in zip_file.namelist() if not name.endswith("/")]
                 else:
-                    with tarfile.open(fileobj=file) as tar_file:
-                        names = [member.name for member in self._walk_tar(archive, tar_file) if member.isfile()]
+                    names = [name for name, _ in self._walk_tar(archive, file, "r:")]
             self._members[archive] = names
         return self._members[archive]
 
@@ -128,13 +135,12 @@ class Release:
         return None
 
     def _read_member(self, archive: str, member: str) -> bytes:
-        with self.filesystem.open(archive, "rb") as file:
+        with self._reading(archive), self.filesystem.open(archive, "rb") as file:
             if self.is_zip(archive):
                 with zipfile.ZipFile(file) as zip_file:
-                    return zip_file.read(member)
-            with tarfile.open(fileobj=file) as tar_file:
-                extracted = tar_file.extractfile(member)
-                return extracted.read() if extracted else b""
+                    return _read_zipped(zip_file, member)
+            # of two of one name it is the last that counts, as where they are extracted
+            return [content.read() for name, content in self._walk_tar(archive, file, "r:") if name == member][-1]
 
     def contents(self, archive: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
         """Names and contents of the videos (or others) in an archive, in its order, reading on and never back."""
@@ -144,22 +150,31 @@ class Release:
                 with zipfile.ZipFile(file) as zip_file:
                     for name in names:
                         if name.lower().endswith(suffixes):
-                            yield name, zip_file.read(name)
+                            yield name, _read_zipped(zip_file, name)
             else:
-                with tarfile.open(fileobj=file, mode="r|*") as tar_file:
-                    for member in self._walk_tar(archive, tar_file):
-                        extracted = tar_file.extractfile(member) if member.isfile() else None
-                        if extracted is not None and member.name.lower().endswith(suffixes):
-                            yield member.name, extracted.read()
+                for name, content in self._walk_tar(archive, file, "r|"):
+                    if name.lower().endswith(suffixes):
+                        yield name, content.read()
 
-    def _walk_tar(self, archive: str, tar_file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-        size, unpacked = self.filesystem.size(archive) or 0, 0
-        for member in tar_file:
-            if member.size < 0:  # which would lead back to a member that was there before, for ever
-                raise ValueError(f"{member.name} has a size of {member.size} bytes")
-            unpacked += member.size
-            self._refuse_bomb(size, unpacked)
-            yield member
+    def _walk_tar(self, archive: str, file: Any, mode: Literal["r:", "r|"]) -> Iterator[tuple[str, IO[bytes]]]:
+        """Names and contents, to be read at once, of the files in a tar, which is plain or compressed by gzip."""
+        # tarfile's own readers of compressed streams unpack what they are given whole, to a million times its size
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        with gzip.GzipFile(fileobj=file) if compressed else nullcontext(file) as unpacked:
+            try:
+                tar_file = tarfile.open(fileobj=unpacked, mode=mode, tarinfo=_TarInfo)  # noqa: SIM115
+            except tarfile.ReadError as error:
+                raise ValueError(f"{error}; tars are read plain or compressed by gzip, unpack others first") from error
+            with tar_file:
+                size = self.filesystem.size(archive) or 0
+                while (member := tar_file.next()) is not None:
+                    member.pax_headers = {}  # tarfile keeps every member, and each may hold all headers before it
+                    if member.size < 0:  # which would lead back to a member that was there before, for ever
+                        raise ValueError(f"{member.name} has a size of {member.size} bytes")
+                    self._refuse_bomb(size, member.offset_data + member.size)
+                    if member.isfile() and (content := tar_file.extractfile(member)) is not None:
+                        yield member.name, content
 
     @staticmethod
     def _refuse_bomb(size: int, unpacked: int):
@@ -177,7 +192,6 @@ class Release:
             zipfile.BadZipFile,
             tarfile.TarError,
             zlib.error,
-            lzma.LZMAError,
             struct.error,
             EOFError,
             RuntimeError,
@@ -213,6 +227,39 @@ class Release:
         if scripts:
             return f" It holds {scripts[0]}: loading scripts are no longer run; download the release itself."
         return ""
+
+
+def _read_zipped(zip_file: zipfile.ZipFile, name: str) -> bytes:
+    """A file of a zip, of which no more is unpacked than the directory says that there is."""
+    member = zip_file.getinfo(name)
+    with zip_file.open(member) as file:
+        return file.read(member.file_size)
+
+
+class _TarInfo(tarfile.TarInfo):
+    """
+    Refuses what makes tarfile fill the memory before it tells of a member.
+
+    Raises:
+        ValueError: If a long name or extended header is larger than `MAX_TAR_HEADER`, or a file has holes.
+    """
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        member = super().frombuf(buf, encoding, errors)
+        header = member.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        name = member.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if (header or name) and not 0 <= member.size <= MAX_TAR_HEADER:
+            raise ValueError(
+                f"a name or extended header has {member.size} bytes, more than {MAX_TAR_HEADER}; extract it first if "
+                "it is trusted"
+            )
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            member._proc_gnusparse_10()
+        return member
+
+    def _proc_gnusparse_10(self, *_):  # the map of another form, which is read to its end wherever that is
+        raise ValueError("it holds a file with holes (sparse), which is not read; extract it first if it is trusted")
 
 
 _PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
