@@ -125,13 +125,13 @@ class Release:
         """The text of the first file of one of these names, loose or in a zip (or a tar of less than 100 MB)."""
         for file in self.files:
             if os.path.basename(file) in names:
-                return self.filesystem.cat_file(file).decode("utf-8-sig")
+                return _decode(file, self.filesystem.cat_file(file))
         for archive in self.archives:
             if not self.is_zip(archive) and self.filesystem.size(archive) > 100e6:
                 continue
             for member in self.members(archive):
                 if os.path.basename(member) in names:
-                    return self._read_member(archive, member).decode("utf-8-sig")
+                    return _decode(f"{archive}::{member}", self._read_member(archive, member))
         return None
 
     def _read_member(self, archive: str, member: str) -> bytes:
@@ -229,6 +229,13 @@ class Release:
         return ""
 
 
+def _decode(name: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: is not text in UTF-8 (byte {error.start}); save it as such") from error
+
+
 def _read_zipped(zip_file: zipfile.ZipFile, name: str) -> bytes:
     """A file of a zip, of which no more is unpacked than the directory says that there is."""
     member = zip_file.getinfo(name)
@@ -266,7 +273,11 @@ _PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Files below a folder, also behind links to folders, each of these once; links to nothing are left out."""
+    """
+    Files below a folder, also behind links to folders, each of these once.
+
+    Links to nothing are left out, and pipes, sockets and devices, which may have no end.
+    """
     seen = set()
     for path, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(path)
@@ -276,7 +287,7 @@ def _walk(folder: str) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         for name in names:
             file = os.path.join(path, name)
-            if not os.path.islink(file) or os.path.exists(file):
+            if os.path.isfile(file):
                 yield file
 
 
@@ -512,6 +523,16 @@ def _read_block_list(path: str | os.PathLike | None) -> set[str]:
     return blocked
 
 
+@contextmanager
+def _reading_list(release: Release, name: str, expected: str) -> Iterator[None]:
+    """Names the list that has another shape than the official one: whatever that makes of its reader."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{release.root}: {name} cannot be read: {expected} is expected ({reason})") from error
+
+
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
@@ -652,12 +673,12 @@ class HMDB51(BenchmarkBuilder):
         for label in LABEL_SETS["hmdb51"].names:
             text = release.need(f"{label}_test_split{fold}.txt", where="test_train_splits.rar")
             for line in _lines(text):
-                name, flag = line.rsplit(maxsplit=1)
-                if flag not in ("0", "1", "2"):
+                *name, flag = line.rsplit(maxsplit=1)
+                if not name or flag not in ("0", "1", "2"):
                     raise ValueError(f"{label}_test_split{fold}.txt: {line!r} does not end with 0, 1 or 2")
                 if flag != "0":  # 0: in neither list
                     split = "train" if flag == "1" else "test"
-                    lists[split].append(Clip(f"{label}/{PurePosixPath(name).stem}", label))
+                    lists[split].append(Clip(f"{label}/{PurePosixPath(name[0]).stem}", label))
         return lists
 
 
@@ -677,11 +698,13 @@ class SomethingSomethingV2(BenchmarkBuilder):
         prefix = "something-something-v2-"
         lists = {}
         for split in ("train", "validation"):
-            entries = json.loads(release.need(f"{split}.json", f"{prefix}{split}.json", where=where))
+            text = release.need(f"{split}.json", f"{prefix}{split}.json", where=where)
             # the class is the template without its brackets; `label` is what one annotator wrote
-            lists[split] = [
-                Clip(entry["id"], entry["template"].replace("[", "").replace("]", "")) for entry in entries
-            ]
+            with _reading_list(release, f"{split}.json", 'a list of {"id": "1", "template": "..."}'):
+                lists[split] = [
+                    Clip(str(entry["id"]), entry["template"].replace("[", "").replace("]", ""))
+                    for entry in json.loads(text)
+                ]
         answers = release.read("test-answers.csv", f"{prefix}test-answers.csv")
         if answers is not None:
             rows = [line.split(";", 1) for line in _lines(answers)]
@@ -720,15 +743,18 @@ class Kinetics400(BenchmarkBuilder):
                 release.need(*files, where="the annotations of CVDF's kinetics-dataset")
             if text is None:
                 continue
-            rows = list(csv.DictReader(io.StringIO(text)))
+            columns = "label,youtube_id,time_start,time_end,split"
+            with _reading_list(release, f"{split}'s csv", columns):
+                rows = list(csv.DictReader(io.StringIO(text), restval=""))
             if not rows or "youtube_id" not in rows[0] or "time_start" not in rows[0]:
                 raise ValueError(f"{release.root}: {split}'s csv has no columns youtube_id and time_start")
             if "label" not in rows[0]:  # some copies of the test list have no answers
                 continue
-            lists[split] = [
-                Clip(f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}", row["label"])
-                for row in rows
-            ]
+            with _reading_list(release, f"{split}'s csv", columns):
+                lists[split] = [
+                    Clip(f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}", row["label"])
+                    for row in rows
+                ]
         return lists
 
 

@@ -3,6 +3,7 @@ import gzip
 import io
 import lzma
 import random
+import re
 import tarfile
 import tracemalloc
 import zipfile
@@ -213,11 +214,11 @@ def test_links_and_devices_of_a_tar_are_left_out(tmp_path, video_files, kind):
 
 
 @pytest.mark.parametrize("write, archive", [(write_zip, "a.zip"), (write_tar, "a.tar")])
-@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", ".unfinished/evil.txt"])
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", ".unfinished/evil.txt", "."])
 def test_a_member_cannot_leave_its_folder(tmp_path, video_files, write, archive, name):
     (tmp_path / "source").mkdir()
     write(tmp_path / "source" / archive, {"a.mp4": b"", name: b"evil"})
-    with pytest.raises(ValueError, match=f"{name}: would be written"):
+    with pytest.raises(ValueError, match=f"{re.escape(name)}: would be written"):
         prepare_videos(tmp_path / "source", tmp_path / "out", num_workers=0)
     assert list(tmp_path.rglob("evil.txt")) == []
 
@@ -231,6 +232,44 @@ def test_a_manifest_cannot_name_a_file_outside_of_its_folder(tmp_path, video_fil
     manifest.write_text(manifest.read_text().replace('"train/jump/a.mp4"', '"train/../../a.mp4"', 1))
     with pytest.raises(ValueError, match=r"names train/\.\./\.\./a\.mp4, which is outside of the folder"):
         load_video_folder(tmp_path / "out")
+
+
+MANIFESTS = {
+    "a list": "[]",
+    "a number": "7",
+    "no JSON": "{",
+    "too deep": "[" * 100_000,
+    "nothing in it": "{}",
+    "a path of another kind": '{"path": 7}',
+    "a stamp of another kind": '"stamp": 7',
+    "no place in its tar": '"tar": "train-00000.tar"',
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_a_manifest_of_another_shape_is_named_by_line(tmp_path, video_files, kind):
+    source, out = tmp_path / "source" / "train" / "jump", tmp_path / "out"
+    source.mkdir(parents=True)
+    (source / "a.mp4").write_bytes(video_files["h264_short_gop.mp4"].read_bytes())
+    prepare_videos(tmp_path / "source", out, layout="folder", num_workers=0)
+    line = (out / "manifest.jsonl").read_text()
+    name = MANIFESTS[kind].partition(":")[0]
+    wrong = re.sub(rf"{name}: (null|\[.*?\])", MANIFESTS[kind], line) if name[0] == '"' else MANIFESTS[kind] + "\n"
+    assert wrong != line
+    (out / "manifest.jsonl").write_text(wrong + line)
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: line 1 is no line of a manifest"):
+        load_video_folder(out)
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: line 1 is no line of a manifest"):
+        prepare_videos(tmp_path / "source", out, layout="folder", num_workers=0)
+
+
+@pytest.mark.parametrize("settings", ["7", "[1]", "{", "[" * 100_000])
+def test_settings_of_another_shape_are_named(tmp_path, settings):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "prepare.json").write_text(settings)
+    with pytest.raises(ValueError, match=r"prepare\.json: is not what an earlier run wrote"):
+        prepare_videos(tmp_path / "source", tmp_path / "out", num_workers=0)
 
 
 def test_damaged_archives_are_read_or_refused_by_name(tmp_path, capsys):
