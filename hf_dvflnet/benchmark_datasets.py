@@ -238,9 +238,8 @@ def _decode(name: str, content: bytes) -> str:
 
 def _read_zipped(zip_file: zipfile.ZipFile, name: str) -> bytes:
     """A file of a zip, of which no more is unpacked than the directory says that there is."""
-    member = zip_file.getinfo(name)
-    with zip_file.open(member) as file:
-        return file.read(member.file_size)
+    with zip_file.open(name) as file:
+        return file.read(zip_file.getinfo(name).file_size)
 
 
 class _TarInfo(tarfile.TarInfo):
