@@ -5,11 +5,13 @@ It lies outside the package and imports it inside the commands: importing the pa
 `dvflnet --help` should not wait for these.
 """
 
+import io
 import json
 import logging
 import os
 import re
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -158,7 +160,7 @@ def convert(
         overwrite=overwrite,
     )
     for note in converted.notes:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(printable(f"note: {note}"), err=True)
     if as_json:
         keys = {"copied": len(converted.copied), "new": converted.new, "left": converted.left}
         typer.echo(json.dumps({"source": source, "folder": str(out), **keys, "notes": converted.notes}))
@@ -168,7 +170,7 @@ def convert(
     )
     for title, names in (("new", converted.new), ("left out", converted.left)):
         if names:
-            typer.echo(f"{title}: {grouped(names)}")
+            typer.echo(printable(f"{title}: {grouped(names)}"))
 
 
 def grouped(names: list[str]) -> str:
@@ -260,10 +262,10 @@ def predict(
         for (video, _), values in zip(batch, scores, strict=True):
             answers = [{"label": name, "score": score} for name, score in best_classes(network, values, top_k)]
             if as_json:
-                text = json.dumps({"video": video, "views": views, "answers": answers}, ensure_ascii=False)
+                lines = [json.dumps({"video": video, "views": views, "answers": answers}, ensure_ascii=False)]
             else:
-                text = "\n".join([video, *(f"  {answer['score']:6.1%}  {answer['label']}" for answer in answers)])
-            tqdm.write(text, file=sys.stdout)
+                lines = [video, *(f"  {answer['score']:6.1%}  {answer['label']}" for answer in answers)]
+            tqdm.write("\n".join(map(printable, lines)), file=sys.stdout)
         batch.clear()
 
     with tqdm(total=len(videos), unit="video", disable=None if len(videos) > 1 else True) as progress:
@@ -305,7 +307,8 @@ def predict_in_windows(
         file: Any = sys.stdout
         if output is not None:
             path = stack.enter_context(whole_or_nothing(output))
-            file = stack.enter_context(open(path, "w", newline="", encoding="utf-8"))
+            # a name that is not in UTF-8 is written as its escapes
+            file = stack.enter_context(open(path, "w", newline="", encoding="utf-8", errors="backslashreplace"))
         table = csv.writer(file, lineterminator="\n")
         if not in_json:
             table.writerow(["video", "start", "end", "label", "score", *numbered])
@@ -335,10 +338,14 @@ def predict_in_windows(
                     line = {"video": video, **row, "start": times[0], "end": times[1]}
                     # a file is a list, stdout a line per window
                     before = ("[\n" if rows == 0 else ",\n") if output else ""
-                    file.write(before + json.dumps(line, ensure_ascii=False) + ("" if output else "\n"))
+                    text = printable(json.dumps(line, ensure_ascii=False))
+                    file.write(before + text + ("" if output else "\n"))
                 else:
                     best = [(answer["label"], round(answer["score"], 6)) for answer in row["answers"]]
-                    table.writerow([video, *times, *(value for pair in best for value in pair)])
+                    cells = [video, *times, *(value for pair in best for value in pair)]
+                    if output is None:  # a file has names as they are, a terminal may show this
+                        cells = [printable(cell) if isinstance(cell, str) else cell for cell in cells]
+                    table.writerow(cells)
                 rows += 1
         if in_json and output:
             file.write("\n]\n" if rows else "[]\n")
@@ -415,10 +422,10 @@ def watch(
                 latencies.append(answer.latency)
                 if as_json:
                     top = [{"label": label, "score": score} for label, score in answer.top]
-                    typer.echo(json.dumps({**vars(answer), "top": top}, ensure_ascii=False))
+                    typer.echo(printable(json.dumps({**vars(answer), "top": top}, ensure_ascii=False)))
                     continue
                 typer.echo(
-                    f"{answer.time:9.2f} s  {answer.score:6.1%}  {answer.label or '-'}  "
+                    f"{answer.time:9.2f} s  {answer.score:6.1%}  {printable(answer.label or '-')}  "
                     f"(latency {1000 * answer.latency:.0f} ms, dropped {answer.dropped}, skipped {answer.skipped})"
                 )
         except KeyboardInterrupt:
@@ -569,7 +576,7 @@ def evaluate(
     header, predictions = evaluation.read_predictions(predictions_file)
     unread = header["unread"]
     for clip in unread:
-        typer.echo(f"not read: {clip['video_id']}: {clip['reason']}", err=True)
+        typer.echo(printable(f"not read: {clip['video_id']}: {clip['reason']}"), err=True)
     absent = max(len(unread), header["listed"] - len(predictions))
     if absent and not allow_missing:
         raise ValueError(
@@ -761,7 +768,7 @@ def prepare(
     )
     failures = found["failures"]
     for row in failures[:5]:
-        typer.echo(f"unreadable: {row['source']}: {row['reason']}", err=True)
+        typer.echo(printable(f"unreadable: {row['source']}: {row['reason']}"), err=True)
     if len(failures) > 5:
         typer.echo(f"unreadable: {len(failures) - 5} more, which {found['manifest']} names", err=True)
     if as_json:
@@ -827,7 +834,7 @@ def visualize(
         stages=numbers,
         kinds=["spatial", "temporal"] if kind == "both" else [kind],
     )
-    typer.echo(f"{out}: {', '.join(answers)}")
+    typer.echo(printable(f"{out}: {', '.join(answers)}"))
 
 
 @app.command()
@@ -922,14 +929,14 @@ def info(
 
     about = describe_config(load_config(model), num_frames=frames, image_size=size)
     if as_json:
-        typer.echo(json.dumps(about, ensure_ascii=False))
+        typer.echo(printable(json.dumps(about, ensure_ascii=False)))
         return
     labels = about.pop("labels")
     about["parameters"] = f"{about['parameters']:,} ({about['parameters'] / 1e6:.2f} M)"
     about["multiply_adds"] = f"{about['multiply_adds'] / 1e9:.2f} G for one clip of {about.pop('input')}"
     for key, value in about.items():
-        typer.echo(f"{key:34}{value}")
-    typer.echo(f"{'labels':34}{', '.join(labels) if labels else 'without names'}")
+        typer.echo(printable(f"{key:34}{value}"))
+    typer.echo(printable(f"{'labels':34}{', '.join(labels) if labels else 'without names'}"))
 
 
 @app.command()
@@ -992,11 +999,27 @@ def refuse_unless_positive(**options: float | None):
             raise ValueError(f"--{name.replace('_', '-')} must be above 0 and below 1e9, got {value}")
 
 
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def printable(text: str) -> str:
+    """A line without what would steer a terminal: it is escaped as in JSON, so that a line of JSON stays the same."""
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
+
+
+def one_line(error: BaseException | str) -> str:
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+_format_warning = warnings.formatwarning
+
+
+def format_warning(message, *about, **more) -> str:
+    return _format_warning(one_line(message), *about, **more)
 
 
 def main():
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding has not
+    warnings.formatwarning = format_warning
     try:
         try:
             app()

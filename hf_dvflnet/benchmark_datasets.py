@@ -8,10 +8,10 @@ streams, which is why nothing else lives here.
 
 import csv
 import errno
+import gzip
 import hashlib
 import io
 import json
-import lzma
 import math
 import os
 import re
@@ -21,10 +21,10 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import datasets
 import fsspec
@@ -36,6 +36,7 @@ from .video_dataset import VIDEO_SUFFIXES, load_video_folder, stream_tars, unrea
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 # What an archive may unpack to: so many times its own size (videos hardly shrink, lists by ten), or what all can bear.
 MAX_EXPANSION, MIN_UNPACKED = 100, 256 << 20
+MAX_TAR_HEADER = 1 << 16  # bytes of a tar's long name or extended header; names end at 4096
 MAX_SHARDS = 1024  # of a streamed split: enough for any number of workers, few enough to shuffle at once
 
 
@@ -101,10 +102,16 @@ class Release:
                     with zipfile.ZipFile(file) as zip_file:
                         unpacked = sum(member.file_size for member in zip_file.infolist())
                         self._refuse_bomb(self.filesystem.size(archive) or 0, unpacked)
+                        for member in zip_file.infolist():
+                            # zipfile's readers of the others unpack whatever they are given whole
+                            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                                raise ValueError(
+                                    f"{member.filename} is packed by method {member.compress_type}, where deflate (8) "
+                                    "or none (0) is read; extract it first if it is trusted"
+                                )
                         names = [name for name in zip_file.namelist() if not name.endswith("/")]
                 else:
-                    with tarfile.open(fileobj=file) as tar_file:
-                        names = [member.name for member in self._walk_tar(archive, tar_file) if member.isfile()]
+                    names = [name for name, _ in self._walk_tar(archive, file, "r:")]
             self._members[archive] = names
         return self._members[archive]
 
@@ -118,23 +125,22 @@ class Release:
         """The text of the first file of one of these names, loose or in a zip (or a tar of less than 100 MB)."""
         for file in self.files:
             if os.path.basename(file) in names:
-                return self.filesystem.cat_file(file).decode("utf-8-sig")
+                return _decode(file, self.filesystem.cat_file(file))
         for archive in self.archives:
             if not self.is_zip(archive) and self.filesystem.size(archive) > 100e6:
                 continue
             for member in self.members(archive):
                 if os.path.basename(member) in names:
-                    return self._read_member(archive, member).decode("utf-8-sig")
+                    return _decode(f"{archive}::{member}", self._read_member(archive, member))
         return None
 
     def _read_member(self, archive: str, member: str) -> bytes:
-        with self.filesystem.open(archive, "rb") as file:
+        with self._reading(archive), self.filesystem.open(archive, "rb") as file:
             if self.is_zip(archive):
                 with zipfile.ZipFile(file) as zip_file:
-                    return zip_file.read(member)
-            with tarfile.open(fileobj=file) as tar_file:
-                extracted = tar_file.extractfile(member)
-                return extracted.read() if extracted else b""
+                    return _read_zipped(zip_file, member)
+            # of two of one name it is the last that counts, as where they are extracted
+            return [content.read() for name, content in self._walk_tar(archive, file, "r:") if name == member][-1]
 
     def contents(self, archive: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
         """Names and contents of the videos (or others) in an archive, in its order, reading on and never back."""
@@ -144,22 +150,31 @@ class Release:
                 with zipfile.ZipFile(file) as zip_file:
                     for name in names:
                         if name.lower().endswith(suffixes):
-                            yield name, zip_file.read(name)
+                            yield name, _read_zipped(zip_file, name)
             else:
-                with tarfile.open(fileobj=file, mode="r|*") as tar_file:
-                    for member in self._walk_tar(archive, tar_file):
-                        extracted = tar_file.extractfile(member) if member.isfile() else None
-                        if extracted is not None and member.name.lower().endswith(suffixes):
-                            yield member.name, extracted.read()
+                for name, content in self._walk_tar(archive, file, "r|"):
+                    if name.lower().endswith(suffixes):
+                        yield name, content.read()
 
-    def _walk_tar(self, archive: str, tar_file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-        size, unpacked = self.filesystem.size(archive) or 0, 0
-        for member in tar_file:
-            if member.size < 0:  # which would lead back to a member that was there before, for ever
-                raise ValueError(f"{member.name} has a size of {member.size} bytes")
-            unpacked += member.size
-            self._refuse_bomb(size, unpacked)
-            yield member
+    def _walk_tar(self, archive: str, file: Any, mode: Literal["r:", "r|"]) -> Iterator[tuple[str, IO[bytes]]]:
+        """Names and contents, to be read at once, of the files in a tar, which is plain or compressed by gzip."""
+        # tarfile's own readers of compressed streams unpack what they are given whole, to a million times its size
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        with gzip.GzipFile(fileobj=file) if compressed else nullcontext(file) as unpacked:
+            try:
+                tar_file = tarfile.open(fileobj=unpacked, mode=mode, tarinfo=_TarInfo)  # noqa: SIM115
+            except tarfile.ReadError as error:
+                raise ValueError(f"{error}; tars are read plain or compressed by gzip, unpack others first") from error
+            with tar_file:
+                size = self.filesystem.size(archive) or 0
+                while (member := tar_file.next()) is not None:
+                    member.pax_headers = {}  # tarfile keeps every member, and each may hold all headers before it
+                    if member.size < 0:  # which would lead back to a member that was there before, for ever
+                        raise ValueError(f"{member.name} has a size of {member.size} bytes")
+                    self._refuse_bomb(size, member.offset_data + member.size)
+                    if member.isfile() and (content := tar_file.extractfile(member)) is not None:
+                        yield member.name, content
 
     @staticmethod
     def _refuse_bomb(size: int, unpacked: int):
@@ -177,7 +192,6 @@ class Release:
             zipfile.BadZipFile,
             tarfile.TarError,
             zlib.error,
-            lzma.LZMAError,
             struct.error,
             EOFError,
             RuntimeError,
@@ -215,11 +229,54 @@ class Release:
         return ""
 
 
+def _decode(name: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: is not text in UTF-8 (byte {error.start}); save it as such") from error
+
+
+def _read_zipped(zip_file: zipfile.ZipFile, name: str) -> bytes:
+    """A file of a zip, of which no more is unpacked than the directory says that there is."""
+    with zip_file.open(name) as file:
+        return file.read(zip_file.getinfo(name).file_size)
+
+
+class _TarInfo(tarfile.TarInfo):
+    """
+    Refuses what makes tarfile fill the memory before it tells of a member.
+
+    Raises:
+        ValueError: If a long name or extended header is larger than `MAX_TAR_HEADER`, or a file has holes.
+    """
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        member = super().frombuf(buf, encoding, errors)
+        header = member.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        name = member.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if (header or name) and not 0 <= member.size <= MAX_TAR_HEADER:
+            raise ValueError(
+                f"a name or extended header has {member.size} bytes, more than {MAX_TAR_HEADER}; extract it first if "
+                "it is trusted"
+            )
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            member._proc_gnusparse_10()
+        return member
+
+    def _proc_gnusparse_10(self, *_):  # the map of another form, which is read to its end wherever that is
+        raise ValueError("it holds a file with holes (sparse), which is not read; extract it first if it is trusted")
+
+
 _PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Files below a folder, also behind links to folders, each of these once; links to nothing are left out."""
+    """
+    Files below a folder, also behind links to folders, each of these once.
+
+    Links to nothing are left out, and pipes, sockets and devices, which may have no end.
+    """
     seen = set()
     for path, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(path)
@@ -229,7 +286,7 @@ def _walk(folder: str) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         for name in names:
             file = os.path.join(path, name)
-            if not os.path.islink(file) or os.path.exists(file):
+            if os.path.isfile(file):
                 yield file
 
 
@@ -465,6 +522,16 @@ def _read_block_list(path: str | os.PathLike | None) -> set[str]:
     return blocked
 
 
+@contextmanager
+def _reading_list(release: Release, name: str, expected: str) -> Iterator[None]:
+    """Names the list that has another shape than the official one: whatever that makes of its reader."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{release.root}: {name} cannot be read: {expected} is expected ({reason})") from error
+
+
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
@@ -605,12 +672,12 @@ class HMDB51(BenchmarkBuilder):
         for label in LABEL_SETS["hmdb51"].names:
             text = release.need(f"{label}_test_split{fold}.txt", where="test_train_splits.rar")
             for line in _lines(text):
-                name, flag = line.rsplit(maxsplit=1)
-                if flag not in ("0", "1", "2"):
+                *name, flag = line.rsplit(maxsplit=1)
+                if not name or flag not in ("0", "1", "2"):
                     raise ValueError(f"{label}_test_split{fold}.txt: {line!r} does not end with 0, 1 or 2")
                 if flag != "0":  # 0: in neither list
                     split = "train" if flag == "1" else "test"
-                    lists[split].append(Clip(f"{label}/{PurePosixPath(name).stem}", label))
+                    lists[split].append(Clip(f"{label}/{PurePosixPath(name[0]).stem}", label))
         return lists
 
 
@@ -630,11 +697,13 @@ class SomethingSomethingV2(BenchmarkBuilder):
         prefix = "something-something-v2-"
         lists = {}
         for split in ("train", "validation"):
-            entries = json.loads(release.need(f"{split}.json", f"{prefix}{split}.json", where=where))
+            text = release.need(f"{split}.json", f"{prefix}{split}.json", where=where)
             # the class is the template without its brackets; `label` is what one annotator wrote
-            lists[split] = [
-                Clip(entry["id"], entry["template"].replace("[", "").replace("]", "")) for entry in entries
-            ]
+            with _reading_list(release, f"{split}.json", 'a list of {"id": "1", "template": "..."}'):
+                lists[split] = [
+                    Clip(str(entry["id"]), entry["template"].replace("[", "").replace("]", ""))
+                    for entry in json.loads(text)
+                ]
         answers = release.read("test-answers.csv", f"{prefix}test-answers.csv")
         if answers is not None:
             rows = [line.split(";", 1) for line in _lines(answers)]
@@ -673,15 +742,18 @@ class Kinetics400(BenchmarkBuilder):
                 release.need(*files, where="the annotations of CVDF's kinetics-dataset")
             if text is None:
                 continue
-            rows = list(csv.DictReader(io.StringIO(text)))
+            columns = "label,youtube_id,time_start,time_end,split"
+            with _reading_list(release, f"{split}'s csv", columns):
+                rows = list(csv.DictReader(io.StringIO(text), restval=""))
             if not rows or "youtube_id" not in rows[0] or "time_start" not in rows[0]:
                 raise ValueError(f"{release.root}: {split}'s csv has no columns youtube_id and time_start")
             if "label" not in rows[0]:  # some copies of the test list have no answers
                 continue
-            lists[split] = [
-                Clip(f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}", row["label"])
-                for row in rows
-            ]
+            with _reading_list(release, f"{split}'s csv", columns):
+                lists[split] = [
+                    Clip(f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}", row["label"])
+                    for row in rows
+                ]
         return lists
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
@@ -64,7 +65,8 @@ def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
 
     Raises:
         FileNotFoundError: If there is no such folder, or no `train` in it.
-        ValueError: If a class folder is empty, a split has a class that `train` has not, or preparing has not ended.
+        ValueError: If a class folder is empty, a split has a class that `train` has not, a name is not in
+            UTF-8, preparing has not ended, or its manifest has another shape.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
@@ -100,6 +102,11 @@ def _list_videos(folder: Path, classes: list[str]) -> list[dict[str, Any]]:
         if class_folder.name not in classes:
             raise ValueError(f"{class_folder}: is no class of the training split, whose classes are {classes}")
         videos = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+        for path in videos:
+            try:
+                str(path).encode()
+            except UnicodeEncodeError as error:  # which a dataset's table cannot hold
+                raise ValueError(f"{path}: its name is not in UTF-8; rename it") from error
         if not videos:
             raise ValueError(f"{class_folder}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")
         rows += [
@@ -125,12 +132,41 @@ def original_id(row: dict[str, Any]) -> tuple[str, str | None]:
     return str(path), None
 
 
+def read_manifest_line(line: str) -> dict[str, Any]:
+    """
+    A video of a manifest.
+
+    Raises:
+        ValueError: If the line is not as `dvflnet prepare` writes it.
+    """
+    try:
+        row = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("its JSON is too deep") from error
+    text, number = (str, NoneType), (int, NoneType)
+    kinds: dict[str, Any] = {"path": str, "source": str, "stamp": list, "source_bytes": int, "outcome": str}
+    kinds |= {"sha256": text, "bytes": number, "tar": text, "offset": number}
+    if not isinstance(row, dict) or not all(isinstance(row.get(name, ...), kind) for name, kind in kinds.items()):
+        raise ValueError(f"{', '.join(kinds)} are expected")
+    if row["tar"] is not None and None in (row["offset"], row["bytes"]):
+        raise ValueError("it has a tar, but no place in it")
+    return row
+
+
 def _read_prepared(data_dir: Path) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
     """Video id, class and line of the manifest, sorted, of all videos of each split."""
     if (data_dir / UNFINISHED).exists() or not (data_dir / MANIFEST).is_file():
         raise ValueError(f"{data_dir}: is not prepared to the end; run `dvflnet prepare` again, which goes on")
     with open(data_dir / MANIFEST, encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
+        text = file.readlines()
+    lines = []
+    for number, line in enumerate(text, start=1):
+        try:
+            lines.append(read_manifest_line(line))
+        except ValueError as error:
+            raise ValueError(
+                f"{data_dir / MANIFEST}: line {number} is no line of a manifest ({error}); prepare the videos again"
+            ) from error
     for row in lines:
         for name in (row["path"], row["tar"] or "a"):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

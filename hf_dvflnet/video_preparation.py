@@ -30,7 +30,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from tqdm.auto import tqdm
 
 from .benchmark_datasets import Release
-from .video_dataset import MANIFEST, SETTINGS, SPLITS, UNFINISHED, VIDEO_SUFFIXES, original_id
+from .video_dataset import MANIFEST, SETTINGS, SPLITS, UNFINISHED, VIDEO_SUFFIXES, original_id, read_manifest_line
 from .video_decoding import ToArray, VideoDecodeError, open_frames
 from .worker_processes import LOST, map_in_processes
 
@@ -197,7 +197,10 @@ def _refuse_out(source: Path, out: Path, settings: dict[str, Any]):
     if inside == outside or outside in inside.parents or inside in outside.parents:
         raise ValueError(f"{out}: one of it and {source} lies in the other; choose a folder beside it")
     if (out / SETTINGS).is_file():
-        found = json.loads((out / SETTINGS).read_text("utf-8"))
+        try:
+            found = dict(json.loads((out / SETTINGS).read_text("utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{out / SETTINGS}: is not what an earlier run wrote; choose another folder") from error
         other = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
         if other:
             raise ValueError(
@@ -260,7 +263,7 @@ class _Sources:
         path = PurePosixPath(Path(name).as_posix())
         if archive is not None:
             about = PurePosixPath(Path(os.path.relpath(archive, self.root)).as_posix())
-            if path.is_absolute() or ".." in path.parts:
+            if path.is_absolute() or ".." in path.parts or not path.parts:  # `.`
                 raise ValueError(f"{source}: would be written outside of its folder; extract the archive first")
             path = about.parent / path
             if path.parts[0] == UNFINISHED:
@@ -322,9 +325,9 @@ def _read_manifest(path: Path) -> dict[str, Row]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = read_manifest_line(line)
             rows[row["path"]] = row
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             if number == len(lines):
                 break  # a run that was stopped may have cut its last line
             raise ValueError(

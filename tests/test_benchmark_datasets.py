@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import socket
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,7 +15,7 @@ from mini_releases import WRITERS
 from test_auto_classes import run
 
 from hf_dvflnet import VideoClipDataset, load_benchmark, read_video, split_facts
-from hf_dvflnet.benchmark_datasets import BENCHMARKS
+from hf_dvflnet.benchmark_datasets import BENCHMARKS, Release
 from hf_dvflnet.label_sets import LABEL_SETS
 from hf_dvflnet.video_dataset import video_source
 
@@ -312,6 +314,52 @@ def test_linked_folders_are_followed_and_links_to_nothing_left_out(load, release
     assert split_facts(load("ucf101", "test", data_dir=tmp_path / "copy"))["missing"] == [
         "JumpRope/v_JumpRope_g01_c02"
     ]
+
+
+def test_pipes_and_sockets_are_left_out(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    os.mkfifo(tmp_path / "a.zip")
+    (tmp_path / "b.mp4").touch()
+    (tmp_path / "c.mp4").symlink_to("b.mp4")
+    (tmp_path / "d.mp4").symlink_to("a.mp4")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "e.mp4"))
+        release = Release(tmp_path)
+    assert [Path(file).name for file in release.files] == ["b.mp4", "c.mp4"]
+    assert release.archives == []
+
+
+HEADER = b"label,youtube_id,time_start,time_end,split\n"
+LISTS = [
+    ("ssv2", "train.json", b'{"a": 1}', "train.json cannot be read: a list of "),
+    ("ssv2", "train.json", b"[1, 2]", "train.json cannot be read"),
+    ("ssv2", "train.json", b'[{"id": "1"}]', "train.json cannot be read: .*template"),
+    ("ssv2", "train.json", b"[" * 100_000, "train.json cannot be read"),
+    ("ssv2", "train.json", b"\xff\xfe[", "train.json: is not text in UTF-8"),
+    ("ssv2", "train.json", b"", "train.json cannot be read"),
+    ("kinetics400", "val.csv", HEADER + b"abseiling,abc\n", "validation's csv cannot be read: label,youtube_id"),
+    ("kinetics400", "val.csv", HEADER + b"abseiling,abc,1,two,val\n", "validation's csv cannot be read: .*'two'"),
+    ("kinetics400", "val.csv", HEADER + b"a" * 200_000 + b",abc,1,2,val\n", "csv cannot be read: .*field limit"),
+    ("kinetics400", "val.csv", b"youtube_id,time_start,time_end,label\nabc,1,2\n", "validation has the classes "),
+    ("hmdb51", "brush_hair_test_split1.txt", b"a.avi", "brush_hair_test_split1.txt: 'a.avi' does not end with 0, 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "content", "reason"), LISTS)
+def test_a_list_of_another_shape_is_named(load, tmp_path, name, file, content, reason):
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / file).write_bytes(content)
+    with pytest.raises(ValueError, match=reason) as error:
+        load(name, "validation", data_dir=tmp_path / "release")
+    assert str(tmp_path) in str(error.value) or name == "hmdb51"
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_path(tmp_path):
+    folder = tmp_path / "train" / "jump"
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"\xff.mp4")).touch()
+    with pytest.raises(ValueError, match="jump/\udcff.mp4: its name is not in UTF-8; rename it"):
+        load_benchmark("folder", tmp_path, "train")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -1,6 +1,11 @@
+import io
 import json
+import os
+import shutil
 import subprocess
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -249,6 +254,92 @@ def test_predict_refuses_a_folder_without_a_head_or_of_another_model(dvflnet, tm
     FocalNetConfig().save_pretrained(tmp_path / "focalnet")
     refused(dvflnet("predict", tmp_path / "focalnet", video), "'focalnet', not 'videofocalnet'")
     refused(dvflnet("predict", tmp_path / "headless", video, "--views", 3), "--views must be 1 or 12")
+
+
+# what would steer a terminal
+
+HOSTILE = "\x1b[2J\x1b]0;PWNED\x07\x9b\x7f\u202e"
+ESCAPED = r"\u001b[2J\u001b]0;PWNED\u0007\u009b\u007f\u202e"
+
+
+@pytest.fixture
+def hostile_folder(tiny_folder) -> Path:
+    """A model whose classes are named by somebody who knows terminals."""
+    config = json.loads((tiny_folder / "config.json").read_text())
+    config["id2label"] = {index: f"{HOSTILE}{index}" for index in config["id2label"]}
+    config["label2id"] = {label: int(index) for index, label in config["id2label"].items()}
+    (tiny_folder / "config.json").write_text(json.dumps(config))
+    return tiny_folder
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--windows", 1), ("--windows", 1, "--json")])
+def test_labels_and_names_of_videos_do_not_steer_the_terminal(
+    dvflnet, hostile_folder, video_files, tmp_path, arguments
+):
+    video = shutil.copy(video_files["vp9.webm"], tmp_path / f"a{HOSTILE}.webm")
+    broken = tmp_path / f"b{HOSTILE}.webm"
+    broken.write_text("no video")
+    code, out, err = dvflnet("predict", hostile_folder, video, broken, *arguments)
+    assert code == 1
+    assert out.replace("\n", "").isprintable()
+    assert err.replace("\n", "").isprintable()
+    assert f"a{ESCAPED}.webm" in out
+    assert f"b{ESCAPED}.webm" in err
+    assert f"{ESCAPED}0" in out
+    if "--json" in arguments:
+        assert json.loads(out.splitlines()[0])["video"] == str(video)
+
+
+def test_info_and_watch_do_not_let_labels_steer_the_terminal(dvflnet, hostile_folder, video_files):
+    for command in (
+        ("info", hostile_folder),
+        ("info", hostile_folder, "--json"),
+        ("watch", video_files["vp9.webm"], hostile_folder, "--window", 0.5),
+        ("watch", video_files["vp9.webm"], hostile_folder, "--window", 0.5, "--json"),
+    ):
+        code, out, _ = dvflnet(*command)
+        assert code == 0
+        assert ESCAPED in out
+        assert out.replace("\n", "").isprintable()
+
+
+def test_members_of_archives_and_warnings_do_not_steer_the_terminal(dvflnet, tmp_path, video_files):
+    (tmp_path / "source").mkdir()
+    with zipfile.ZipFile(tmp_path / "source" / "a.zip", "w") as file:
+        file.writestr(f"train/{HOSTILE}/a.mp4", b"no video")
+        file.write(video_files["h264_short_gop.mp4"], "train/b/b.mp4")
+    code, _, err = dvflnet("prepare", tmp_path / "source", tmp_path / "out", "--num-workers", 0)
+    assert code == 1
+    assert f"unreadable: a.zip::train/{ESCAPED}/a.mp4: " in err
+    assert HOSTILE[0] not in err
+    assert HOSTILE not in warnings.formatwarning(UserWarning(HOSTILE), UserWarning, "a.py", 1)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--windows", 1)])
+def test_a_name_that_is_not_utf8_stops_no_command(dvflnet, tiny_folder, video_files, tmp_path, arguments):
+    names = [os.fsdecode(name) for name in (b"a.webm", b"\xff\xfe.webm", b"c.webm")]
+    videos = [shutil.copy(video_files["vp9.webm"], tmp_path / name) for name in names]
+    code, out, _ = dvflnet("predict", tiny_folder, *videos, *arguments)
+    assert code == 0
+    assert all(name in out for name in ("a.webm", r"\udcff\udcfe.webm", "c.webm"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_windows_of_a_name_that_is_not_utf8_are_written(dvflnet, tiny_folder, video_files, tmp_path, suffix):
+    video = shutil.copy(video_files["vp9.webm"], tmp_path / os.fsdecode(b"\xff.webm"))
+    output = tmp_path / f"windows.{suffix}"
+    assert dvflnet("predict", tiny_folder, video, "--windows", 1, "--output", output)[0] == 0
+    assert r"\udcff.webm" in output.read_text()
+    if suffix == "json":
+        assert json.loads(output.read_text())[0]["video"] == str(video)
+
+
+def test_an_encoding_that_lacks_a_label_stops_no_command(dvflnet, tiny_folder, monkeypatch, video_files, tmp_path):
+    video = shutil.copy(video_files["vp9.webm"], tmp_path / "käse.webm")
+    ascii_stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", ascii_stdout)
+    assert dvflnet("predict", tiny_folder, video)[0] == 0
+    assert rb"k\xe4se.webm" in ascii_stdout.buffer.getvalue()
 
 
 # info
