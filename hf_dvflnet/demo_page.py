@@ -29,7 +29,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .model_folder import describe_config, load_model
+from .model_folder import describe_config, load_model, load_processor
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification
 from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
 from .plots import blend_map
@@ -307,10 +307,7 @@ def build_demo(
     names = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
     if len(set(names)) < len(names):
         names = list(models)
-    loaded = {
-        name: (load_model(model), VideoFocalNetVideoProcessor.from_pretrained(model))
-        for name, model in zip(names, models, strict=True)
-    }
+    loaded = {name: (load_model(model), load_processor(model)) for name, model in zip(names, models, strict=True)}
     clips = [] if examples is None else list_examples(examples)
     thumbnails = [_thumbnail(clip) for clip in clips]
 
