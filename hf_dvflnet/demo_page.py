@@ -36,6 +36,7 @@ from .plots import blend_map
 from .video_decoding import VideoDecodeError, open_frames, read_video
 from .video_limits import video_limits
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
+from .video_stream import best_classes
 
 
 if TYPE_CHECKING:
@@ -133,12 +134,10 @@ def classify_clip(
     maps = modulation_maps(model, clip)
     steps.append(time.perf_counter())
     scores = torch.from_numpy(maps.logits).softmax(-1)
-    best = scores.topk(min(top_k, len(scores)))
-    labels = model.config.id2label
     notes = {str(warning.message).replace(os.fspath(path), name) for warning in caught}
     return ClipAnswer(
         name=name,
-        scores=[(labels[index], score) for score, index in zip(*(part.tolist() for part in best), strict=True)],
+        scores=best_classes(model, scores, top_k),
         frames=pixels_to_frames(clip, processor),
         indices=[int(index) for index in metadata.frames_indices],
         maps=maps,

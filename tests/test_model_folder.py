@@ -203,3 +203,16 @@ def test_a_processor_that_is_none_is_refused_by_name(tiny_folder):
         path.write_text(content)
         with pytest.raises(ValueError, match="tiny: the video processor cannot be used: "):
             load_processor(str(tiny_folder))
+
+
+# scores
+
+
+@pytest.mark.parametrize("options", [(), ("--windows", 1)])
+def test_scores_that_are_not_finite_are_not_printed(dvflnet, tiny_folder, video_files, options):
+    weights = load_file(tiny_folder / "model.safetensors")
+    weights["classifier.weight"][1] = torch.nan
+    save_file(weights, tiny_folder / "model.safetensors", metadata={"format": "pt"})
+    code, out, err = dvflnet("predict", tiny_folder, video_files["vp9.webm"], *options)
+    assert code == 1 and "nan" not in out
+    assert f"{tiny_folder}: its scores are not finite. Are its weights damaged" in err
