@@ -54,6 +54,9 @@ DECODERS = ("h264", "hevc", "vp8", "vp9", "libdav1d", "mpeg4", "mpeg2video", "mp
 # Clips that may lie on the disk at once, and for how many seconds one may wait for its answer.
 MAX_WAITING = 8
 MAX_WAITING_SECONDS = 300.0
+# An upload that sends nothing holds its place for so long; each byte gives it the time that so many a second take.
+MAX_SILENT_SECONDS = 10.0
+MIN_BYTES_PER_SECOND = 50_000
 MAX_EXAMPLES = 12
 
 _UPLOADS = "uploads"  # the folder of them, in gradio's
@@ -502,7 +505,6 @@ class _Gate:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        from starlette.requests import Request
         from starlette.responses import PlainTextResponse
 
         async def send_with_policy(message):
@@ -520,15 +522,17 @@ class _Gate:
         if foreign or (scope["method"] == "POST" and task not in self._POSTS):
             return await PlainTextResponse("This page has no such service.", 404)(scope, receive, send)
         if scope["method"] == "POST" and task == "upload":
-            response = await self.take(Request(scope, receive))
+            response = await self.take(scope, receive)
             return await response(scope, receive, send)
         return await self.app(scope, receive, send_with_policy)
 
-    async def take(self, request):
+    async def take(self, scope, receive):
         """Store an upload, and answer with its path as gradio does, or with a sentence."""
         from starlette.exceptions import HTTPException
-        from starlette.requests import ClientDisconnect
+        from starlette.requests import ClientDisconnect, Request
         from starlette.responses import JSONResponse, PlainTextResponse
+
+        request = Request(scope, receive)
 
         async def refuse(status: int, sentence: str):
             # a browser shows an answer only when it has sent everything
@@ -552,9 +556,18 @@ class _Gate:
             return await refuse(503, f"{MAX_WAITING} clips are waiting already; try again in a minute.")
         place = Path(tempfile.mkdtemp(dir=self.folder))
         try:
-            async with asyncio.timeout(MAX_WAITING_SECONDS):
-                async with request.form(max_files=1, max_fields=1) as form:
-                    file = form.get("files")
+            clock: Any = asyncio.timeout(MAX_SILENT_SECONDS)
+            async with clock:
+                latest = asyncio.get_running_loop().time() + MAX_WAITING_SECONDS
+
+                async def receive_in_time():
+                    message = await receive()
+                    seconds = len(message.get("body", b"")) / MIN_BYTES_PER_SECOND
+                    clock.reschedule(min(latest, clock.when() + seconds))
+                    return message
+
+                async with Request(scope, receive_in_time).form(max_files=1, max_fields=1) as form:
+                    file: Any = form.get("files")
                     if not hasattr(file, "filename"):
                         raise HTTPException(400)
                     path = place / _file_name(file.filename)
