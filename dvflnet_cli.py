@@ -188,7 +188,10 @@ def publish(source: str, out: Path, overwrite: bool, as_json: bool):
     with whole_or_nothing(out, overwrite) as path:
         interval = load_processor(source).frame_interval
         checkpoint = publish_checkpoint(load_model(source), interval)
-        torch.save(checkpoint, path)
+        try:
+            torch.save(checkpoint, path)
+        except RuntimeError as error:  # so PyTorch calls a full disk
+            raise OSError(f"{out}: cannot be written ({error}); is the disk full?") from error
     if as_json:
         typer.echo(json.dumps({"source": source, "file": str(out), "weights": len(checkpoint["model"])}))
         return
