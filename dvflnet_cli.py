@@ -182,16 +182,18 @@ def grouped(names: list[str]) -> str:
 def publish(source: str, out: Path, overwrite: bool, as_json: bool):
     import torch
 
-    from hf_dvflnet import VideoFocalNetVideoProcessor
     from hf_dvflnet.checkpoint_conversion import publish_checkpoint
-    from hf_dvflnet.model_folder import load_model, whole_or_nothing
+    from hf_dvflnet.model_folder import load_model, load_processor, whole_or_nothing
 
     if out.suffix != ".pth":
         raise ValueError(f"{out}: --to-published writes a .pth file; name it so")
     with whole_or_nothing(out, overwrite) as path:
-        interval = VideoFocalNetVideoProcessor.from_pretrained(source).frame_interval
+        interval = load_processor(source).frame_interval
         checkpoint = publish_checkpoint(load_model(source), interval)
-        torch.save(checkpoint, path)
+        try:
+            torch.save(checkpoint, path)
+        except RuntimeError as error:  # so PyTorch calls a full disk
+            raise OSError(f"{out}: cannot be written ({error}); is the disk full?") from error
     if as_json:
         typer.echo(json.dumps({"source": source, "file": str(out), "weights": len(checkpoint["model"])}))
         return
@@ -241,13 +243,12 @@ def predict(
     import torch
     from tqdm.auto import tqdm
 
-    from hf_dvflnet import VideoFocalNetVideoProcessor
     from hf_dvflnet.model_export import is_exported, load_exported
-    from hf_dvflnet.model_folder import load_model
+    from hf_dvflnet.model_folder import load_model, load_processor
     from hf_dvflnet.video_stream import best_classes, run_ahead
 
     network: Any = load_exported(model) if is_exported(model) else load_model(model)
-    processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    processor: Any = load_processor(model)
     if windows is not None:
         table = (network, processor, videos, windows, stride, top_k, batch_size, num_workers)
         return predict_in_windows(*table, output=output, as_json=as_json)
@@ -396,12 +397,12 @@ def watch(
 
     import numpy as np
 
-    from hf_dvflnet import VideoFocalNetVideoProcessor, VideoStreamClassifier
-    from hf_dvflnet.model_folder import load_model
+    from hf_dvflnet import VideoStreamClassifier
+    from hf_dvflnet.model_folder import load_model, load_processor
     from hf_dvflnet.video_stream import open_stream
 
     network = on_device(load_model(model), device)
-    processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    processor = load_processor(model)
     latencies: deque[float] = deque(maxlen=100_000)  # a camera may be watched for months
     with open_stream(source) as stream:
         rate = fps or stream.fps
@@ -463,12 +464,11 @@ def benchmark(
     seconds of video per second of work.
     """
     quiet()
-    from hf_dvflnet import VideoFocalNetVideoProcessor
-    from hf_dvflnet.model_folder import load_model
+    from hf_dvflnet.model_folder import load_model, load_processor
     from hf_dvflnet.speed import STAGES, time_stages
 
     network = on_device(load_model(model), device)
-    processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    processor = load_processor(model)
     found = time_stages(network, processor, videos, repeat=repeat, batch_size=batch_size)
     if as_json:
         typer.echo(json.dumps(found))
@@ -544,9 +544,8 @@ def evaluate(
             raise ValueError("evaluate needs MODEL, --dataset and --data-dir, or --from-predictions")
         from accelerate import Accelerator
 
-        from hf_dvflnet import VideoFocalNetVideoProcessor
         from hf_dvflnet.benchmark_datasets import BENCHMARKS, load_benchmark, split_facts
-        from hf_dvflnet.model_folder import load_model
+        from hf_dvflnet.model_folder import load_model, load_processor
 
         accelerator = Accelerator()
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -558,7 +557,7 @@ def evaluate(
         evaluation.warn_of_training_data(network, split_facts(clips))
         predictions, failures = evaluation.predict_clips(
             network,
-            VideoFocalNetVideoProcessor.from_pretrained(model),
+            load_processor(model),
             clips,
             views=views,
             batch_size=batch_size,
@@ -630,18 +629,18 @@ def cache_teacher(
     """
     quiet()
     from accelerate import Accelerator
-    from transformers import AutoModelForVideoClassification
 
-    from hf_dvflnet import ClipAugmentation, VideoClipDataset, VideoFocalNetVideoProcessor, load_benchmark
+    from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
     from hf_dvflnet import teacher_cache as cache
+    from hf_dvflnet.model_folder import load_processor, load_teacher
 
     accelerator = Accelerator()
-    network = AutoModelForVideoClassification.from_pretrained(teacher, dtype="auto")
+    network = load_teacher(teacher)
     with accelerator.main_process_first():
         rows = load_benchmark(dataset, data_dir, "train", protocol, fold, block_list=block_list)
     clips = VideoClipDataset(
         rows,
-        VideoFocalNetVideoProcessor.from_pretrained(processor or teacher),
+        load_processor(processor or teacher),
         train=True,
         seed=seed,
         augmentation=ClipAugmentation(flip=flip) if augment else None,
@@ -802,9 +801,9 @@ def visualize(
     quiet()
     import torch
 
-    from hf_dvflnet import VideoFocalNetVideoProcessor, modulation_maps, pixels_to_frames, plots
+    from hf_dvflnet import modulation_maps, pixels_to_frames, plots
     from hf_dvflnet.model_export import is_exported
-    from hf_dvflnet.model_folder import load_model, refuse_existing
+    from hf_dvflnet.model_folder import load_model, load_processor, refuse_existing
     from hf_dvflnet.video_stream import best_classes
 
     # before the work rather than after it
@@ -821,7 +820,7 @@ def visualize(
         numbers = []
     if not numbers or not all(1 <= number <= count for number in numbers):
         raise ValueError(f"--stages takes numbers from 1 to {count}, such as 1,2; got {stages!r}")
-    processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    processor = load_processor(model)
     pixel_values = processor(video, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
     maps = modulation_maps(network, pixel_values)
     scores = torch.from_numpy(maps.logits).softmax(-1)

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, FocalNetForImageClassification
+from transformers import FocalNetForImageClassification
 
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from .label_sets import LabelSet
+from .model_folder import DAMAGED, read_config
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModulation
 
 
@@ -414,13 +415,15 @@ def _is_transformers_source(source: str | Path) -> bool:
 
 def _read_transformers(source: str) -> _Source:
     try:
-        model_type = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
-        if model_type != "focalnet":
-            raise ValueError(f"model_type is {model_type!r}; of transformers' models only 'focalnet' can be converted")
+        config = read_config(source)
+        if config.model_type != "focalnet":
+            raise ValueError(
+                f"model_type is {config.model_type!r}; of transformers' models only 'focalnet' can be converted"
+            )
         model, info = FocalNetForImageClassification.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+            source, config=config, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, HFValidationError, RuntimeError) as error:
+    except (pickle.UnpicklingError, *DAMAGED) as error:
         raise ValueError(f"{source}: cannot be read as a FocalNet of transformers: {error}") from error
     lacking = sorted(name for name in info["missing_keys"] if not name.startswith("classifier."))
     left = sorted(info["unexpected_keys"])

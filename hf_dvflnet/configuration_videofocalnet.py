@@ -1,6 +1,7 @@
 """Configuration of Video-FocalNet (arXiv 2307.06947) and of DVFL-Net, its nano size (arXiv 2507.12426)."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,9 @@ class VideoFocalNetConfig(PreTrainedConfig):
         for name in ("image_size", "num_frames", "num_channels", "patch_size", "tubelet_size", "embed_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("mlp_ratio", "layer_norm_eps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be a finite number, 0 or above")
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
         if self.hidden_act not in ACT2FN:

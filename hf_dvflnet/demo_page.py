@@ -29,13 +29,14 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .model_folder import describe_config, load_model
+from .model_folder import describe_config, load_model, load_processor
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification
 from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
 from .plots import blend_map
 from .video_decoding import VideoDecodeError, open_frames, read_video
 from .video_limits import video_limits
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
+from .video_stream import best_classes
 
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ DECODERS = ("h264", "hevc", "vp8", "vp9", "libdav1d", "mpeg4", "mpeg2video", "mp
 # Clips that may lie on the disk at once, and for how many seconds one may wait for its answer.
 MAX_WAITING = 8
 MAX_WAITING_SECONDS = 300.0
+# An upload that sends nothing holds its place for so long; each byte gives it the time that so many a second take.
+MAX_SILENT_SECONDS = 10.0
+MIN_BYTES_PER_SECOND = 50_000
 MAX_EXAMPLES = 12
 
 _UPLOADS = "uploads"  # the folder of them, in gradio's
@@ -133,12 +137,10 @@ def classify_clip(
     maps = modulation_maps(model, clip)
     steps.append(time.perf_counter())
     scores = torch.from_numpy(maps.logits).softmax(-1)
-    best = scores.topk(min(top_k, len(scores)))
-    labels = model.config.id2label
     notes = {str(warning.message).replace(os.fspath(path), name) for warning in caught}
     return ClipAnswer(
         name=name,
-        scores=[(labels[index], score) for score, index in zip(*(part.tolist() for part in best), strict=True)],
+        scores=best_classes(model, scores, top_k),
         frames=pixels_to_frames(clip, processor),
         indices=[int(index) for index in metadata.frames_indices],
         maps=maps,
@@ -307,10 +309,7 @@ def build_demo(
     names = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
     if len(set(names)) < len(names):
         names = list(models)
-    loaded = {
-        name: (load_model(model), VideoFocalNetVideoProcessor.from_pretrained(model))
-        for name, model in zip(names, models, strict=True)
-    }
+    loaded = {name: (load_model(model), load_processor(model)) for name, model in zip(names, models, strict=True)}
     clips = [] if examples is None else list_examples(examples)
     thumbnails = [_thumbnail(clip) for clip in clips]
 
@@ -506,7 +505,6 @@ class _Gate:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        from starlette.requests import Request
         from starlette.responses import PlainTextResponse
 
         async def send_with_policy(message):
@@ -524,15 +522,17 @@ class _Gate:
         if foreign or (scope["method"] == "POST" and task not in self._POSTS):
             return await PlainTextResponse("This page has no such service.", 404)(scope, receive, send)
         if scope["method"] == "POST" and task == "upload":
-            response = await self.take(Request(scope, receive))
+            response = await self.take(scope, receive)
             return await response(scope, receive, send)
         return await self.app(scope, receive, send_with_policy)
 
-    async def take(self, request):
+    async def take(self, scope, receive):
         """Store an upload, and answer with its path as gradio does, or with a sentence."""
         from starlette.exceptions import HTTPException
-        from starlette.requests import ClientDisconnect
+        from starlette.requests import ClientDisconnect, Request
         from starlette.responses import JSONResponse, PlainTextResponse
+
+        request = Request(scope, receive)
 
         async def refuse(status: int, sentence: str):
             # a browser shows an answer only when it has sent everything
@@ -556,9 +556,18 @@ class _Gate:
             return await refuse(503, f"{MAX_WAITING} clips are waiting already; try again in a minute.")
         place = Path(tempfile.mkdtemp(dir=self.folder))
         try:
-            async with asyncio.timeout(MAX_WAITING_SECONDS):
-                async with request.form(max_files=1, max_fields=1) as form:
-                    file = form.get("files")
+            clock: Any = asyncio.timeout(MAX_SILENT_SECONDS)
+            async with clock:
+                latest = asyncio.get_running_loop().time() + MAX_WAITING_SECONDS
+
+                async def receive_in_time():
+                    message = await receive()
+                    seconds = len(message.get("body", b"")) / MIN_BYTES_PER_SECOND
+                    clock.reschedule(min(latest, clock.when() + seconds))
+                    return message
+
+                async with Request(scope, receive_in_time).form(max_files=1, max_fields=1) as form:
+                    file: Any = form.get("files")
                     if not hasattr(file, "filename"):
                         raise HTTPException(400)
                     path = place / _file_name(file.filename)

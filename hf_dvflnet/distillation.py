@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import (
-    AutoModelForVideoClassification,
     AutoVideoProcessor,
     EvalPrediction,
     PreTrainedModel,
@@ -27,6 +26,7 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .metrics import compute_top_k_metrics
+from .model_folder import load_teacher
 from .teacher_cache import TeacherCache
 from .trainer import VideoClassificationTrainer, VideoTrainingArguments, smooth_labels
 from .video_dataset import VideoClipDataset, VideoClipStream
@@ -151,9 +151,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         if isinstance(teacher_model, (str, os.PathLike)):
             if teacher_processor is None:
                 teacher_processor = AutoVideoProcessor.from_pretrained(teacher_model)
-            teacher = AutoModelForVideoClassification.from_pretrained(
-                teacher_model, dtype=args.teacher_dtype or "auto"
-            )
+            teacher = load_teacher(os.fspath(teacher_model), args.teacher_dtype or "auto")
         else:
             teacher = (
                 teacher_model if args.teacher_dtype is None else teacher_model.to(getattr(torch, args.teacher_dtype))

@@ -25,6 +25,7 @@ from .benchmark_datasets import split_facts
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification
 from .video_dataset import ClipsInHand, naming_clips_of_dead_workers, video_source
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
+from .video_stream import best_classes
 
 
 VIEWS = {1: (1, 1), 12: (4, 3)}  # views -> clips, crops
@@ -111,12 +112,8 @@ def predict_clips(
                 pixel_values = torch.stack([clip["pixel_values"] for clip in batch]).to(accelerator.device)
                 with torch.inference_mode():
                     scores = model(pixel_values=pixel_values).logits.float().softmax(-1).cpu()
-                best = scores.topk(min(5, scores.shape[-1]))
-                for clip, values, indices in zip(batch, best.values.tolist(), best.indices.tolist(), strict=True):
-                    top = [
-                        [model.config.id2label[index], round(value, 6)]
-                        for value, index in zip(values, indices, strict=True)
-                    ]
+                for clip, values in zip(batch, scores, strict=True):
+                    top = [[name, round(score, 6)] for name, score in best_classes(model, values, 5)]
                     row = {"video_id": clip["video_id"], "label": classes[clip["label"]], "top5": top}
                     found.append((clip["row"], row))
             progress.update(min(batch_size * accelerator.num_processes, len(dataset) - progress.n))

@@ -21,10 +21,9 @@ from tqdm.auto import tqdm
 from transformers.exporters import ExportedModel, ExportFormat, ExportQuantizer
 
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor
-from .model_folder import load_config, load_model, refuse_existing, whole_or_nothing
+from .model_folder import load_config, load_model, load_processor, refuse_existing, whole_or_nothing
 from .modeling_videofocalnet import VideoFocalNetClassifierOutput, average_views
 from .video_dataset import VIDEO_SUFFIXES
-from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
 # (format, dtype) -> the packages that make and run it, all of the extra `export`
@@ -116,7 +115,7 @@ def export_model(
 
     network = load_model(str(model)).float()
     network.config.output_hidden_states = False  # a program for prediction: logits, no maps
-    processor = VideoFocalNetVideoProcessor.from_pretrained(model)
+    processor = load_processor(str(model))
     if not processor.do_center_crop:
         raise ValueError(f"{model}: its video processor crops nothing, but a program takes clips of one size")
     clip_shape = (

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import pyarrow.compute
+import pyarrow.parquet
 import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
@@ -40,27 +41,46 @@ class TeacherCache:
 
     Raises:
         FileNotFoundError: If there is no cache, or it is not finished.
+        ValueError: If it is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         if not (self.folder / DESCRIPTION).is_file():
             raise FileNotFoundError(f"{folder}: holds no {DESCRIPTION}; write a cache with `dvflnet cache-teacher`")
-        self.about: dict[str, Any] = json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8"))
-        self.views: int = self.about["views"]
-        self.labels: list[str] = self.about["labels"]
+        try:
+            self.about: dict[str, Any] = json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8"))
+            self.views: int = self.about["views"]
+            self.labels: list[str] = self.about["labels"]
+            self._shards()
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ValueError(f"{folder}/{DESCRIPTION}: is damaged ({error}); write the cache anew") from error
         missing = [path for path in self._shards() if not path.is_file()]
         if missing:
             raise FileNotFoundError(
                 f"{folder}: {len(missing)} of its {len(self._shards())} parts are missing, such as "
                 f"{missing[0].name}: go on with the same `dvflnet cache-teacher` command"
             )
-        self.rows = datasets.load_dataset(
-            "parquet", data_files=[str(path) for path in self._shards()], split="train", cache_dir=str(self.folder)
-        ).with_format("numpy")
-        first_view = self.rows.select(range(self.about["clips"]["number"]))
-        self._places = {name: place for place, name in enumerate(first_view["clip"])}
-        self._sizes = dict(zip(first_view["clip"], first_view["bytes"], strict=True))
+        try:
+            self.rows = datasets.load_dataset(
+                "parquet", data_files=[str(path) for path in self._shards()], split="train", cache_dir=str(self.folder)
+            ).with_format("numpy")
+            first_view = self.rows.select(range(self.about["clips"]["number"]))
+            self._places = {name: place for place, name in enumerate(first_view["clip"])}
+            self._sizes = dict(zip(first_view["clip"], first_view["bytes"], strict=True))
+        except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, LookupError) as error:
+            raise ValueError(
+                f"{folder}/{self._damaged_part()}: is damaged ({error.__cause__ or error}); delete it, and go on with "
+                "the same `dvflnet cache-teacher` command"
+            ) from error
+
+    def _damaged_part(self) -> str:
+        for path in self._shards():
+            try:
+                pyarrow.parquet.read_table(path)
+            except (OSError, pyarrow.ArrowException):
+                return path.name
+        return DESCRIPTION  # speaks of other parts than there are
 
     def _shards(self) -> list[Path]:
         return shard_files(self.folder, self.views * self.about["clips"]["number"])
@@ -95,7 +115,7 @@ class TeacherCache:
         comes.
         """
         for name, value in clips.settings().items():
-            cached = self.about[name]
+            cached = self.about.get(name)
             if value != cached:
                 if isinstance(value, dict) and isinstance(cached, dict):
                     name, cached, value = next(

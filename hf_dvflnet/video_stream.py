@@ -356,7 +356,17 @@ def _classify(model: VideoFocalNetForVideoClassification, pixel_values: torch.Te
 def best_classes(
     model: VideoFocalNetForVideoClassification, scores: torch.Tensor, top_k: int
 ) -> list[tuple[str, float]]:
-    """The names and scores of the best classes, best first, of scores of shape (num_labels,)."""
+    """
+    The names and scores of the best classes, best first, of scores of shape (num_labels,).
+
+    Raises:
+        ValueError: If a score is not finite.
+    """
+    if not scores.isfinite().all():
+        raise ValueError(
+            f"{model.config.name_or_path or 'the model'}: its scores are not finite. Are its weights damaged, or does "
+            "it overflow in half precision?"
+        )
     best = scores.topk(min(top_k, len(scores)))
     names = [model.config.id2label[index] for index in best.indices.tolist()]
     return list(zip(names, best.values.tolist(), strict=True))

@@ -1,3 +1,4 @@
+import asyncio
 import configparser
 import importlib.util
 import json
@@ -202,6 +203,27 @@ def test_two_files_in_one_upload_are_refused_and_leave_nothing(gate):
     answer = gate.post("/gradio_api/upload", files=[("files", ("a.mp4", b"a")), ("files", ("b.mp4", b"b"))])
     assert answer.status_code == 400
     assert os.listdir(gate.folder) == []
+
+
+@pytest.mark.parametrize(("piece", "status"), [(b"", 400), (b"x" * 10, 400), (b"x" * 20_000, 200)])
+def test_an_upload_that_is_silent_or_drips_gives_its_place_back(gate, monkeypatch, piece, status):
+    monkeypatch.setattr(demo_page, "MAX_SILENT_SECONDS", 0.4)
+    head = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
+    tail = b"\r\n--x--\r\n"
+    pieces = [head, *[piece] * 8, tail]
+
+    async def receive():
+        if pieces[0] != head:
+            await asyncio.sleep(0.1 if piece else 60)
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    length = len(head) + 8 * len(piece) + len(tail)
+    headers = {"content-type": "multipart/form-data; boundary=x", "content-length": str(length)}
+    scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+    began = time.monotonic()
+    answer = asyncio.run(demo_page._Gate(None, gate.folder, 1 << 20).take(scope, receive))
+    assert answer.status_code == status and time.monotonic() - began < 5
+    assert len(os.listdir(gate.folder)) == (status == 200)
 
 
 def test_an_upload_that_nobody_asks_about_is_deleted(gate, monkeypatch):

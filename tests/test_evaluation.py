@@ -144,6 +144,13 @@ def test_classes_are_matched_by_name(checkpoint, ucf101, tmp_path, tiny_processo
     assert answers[0][3]["top5"][0][0] == model.config.id2label[logits.argmax().item()]
 
 
+def test_scores_that_are_not_finite_are_refused(checkpoint, ucf101, tiny_processor):
+    model = load_model(str(checkpoint))
+    model.classifier.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="its scores are not finite"):
+        predict_clips(model, tiny_processor, load_benchmark("ucf101", ucf101, "test"))
+
+
 def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 

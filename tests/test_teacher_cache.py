@@ -275,3 +275,33 @@ def test_the_command_writes_a_cache_that_training_takes(
     )
     teacher_again = type(teacher).from_pretrained(tmp_path / "teacher")
     assert losses(distil(tmp_path, config, shown, cache=tmp_path / "cache", teacher=teacher_again)).isfinite().all()
+
+
+PART = "logits-00000.parquet"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "advice"),
+    [
+        (PART, lambda content: content[:-50], "delete it, and go on"),
+        (PART, lambda content: content[:30] + bytes([255] * 80) + content[110:], "delete it, and go on"),
+        *(
+            ("teacher_cache.json", lambda content, new=new: new, "write the cache anew")
+            for new in (b"[]", b"{}", b'{"views":', b'{"views": "a", "labels": [], "clips": {"number": 4}}')
+        ),
+    ],
+    ids=["cut", "turned bits", "list", "empty", "cut description", "other types"],
+)
+def test_a_damaged_cache_is_refused_by_the_name_of_its_file(folder, name, damage, advice):
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    with pytest.raises(ValueError, match=rf"cache/{name}: is damaged \(.+\); {advice}"):
+        TeacherCache(folder)
+
+
+def test_a_cache_of_fewer_rows_than_it_tells_is_refused(folder):
+    about = json.loads((folder / "teacher_cache.json").read_text())
+    (folder / "teacher_cache.json").write_text(json.dumps({**about, "clips": {"number": 5000}, "views": 1}))
+    for number in (1, 2, 3, 4):
+        shutil.copy(folder / PART, folder / f"logits-0000{number}.parquet")
+    with pytest.raises(ValueError, match=r"cache/teacher_cache\.json: is damaged"):
+        TeacherCache(folder)
