@@ -12,9 +12,7 @@ from a start drawn uniformly. Two things follow, whatever a network learns:
 import json
 import math
 import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +21,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+
+from .worker_processes import spawn_pool
 
 
 FRAMES_PER_SECOND = 8
@@ -211,9 +211,7 @@ def write_motion_videos(
         for job in progress(jobs):
             _write_clip(job)
     elif jobs:
-        # spawned, since a forked process may not use the threads of a torch that has used them already
-        context = get_context("spawn")
-        with ProcessPoolExecutor(num_workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with spawn_pool(num_workers) as pool:
             for _ in progress(pool.map(_write_clip, jobs, chunksize=16)):
                 pass
     return data_dir

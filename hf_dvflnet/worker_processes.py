@@ -41,7 +41,7 @@ def map_in_processes(
         yield from map(function, jobs)
         return
     number = num_workers or os.cpu_count() or 1
-    pool, alone = _start(number), None
+    pool, alone = spawn_pool(number), None
     waiting: deque[tuple[Any, Future, ProcessPoolExecutor]] = deque()
     jobs = iter(jobs)
     try:
@@ -55,9 +55,9 @@ def map_in_processes(
                 result = future.result()
             except BrokenProcessPool:
                 if its_pool is pool:
-                    pool = _start(number)
+                    pool = spawn_pool(number)
                 if alone is None:
-                    alone = _start(1)
+                    alone = spawn_pool(1)
                     alone.submit(os.getpid).result()  # where nothing can be started, that is no job's fault
                 try:
                     result = alone.submit(function, job).result()
@@ -70,7 +70,8 @@ def map_in_processes(
                 one.shutdown(cancel_futures=True)
 
 
-def _start(number: int) -> ProcessPoolExecutor:
+def spawn_pool(number: int | None) -> ProcessPoolExecutor:
+    """Processes of one thread each, by default one per core, which end with this one and have its limits."""
     # spawned, since a forked process may not use the threads of a torch that has used them already
     return ProcessPoolExecutor(number, get_context("spawn"), initializer=_set_up, initargs=(video_limits(),))
 

@@ -31,11 +31,13 @@ def double_the_second_time(marker: Path, number: int) -> int:
     return 2 * number
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_its_process_is_lost_and_the_others_are_answered():
     found = list(map_in_processes(double, range(20), 2, lambda number: f"lost {number}"))
     assert found == [0, 2, 4, "lost 3", "lost 4", *range(10, 40, 2)]
 
 
+@pytest.mark.slow
 def test_a_job_whose_process_was_ended_once_is_done_again(tmp_path):
     jobs = partial(double_the_second_time, tmp_path / "marker")
     assert list(map_in_processes(jobs, range(12), 2, lost=str)) == list(range(0, 24, 2))
@@ -53,6 +55,7 @@ def fail(limits):
     raise ImportError("no such module")
 
 
+@pytest.mark.slow
 def test_no_job_is_lost_where_no_process_can_be_started(monkeypatch):
     monkeypatch.setattr(worker_processes, "_set_up", fail)
     with pytest.raises(BrokenProcessPool):
@@ -64,6 +67,7 @@ def say_who_and_wait(seconds: int):
     time.sleep(seconds)
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_command_that_is_killed():
     code = (
         "from test_worker_processes import *\nif __name__ == '__main__':\n"
@@ -92,6 +96,7 @@ def prepare_or_crash(task):
     return double(3) if "wave" in task.name else video_preparation._prepare_one(task)
 
 
+@pytest.mark.slow
 def test_a_clip_that_crashes_its_decoder_is_undecodable_in_the_report(tmp_path, monkeypatch):
     write_ucf101(tmp_path / "ucf101")
     monkeypatch.setattr(verification, "_check", check_or_crash)
@@ -101,6 +106,7 @@ def test_a_clip_that_crashes_its_decoder_is_undecodable_in_the_report(tmp_path, 
     assert [row["reason"] for row in rows if row["outcome"] == "undecodable"] == [LOST]
 
 
+@pytest.mark.slow
 def test_a_video_that_crashes_its_decoder_is_unreadable_in_the_manifest(tmp_path, video_files, monkeypatch):
     for name in ("run", "wave"):
         (tmp_path / "videos" / name).mkdir(parents=True)
