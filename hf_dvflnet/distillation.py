@@ -98,8 +98,9 @@ class DistillationTrainer(VideoClassificationTrainer):
             The student.
         teacher_model ([`PreTrainedModel`], `str` or path, *optional*, defaults to `args.teacher_model_name_or_path`):
             Any video classifier that takes `pixel_values` of shape (batch, frames, channels, height, width), or the
-            folder or Hub id of one. If its classes have the student's names in another order, its logits are permuted.
-            With `args.teacher_cache` it may be left out; if it is given, it is evaluated, but not asked in training.
+            folder or Hub id of one, which is read from safetensors alone. If its classes have the student's names in
+            another order, its logits are permuted. With `args.teacher_cache` it may be left out; if it is given, it is
+            evaluated, but not asked in training.
         teacher_processor ([`BaseVideoProcessor`], *optional*):
             What prepares videos for the teacher, to be compared with the student's (`processing_class`); loaded beside
             the teacher where that is a folder or Hub id.
@@ -114,9 +115,10 @@ class DistillationTrainer(VideoClassificationTrainer):
     mixture: its probabilities, at the temperature, are then mixed like the labels.
 
     Raises:
-        ValueError: If there is no teacher; the student has several labels per clip; teacher and student differ in
-            their classes, or in number of frames, size, mean or standard deviation of what they are shown; or the
-            cache is of another teacher, or of other clips or settings than those of `train_dataset`.
+        ValueError: If there is no teacher, or its folder lacks weights; the student has several labels per clip;
+            teacher and student differ in their classes, or in number of frames, size, mean or standard deviation of
+            what they are shown; or the cache is of another teacher, or of other clips or settings than those of
+            `train_dataset`.
     """
 
     args: DistillationConfig
