@@ -1,0 +1,114 @@
+"""What earlier versions of the package saved opens, and goes on, with this one."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModelForVideoClassification, AutoVideoProcessor
+
+from hf_dvflnet import (
+    TeacherCache,
+    cache_teacher,
+    last_whole_checkpoint,
+    load_video_folder,
+    prepare_videos,
+    read_video,
+)
+from hf_dvflnet.video_dataset import video_source
+
+
+VERSIONS = Path(__file__).parent / "earlier_versions"
+sys.path.insert(0, str(VERSIONS))
+
+from write_version import new_trainer, training_clips  # noqa: E402
+
+
+@pytest.fixture(params=sorted(path.parent.name for path in VERSIONS.glob("*/expected.json")))
+def saved(request, tmp_path) -> Path:
+    """A copy of what a version saved."""
+    return Path(shutil.copytree(VERSIONS / request.param, tmp_path / "saved"))
+
+
+@pytest.fixture
+def expected(saved) -> dict:
+    return json.loads((saved / "expected.json").read_text())
+
+
+def test_a_model_folder_gives_the_logits_that_it_gave(saved, expected):
+    model = AutoModelForVideoClassification.from_pretrained(saved / "model").eval()
+    clip = AutoVideoProcessor.from_pretrained(saved / "model")(
+        str(saved / "clips/train/jump/0.mp4"), return_tensors="pt"
+    )
+    with torch.no_grad():
+        logits = model(**clip).logits[0]
+    torch.testing.assert_close(logits, torch.tensor(expected["logits"]), rtol=0, atol=1e-5)
+    assert AutoImageProcessor.from_pretrained(saved / "model").crop_size.height == 32
+
+
+def test_a_checkpoint_is_gone_on_from_to_the_weights_that_the_run_ended_at(saved):
+    checkpoint = last_whole_checkpoint(saved / "run")
+    assert checkpoint == str(saved / "run" / "checkpoint-2")
+    trainer = new_trainer(saved / "run", saved / "teacher_cache", training_clips(saved))
+    trainer.train(resume_from_checkpoint=checkpoint)
+    assert trainer.state.global_step == 4
+    weights = trainer.model.state_dict()
+    for name, weight in load_file(saved / "run" / "final_weights.safetensors").items():
+        torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-4, msg=name)
+
+
+def test_a_teacher_cache_holds_what_it_held(saved, expected):
+    cache = TeacherCache(saved / "teacher_cache")
+    for name, views in expected["cached"].items():
+        for view, logits in enumerate(views):
+            assert cache.logits(name, view, name).tolist() == logits
+    cache.refuse_other_clips(training_clips(saved))
+    cache.refuse_other_teacher(AutoModelForVideoClassification.from_pretrained(saved / "model"))
+
+
+def test_a_teacher_cache_is_gone_on_with(saved, expected):
+    teacher = AutoModelForVideoClassification.from_pretrained(saved / "model")
+
+    def go_on() -> int:
+        clips = training_clips(saved)
+        return cache_teacher(teacher, clips, saved / "teacher_cache", views=2, name="model", dtype="float32")[
+            "written"
+        ]
+
+    assert go_on() == 0
+    (saved / "teacher_cache" / "logits-00000.parquet").unlink()
+    assert go_on() == 8
+    cache = TeacherCache(saved / "teacher_cache")
+    for name, views in expected["cached"].items():
+        for view, logits in enumerate(views):
+            torch.testing.assert_close(cache.logits(name, view, name), torch.tensor(logits), rtol=0, atol=1e-5)
+
+
+def test_a_prepared_folder_has_the_clips_that_it_had(saved, expected):
+    rows = load_video_folder(saved / "prepared")
+    found = {
+        split: [[row["video_id"], row["label"], read_video(video_source(row["video"]))[0].mean()] for row in listed]
+        for split, listed in rows.items()
+    }
+    assert found == expected["prepared"]
+
+
+def test_a_prepared_folder_is_gone_on_with(saved):
+    settings = saved / "prepared" / "prepare.json"
+    settings.write_text(settings.read_text().replace('"SOURCE"', json.dumps(str(saved / "clips"))))
+    for line in (saved / "prepared" / "manifest.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        os.utime(saved / "clips" / row["source"], ns=(row["stamp"][1],) * 2)
+    changed = saved / "clips" / "train" / "jump" / "1.mp4"
+
+    def go_on() -> int:
+        out = saved / "prepared"
+        return prepare_videos(saved / "clips", out, short_side=32, clips_per_shard=3, num_workers=0)["prepared"]
+
+    assert go_on() == 0
+    os.utime(changed)
+    assert go_on() == 1
