@@ -43,7 +43,7 @@ test-all: test
 # demo page, which ask for newer ones, come second
 LOWEST := .venv-lowest
 LOWEST_PYTEST := OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
-LATER_TESTS := tests/test_model_export.py tests/test_demo_page.py
+LATER_TESTS := tests/inference/test_export.py tests/inference/test_demo_page.py
 
 test-lowest:
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)

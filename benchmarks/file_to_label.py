@@ -26,10 +26,10 @@ from transformers.utils import logging
 from transformers.video_utils import read_video_pyav
 
 from hf_dvflnet import VideoFocalNetVideoProcessor
-from hf_dvflnet.speed import STAGES, time_stages
+from hf_dvflnet.inference.speed import STAGES, time_stages
 
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from videos import write_video
 

@@ -34,10 +34,10 @@ from transformers import (
 from transformers.utils import logging
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
-from hf_dvflnet.checkpoint_conversion import publish_checkpoint
-from hf_dvflnet.model_export import PAIRS, export_model, load_exported
-from hf_dvflnet.model_folder import describe_config, save_model_folder
-from hf_dvflnet.motion_videos import write_motion_videos
+from hf_dvflnet.data.motion_videos import write_motion_videos
+from hf_dvflnet.hub.checkpoint_conversion import publish_checkpoint
+from hf_dvflnet.hub.model_folder import describe_config, save_model_folder
+from hf_dvflnet.inference.export import PAIRS, export_model, load_exported
 
 
 # of the transcription's time; the two last ones hold for processors with units for the type

@@ -19,10 +19,10 @@ from machine import machine
 from transformers.utils import logging
 
 from hf_dvflnet import VideoFocalNetVideoProcessor, VideoStreamClassifier
-from hf_dvflnet.video_stream import open_stream
+from hf_dvflnet.inference.streams import open_stream
 
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from videos import write_video
 

@@ -4,11 +4,11 @@ transformers' own PyAV reader.
 
     python benchmarks/loading.py
 
-Two sets of files: each kind of the tests (`tests/videos.py`: codecs, containers, keyframe intervals, timestamps) at
-320 x 240, and a minute of 1080p with a keyframe every 60 and every 250 frames. The sides take turns; medians and
-quartiles of the ratio of their times. torchcodec scans the file as ours does (`seek_mode="exact"`) and has as many
-threads; it needs FFmpeg's shared libraries (Debian: `apt install libavdevice59`), and where it cannot be imported the
-JSON says so. Writes JSON.
+Two sets of files: each kind of the tests (`tests/helpers/videos.py`: codecs, containers, keyframe intervals,
+timestamps) at 320 x 240, and a minute of 1080p with a keyframe every 60 and every 250 frames. The sides take turns;
+medians and quartiles of the ratio of their times. torchcodec scans the file as ours does (`seek_mode="exact"`) and
+has as many threads; it needs FFmpeg's shared libraries (Debian: `apt install libavdevice59`), and where it cannot be
+imported the JSON says so. Writes JSON.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from hf_dvflnet.clip_sampling import evaluation_indices
 from hf_dvflnet.video_decoding import read_video
 
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from videos import KINDS, write_video
 

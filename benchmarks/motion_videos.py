@@ -25,7 +25,7 @@ from hf_dvflnet import (
     VideoFocalNetVideoProcessor,
     load_video_folder,
 )
-from hf_dvflnet.motion_videos import opposite
+from hf_dvflnet.data.motion_videos import opposite
 
 
 class WithoutMotion(torch.utils.data.Dataset):

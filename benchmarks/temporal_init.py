@@ -23,9 +23,9 @@ from tqdm.auto import trange
 from transformers import FocalNetConfig, FocalNetForImageClassification, TrainingArguments, set_seed
 
 from hf_dvflnet import VideoClassificationTrainer, VideoClipDataset, VideoFocalNetVideoProcessor, load_video_folder
-from hf_dvflnet.checkpoint_conversion import convert_checkpoint
-from hf_dvflnet.label_sets import LabelSet
-from hf_dvflnet.motion_videos import random_plane
+from hf_dvflnet.data.label_sets import LabelSet
+from hf_dvflnet.data.motion_videos import random_plane
+from hf_dvflnet.hub.checkpoint_conversion import convert_checkpoint
 
 
 TEXTURES = 32

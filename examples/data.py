@@ -19,7 +19,7 @@ from hf_dvflnet import (
     split_facts,
     write_motion_videos,
 )
-from hf_dvflnet.benchmark_datasets import BENCHMARKS
+from hf_dvflnet.data.benchmarks import BENCHMARKS
 
 
 def with_files(arguments: list[str]) -> list[str]:

@@ -45,8 +45,8 @@ from hf_dvflnet import (
     last_whole_checkpoint,
     split_facts,
 )
-from hf_dvflnet.evaluation import describe
-from hf_dvflnet.video_dataset import video_source
+from hf_dvflnet.data.clips import video_source
+from hf_dvflnet.inference.evaluation import describe
 
 
 @dataclass

@@ -35,7 +35,7 @@ from hf_dvflnet import (
     VideoTrainingArguments,
     split_facts,
 )
-from hf_dvflnet.evaluation import describe
+from hf_dvflnet.inference.evaluation import describe
 
 
 @dataclass

@@ -8,25 +8,25 @@ from transformers import (
     AutoVideoProcessor,
 )
 
-from .augmentation import ClipAugmentation, mix_clips
-from .benchmark_datasets import load_benchmark, split_facts
 from .clip_sampling import evaluation_indices, multi_clip_indices, training_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
-from .distillation import DistillationConfig, DistillationTrainer, forward_kl
+from .data.augmentation import ClipAugmentation, mix_clips
+from .data.benchmarks import load_benchmark, split_facts
+from .data.clips import VideoClipDataset, VideoClipStream, load_video_folder
+from .data.motion_videos import write_motion_videos
+from .data.preparation import prepare_videos
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor
-from .metrics import TopKAccuracy
-from .model_export import export_model, load_exported
+from .inference.export import export_model, load_exported
+from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
+from .inference.streams import VideoStreamClassifier
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
-from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
-from .motion_videos import write_motion_videos
-from .teacher_cache import TeacherCache, cache_teacher
-from .trainer import VideoClassificationTrainer, VideoTrainingArguments, last_whole_checkpoint
-from .video_dataset import VideoClipDataset, VideoClipStream, load_video_folder
+from .training.distillation import DistillationConfig, DistillationTrainer, forward_kl
+from .training.metrics import TopKAccuracy
+from .training.teacher_cache import TeacherCache, cache_teacher
+from .training.trainer import VideoClassificationTrainer, VideoTrainingArguments, last_whole_checkpoint
 from .video_decoding import VideoDecodeError, read_video
 from .video_limits import VideoLimits, set_video_limits
-from .video_preparation import prepare_videos
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .video_stream import VideoStreamClassifier
 
 
 __version__ = "0.1.0.dev0"

@@ -15,8 +15,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_dvflnet import VideoFocalNetConfig
-from hf_dvflnet.label_sets import LABEL_SETS
-from hf_dvflnet.model_folder import describe_config
+from hf_dvflnet.data.label_sets import LABEL_SETS
+from hf_dvflnet.hub.model_folder import describe_config
 
 
 HERE = Path(__file__).parent

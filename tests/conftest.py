@@ -21,8 +21,6 @@ from hf_dvflnet import (
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # also for the processes that tests start
 
-GOLDEN = Path(__file__).parent / "golden"
-
 
 @pytest.fixture
 def tiny_config() -> VideoFocalNetConfig:

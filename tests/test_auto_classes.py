@@ -1,9 +1,6 @@
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
+from commands import run
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor
 
 import hf_dvflnet
@@ -56,16 +53,3 @@ def test_a_folder_opens_as_remote_code_where_the_package_cannot_be_imported(tiny
     local = pipeline("video-classification", model=str(tiny_folder), device="cpu")(str(video_files["vp9.webm"]))
     assert answers == local
     assert (tmp_path / "again" / "modeling_videofocalnet.py").is_file()
-
-
-def run(code: str, cwd, **environment: str) -> str:
-    process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout

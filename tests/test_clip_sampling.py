@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
+from places import GOLDEN
 
 from hf_dvflnet import evaluation_indices, multi_clip_indices, training_indices
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from conftest import GOLDEN
+from places import GOLDEN
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForVideoClassification, pipeline
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetModel
-from hf_dvflnet.checkpoint_conversion import convert_published_state_dict, load_published_checkpoint
+from hf_dvflnet.hub.checkpoint_conversion import convert_published_state_dict, load_published_checkpoint
 
 
 PUBLISHED_NAMES = {

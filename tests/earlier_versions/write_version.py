@@ -87,7 +87,7 @@ def new_trainer(output_dir: Path | str, cache: Path, clips: VideoClipDataset) ->
 
 
 def main():
-    sys.path.insert(0, str(HERE.parent))
+    sys.path.insert(0, str(HERE.parent / "helpers"))
     from videos import write_video
 
     target = HERE / hf_dvflnet.__version__

@@ -1,0 +1,6 @@
+"""The command line, `dvflnet`."""
+
+from .app import app, main
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,5 @@
+from .app import main
+
+
+if __name__ == "__main__":
+    main()

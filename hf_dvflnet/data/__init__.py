@@ -1,0 +1,1 @@
+"""Videos as data sets: what models are trained and measured on."""

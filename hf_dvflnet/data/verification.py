@@ -1,0 +1,183 @@
+"""Looking at every clip of a benchmark before a long run does."""
+
+import hashlib
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..video_decoding import read_video
+from .benchmarks import BENCHMARKS
+from .clips import video_source
+from .worker_processes import LOST, map_in_processes
+
+
+OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")
+
+
+def verify_benchmark(
+    name: str,
+    data_dir: str | os.PathLike,
+    report: str | os.PathLike,
+    *,
+    protocol: str | None = None,
+    fold: int = 1,
+    min_frames: int = 8,
+    num_workers: int | None = None,
+) -> dict[str, Any]:
+    """
+    Decode the first, the middle and the last frame of every listed clip, and write what was found.
+
+    The report is JSON Lines, a line a clip: `video_id`, `split`, `path`, `outcome`, `reason`, `frames`, `bytes`,
+    `sha256`, and the lists it belongs to. Outcomes are `ok`, `missing`, `empty` (0 bytes), `undecodable`, `short`
+    (fewer than `min_frames` frames), and `duplicate` (the same bytes as a clip before it).
+    [`~benchmark_datasets.load_benchmark`] takes it as its block list. A report of the same lists that is there already
+    is gone on with: clips whose file, or archive, has the same size and time as then are not decoded again.
+
+    Args:
+        name: A benchmark of [`~benchmark_datasets.BENCHMARKS`].
+        data_dir: Its release.
+        report: The file to write.
+        protocol, fold: Which lists.
+        min_frames: What counts as too short.
+        num_workers: Processes that decode, by default one per core; 0 decodes in this one.
+
+    Returns:
+        `counts`, of each split how many clips are listed, how many the official lists have (None if that is not
+        known), and how many have each outcome; `checked`, how many were decoded now; and `protocol` and `fold`.
+
+    Raises:
+        ValueError: If there is no such benchmark, or `report` is there and is something else.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    builder = BENCHMARKS[name](data_dir, protocol, fold)
+    lists = {"benchmark": name, "protocol": builder.config.protocol, "fold": fold}
+    report = Path(report)
+    known = _read_report(report, lists)
+    listed = [(split, clip.video_id) for split, clips in builder.lists.items() for clip in clips]
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def jobs() -> Iterator[tuple[dict[str, Any], bytes | None]]:
+        for row, video in _files(builder):
+            before = known.get((row["split"], row["video_id"]))
+            if before is not None and before.get("stamp") == row["stamp"]:
+                rows[row["split"], row["video_id"]] = before
+            else:
+                yield {**lists, **row}, video
+
+    checked = 0
+    report.parent.mkdir(parents=True, exist_ok=True)
+    with open(report, "a", encoding="utf-8") as file:
+        for row in tqdm(map_in_processes(_check, jobs(), num_workers, _lost), desc="verifying", unit="clip"):
+            rows[row["split"], row["video_id"]] = row
+            file.write(json.dumps(row) + "\n")
+            checked += 1
+
+    final = []
+    first_of: dict[str, str] = {}  # the first clip of each content
+    for split, video_id in listed:
+        row = rows.get((split, video_id)) or {**lists, "video_id": video_id, "split": split, "outcome": "missing"}
+        if row["outcome"] in ("ok", "short", "duplicate"):
+            first = first_of.setdefault(row["sha256"], video_id)
+            if first != video_id:
+                row = {**row, "outcome": "duplicate", "reason": f"same bytes as {first}"}
+            elif row["frames"] < min_frames:
+                row = {**row, "outcome": "short", "reason": f"{row['frames']} frames"}
+            else:
+                row = {**row, "outcome": "ok", "reason": row.get("remark")}
+        final.append(row)
+    unfinished = report.with_name(f".{report.name}.unfinished")
+    unfinished.write_text("".join(json.dumps(row) + "\n" for row in final), encoding="utf-8")
+    os.replace(unfinished, report)
+
+    official = builder.official_counts.get((builder.config.protocol, builder.config.fold), {})
+    counts = {}
+    for split, clips in builder.lists.items():
+        outcomes = Counter(row["outcome"] for row in final if row["split"] == split)
+        counts[split] = {
+            "listed": len(clips),
+            "official": official.get(split),
+            **{outcome: outcomes.get(outcome, 0) for outcome in OUTCOMES},
+        }
+    return {"counts": counts, "checked": checked, "protocol": lists["protocol"], "fold": fold}
+
+
+def _read_report(path: Path, lists: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    if not path.is_file():
+        return {}
+    rows = {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if {key: row[key] for key in lists} != lists:
+                raise ValueError
+            rows[row["split"], row["video_id"]] = row
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) and number > 1 and not line.endswith("\n"):
+                break  # a run that was stopped may have cut its last line
+            raise ValueError(
+                f"{path}: line {number} belongs to no report on {', '.join(map(str, lists.values()))}; choose another "
+                "file to write"
+            ) from error
+    return rows
+
+
+def _files(builder: Any) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+    """Each clip that is there, with its bytes if it lies in an archive."""
+    release = builder.release
+    archives = [release.stamp(archive) for archive in release.archives]
+    for split, clips in builder.lists.items():
+        in_archives = False
+        for clip in clips:
+            path = builder.loose_file(clip)
+            in_archives |= path is None
+            if path is not None:
+                status = os.stat(path) if release.is_local else None
+                stamp = None if status is None else [status.st_size, status.st_mtime_ns]
+                yield {"video_id": clip.video_id, "split": split, "path": path, "stamp": stamp}, None
+        if in_archives and archives:
+            for example in builder.as_streaming_dataset(split=split):
+                video = example["video"]
+                if video["bytes"] is not None:
+                    row = {"video_id": example["video_id"], "split": split, "path": video["path"]}
+                    yield {**row, "stamp": archives}, video["bytes"]
+
+
+def _lost(job: tuple[dict[str, Any], bytes | None]) -> dict[str, Any]:
+    return {**job[0], "outcome": "undecodable", "reason": LOST}
+
+
+def _check(job: tuple[dict[str, Any], bytes | None]) -> dict[str, Any]:
+    row, video = job
+    try:
+        source = video_source({"path": row["path"], "bytes": video})
+        content = Path(source).read_bytes() if isinstance(source, str) else source
+        if not isinstance(content, bytes):
+            content = content.read()
+    except OSError as error:
+        return {**row, "outcome": "undecodable", "reason": str(error)}
+    row = {**row, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    if not content:
+        return {**row, "outcome": "empty", "reason": "0 bytes"}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            _, metadata = read_video(content, lambda video: _first_middle_last(video.total_num_frames))
+        except (OSError, ValueError) as error:
+            return {**row, "outcome": "undecodable", "reason": str(error)}
+    remark = "; ".join(str(one.message) for one in said) or None
+    return {**row, "frames": metadata.total_num_frames, "outcome": "ok", "remark": remark}
+
+
+def _first_middle_last(frames: int) -> Any:
+    return [0, frames // 2, frames - 1]
+
+
+__all__ = ["verify_benchmark"]

@@ -1,0 +1,1 @@
+"""Models as folders: saved, read, converted, described and pushed."""

@@ -1,0 +1,407 @@
+"""
+A classifier as a program of another runtime: ONNX, OpenVINO or ExecuTorch, by transformers' exporters.
+
+The folder holds the program, `export.json` (how it was traced), `config.json` (class names), both processors, and
+`export_report.json`: how far the program was from PyTorch when it was made.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers.exporters import ExportedModel, ExportFormat, ExportQuantizer
+
+from ..data.clips import VIDEO_SUFFIXES
+from ..hub.model_folder import load_config, load_model, load_processor, refuse_existing, whole_or_nothing
+from ..image_processing_videofocalnet import VideoFocalNetImageProcessor
+from ..modeling_videofocalnet import VideoFocalNetClassifierOutput, average_views
+
+
+# (format, dtype) -> the packages that make and run it, all of the extra `export`
+PAIRS = {
+    ("onnx", "float32"): ("onnx", "onnxscript", "onnxruntime"),
+    ("onnx", "int8"): ("onnx", "onnxscript", "onnxruntime", "nncf"),
+    ("openvino", "float32"): ("openvino",),
+    ("openvino", "bfloat16"): ("openvino",),
+    ("openvino", "int8"): ("openvino", "nncf"),
+    ("executorch", "float32"): ("executorch",),
+}
+
+# How far a logit may be from PyTorch's, as a share of the largest logit. float32: the order of sums differs, which
+# gives some 1e-6; a wrong operation gives 1e-2 and more. bfloat16: 8 bits of mantissa are 4e-3 for each operation.
+# int8 moves logits by design: there this only catches a broken program, and the classes are what counts.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 0.5}
+# The share of calibration clips on which int8 must name PyTorch's class. Clips between two classes fall to either:
+# about 95 % agree where the accuracy is kept (benchmarks/int8_accuracy.json), 70 % where it fell by 12 points.
+INT8_AGREEMENT = 0.85
+
+MANIFEST = "export.json"  # written by transformers
+REPORT = "export_report.json"
+
+
+def export_model(
+    model: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    format: str,
+    dtype: str = "float32",
+    calibration_videos: Iterable[str | os.PathLike] = (),
+    max_calibration_clips: int = 64,
+    batch_size: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """
+    Write a classifier as a program that runs without PyTorch's modules, and compare the two.
+
+    The program takes `pixel_values`, float32 of shape (batch, frames, channels, height, width), and gives `logits`,
+    float32 of shape (batch, num_labels), and nothing else. Frames, height and width are those of the config and of the
+    video processor; any batch will do, except with ExecuTorch.
+
+    Args:
+        model: A model folder or Hub id.
+        out: The folder to write.
+        format: `"onnx"`, `"openvino"` or `"executorch"`.
+        dtype: `"float32"`; `"int8"` (ONNX, OpenVINO), which needs calibration videos; or `"bfloat16"` (OpenVINO),
+            which keeps float32 weights and asks the runtime to compute in bfloat16 where the processor can.
+        calibration_videos: Videos, and folders, of which every video below is one. One clip of each is prepared as for
+            prediction. Without int8 they replace the noise that the check uses.
+        max_calibration_clips: How many of the videos to use, spread evenly over the sorted list.
+        batch_size: ExecuTorch: the clips that the program takes at once, by default 1. Others take any number.
+        overwrite: Replace an exported model that is there already.
+
+    Returns:
+        What `export_report.json` holds: `format`, `dtype`, `batch` (clips at once, None for any), `bytes` (of the
+        program), `videos` (found) and `clips` (used for the check, or for calibration and check), `max_difference` of
+        a logit to PyTorch and the `largest_logit`, `tolerance` (allowed share of the largest logit),
+        `top1_agreement` with PyTorch (in [0, 1]; None if the check used noise), and `computed_in`, what OpenVINO
+        computes in on this machine (None for the others).
+
+    Raises:
+        ValueError: If format and dtype do not go together, int8 has no videos, a video cannot be read, the model
+            cannot be read, or the program's answers are not PyTorch's. Then nothing is left.
+        FileNotFoundError: If there is no such video or folder.
+        FileExistsError: If `out` exists already and `overwrite` is false.
+        ImportError: If a package of the extra `export` is missing.
+    """
+    out = Path(out)
+    if (format, dtype) not in PAIRS:
+        pairs = ", ".join(" ".join(pair) for pair in PAIRS)
+        raise ValueError(f"{format} {dtype} cannot be exported; what can is: {pairs}")
+    if batch_size is not None and format != "executorch":
+        raise ValueError(f"batch_size is for executorch: a program of {format} takes any batch")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if max_calibration_clips < 1:
+        raise ValueError(f"max_calibration_clips must be at least 1, got {max_calibration_clips}")
+    refuse_existing(out, overwrite)
+    if out.is_dir() and any(out.iterdir()) and not is_exported(out):
+        raise ValueError(f"{out}: holds no exported model ({MANIFEST}), and is not overwritten by one")
+    videos = _list_videos(calibration_videos)
+    if dtype == "int8" and not videos:
+        raise ValueError(
+            "int8 needs real videos, to measure the range of activations on: name some, or a folder of them "
+            "(--calibration)"
+        )
+    _require(format, dtype)
+
+    network = load_model(str(model)).float()
+    network.config.output_hidden_states = False  # a program for prediction: logits, no maps
+    processor = load_processor(str(model))
+    if not processor.do_center_crop:
+        raise ValueError(f"{model}: its video processor crops nothing, but a program takes clips of one size")
+    clip_shape = (
+        *(network.config.num_frames, network.config.num_channels),
+        *(processor.crop_size[side] for side in ("height", "width")),
+    )
+    if videos:
+        spread = np.linspace(0, len(videos) - 1, min(len(videos), max_calibration_clips)).round().astype(int)
+        clips = [
+            processor(str(videos[index]), num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
+            for index in tqdm(spread, unit="clip", desc="decoding", disable=None)
+        ]
+    else:
+        # normalised pixels have about this distribution; more clips than a static batch holds
+        generator = torch.Generator().manual_seed(0)
+        clips = list(torch.randn(4 + (batch_size or 1), 1, *clip_shape, generator=generator))
+    with torch.inference_mode():  # before the exporter has had its hands on the network
+        expected = torch.cat([network(clip).logits for clip in clips])
+
+    with whole_or_nothing(out, overwrite) as folder:
+        with _silenced():
+            _write_program(folder, network, clip_shape, clips, format, dtype, batch_size or 1)
+        processor.save_pretrained(folder)
+        shared = (
+            *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor"),
+            *("do_resize", "do_center_crop", "do_rescale", "do_normalize"),
+        )
+        VideoFocalNetImageProcessor(**{name: getattr(processor, name) for name in shared}).save_pretrained(folder)
+
+        program = load_exported(folder)
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _PROGRAM_SUFFIXES)
+        report = {
+            "format": format,
+            "dtype": dtype,
+            "batch": program.batch,
+            "bytes": size,
+            "videos": len(videos),
+            "clips": len(clips),
+            **_compare(program, clips, expected, real=bool(videos)),
+            "tolerance": TOLERANCES[dtype],
+            "computed_in": program.computed_in,
+        }
+        _refuse_difference(out, report)
+        (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        del program  # OpenVINO and ONNX Runtime map the files that are about to be moved
+    return report
+
+
+_PROGRAM_SUFFIXES = (".onnx", ".data", ".xml", ".bin", ".pte")
+
+
+def _require(format: str, dtype: str):
+    missing = [name for name in PAIRS[format, dtype] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"{format} {dtype} needs {', '.join(missing)}: pip install 'hf_dvflnet[export]'")
+
+
+def _list_videos(given: Iterable[str | os.PathLike]) -> list[Path]:
+    videos = []
+    for path in map(Path, given):
+        if path.is_dir():
+            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+            if not below:
+                raise ValueError(f"{path}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")
+            videos += below
+        elif path.exists():
+            videos.append(path)
+        else:
+            raise FileNotFoundError(f"{path}: there is no such video or folder")
+    return videos
+
+
+def _write_program(
+    folder: Path,
+    network: torch.nn.Module,
+    clip_shape: Sequence[int],
+    clips: Sequence[torch.Tensor],
+    format: str,
+    dtype: str,
+    batch_size: int,
+):
+    from transformers.exporters import (
+        ExecutorchConfig,
+        ExecutorchExporter,
+        OnnxConfig,
+        OnnxExporter,
+        OpenVINOConfig,
+        OpenVINOExporter,
+    )
+
+    # traced with a batch of 1, a program would take that alone
+    sample = {"pixel_values": torch.zeros(batch_size if format == "executorch" else 2, *clip_shape)}
+    any_batch = {"pixel_values": {0: torch.export.Dim("batch", min=1)}}
+    calibration = [{"pixel_values": clip} for clip in clips]
+    quantizer = ConvolutionQuantizer(calibration) if dtype == "int8" else None
+    if format == "onnx":
+        exported = OnnxExporter().export(network, sample, OnnxConfig(dynamic_shapes=any_batch, quantizer=quantizer))
+    elif format == "openvino":
+        config = OpenVINOConfig(dynamic_shapes=any_batch, quantizer=quantizer)
+        exported = OpenVINOExporter().export(network, sample, config)
+        if dtype == "bfloat16":
+            exported.program.set_rt_info("bf16", ["runtime_options", "INFERENCE_PRECISION_HINT"])
+    else:
+        # no dynamic batch: the program refuses any other than the traced one
+        exported = ExecutorchExporter().export(network, sample, ExecutorchConfig())
+    exported.save_pretrained(folder)
+
+
+class ConvolutionQuantizer(ExportQuantizer):
+    """
+    NNCF's int8 for OpenVINO and ONNX Runtime, by NNCF's scheme for any network.
+
+    transformers' own quantizers move the logits further: that for OpenVINO always asks for the scheme of language
+    models, that for ONNX Runtime takes the least and the greatest value as an activation's range. Weights have 7 bits:
+    where a processor adds products of 8 bits in 16 (x86 without VNNI) they overflow, which cost 12 points of accuracy.
+    Activations have one scale for all channels: NNCF would give the inputs of depthwise convolutions one for each, but
+    moves them up through reshapes to where the same dimension is another one, and OpenVINO cannot load such a program.
+    """
+
+    required_packages = ("nncf",)
+    supported_formats = (ExportFormat.ONNX, ExportFormat.OPENVINO)
+
+    def quantize(self, model: Any, sample_inputs: dict[str, Any], export_format: ExportFormat) -> Any:
+        import nncf
+        from nncf.quantization.advanced_parameters import QuantizationParameters
+
+        samples = [{name: tensor.numpy() for name, tensor in sample.items()} for sample in self.calibration_dataset]
+        settings = nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.ENABLE,
+            activations_quantization_params=QuantizationParameters(per_channel=False),
+        )
+        quantize = partial(
+            nncf.quantize,
+            calibration_dataset=nncf.Dataset(samples),
+            subset_size=len(samples),
+            advanced_parameters=settings,
+        )
+        if export_format != ExportFormat.ONNX:
+            return quantize(model)
+        import onnx_ir
+
+        return onnx_ir.from_proto(quantize(onnx_ir.to_proto(model)))
+
+
+class ExportedClassifier:
+    """
+    An exported program, called like the model that it was made of.
+
+    Attributes:
+        config: The model's config, with the class names.
+        clip_shape: (frames, channels, height, width) of a clip.
+        batch: Clips that the program takes at once, or None if any number will do. Called with other numbers, it is
+            run several times, the last time with the last clip repeated.
+        computed_in: What OpenVINO computes in on this machine, such as `"f32"`, or None for the other formats.
+    """
+
+    def __init__(self, exported: ExportedModel, config: Any):
+        self.config = config
+        self._exported = exported
+        metadata = exported.components["model"].metadata
+        traced = tuple(metadata.kwargs["pixel_values"]["shape"])
+        self.clip_shape = traced[1:]
+        self.batch = None if metadata.export_config["dynamic_shapes"] else traced[0]
+        self.computed_in = None
+        if exported.export_format == ExportFormat.OPENVINO:
+            compiled = exported.runners["model"].compiled_model
+            self.computed_in = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+
+    # what runs a model asks of it, so that a stream is classified by a program too
+
+    device = torch.device("cpu")
+
+    def eval(self) -> "ExportedClassifier":
+        return self
+
+    def __call__(self, pixel_values: torch.Tensor) -> VideoFocalNetClassifierOutput:
+        """
+        Args:
+            pixel_values: Clips of shape (batch, frames, channels, height, width); or several views of each, (batch,
+                views, frames, channels, height, width), whose softmax is averaged.
+
+        Returns:
+            An output with `logits` of shape (batch, num_labels) alone.
+
+        Raises:
+            ValueError: If the clips are of another shape than the program's.
+        """
+        views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
+        clips = pixel_values if views is None else pixel_values.flatten(0, 1)
+        if clips.ndim != 5 or clips.shape[1:] != self.clip_shape:
+            raise ValueError(
+                f"pixel_values of shape {tuple(pixel_values.shape)} do not fit the program, which takes (batch, "
+                f"{', '.join(map(str, self.clip_shape))}): frames, channels, height, width"
+            )
+        clips = clips.float()
+        if self.batch is None:
+            logits = self._run(clips)
+        else:
+            count = len(clips)
+            clips = torch.cat([clips, clips[-1:].expand(-count % self.batch, *self.clip_shape)])
+            logits = torch.cat([self._run(piece) for piece in clips.split(self.batch)])[:count]
+        if views is not None:
+            logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
+        return VideoFocalNetClassifierOutput(logits=logits)
+
+    def _run(self, clips: torch.Tensor) -> torch.Tensor:
+        return self._exported(pixel_values=clips).logits.clone()  # a runtime may use its output's memory again
+
+
+def is_exported(folder: str | os.PathLike) -> bool:
+    """Whether a folder is one of [`export_model`]."""
+    return Path(folder, MANIFEST).is_file()
+
+
+def load_exported(folder: str | os.PathLike) -> ExportedClassifier:
+    """
+    What [`export_model`] wrote, on the CPU.
+
+    Raises:
+        ValueError: If it is something else, or cannot be read.
+        ImportError: If a package of the extra `export` is missing.
+    """
+    folder = Path(folder)
+    if not is_exported(folder):
+        raise ValueError(f"{folder}: is no exported model: there is no {MANIFEST}")
+    config = load_config(str(folder))
+    try:
+        format = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["export_format"]
+        if (format, "float32") not in PAIRS:
+            raise ValueError(f"of format {format!r}, which is none of {sorted({pair[0] for pair in PAIRS})}")
+        _require(format, "float32")
+        with _silenced():
+            return ExportedClassifier(ExportedModel.from_pretrained(folder, device="cpu"), config)
+    except ImportError:
+        raise
+    except Exception as error:  # each runtime has exceptions of its own
+        raise ValueError(f"{folder}: the program cannot be loaded: {error}") from error
+
+
+def _compare(
+    program: ExportedClassifier, clips: Sequence[torch.Tensor], expected: torch.Tensor, real: bool
+) -> dict[str, Any]:
+    # in batches of 3 and the first by itself: a batch that is not really free shows here
+    batches = [clips[0], *torch.cat(list(clips[1:])).split(3)] if len(clips) > 1 else [clips[0]]
+    logits = torch.cat([program(batch)["logits"] for batch in batches])
+    return {
+        "max_difference": (logits - expected).abs().max().item(),
+        "largest_logit": expected.abs().max().item(),
+        "top1_agreement": (logits.argmax(-1) == expected.argmax(-1)).float().mean().item() if real else None,
+    }
+
+
+def _refuse_difference(out: Path, report: dict[str, Any]):
+    limit = report["tolerance"] * report["largest_logit"]
+    if not report["max_difference"] <= limit:  # also if it is no number
+        raise ValueError(
+            f"{out}: a logit of the program is {report['max_difference']:.2g} from PyTorch's, where {limit:.2g} is "
+            f"allowed ({report['tolerance']:g} of the largest); nothing was written"
+        )
+    if report["dtype"] == "int8" and report["top1_agreement"] < INT8_AGREEMENT:
+        raise ValueError(
+            f"{out}: the program names PyTorch's class for {report['top1_agreement']:.1%} of {report['clips']} "
+            f"calibration clips, where {INT8_AGREEMENT:.0%} are expected; nothing was written. More clips, of all "
+            "classes, may help"
+        )
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """
+    Keep the remarks of exporters and runtimes off the terminal: dozens of lines that ask nothing of the user. Some
+    come from C++, hence the file descriptors. What fails raises.
+    """
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = os.dup(1), os.dup(2)
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                yield
+        finally:
+            for descriptor, stream in zip(kept, (1, 2), strict=True):
+                os.dup2(descriptor, stream)
+                os.close(descriptor)
+
+
+__all__ = ["export_model", "load_exported"]

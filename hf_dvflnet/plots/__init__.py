@@ -1,0 +1,1 @@
+"""Every picture of the package that is a chart, in one look."""

@@ -1,0 +1,340 @@
+"""
+Forward-KL distillation of video classifiers, as DVFL-Net's paper describes it (arXiv 2507.12426).
+
+The published code computes another loss: it multiplies the teacher's probabilities by (log p_teacher - p_student), an
+inner product and no divergence, and it re-initialises the teacher's head before it trains.
+"""
+
+import math
+import os
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+from transformers import (
+    AutoVideoProcessor,
+    EvalPrediction,
+    PreTrainedModel,
+    TrainerCallback,
+)
+from transformers.image_utils import SizeDict
+from transformers.utils import logging
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from ..data.clips import VideoClipDataset, VideoClipStream
+from ..hub.model_folder import load_teacher
+from .metrics import compute_top_k_metrics
+from .teacher_cache import TeacherCache
+from .trainer import VideoClassificationTrainer, VideoTrainingArguments, smooth_labels
+
+
+logger = logging.get_logger(__name__)
+
+
+def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """
+    `T^2 * KL(teacher || student)` of the softmaxes at temperature T, averaged over the batch (Hinton et al., 2015).
+
+    Both logits have shape (batch, num_labels). Computed in float32, or in float64 where the student's logits are.
+    """
+    dtype = torch.float64 if student_logits.dtype == torch.float64 else torch.float32
+    student_log_probs = F.log_softmax(student_logits.to(dtype) / temperature, dim=-1)
+    teacher_log_probs = F.log_softmax(teacher_logits.to(dtype) / temperature, dim=-1)
+    # F.kl_div(input, target) is KL(target || input), the reverse of how the formula is read
+    divergence = F.kl_div(student_log_probs, teacher_log_probs, reduction="batchmean", log_target=True)
+    return divergence * temperature**2
+
+
+@dataclass
+class DistillationConfig(VideoTrainingArguments):
+    """
+    [`VideoTrainingArguments`] and the settings of the distillation. Defaults are the published ones.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    teacher_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub id of the teacher, where no teacher_model is given to the trainer."},
+    )
+    teacher_dtype: str | None = field(
+        default=None,
+        metadata={"help": "Type of the teacher's weights: float32, bfloat16 or float16; as saved if unset."},
+    )
+    teacher_cache: str | None = field(
+        default=None,
+        metadata={"help": "Folder of `dvflnet cache-teacher`, whose logits are used instead of asking the teacher."},
+    )
+    alpha: float = field(
+        default=0.2, metadata={"help": "Weight of the divergence in [0, 1]; the cross-entropy weighs 1 - alpha."}
+    )
+    temperature: float = field(default=10.0, metadata={"help": "Temperature of both softmaxes, above 0."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if self.teacher_dtype not in (None, "float32", "bfloat16", "float16"):
+            raise ValueError(f"teacher_dtype must be float32, bfloat16 or float16, got {self.teacher_dtype!r}")
+
+
+class DistillationTrainer(VideoClassificationTrainer):
+    """
+    [`VideoClassificationTrainer`] with a teacher: the loss is
+    `alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy`.
+
+    Both see the same clips. The teacher is frozen, in evaluation mode, and in no optimizer or checkpoint. Evaluation
+    reports the student's cross-entropy alone.
+
+    Args:
+        model ([`PreTrainedModel`]):
+            The student.
+        teacher_model ([`PreTrainedModel`], `str` or path, *optional*, defaults to `args.teacher_model_name_or_path`):
+            Any video classifier that takes `pixel_values` of shape (batch, frames, channels, height, width), or the
+            folder or Hub id of one, which is read from safetensors alone. If its classes have the student's names in
+            another order, its logits are permuted. With `args.teacher_cache` it may be left out; if it is given, it is
+            evaluated, but not asked in training.
+        teacher_processor ([`BaseVideoProcessor`], *optional*):
+            What prepares videos for the teacher, to be compared with the student's (`processing_class`); loaded beside
+            the teacher where that is a folder or Hub id.
+        kwargs: As [`VideoClassificationTrainer`].
+
+    Logged with the training loss, each the mean over all clips of all ranks since the last log: `loss_kl` (with its
+    `T^2`), `loss_ce`, and `agreement`, the share of clips on which both have the same first class. The teacher's
+    accuracy on the evaluation split is logged as `teacher_top1_accuracy` when training starts.
+
+    With `args.teacher_cache` ([`~teacher_cache.TeacherCache`]), `train_dataset` shows in epoch e the cached view e mod
+    K of each clip, and the teacher's logits for it are read. Where clips are mixed, the teacher has not seen the
+    mixture: its probabilities, at the temperature, are then mixed like the labels.
+
+    Raises:
+        ValueError: If there is no teacher, or its folder lacks weights; the student has several labels per clip;
+            teacher and student differ in their classes, or in number of frames, size, mean or standard deviation of
+            what they are shown; or the cache is of another teacher, or of other clips or settings than those of
+            `train_dataset`.
+    """
+
+    args: DistillationConfig
+
+    def __init__(
+        self,
+        model: PreTrainedModel | None = None,
+        args: DistillationConfig | None = None,
+        *,
+        teacher_model: PreTrainedModel | str | os.PathLike | None = None,
+        teacher_processor: BaseVideoProcessor | None = None,
+        **kwargs,
+    ):
+        args = args or DistillationConfig()
+        teacher_model = teacher_model or args.teacher_model_name_or_path
+        if teacher_model is None and args.teacher_cache is None:
+            raise ValueError(
+                "there is no teacher: give `teacher_model`, `args.teacher_model_name_or_path` or `args.teacher_cache`"
+            )
+        super().__init__(model=model, args=args, **kwargs)
+        if self.model.config.problem_type not in (None, "single_label_classification"):
+            raise ValueError(f"distillation needs one label per clip, not {self.model.config.problem_type!r}")
+        self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
+        self.teacher_model: Any = None
+        if teacher_model is not None:
+            self._take_teacher(teacher_model, teacher_processor)
+        if args.teacher_cache is not None:
+            self._take_cache(TeacherCache(args.teacher_cache))
+
+    def _take_teacher(self, teacher_model: Any, teacher_processor: BaseVideoProcessor | None):
+        args = self.args
+        if isinstance(teacher_model, (str, os.PathLike)):
+            if teacher_processor is None:
+                teacher_processor = AutoVideoProcessor.from_pretrained(teacher_model)
+            teacher = load_teacher(os.fspath(teacher_model), args.teacher_dtype or "auto")
+        else:
+            teacher = (
+                teacher_model if args.teacher_dtype is None else teacher_model.to(getattr(torch, args.teacher_dtype))
+            )
+        check_same_clips(self.model, self.processing_class, teacher, teacher_processor)
+        self._teacher_order = label_order(self.model, label_names(teacher))
+
+        # moved here too: accelerate leaves that out under FSDP
+        teacher.eval().requires_grad_(False).to(self.args.device)
+        self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
+        if self.eval_dataset is not None:
+            self.add_callback(_LogTeacher(self))
+
+    def _take_cache(self, cache: TeacherCache):
+        if not isinstance(self.train_dataset, (VideoClipDataset, VideoClipStream)):
+            raise ValueError(
+                "a teacher cache needs a `train_dataset` that shows the cached views: VideoClipDataset or "
+                f"VideoClipStream, not {type(self.train_dataset).__name__}"
+            )
+        cache.refuse_other_clips(self.train_dataset)
+        if self.teacher_model is not None:
+            cache.refuse_other_teacher(self.accelerator.unwrap_model(self.teacher_model))
+        self._cached_order = label_order(self.model, cache.labels)
+        self.train_dataset.teacher_cache = cache
+
+    def teacher_logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The teacher's logits, float32, in the student's order of classes: (batch, num_labels)."""
+        dtype = next(self.teacher_model.parameters()).dtype
+        with torch.no_grad():
+            logits = self.teacher_model(pixel_values=pixel_values.to(dtype)).logits
+        return logits.float()[:, self._teacher_order.to(logits.device)]
+
+    def mix_targets(self, inputs, shares, num_labels):
+        super().mix_targets(inputs, shares, num_labels)
+        if "teacher_logits" in inputs:
+            temperature = self.args.temperature
+            probabilities = shares @ (inputs["teacher_logits"].to(shares) / temperature).softmax(-1)
+            inputs["teacher_logits"] = probabilities.log() * temperature  # logits whose softmax these are
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        cached = inputs.pop("teacher_logits", None)
+        outputs = model(**inputs)
+        if self.args.teacher_cache is None:
+            teacher_logits = self.teacher_logits(inputs["pixel_values"])
+        elif cached is None:
+            raise ValueError("the clips carry no cached logits: `remove_unused_columns` must be False")
+        else:
+            teacher_logits = cached.float()[:, self._cached_order.to(cached.device)]
+        if self.args.label_smoothing_factor:
+            labels = smooth_labels(labels, outputs.logits.shape[-1], self.args.label_smoothing_factor)
+
+        divergence = forward_kl(outputs.logits, teacher_logits, self.args.temperature)
+        cross_entropy = F.cross_entropy(outputs.logits.float(), labels)  # of class ids or probabilities
+        loss = self.args.alpha * divergence + (1 - self.args.alpha) * cross_entropy
+
+        agreement = (outputs.logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
+        for name, value in (("loss_kl", divergence), ("loss_ce", cross_entropy), ("agreement", agreement)):
+            self._sums[name] += value.detach() * len(labels)
+        self._sums["clips"] += len(labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._sums:
+            names = sorted(self._sums)
+            sums = self.accelerator.reduce(torch.stack([self._sums[name] for name in names]), reduction="sum")
+            totals = dict(zip(names, sums.tolist(), strict=True))
+            clips = totals.pop("clips")
+            logs.update({name: total / clips for name, total in totals.items()})
+            self._sums.clear()
+        super().log(logs, start_time)
+
+    def log_teacher(self):
+        """Log the teacher's accuracy on the evaluation split, and warn if it is no better than chance."""
+        metrics = self.evaluate_teacher()
+        self.log(dict(metrics))
+        accuracy, chance = metrics["teacher_top1_accuracy"], 1 / self.model.config.num_labels
+        if accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / metrics["teacher_clips"]):
+            logger.warning(
+                f"The teacher is right on {accuracy:.1%} of {metrics['teacher_clips']} evaluation clips, no "
+                f"better than chance ({chance:.1%}): is its head trained, and on these classes?"
+            )
+
+    def evaluate_teacher(self, eval_dataset: Dataset | None = None) -> dict[str, float]:
+        """
+        The teacher's `teacher_top1_accuracy` and `teacher_top5_accuracy`, in [0, 1], on `eval_dataset` (by default the
+        trainer's), and the number of clips as `teacher_clips`.
+
+        Raises:
+            ValueError: If there is only a cache of the teacher's answers.
+        """
+        if self.teacher_model is None:
+            raise ValueError("there is no teacher to evaluate, only its cached answers to the training clips")
+        logits, labels = [], []
+        for inputs in tqdm(self.get_eval_dataloader(eval_dataset), desc="teacher", disable=self._no_progress_bar()):
+            inputs = self._prepare_inputs(inputs)
+            # gathers each clip once, also where the last batch was filled up to an even share
+            batch = self.accelerator.gather_for_metrics(
+                (self.teacher_logits(inputs["pixel_values"]), inputs["labels"])
+            )
+            logits.append(batch[0].cpu())
+            labels.append(batch[1].cpu())
+        prediction = EvalPrediction(torch.cat(logits).numpy(), torch.cat(labels).numpy())
+        metrics = {f"teacher_{name}": value for name, value in compute_top_k_metrics(prediction).items()}
+        return {**metrics, "teacher_clips": len(prediction.label_ids)}
+
+    def _no_progress_bar(self) -> bool:
+        return self.args.disable_tqdm or not self.is_local_process_zero()
+
+
+class _LogTeacher(TrainerCallback):
+    """When training starts; before that, the Trainer would forget what is logged."""
+
+    def __init__(self, trainer: DistillationTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.log_teacher()
+
+
+def label_names(model: PreTrainedModel) -> list[str]:
+    return [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+
+def label_order(student: PreTrainedModel, teacher_names: list[str]) -> torch.Tensor:
+    """
+    Where each of the student's classes stands among the teacher's, by name: int64 of shape (num_labels,).
+
+    Raises:
+        ValueError: If they do not have the same names.
+    """
+    student_names = label_names(student)
+    if sorted(student_names) != sorted(teacher_names):
+        raise ValueError(
+            f"teacher and student must have the same classes, but the teacher has {len(teacher_names)} and the "
+            f"student {len(student_names)}; only the teacher has {_some(set(teacher_names) - set(student_names))}, "
+            f"only the student {_some(set(student_names) - set(teacher_names))}"
+        )
+    return torch.tensor([teacher_names.index(name) for name in student_names])
+
+
+def _some(names: set[str]) -> str:
+    listed = ", ".join(repr(name) for name in sorted(names)[:5])
+    return (listed or "none") + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def check_same_clips(
+    student: PreTrainedModel,
+    student_processor: Any,
+    teacher: PreTrainedModel,
+    teacher_processor: Any,
+):
+    """
+    Both networks see the same tensor, so it must be what either was trained on.
+
+    Raises:
+        ValueError: If number of frames, size, crop, mean or standard deviation differ, naming each.
+    """
+    differences = []
+    teacher_frames = getattr(teacher.config, "num_frames", None)
+    if teacher_frames not in (None, student.config.num_frames):
+        differences.append(f"config.num_frames: {teacher_frames} and {student.config.num_frames}")
+    if student_processor is not None and teacher_processor is not None:
+        for name in ("num_frames", "size", "crop_size", "image_mean", "image_std"):
+            ours, theirs = (_comparable(getattr(p, name, None)) for p in (student_processor, teacher_processor))
+            if ours != theirs:
+                differences.append(f"processor.{name}: {theirs} and {ours}")
+    if differences:
+        raise ValueError(
+            "teacher and student must be shown the same clips, but they differ (teacher's value first) in "
+            + "; ".join(differences)
+        )
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, SizeDict):
+        return {name: number for name, number in asdict(value).items() if number is not None}
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+__all__ = ["DistillationConfig", "DistillationTrainer", "forward_kl"]

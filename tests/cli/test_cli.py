@@ -1,0 +1,403 @@
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from commands import refused, run
+from local_hub import LocalHub
+from places import GOLDEN
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForVideoClassification, FocalNetConfig, FocalNetForImageClassification, pipeline
+
+from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetModel, VideoFocalNetVideoProcessor
+from hf_dvflnet.data.label_sets import LABEL_SETS
+from hf_dvflnet.hub.checkpoint_conversion import load_published_checkpoint
+from hf_dvflnet.hub.model_folder import load_model, push_model_folder
+
+
+def test_help_waits_for_no_heavy_import():
+    code = "import sys, dvflnet_cli; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    assert run(code, cwd=GOLDEN).strip() == "[]"
+
+
+def test_the_console_script_is_installed():
+    script = Path(sys.executable).with_name("dvflnet")
+    process = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    assert all(command in process.stdout for command in ("create", "convert", "predict", "info", "push"))
+
+
+def test_the_help_names_every_label_set(dvflnet):
+    _, out, _ = dvflnet("create", "--help")
+    words = out.replace("│", " ").replace(",", " ").split()
+    assert [name for name in LABEL_SETS if name not in words] == []
+
+
+# create
+
+
+def test_create_gives_a_folder_that_transformers_opens_in_a_fresh_process(dvflnet, tmp_path, video_files):
+    code, out, _ = dvflnet("create", "nano", tmp_path / "dvflnet-nano", "--labels", "ucf101")
+    assert code == 0
+    assert "22.21 M parameters, 101 classes" in out
+    video = str(video_files["h264_long_gop.mp4"])
+    script = f"""
+        import hf_dvflnet
+        from transformers import AutoModel, pipeline
+        model = AutoModel.from_pretrained("dvflnet-nano")
+        answers = pipeline("video-classification", model="dvflnet-nano", device="cpu")({video!r}, top_k=101)
+        print(type(model).__name__, len(answers), sorted(answer["label"] for answer in answers)[0])
+    """
+    assert run(script, cwd=tmp_path).splitlines()[-1] == "VideoFocalNetModel 101 ApplyEyeMakeup"
+    card = (tmp_path / "dvflnet-nano" / "README.md").read_text()
+    assert "**Untrained: the weights are random**" in card
+    assert LABEL_SETS["ucf101"].source in card
+
+
+def test_create_is_repeatable_and_seeded(dvflnet, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert dvflnet("create", "dvflnet-nano", tmp_path / name, "--num-labels", 7, "--seed", seed)[0] == 0
+    a, b, c = (load_file(tmp_path / name / "model.safetensors")["classifier.weight"] for name in "abc")
+    assert a.shape == (7, 768)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_create_refuses_what_it_cannot_make(dvflnet, tmp_path):
+    refused(dvflnet("create", "huge", tmp_path / "a"), "no preset 'huge'", "nano, tiny, small, base")
+    refused(dvflnet("create", "nano", tmp_path / "a", "--labels", "ucf50", "--num-labels", 3), "exclude each other")
+    (tmp_path / "labels.txt").write_text("a\na\n")
+    refused(dvflnet("create", "nano", tmp_path / "a", "--labels", tmp_path / "labels.txt"), "labels.txt", "'a'")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt"]
+
+
+# convert
+
+
+def convert_default(dvflnet, out, *arguments):
+    return dvflnet("convert", GOLDEN / "default.pth", out, *arguments)
+
+
+@pytest.mark.parametrize("source", ["default", "options", "tubelet", "imagenet_2d", "focalnet", "safetensors"])
+def test_convert_gives_a_folder_that_answers_as_its_source(dvflnet, tmp_path, source):
+    path, flags, expected = GOLDEN / f"{source}.pth", [], None
+    if source == "options":
+        flags = ["--use-postln", "--normalize-modulator"]
+    if source == "focalnet":
+        path = tmp_path / "focalnet"
+        focalnet = FocalNetForImageClassification(FocalNetConfig(embed_dim=8, image_size=64)).eval()
+        focalnet.save_pretrained(path)
+        images = torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            expected = {"pixel_values": images, "logits": focalnet(images).logits}
+    if source == "safetensors":
+        path = tmp_path / "default.safetensors"
+        save_file(dict(load_published_checkpoint(GOLDEN / "default.pth")["model"]), path)
+        expected = load_file(GOLDEN / "default.expected.safetensors")
+
+    code, out, _ = dvflnet("convert", path, tmp_path / "out", *flags, "--json")
+    assert code == 0
+    report = json.loads(out)
+    expected = expected or load_file(GOLDEN / f"{source}.expected.safetensors")
+    pixel_values = expected["pixel_values"]
+    if pixel_values.ndim == 4:
+        pixel_values = pixel_values[:, None].expand(-1, 8, -1, -1, -1)
+    with torch.no_grad():
+        logits = AutoModelForVideoClassification.from_pretrained(tmp_path / "out")(pixel_values).logits
+    difference = (logits - expected["logits"]).abs().max().item()
+    print(
+        f"{source}: {difference:.1e}, {report['copied']} copied, {len(report['new'])} new, {len(report['left'])} left"
+    )
+    assert difference <= 1e-5
+
+
+def test_a_converted_folder_serves_the_pipeline_with_its_class_names(dvflnet, tmp_path, video_files):
+    (tmp_path / "names.txt").write_text("\n".join(f"class {index}" for index in range(11)))
+    convert_default(dvflnet, tmp_path / "out", "--labels", tmp_path / "names.txt", "--num-frames", 4)
+    answers = pipeline("video-classification", model=str(tmp_path / "out"), device="cpu")(
+        str(video_files["vp9.webm"]), top_k=11
+    )
+    assert {answer["label"] for answer in answers} == {f"class {index}" for index in range(11)}
+
+
+def test_the_card_says_that_the_order_of_hmdb51_is_unverified(dvflnet, tmp_path):
+    assert dvflnet("convert", GOLDEN / "imagenet_2d.pth", tmp_path / "out", "--labels", "hmdb51")[0] == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Unverified for its checkpoints" in card
+    assert "**Not trained on videos**" in card
+
+
+def test_there_and_back_by_the_command_is_bit_identical(dvflnet, tmp_path):
+    convert_default(dvflnet, tmp_path / "there")
+    assert dvflnet("convert", tmp_path / "there", tmp_path / "back.pth", "--to-published")[0] == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    assert dvflnet("convert", tmp_path / "back.pth", tmp_path / "third")[0] == 0
+    there, third = (load_file(tmp_path / name / "model.safetensors") for name in ("there", "third"))
+    assert len(back) == len(there) == len(third)
+    assert all(torch.equal(there[name], third[name]) for name in there)
+
+
+def test_an_existing_folder_is_kept_unless_overwriting_is_asked_for(dvflnet, tmp_path):
+    out = tmp_path / "out"
+    convert_default(dvflnet, out)
+    (out / "README.md").write_text("mine")
+    refused(convert_default(dvflnet, out), f"{out}: exists already", "--overwrite")
+    assert (out / "README.md").read_text() == "mine"
+    assert convert_default(dvflnet, out, "--overwrite")[0] == 0
+    assert (out / "README.md").read_text() != "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_is_no_model_is_never_overwritten(dvflnet, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").touch()
+    refused(convert_default(dvflnet, tmp_path / "photos", "--overwrite"), "holds one.jpg", "it is not overwritten")
+    assert (tmp_path / "photos" / "one.jpg").exists()
+    # a project that has a config.json is none either, nor is a model that other things lie beside
+    for name, content in (("config.json", "{}"), ("notes.txt", "")):
+        convert_default(dvflnet, tmp_path / name / "out")
+        (tmp_path / name / "out" / name).write_text(content)
+        refused(convert_default(dvflnet, tmp_path / name / "out", "--overwrite"), "it is not overwritten")
+
+
+def test_a_hostile_checkpoint_is_refused_by_the_command_and_leaves_nothing(dvflnet, tmp_path):
+    class Command:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"model": {}, "config": Command()}, tmp_path / "hostile.pth")
+    refused(dvflnet("convert", tmp_path / "hostile.pth", tmp_path / "out"), "hostile.pth: cannot be read")
+    assert [path.name for path in tmp_path.iterdir()] == ["hostile.pth"]
+
+
+def test_a_failure_while_writing_leaves_nothing_and_keeps_what_was_there(dvflnet, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    convert_default(dvflnet, out)
+
+    def fail(*arguments, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("hf_dvflnet.hub.model_folder.VideoFocalNetImageProcessor.save_pretrained", fail)
+    refused(convert_default(dvflnet, out, "--overwrite"), "no space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert load_model(str(out)).config.num_labels == 11
+
+
+def test_what_cannot_be_converted_is_one_line_and_no_folder(dvflnet, tmp_path):
+    (tmp_path / "text.pth").write_text("hello")
+    out = tmp_path / "out"
+    refused(dvflnet("convert", tmp_path / "text.pth", out), "text.pth", "cannot be read as a published checkpoint")
+    refused(dvflnet("convert", tmp_path / "none.pth", out), "none.pth", "no such file")
+    refused(dvflnet("convert", GOLDEN / "default.pth", out, "--labels", "ucf50"), "has 11 classes")
+    refused(dvflnet("convert", GOLDEN / "imagenet_2d.pth", out, "--depths", "1,x"), "depths must be numbers")
+    refused(dvflnet("convert", GOLDEN / "default.pth", out, "--to-published"), "writes a .pth file")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.pth"]
+
+
+# predict
+
+
+def test_predict_answers_as_the_pipeline(dvflnet, tiny_folder, video_files):
+    videos = [str(video_files[name]) for name in ("vp9.webm", "xvid.avi")]
+    code, out, _ = dvflnet("predict", tiny_folder, *videos, "--top-k", 2, "--json")
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["video"] for line in lines] == videos
+    classifier = pipeline("video-classification", model=str(tiny_folder), device="cpu")
+    for line, video in zip(lines, videos, strict=True):
+        expected = classifier(video, top_k=2)
+        assert [answer["label"] for answer in line["answers"]] == [answer["label"] for answer in expected]
+        scores = [answer["score"] for answer in line["answers"]]
+        assert scores == pytest.approx([answer["score"] for answer in expected], abs=1e-6)
+
+
+def test_twelve_views_are_averaged_as_softmax(dvflnet, tiny_folder, video_files):
+    video = str(video_files["h264_long_gop.mp4"])
+    _, out, _ = dvflnet("predict", tiny_folder, video, "--views", 12, "--top-k", 6, "--json")
+    scores = {answer["label"]: answer["score"] for answer in json.loads(out)["answers"]}
+    processor, model = VideoFocalNetVideoProcessor.from_pretrained(tiny_folder), load_model(str(tiny_folder))
+    views = processor(video, num_clips=4, num_crops=3, return_tensors="pt")["pixel_values"][0]
+    with torch.no_grad():
+        expected = model(views).logits.softmax(-1).mean(0)
+    assert len(views) == 12
+    assert [scores[model.config.id2label[index]] for index in range(6)] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_predict_names_a_broken_video_and_answers_the_others(dvflnet, tiny_folder, video_files, tmp_path):
+    (tmp_path / "broken.mp4").write_text("no video")
+    code, out, err = dvflnet("predict", tiny_folder, tmp_path / "broken.mp4", video_files["vp9.webm"])
+    assert code == 1
+    assert "vp9.webm" in out
+    assert "broken.mp4" in err
+    assert "1 of 2 videos could not be read" in err
+
+
+def test_predict_refuses_a_folder_without_a_head_or_of_another_model(dvflnet, tmp_path, tiny_config, video_files):
+    video = video_files["vp9.webm"]
+    VideoFocalNetModel(tiny_config).save_pretrained(tmp_path / "headless")
+    refused(dvflnet("predict", tmp_path / "headless", video), "headless", "classifier.weight")
+    FocalNetConfig().save_pretrained(tmp_path / "focalnet")
+    refused(dvflnet("predict", tmp_path / "focalnet", video), "'focalnet', not 'videofocalnet'")
+    refused(dvflnet("predict", tmp_path / "headless", video, "--views", 3), "--views must be 1 or 12")
+
+
+# what would steer a terminal
+
+HOSTILE = "\x1b[2J\x1b]0;PWNED\x07\x9b\x7f\u202e"
+ESCAPED = r"\u001b[2J\u001b]0;PWNED\u0007\u009b\u007f\u202e"
+
+
+@pytest.fixture
+def hostile_folder(tiny_folder) -> Path:
+    """A model whose classes are named by somebody who knows terminals."""
+    config = json.loads((tiny_folder / "config.json").read_text())
+    config["id2label"] = {index: f"{HOSTILE}{index}" for index in config["id2label"]}
+    config["label2id"] = {label: int(index) for index, label in config["id2label"].items()}
+    (tiny_folder / "config.json").write_text(json.dumps(config))
+    return tiny_folder
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--windows", 1), ("--windows", 1, "--json")])
+def test_labels_and_names_of_videos_do_not_steer_the_terminal(
+    dvflnet, hostile_folder, video_files, tmp_path, arguments
+):
+    video = shutil.copy(video_files["vp9.webm"], tmp_path / f"a{HOSTILE}.webm")
+    broken = tmp_path / f"b{HOSTILE}.webm"
+    broken.write_text("no video")
+    code, out, err = dvflnet("predict", hostile_folder, video, broken, *arguments)
+    assert code == 1
+    assert out.replace("\n", "").isprintable()
+    assert err.replace("\n", "").isprintable()
+    assert f"a{ESCAPED}.webm" in out
+    assert f"b{ESCAPED}.webm" in err
+    assert f"{ESCAPED}0" in out
+    if "--json" in arguments:
+        assert json.loads(out.splitlines()[0])["video"] == str(video)
+
+
+def test_info_and_watch_do_not_let_labels_steer_the_terminal(dvflnet, hostile_folder, video_files):
+    for command in (
+        ("info", hostile_folder),
+        ("info", hostile_folder, "--json"),
+        ("watch", video_files["vp9.webm"], hostile_folder, "--window", 0.5),
+        ("watch", video_files["vp9.webm"], hostile_folder, "--window", 0.5, "--json"),
+    ):
+        code, out, _ = dvflnet(*command)
+        assert code == 0
+        assert ESCAPED in out
+        assert out.replace("\n", "").isprintable()
+
+
+def test_members_of_archives_and_warnings_do_not_steer_the_terminal(dvflnet, tmp_path, video_files):
+    (tmp_path / "source").mkdir()
+    with zipfile.ZipFile(tmp_path / "source" / "a.zip", "w") as file:
+        file.writestr(f"train/{HOSTILE}/a.mp4", b"no video")
+        file.write(video_files["h264_short_gop.mp4"], "train/b/b.mp4")
+    code, _, err = dvflnet("prepare", tmp_path / "source", tmp_path / "out", "--num-workers", 0)
+    assert code == 1
+    assert f"unreadable: a.zip::train/{ESCAPED}/a.mp4: " in err
+    assert HOSTILE[0] not in err
+    assert HOSTILE not in warnings.formatwarning(UserWarning(HOSTILE), UserWarning, "a.py", 1)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--windows", 1)])
+def test_a_name_that_is_not_utf8_stops_no_command(dvflnet, tiny_folder, video_files, tmp_path, arguments):
+    names = [os.fsdecode(name) for name in (b"a.webm", b"\xff\xfe.webm", b"c.webm")]
+    videos = [shutil.copy(video_files["vp9.webm"], tmp_path / name) for name in names]
+    code, out, _ = dvflnet("predict", tiny_folder, *videos, *arguments)
+    assert code == 0
+    assert all(name in out for name in ("a.webm", r"\udcff\udcfe.webm", "c.webm"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_windows_of_a_name_that_is_not_utf8_are_written(dvflnet, tiny_folder, video_files, tmp_path, suffix):
+    video = shutil.copy(video_files["vp9.webm"], tmp_path / os.fsdecode(b"\xff.webm"))
+    output = tmp_path / f"windows.{suffix}"
+    assert dvflnet("predict", tiny_folder, video, "--windows", 1, "--output", output)[0] == 0
+    assert r"\udcff.webm" in output.read_text()
+    if suffix == "json":
+        assert json.loads(output.read_text())[0]["video"] == str(video)
+
+
+def test_an_encoding_that_lacks_a_label_stops_no_command(dvflnet, tiny_folder, monkeypatch, video_files, tmp_path):
+    video = shutil.copy(video_files["vp9.webm"], tmp_path / "käse.webm")
+    ascii_stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", ascii_stdout)
+    assert dvflnet("predict", tiny_folder, video)[0] == 0
+    assert rb"k\xe4se.webm" in ascii_stdout.buffer.getvalue()
+
+
+# info
+
+
+def test_info_counts_parameters_and_multiply_adds_of_the_published_size(dvflnet, tmp_path):
+    dvflnet("create", "nano", tmp_path / "nano")
+    code, out, _ = dvflnet("info", tmp_path / "nano", "--json")
+    about = json.loads(out)
+    assert code == 0
+    assert (about["preset"], about["num_labels"], about["labels"], about["num_frames"]) == ("nano", 400, None, 8)
+    assert about["parameters"] / 1e6 == pytest.approx(22.44, abs=0.01)
+    assert about["multiply_adds"] / 1e9 == pytest.approx(27.1, abs=0.05)
+    assert json.loads(dvflnet("info", tmp_path / "nano", "--json", "--frames", 16)[1])["input"] == "16x224x224"
+    assert "22.44 M" in dvflnet("info", tmp_path / "nano")[1]
+
+
+def test_info_refuses_what_is_no_model(dvflnet, tmp_path):
+    refused(dvflnet("info", tmp_path / "none"), "none: is no model folder")
+
+
+# push
+
+
+def test_a_pushed_folder_opens_from_the_hub_without_the_package(dvflnet, tiny_folder, tmp_path, video_files):
+    (tiny_folder / "README.md").write_text("---\nlibrary_name: transformers\n---\n# tiny\n")
+    (tiny_folder / "training_args.bin").write_bytes(b"a pickle")
+    (tiny_folder / "checkpoint-7").mkdir()
+    (tiny_folder / "checkpoint-7" / "config.json").write_text("{}")
+    (tiny_folder / "src").mkdir()
+    (tiny_folder / "src" / "private.py").touch()
+    video = str(video_files["vp9.webm"])
+    with LocalHub() as hub:
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_test"}
+        environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        script = (
+            f"import dvflnet_cli, sys; sys.argv[1:] = ['push', {str(tiny_folder)!r}, 'me/tiny']; dvflnet_cli.main()"
+        )
+        assert run(script, cwd=tmp_path, **environment).strip() == f"{hub.endpoint}/me/tiny/commit/{LocalHub.COMMIT}"
+        uploaded = hub.repositories["me/tiny"]
+        assert {"config.json", "model.safetensors", "README.md", "modeling_videofocalnet.py"} <= set(uploaded)
+        assert not {"training_args.bin", "checkpoint-7/config.json", "src/private.py"} & set(uploaded)
+        script = f"""
+            import sys
+            sys.modules["hf_dvflnet"] = None  # importing it raises
+            import json
+            from transformers import AutoModel, pipeline
+            base = AutoModel.from_pretrained("me/tiny", trust_remote_code=True)
+            assert type(base).__name__ == "VideoFocalNetModel"
+            classifier = pipeline("video-classification", "me/tiny", trust_remote_code=True, device="cpu")
+            print(json.dumps(classifier({video!r})))
+        """
+        answers = json.loads(run(script, cwd=tmp_path, **environment).splitlines()[-1])
+    assert answers == pipeline("video-classification", model=str(tiny_folder), device="cpu")(video)
+
+
+def test_an_incomplete_folder_is_not_pushed(tiny_folder):
+    with pytest.raises(FileNotFoundError, match=r"tiny: has no README\.md"):
+        push_model_folder(tiny_folder, "me/tiny")
+    (tiny_folder / "README.md").touch()
+    (tiny_folder / "modeling_videofocalnet.py").unlink()
+    with pytest.raises(FileNotFoundError, match="carries no code for AutoModel;"):
+        push_model_folder(tiny_folder, "me/tiny")
+
+
+def test_a_re_saved_folder_keeps_its_code_and_names_every_class(tiny_folder, tmp_path):
+    VideoFocalNetForVideoClassification.from_pretrained(tiny_folder).save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "modeling_videofocalnet.py").is_file()
+    auto_map = json.loads((tmp_path / "again" / "config.json").read_text())["auto_map"]
+    assert {"AutoConfig", "AutoModel", "AutoModelForVideoClassification"} <= set(auto_map)

@@ -1,0 +1,536 @@
+import json
+import os
+import shutil
+import socket
+import tarfile
+import zipfile
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from commands import run
+from datasets.distributed import split_dataset_by_node
+from local_hub import LocalHub
+from mini_releases import WRITERS
+
+from hf_dvflnet import VideoClipDataset, load_benchmark, read_video, split_facts
+from hf_dvflnet.data.benchmarks import BENCHMARKS, Release
+from hf_dvflnet.data.clips import video_source
+from hf_dvflnet.data.label_sets import LABEL_SETS
+
+
+# the mini-releases are far from whole
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the file names that are there:UserWarning")
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("releases")
+    for name, write in WRITERS.items():
+        write(root / name)
+    return {name: root / name for name in WRITERS}
+
+
+@pytest.fixture
+def load(releases, tmp_path):
+    """`load_benchmark` of the mini-release, with a cache of its own."""
+
+    def load(name: str, split: str, *arguments, data_dir=None, **options):
+        return load_benchmark(
+            name, data_dir or releases[name], split, *arguments, cache_dir=tmp_path / "cache", **options
+        )
+
+    return load
+
+
+# clips of each split of the mini-releases, by protocol and fold
+COUNTS = {
+    ("ucf50", "groups_20_5", 1): {"train": 12, "test": 12},
+    ("ucf50", "logo", 2): {"train": 22, "test": 2},
+    ("ucf50", "dvflnet_8020", 1): {"train": 20, "test": 4},
+    ("ucf101", "official", 1): {"train": 29, "test": 10},
+    ("ucf101", "official", 3): {"train": 29, "test": 10},
+    ("ucf101", "dvflnet_8020", 1): {"train": 34, "test": 5},
+    ("hmdb51", "official", 1): {"train": 4, "test": 4},
+    ("hmdb51", "official", 2): {"train": 4, "test": 4},
+    ("ssv2", "official", 1): {"train": 4, "validation": 3},
+    ("kinetics400", "official", 1): {"train": 3, "validation": 3},
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("name", "protocol", "fold"), COUNTS)
+def test_each_split_has_its_clips_and_streams_the_same_ones(load, name, protocol, fold):
+    for split, count in COUNTS[name, protocol, fold].items():
+        mapped = load(name, split, protocol, fold)
+        streamed = load(name, split, protocol, fold, streaming=True)
+        assert len(mapped) == count
+        assert list(mapped) == list(streamed)
+        assert streamed.features == mapped.features
+        assert mapped.features["video"] == datasets.Video(decode=False)
+        facts = split_facts(mapped)
+        assert (facts["benchmark"], facts["protocol"], facts["fold"], facts["split"]) == (name, protocol, fold, split)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_default_protocol_is_the_benchmarks_first(load, name):
+    assert split_facts(load(name, BENCHMARKS[name].test_split))["protocol"] == next(iter(BENCHMARKS[name].folds))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", WRITERS)
+def test_class_names_are_frozen_whatever_lies_on_disk(load, name):
+    assert tuple(load(name, "train").features["label"].names) == LABEL_SETS[BENCHMARKS[name].label_sets[0]].names
+
+
+# traps of single benchmarks
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_folder_names_the_class_where_its_files_spell_it_otherwise(load):
+    clips = load("ucf101", "train")
+    names = clips.features["label"].names
+    found = {(names[row["label"]], row["group"]) for row in clips if "HandStandPushups" in row["video"]["path"]}
+    assert found == {("HandstandPushups", group) for group in ("g08", "g15", "g22")}
+    billiards = [row for row in load("ucf50", "train") if "v_Billards" in row["video"]["path"]]
+    assert {row["label"] for row in billiards} == {LABEL_SETS["ucf50"].names.index("Billiards")}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_both_orders_of_ucf101_give_the_same_names(load):
+    official, by_folder = load("ucf101", "test"), load("ucf101", "test", label_set="ucf101-sorted")
+    names = [[clips.features["label"].names[label] for label in clips["label"]] for clips in (official, by_folder)]
+    assert names[0] == names[1]
+    assert official["label"] != by_folder["label"]
+
+
+def test_groups_of_ucf50_lie_on_one_side(load):
+    train, test = load("ucf50", "train"), load("ucf50", "test")
+    sides = [{(row["label"], row["group"]) for row in clips} for clips in (train, test)]
+    assert not sides[0] & sides[1]
+    assert max(train["group"]) == "g20"
+    assert "g30" in test["group"]  # beyond 25
+
+
+def test_leaving_a_group_out_keeps_groups_beyond_25_in_training(load):
+    assert {row["group"] for row in load("ucf50", "test", "logo", 1)} == {"g01"}
+    assert "g30" in load("ucf50", "train", "logo", 1)["group"]
+
+
+def test_the_protocol_that_leaks_says_so(load):
+    with pytest.warns(UserWarning, match="all of the test clips lie in the official split-1 training list"):
+        load("ucf101", "test", "dvflnet_8020")
+
+
+def test_a_list_that_cannot_be_rebuilt_is_refused(load):
+    with pytest.raises(ValueError, match="drawn at random and cannot be rebuilt"):
+        load("hmdb51", "test", "dvflnet_8020")
+
+
+def test_hmdb51s_names_with_special_characters_are_found_and_decoded(load):
+    clips = [*load("hmdb51", "train"), *load("hmdb51", "test")]
+    stems = {Path(row["video"]["path"]).stem for row in clips}
+    assert {"#2_Gum_brush_hair_h_nm_np10_fr_med_1", "Kletter[1]_climb_f_cm_np1_le_bad_0"} <= stems
+    assert all(len(read_video(row["video"]["path"])[0]) for row in clips)
+    names = LABEL_SETS["hmdb51"].names  # climb is a prefix of climb_stairs
+    assert {names[row["label"]] for row in clips if "climb_stairs" in row["video_id"]} == {"climb_stairs"}
+
+
+def test_ssv2s_classes_are_templates_without_brackets(load):
+    clips = load("ssv2", "train")
+    names = clips.features["label"].names
+    assert {row["video_id"]: names[row["label"]] for row in clips} == {
+        "78687": "Holding something next to something",
+        "2": "Something falling like a feather or paper",
+        "31": "Putting something, something and something on the table",
+        "4": "Stacking number of something",
+    }
+
+
+def test_ssv2s_test_split_is_there_with_its_answers_only(load, releases, tmp_path):
+    with pytest.raises(ValueError, match="has train, validation, not 'test'"):
+        load("ssv2", "test")
+    shutil.copytree(releases["ssv2"], tmp_path / "ssv2")
+    (tmp_path / "ssv2" / "labels" / "test-answers.csv").write_text("6;Pushing something from left to right\n")
+    assert load("ssv2", "test", data_dir=tmp_path / "ssv2")["video_id"] == ["6"]
+
+
+def test_a_replacement_of_kinetics400_stands_for_its_namesake(load):
+    rows = {row["video_id"]: row["video"]["path"] for row in load("kinetics400", "validation")}
+    assert "replacement" in rows["zzzzzzzzzz0_000000_000010"]
+    assert "--6bJUbfpnQ_000017_000027" in rows
+
+
+# what is missing, blocked or wrong
+
+
+def test_missing_clips_are_counted_and_named(load):
+    with pytest.warns(UserWarning, match="1 of 30 clips are missing in .*: Hammering/v_Hammering_g22_c02"):
+        clips = load("ucf101", "train")
+    facts = split_facts(clips)
+    assert (facts["listed"], facts["missing"]) == (30, ["Hammering/v_Hammering_g22_c02"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_clip_that_comes_later_is_found_by_the_next_load(load, releases, tmp_path):
+    shutil.copytree(releases["ucf101"], tmp_path / "ucf101")
+    assert len(load("ucf101", "train", data_dir=tmp_path / "ucf101")) == 29
+    folder = tmp_path / "ucf101" / "UCF-101" / "Hammering"
+    shutil.copy(folder / "v_Hammering_g22_c01.avi", folder / "v_Hammering_g22_c02.avi")
+    assert len(load("ucf101", "train", data_dir=tmp_path / "ucf101")) == 30
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_edited_list_is_read_again(load, releases, tmp_path):
+    shutil.copytree(releases["ucf101"], tmp_path / "ucf101")
+    assert len(load("ucf101", "test", data_dir=tmp_path / "ucf101")) == 10
+    (tmp_path / "ucf101" / "ucfTrainTestlist" / "testlist01.txt").write_text("JumpRope/v_JumpRope_g01_c02.avi\n")
+    assert len(load("ucf101", "test", data_dir=tmp_path / "ucf101")) == 1
+
+
+def test_a_block_list_leaves_out_what_it_names(load, tmp_path):
+    report = tmp_path / "verify.jsonl"
+    rows = [
+        {"video_id": "JumpRope/v_JumpRope_g01_c01", "outcome": "undecodable"},
+        {"video_id": "JumpRope/v_JumpRope_g01_c02", "outcome": "short"},  # named, and still used
+        {"video_id": "JumpRope/v_JumpRope_g08_c01", "outcome": "missing"},  # may be there by now
+    ]
+    report.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    clips = load("ucf101", "test", block_list=report)
+    assert split_facts(clips)["blocked"] == ["JumpRope/v_JumpRope_g01_c01"]
+    assert len(clips) == 9
+
+
+def test_a_folder_without_lists_says_which_file_is_needed(load, releases):
+    with pytest.raises(FileNotFoundError, match=r"has no trainlist01\.txt, which comes with UCF101TrainTestSplits"):
+        load("ucf101", "test", data_dir=releases["ucf101"] / "UCF-101")
+
+
+def test_lists_without_videos_are_refused(load, releases):
+    with (
+        pytest.warns(UserWarning, match="10 of 10 clips are missing"),
+        pytest.raises(FileNotFoundError, match="holds none of test's videos"),
+    ):
+        load("ucf101", "test", data_dir=releases["ucf101"] / "ucfTrainTestlist")
+
+
+def test_another_benchmarks_folder_is_refused_by_its_classes(load, releases):
+    with pytest.raises(ValueError, match="has the classes ApplyEyeMakeup, .*, which UCF50 has not"):
+        load("ucf50", "test", data_dir=releases["ucf101"])
+
+
+def test_a_class_that_is_not_in_the_list_is_refused(load, releases, tmp_path):
+    shutil.copytree(releases["kinetics400"], tmp_path / "k400")
+    csv = tmp_path / "k400" / "annotations" / "val.csv"
+    csv.write_text(csv.read_text().replace("petting cat", "petting lion"))
+    with pytest.raises(ValueError, match="validation has the classes petting lion, which Kinetics-400 has not"):
+        load("kinetics400", "validation", data_dir=tmp_path / "k400")
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("UCF101.rar", r"holds UCF101\.rar: rar archives have to be extracted first"),
+        ("20bn-something-something-v2-00", r"join and extract them first \(cat .*-v2-\?\? \| tar"),
+        ("ucf101.py", "loading scripts are no longer run"),
+    ],
+)
+def test_what_datasets_cannot_open_gets_a_sentence_on_what_to_do(load, tmp_path, file, reason):
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / file).touch()
+    with pytest.raises(FileNotFoundError, match=reason):
+        load("ucf101", "test", data_dir=tmp_path / "release")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("ucf101", "test", "logo"), "UCF101 has the protocols official, dvflnet_8020, not 'logo'"),
+        (("ucf101", "test", "official", 4), "has folds 1 to 3, not 4"),
+        (("ucf101", "validation"), "has train, test, not 'validation'"),
+        (("ucf50", "test", "logo", 26), "has folds 1 to 25, not 26"),
+    ],
+)
+def test_a_protocol_fold_or_split_that_is_not_there_is_refused(load, arguments, reason):
+    with pytest.raises(ValueError, match=reason):
+        load(*arguments)
+
+
+def test_an_unknown_benchmark_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(
+        ValueError, match="no benchmark 'imagenet'; there are ucf50, ucf101, hmdb51, ssv2, kinetics400"
+    ):
+        load_benchmark("imagenet", tmp_path, "train")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_block_list_that_is_cut_is_refused_by_line(load, tmp_path):
+    (tmp_path / "verify.jsonl").write_text('{"video_id": "a", "outcome": "ok"}\n{"video_id": "b", "out')
+    with pytest.raises(ValueError, match=r"verify\.jsonl: line 2 is not one of a whole report"):
+        load("ucf101", "test", block_list=tmp_path / "verify.jsonl")
+
+
+def test_lists_made_of_file_names_say_that_the_release_is_not_whole(releases, tmp_path):
+    with pytest.warns(UserWarning, match="holds 24 of UCF50's 6681 clips. The lists of this protocol are made"):
+        clips = load_benchmark("ucf50", releases["ucf50"], "test", cache_dir=tmp_path / "cache")
+    assert (len(clips), split_facts(clips)["listed"]) == (12, 1376)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_folder_that_was_renamed_is_found_again(load, releases, tmp_path):
+    root = tmp_path / "ucf101"
+    shutil.copytree(releases["ucf101"], root)
+    load("ucf101", "test", data_dir=root)
+    (root / "UCF-101").rename(root / "videos")
+    assert all(Path(row["video"]["path"]).is_file() for row in load("ucf101", "test", data_dir=root))
+
+
+def test_a_replacement_that_comes_later_is_used(load, releases, tmp_path):
+    root = tmp_path / "k400_with_replacement"  # whose name says nothing of what lies in it
+    shutil.copytree(releases["kinetics400"], root, ignore=shutil.ignore_patterns("replacement"))
+
+    def place() -> str:
+        rows = load("kinetics400", "validation", data_dir=root)
+        return next(row["video"]["path"] for row in rows if row["video_id"].startswith("zzz"))
+
+    assert Path(place()).parent == root / "val"
+    shutil.copytree(releases["kinetics400"] / "replacement", root / "replacement")
+    assert Path(place()).parent == root / "replacement" / "replacement_for_corrupted_k400"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_linked_folders_are_followed_and_links_to_nothing_left_out(load, releases, tmp_path):
+    root = tmp_path / "linked"
+    root.mkdir()
+    for name in ("UCF-101", "ucfTrainTestlist"):
+        (root / name).symlink_to(releases["ucf101"] / name)
+    (root / "again").symlink_to(root)  # a circle
+    assert len(load("ucf101", "test", data_dir=root)) == 10
+    shutil.copytree(releases["ucf101"], tmp_path / "copy")
+    clip = tmp_path / "copy" / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi"
+    clip.unlink()
+    clip.symlink_to(tmp_path / "nowhere")
+    assert split_facts(load("ucf101", "test", data_dir=tmp_path / "copy"))["missing"] == [
+        "JumpRope/v_JumpRope_g01_c02"
+    ]
+
+
+def test_pipes_and_sockets_are_left_out(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    os.mkfifo(tmp_path / "a.zip")
+    (tmp_path / "b.mp4").touch()
+    (tmp_path / "c.mp4").symlink_to("b.mp4")
+    (tmp_path / "d.mp4").symlink_to("a.mp4")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "e.mp4"))
+        release = Release(tmp_path)
+    assert [Path(file).name for file in release.files] == ["b.mp4", "c.mp4"]
+    assert release.archives == []
+
+
+HEADER = b"label,youtube_id,time_start,time_end,split\n"
+LISTS = [
+    ("ssv2", "train.json", b'{"a": 1}', "train.json cannot be read: a list of "),
+    ("ssv2", "train.json", b"[1, 2]", "train.json cannot be read"),
+    ("ssv2", "train.json", b'[{"id": "1"}]', "train.json cannot be read: .*template"),
+    ("ssv2", "train.json", b"[" * 100_000, "train.json cannot be read"),
+    ("ssv2", "train.json", b"\xff\xfe[", "train.json: is not text in UTF-8"),
+    ("ssv2", "train.json", b"", "train.json cannot be read"),
+    ("kinetics400", "val.csv", HEADER + b"abseiling,abc\n", "validation's csv cannot be read: label,youtube_id"),
+    ("kinetics400", "val.csv", HEADER + b"abseiling,abc,1,two,val\n", "validation's csv cannot be read: .*'two'"),
+    ("kinetics400", "val.csv", HEADER + b"a" * 200_000 + b",abc,1,2,val\n", "csv cannot be read: .*field limit"),
+    ("kinetics400", "val.csv", b"youtube_id,time_start,time_end,label\nabc,1,2\n", "validation has the classes "),
+    ("hmdb51", "brush_hair_test_split1.txt", b"a.avi", "brush_hair_test_split1.txt: 'a.avi' does not end with 0, 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "content", "reason"), LISTS)
+def test_a_list_of_another_shape_is_named(load, tmp_path, name, file, content, reason):
+    (tmp_path / "release").mkdir()
+    (tmp_path / "release" / file).write_bytes(content)
+    with pytest.raises(ValueError, match=reason) as error:
+        load(name, "validation", data_dir=tmp_path / "release")
+    assert str(tmp_path) in str(error.value) or name == "hmdb51"
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_path(tmp_path):
+    folder = tmp_path / "train" / "jump"
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"\xff.mp4")).touch()
+    with pytest.raises(ValueError, match="jump/\udcff.mp4: its name is not in UTF-8; rename it"):
+        load_benchmark("folder", tmp_path, "train")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_video_named_by_its_id_alone_is_found(load, releases, tmp_path):
+    root = tmp_path / "k400"
+    shutil.copytree(releases["kinetics400"], root)
+    clip = root / "val" / "--6bJUbfpnQ_000017_000027.mp4"
+    clip.rename(root / "val" / "--6bJUbfpnQ.mp4")
+    assert len(load("kinetics400", "validation", data_dir=root)) == 3
+
+
+@pytest.mark.parametrize("arguments", [{"protocol": "official"}, {"fold": 2}, {"block_list": "x"}, {"label_set": "y"}])
+def test_what_does_not_apply_to_class_folders_is_refused(tmp_path, arguments):
+    name = next(iter(arguments))
+    with pytest.raises(ValueError, match=f"{name}=.* does not apply"):
+        load_benchmark("folder", tmp_path, "test", **arguments)
+
+
+# other forms of a release
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_replacement_archive_stands_for_what_the_parts_hold(load, releases, tmp_path, streaming):
+    source, root = releases["kinetics400"], tmp_path / "k400"
+    shutil.copytree(source / "annotations", root / "annotations")
+    for folder, name in (("val", "val/part_0"), ("train", "train/part_0"), ("replacement", "replacement/part_0")):
+        (root / folder).mkdir()
+        shutil.make_archive(str(root / name), "gztar", source, folder)
+    rows = {row["video_id"]: row["video"]["bytes"] for row in load("kinetics400", "validation", data_dir=root)}
+    assert len(list(load("kinetics400", "validation", data_dir=root, streaming=streaming))) == 3
+    assert len(read_video(rows["zzzzzzzzzz0_000000_000010"])[0]) == 20
+
+
+def test_extracted_and_packed_splits_go_together(load, releases, tmp_path):
+    source, root = releases["kinetics400"], tmp_path / "k400"
+    shutil.copytree(source, root, ignore=shutil.ignore_patterns("train"))
+    shutil.copy(source / "annotations" / "train.csv", root / "annotations")
+    shutil.make_archive(str(root / "part_0"), "gztar", source, "train")
+    assert len(load("kinetics400", "train", data_dir=root)) == 3
+    assert load("kinetics400", "validation", data_dir=root)[0]["video"]["bytes"] is None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_damaged_archive_is_named(load, releases, tmp_path):
+    root = tmp_path / "ssv2"
+    root.mkdir()
+    (root / "20bn-something-something-v2-00.zip").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(ValueError, match=r"v2-00\.zip: cannot be read as an archive: .* join and extract them first"):
+        load("ssv2", "train", data_dir=root)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_only_the_split_that_is_asked_for_is_prepared(load, tmp_path):
+    load("ssv2", "validation")
+    tables = [path.name for path in (tmp_path / "cache").rglob("*.arrow")]
+    assert len(tables) == 1 and "validation" in tables[0]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("form", ["zip", "tar", "tar.gz", "zip that is a tar"])
+def test_archives_give_the_same_clips_as_the_extracted_release(load, releases, tmp_path, form):
+    root = tmp_path / "archives"
+    root.mkdir()
+    source = releases["ucf101"]
+    with zipfile.ZipFile(root / "UCF101TrainTestSplits-RecognitionTask.zip", "w") as archive:
+        for file in (source / "ucfTrainTestlist").iterdir():
+            archive.write(file, f"ucfTrainTestlist/{file.name}")
+    videos = sorted((source / "UCF-101").rglob("*.avi"))
+    if form == "zip":
+        with zipfile.ZipFile(root / "UCF101.zip", "w") as archive:
+            for file in videos:
+                archive.write(file, file.relative_to(source))
+    else:
+        suffix = "zip" if form == "zip that is a tar" else form
+        with tarfile.open(root / f"UCF101.{suffix}", "w:gz" if form == "tar.gz" else "w") as archive:
+            for file in videos:
+                archive.add(file, file.relative_to(source))
+    expected = {
+        row["video_id"]: (row["label"], Path(row["video"]["path"]).read_bytes()) for row in load("ucf101", "test")
+    }
+    for streaming in (False, True):
+        clips = list(load("ucf101", "test", data_dir=root, streaming=streaming))
+        assert {row["video_id"]: (row["label"], row["video"]["bytes"]) for row in clips} == expected
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("order", ["ours", "theirs"])
+def test_parquet_is_matched_by_class_name(load, releases, tmp_path, order):
+    clips = load("ucf101", "test")
+    names = clips.features["label"].names
+    theirs = names if order == "ours" else names[::-1]
+    rows = [
+        {
+            "video": {"path": f"{row['video_id']}.avi", "bytes": Path(row["video"]["path"]).read_bytes()},
+            "label": theirs.index(names[row["label"]]),
+        }
+        for row in clips
+    ]
+    features = datasets.Features({"video": datasets.Video(decode=False), "label": datasets.ClassLabel(names=theirs)})
+    (tmp_path / "repository" / "data").mkdir(parents=True)
+    datasets.Dataset.from_list(rows, features=features).to_parquet(
+        tmp_path / "repository" / "data" / "test-00000-of-00001.parquet"
+    )
+    for streaming in (False, True):
+        found = load("ucf101", "test", data_dir=tmp_path / "repository", streaming=streaming)
+        assert [row["label"] for row in found] == clips["label"]
+        assert split_facts(found)["protocol"] == "repository"
+        assert next(iter(found))["video"]["bytes"] == rows[0]["video"]["bytes"]
+
+
+def test_a_repository_of_loose_files_loads_from_the_hub(releases, tmp_path):
+    """Listed, streamed and decoded through the Hub's interface."""
+    root = releases["kinetics400"]
+    files = {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    with LocalHub() as hub:
+        hub.repositories["me/k400"] = files
+        script = """
+            from hf_dvflnet import load_benchmark, read_video
+            from hf_dvflnet.data.clips import video_source
+            for streaming in (False, True):
+                clips = load_benchmark("kinetics400", "hf://datasets/me/k400", "train", streaming=streaming)
+                print([(row["video_id"], len(read_video(video_source(row["video"]))[0])) for row in clips])
+        """
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+        lines = run(script, cwd=tmp_path, HF_HUB_DISABLE_XET="1", **environment).splitlines()[-2:]
+    expected = [
+        ("0wR5jVB-WPk_000417_000427", 14),
+        ("-3B32lodo2M_000059_000069", 15),
+        ("a_b_c_d_e_f_000003_000013", 16),
+    ]
+    assert lines == [str(expected)] * 2
+
+
+def test_class_folders_go_through_the_same_door(tmp_path, video_files):
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            folder = tmp_path / "mine" / split / label
+            folder.mkdir(parents=True)
+            shutil.copy(video_files["xvid.avi"], folder / "one.avi")
+    clips, streamed = (load_benchmark("folder", tmp_path / "mine", "test", streaming=flag) for flag in (False, True))
+    assert list(clips) == list(streamed)
+    assert split_facts(clips)["listed"] == 2
+
+
+# sharing the work
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_get_disjoint_shares_that_are_complete(load, world_size):
+    clips = [row["video_id"] for row in load("ucf101", "train")]
+    shares = [
+        [row["video_id"] for row in split_dataset_by_node(load("ucf101", "train", streaming=True), rank, world_size)]
+        for rank in range(world_size)
+    ]
+    assert sorted(video_id for share in shares for video_id in share) == sorted(clips)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_several_workers_share_a_stream(load):
+    streamed = load("ucf101", "train", streaming=True)
+    assert streamed.num_shards > 2
+    loader = torch.utils.data.DataLoader(streamed.select_columns(["video_id"]), batch_size=None, num_workers=2)
+    assert sorted(row["video_id"] for row in loader) == sorted(load("ucf101", "train")["video_id"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", WRITERS)
+def test_clips_of_each_benchmark_become_pixels(load, name, tiny_processor):
+    rows = [row for row in load(name, "train") if Path(row["video"]["path"]).stat().st_size]
+    clips = VideoClipDataset(load(name, "train"), tiny_processor, train=True)
+    assert clips[0]["pixel_values"].shape == (4, 3, 32, 32)
+    assert len(rows) > 0
+    assert video_source(rows[0]["video"]) == rows[0]["video"]["path"]

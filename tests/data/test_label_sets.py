@@ -1,0 +1,87 @@
+import hashlib
+
+import pytest
+
+from hf_dvflnet.data.label_sets import LABEL_SETS, read_labels
+
+
+CLASSES = {
+    "ucf50": 50,
+    "ucf101": 101,
+    "ucf101-sorted": 101,
+    "hmdb51": 51,
+    "ssv2": 174,
+    "kinetics400": 400,
+    "kinetics600": 600,
+    "diving48": 48,
+    "activitynet": 200,
+}
+
+
+def test_each_set_has_its_number_of_distinct_names():
+    assert {name: len(set(labels.names)) for name, labels in LABEL_SETS.items()} == CLASSES
+
+
+# of the names, one a line: an order must not change unnoticed
+DIGESTS = {
+    "ucf50": "bb0dd5fdcfaea883",
+    "ucf101": "3ec3894f84996395",
+    "ucf101-sorted": "01e7e1408d08ad15",
+    "hmdb51": "154ef596b6037121",
+    "ssv2": "a31a2ad624a558d6",
+    "kinetics400": "a8dafb93a1204d4e",
+    "kinetics600": "5d9a560f98fcfed0",
+    "diving48": "d8ffe0bc8a280ea4",
+    "activitynet": "a5bed94c3d53b1ba",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_order_of_each_set_is_the_one_of_its_checkpoints(name):
+    text = "\n".join(LABEL_SETS[name].names)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == DIGESTS[name]
+
+
+@pytest.mark.parametrize("name", ["ucf50", "ucf101-sorted", "hmdb51", "ssv2", "kinetics400", "kinetics600"])
+def test_sets_whose_order_is_that_of_sorted_names_are_sorted(name):
+    assert list(LABEL_SETS[name].names) == sorted(LABEL_SETS[name].names)
+
+
+def test_the_two_orders_of_ucf101_differ_in_two_pairs():
+    official, by_folder = LABEL_SETS["ucf101"].names, LABEL_SETS["ucf101-sorted"].names
+    assert [index for index in range(101) if official[index] != by_folder[index]] == [34, 35, 46, 47]
+    assert (official[34], official[46]) == ("Hammering", "JumpingJack")  # lines 35 and 47 of classInd.txt
+
+
+def test_names_with_commas_are_whole():
+    # twelve of Something-Something-v2's hold commas, which a reader of its csv files cuts
+    assert sum("," in name for name in LABEL_SETS["ssv2"].names) == 12
+
+
+def test_a_file_gives_names_in_the_order_of_its_lines(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(
+        "\ufefför\r\nauf, ab\r\n\r\n".encode()
+    )  # a mark in front, Windows line ends, blank lines at the end
+    assert read_labels(path).names == ("ör", "auf, ab")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a\nb\na\n", "'a' stands in line 1 and again in line 3"),
+        (b"a\n\nb\n", "line 2 is empty"),
+        (b"", "holds no class names"),
+        (b"\xff\xfe\x00", "is no UTF-8 text"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, content, reason):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"labels.txt: {reason}"):
+        read_labels(path)
+
+
+def test_a_name_that_is_neither_set_nor_file_is_refused_with_the_sets():
+    with pytest.raises(ValueError, match="imagenet is no file and none of the label sets ucf50, .*activitynet"):
+        read_labels("imagenet")

@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+
+from hf_dvflnet import VideoClipDataset, load_video_folder, read_video, write_motion_videos
+from hf_dvflnet.data.motion_videos import MOTIONS, Motion, opposite, render_clip
+
+
+def shift_between(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
+    """How far the picture moved right and down, in whole pixels, by trying all shifts up to 11 pixels."""
+
+    def difference(shift: tuple[int, int]) -> float:
+        right, down = shift
+        before = first[max(0, -down) : 64 - max(0, down), max(0, -right) : 64 - max(0, right)].astype(int)
+        after = second[max(0, down) : 64 + min(0, down), max(0, right) : 64 + min(0, right)]
+        return np.abs(before - after).mean()
+
+    return min(((right, down) for right in range(-11, 12) for down in range(-11, 12)), key=difference)
+
+
+@pytest.mark.parametrize(
+    "name, right, down", [("move_000", 1, 0), ("move_090", 0, -1), ("move_180", -1, 0), ("move_270", 0, 1)]
+)
+def test_headings_are_counted_counterclockwise_from_right(name, right, down):
+    frames = render_clip(MOTIONS[name], np.random.default_rng(0))
+    found = shift_between(frames[0], frames[1])
+    # an eighth of the frame, 8 pixels, at a pace within 10 %
+    assert found == (8 * right, 8 * down) or np.abs(np.subtract(found, (8 * right, 8 * down))).sum() == 1
+
+
+def test_a_turn_to_the_right_is_clockwise():
+    # a quarter turn clockwise in one second, or 8 frames, on the pixel grid
+    frames = render_clip(Motion(clockwise=0.25), ExactPace(3), num_frames=9)
+    difference = np.abs(np.rot90(frames[0], k=-1).astype(int) - frames[8]).mean()
+    assert difference < 3 < np.abs(np.rot90(frames[0], k=1).astype(int) - frames[8]).mean()
+
+
+def test_zooming_in_shows_the_middle_larger():
+    frames = render_clip(Motion(nearer=0.2), ExactPace(5), num_frames=9)
+    inner = frames[0][5:59, 5:59]  # a fifth of an octave nearer shows 2 ** -0.2 = 87 % of the picture
+    rows = np.linspace(0, 53, 64).round().astype(int)
+    enlarged = inner[rows][:, rows].astype(int)
+    assert np.abs(enlarged - frames[8]).mean() < 0.5 * np.abs(frames[0].astype(int) - frames[8]).mean()
+
+
+class ExactPace:
+    """A random generator whose pace is exact and whose camera starts at the lowest height."""
+
+    def __init__(self, seed: int):
+        self.generator = np.random.default_rng(seed)
+
+    def __getattr__(self, name):
+        return getattr(self.generator, name)
+
+    def uniform(self, low, high):
+        return 1.0 if (low, high) == (0.9, 1.1) else self.generator.uniform(low, high)
+
+    def random(self, *args, **kwargs):
+        drawn = self.generator.random(*args, **kwargs)
+        if args == (4,):
+            drawn[3] = 0.1
+        return drawn
+
+
+def test_every_class_has_an_opposite():
+    assert len(MOTIONS) == 16
+    for name in MOTIONS:
+        assert opposite(opposite(name)) == name != opposite(name)
+
+
+def test_a_class_played_backwards_is_its_opposite_from_another_start():
+    motion = MOTIONS["move_045"]
+    generator = ExactPace(0)
+    forwards = render_clip(motion, generator, num_frames=8)
+    assert shift_between(forwards[1], forwards[0]) == tuple(-step for step in shift_between(forwards[0], forwards[1]))
+
+
+def test_files_of_the_same_seed_hold_the_same_pictures(tmp_path):
+    clips = {"train": 1, "validation": 1, "test": 1}
+    for folder in ("a", "b"):
+        write_motion_videos(tmp_path / folder, clips_per_class=clips, num_workers=0)
+    write_motion_videos(tmp_path / "c", clips_per_class={"test": 1}, seed=1, num_workers=0)
+    first, again, other = (read_video(tmp_path / f / "test" / "move_045" / "0000.mp4")[0] for f in "abc")
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert first.shape == (12, 64, 64, 3)
+
+
+def test_worker_processes_write_the_same_files(tmp_path):
+    for folder, workers in (("a", 0), ("b", 2)):
+        write_motion_videos(tmp_path / folder, clips_per_class={"test": 2}, num_workers=workers)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.mp4"))
+    assert len(files) == 32
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+
+
+def test_an_interrupted_run_goes_on_and_keeps_what_is_there(tmp_path):
+    write_motion_videos(tmp_path, clips_per_class={"train": 1}, num_workers=0)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")}
+    assert len(files) == 16
+    lost = next(iter(files))
+    lost.unlink()
+    write_motion_videos(tmp_path, clips_per_class={"train": 1}, num_workers=0)
+    assert {path for path in files if path.stat().st_mtime_ns != files[path]} == {lost}
+
+
+def test_a_folder_of_other_settings_or_other_things_is_refused(tmp_path):
+    write_motion_videos(tmp_path / "videos", clips_per_class={}, seed=0)
+    assert json.loads((tmp_path / "videos" / "motion_videos.json").read_text())["seed"] == 0
+    with pytest.raises(ValueError, match="choose another folder"):
+        write_motion_videos(tmp_path / "videos", clips_per_class={}, seed=1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="is not empty"):
+        write_motion_videos(tmp_path / "mine", clips_per_class={})
+
+
+def test_the_files_load_as_a_dataset_with_splits(tmp_path, tiny_processor):
+    write_motion_videos(tmp_path, clips_per_class={"train": 2, "validation": 1, "test": 1}, num_workers=0)
+    data = load_video_folder(tmp_path)
+    assert {split: len(rows) for split, rows in data.items()} == {"train": 32, "validation": 16, "test": 16}
+    assert data["train"].features["label"].names == list(MOTIONS)
+    assert VideoClipDataset(data["test"], tiny_processor)[0]["pixel_values"].shape == (4, 3, 32, 32)
+
+
+def test_both_sampling_rules_take_the_same_eight_frames_of_a_clip_with_the_demos_interval():
+    # so that a motion looks as fast in training as in evaluation
+    from hf_dvflnet import evaluation_indices, training_indices
+
+    trained = training_indices(12, num_frames=8, frame_interval=5, generator=np.random.default_rng(0))
+    assert trained.tolist() == evaluation_indices(12, num_frames=8, frame_interval=5).tolist() == list(range(8))

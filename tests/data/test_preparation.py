@@ -1,0 +1,537 @@
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import av
+import datasets
+import numpy as np
+import pytest
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from mini_releases import WRITERS, write_kinetics400
+from videos import KINDS, read_number, write_video
+
+from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos, read_video, split_facts
+from hf_dvflnet.data import preparation
+from hf_dvflnet.data.clips import video_source
+
+
+LAYOUTS = ["tar", "folder"]
+
+
+def prepare(source: Path, out: Path, layout: str = "folder", **options) -> dict:
+    return prepare_videos(source, out, **{"layout": layout, "num_workers": 0, "clips_per_shard": 3, **options})
+
+
+def manifest(out: Path) -> dict[str, dict]:
+    return {row["path"]: row for row in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.square(first.astype(float) - second).mean())
+
+
+@pytest.fixture
+def tree(tmp_path, video_files) -> Path:
+    """Class folders of seven videos."""
+    for number, path in enumerate(
+        ("train/run/a.avi", "train/run/b.x.avi", "train/run/c.avi", "train/swim/a.avi", "train/swim/b.avi")
+    ):
+        (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / "tree" / path, "mpeg4", 6 + number, tag="XVID", first_number=100 * number)
+    for path in ("val/swim/a.mp4", "val/run/d.mp4"):
+        (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video_files["h264_short_gop.mp4"], tmp_path / "tree" / path)
+    return tmp_path / "tree"
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory, video_files) -> Path:
+    """Every kind of file, prepared, each in a folder of its own name."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("out")
+    for name, path in video_files.items():
+        (source / name).mkdir()
+        shutil.copy(path, source / name / name)
+    prepare(source, out)
+    return out
+
+
+# The clips
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clip_has_the_frames_of_its_source(kinds, video_files, kind):
+    source, _ = read_video(video_files[kind])
+    clip, metadata = read_video(next((kinds / kind).iterdir()))
+    assert clip.shape == source.shape
+    stored = np.rot90(clip, -1, axes=(1, 2)) if "rotated" in kind else clip
+    assert [read_number(frame) for frame in stored] == list(range(len(source)))
+    assert psnr(source, clip) > 33
+    assert metadata.codec == "h264"
+
+
+def test_a_clip_has_no_sound_and_short_closed_gops_and_its_index_first(kinds):
+    path = next((kinds / "h264_audio_first.mp4").iterdir())
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert [number for number, packet in enumerate(packets) if packet.is_keyframe] == list(range(0, 40, 4))
+    assert [packet.pts for packet in packets] == [packet.dts for packet in packets]
+    assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
+
+
+def test_a_clip_has_the_average_rate_of_its_source(kinds, video_files):
+    rates = [
+        read_video(path, [0])[1].fps
+        for path in (video_files["h264_irregular.mp4"], next((kinds / "h264_irregular.mp4").iterdir()))
+    ]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (640, 482, (340, 256)),
+        (480, 854, (256, 456)),
+        (160, 96, (160, 96)),
+        (320, 240, (320, 240)),
+        (640, 256, (640, 256)),
+    ],
+)
+def test_the_short_side_shrinks_and_never_grows(tmp_path, width, height, expected):
+    (tmp_path / "source").mkdir()
+    write_video(tmp_path / "source" / "a.mp4", num_frames=3, width=width, height=height)
+    prepare(tmp_path / "source", tmp_path / "out")
+    clip, _ = read_video(tmp_path / "out" / "a.mp4")
+    assert (clip.shape[2], clip.shape[1]) == expected
+    assert [read_number(frame) for frame in clip] == [0, 1, 2]
+    assert (manifest(tmp_path / "out")["a.mp4"]["width"], manifest(tmp_path / "out")["a.mp4"]["height"]) == expected
+
+
+def write_coloured(path: Path, codec: str, pixel_format: str, space: Colorspace, colour_range: ColorRange):
+    """Three frames of four flat colours."""
+    image = np.repeat(np.repeat([[[200, 40, 40], [40, 180, 60]], [[50, 60, 210], [230, 220, 90]]], 51, 0), 79, 1)
+    reformatter = VideoReformatter()
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"crf": "5"} if "264" in codec else {})
+        stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], pixel_format
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(image.astype(np.uint8), format="rgb24")
+            picture = reformatter.reformat(
+                frame, format=pixel_format, dst_colorspace=space, dst_color_range=colour_range
+            )
+            stream.codec_context.colorspace, stream.codec_context.color_range = picture.colorspace, colour_range
+            picture.pts = number
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format", "space", "colour_range"),
+    [
+        ("bt601.mkv", "libx264", "yuv444p", Colorspace.ITU601, ColorRange.MPEG),
+        ("bt709.mkv", "libx264", "yuv444p", Colorspace.ITU709, ColorRange.MPEG),
+        ("full_range.mkv", "libx264", "yuv444p", Colorspace.ITU709, ColorRange.JPEG),
+        ("rgb.mov", "png", "rgb24", Colorspace.DEFAULT, ColorRange.JPEG),
+    ],
+)
+def test_colours_and_odd_sizes_survive(tmp_path, name, codec, pixel_format, space, colour_range):
+    (tmp_path / "source").mkdir()
+    write_coloured(tmp_path / "source" / name, codec, pixel_format, space, colour_range)
+    prepare(tmp_path / "source", tmp_path / "out")
+    source, clip = (
+        read_video(path)[0] for path in (tmp_path / "source" / name, tmp_path / "out" / Path(name).with_suffix(".mp4"))
+    )
+    assert (source.shape[1:3], clip.shape[1:3]) == ((102, 158), (102, 158))
+    for y, x in ((20, 30), (20, 120), (80, 30), (80, 120)):
+        assert np.abs(source[:, y, x].astype(int) - clip[:, y, x]).max() <= 4
+
+
+# Outcomes
+
+
+def test_a_truncated_video_is_repaired_and_a_broken_one_unreadable(tmp_path, dvflnet):
+    source = tmp_path / "source"
+    source.mkdir()
+    whole = write_video(source / "whole.avi", "mpeg4", tag="XVID")
+    (source / "cut.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (source / "broken.mp4").write_bytes(b"moov atom not found")
+    (source / "empty.webm").touch()
+    code, out, err = dvflnet("prepare", source, tmp_path / "out", "--num-workers", 0)
+    assert code == 1
+    assert "4 videos: 1 ok, 1 repaired, 2 unreadable; 4 prepared now" in out
+    assert "unreadable: broken.mp4: cannot be opened" in err and "unreadable: empty.webm: 0 bytes" in err
+    rows = manifest(tmp_path / "out")
+    assert {path: row["outcome"] for path, row in rows.items()} == {
+        **{"broken.mp4": "unreadable", "cut.mp4": "repaired"},
+        **{"empty.mp4": "unreadable", "whole.mp4": "ok"},
+    }
+    assert rows["cut.mp4"]["reason"].startswith("is cut short (")
+    with pytest.warns(UserWarning, match="cut short"):
+        assert rows["cut.mp4"]["frames"] == len(read_video(source / "cut.avi")[0]) < 40
+    with tarfile.open(tmp_path / "out" / "videos-00000.tar") as tar:
+        assert sorted(tar.getnames()) == ["cut.json", "cut.mp4", "whole.json", "whole.mp4"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_manifest_has_every_clips_checksum(tree, tmp_path, layout):
+    prepare(tree, tmp_path / "out", layout)
+    rows = manifest(tmp_path / "out")
+    assert list(rows) == sorted(rows) and len(rows) == 7
+    for path, row in rows.items():
+        if layout == "tar":
+            with open(tmp_path / "out" / row["tar"], "rb") as tar:
+                tar.seek(row["offset"])
+                clip = tar.read(row["bytes"])
+        else:
+            clip = (tmp_path / "out" / path).read_bytes()
+        assert hashlib.sha256(clip).hexdigest() == row["sha256"]
+        assert row["source_bytes"] == (tree / row["source"]).stat().st_size
+        assert read_video(clip)[0].shape == (row["frames"], row["height"], row["width"], 3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_source_is_only_read(tree, tmp_path, layout):
+    (tree / "classes.txt").write_text("run\nswim\n")
+    before = contents(tree)
+    prepare(tree, tmp_path / "out", layout)
+    assert contents(tree) == before
+    assert (tmp_path / "out" / "classes.txt").read_text() == "run\nswim\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_several_processes_write_what_one_does(tree, tmp_path, layout):
+    prepare(tree, tmp_path / "one", layout)
+    prepare(tree, tmp_path / "two", layout, num_workers=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+# Going on
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_second_run_encodes_nothing_and_leaves_the_files_alone(tree, tmp_path, layout):
+    assert prepare(tree, tmp_path / "out", layout)["prepared"] == 7
+    kept = {
+        path: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in (tmp_path / "out").rglob("*")
+        if path.suffix in (".mp4", ".tar")
+    }
+    assert prepare(tree, tmp_path / "out", layout)["prepared"] == 0
+    assert kept == {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("layout", "moment"),
+    [*(("folder", moment) for moment in (1, 2, 5, 10)), *(("tar", moment) for moment in (1, 2, 5, 10, 12, 13))],
+)
+def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_files(tree, tmp_path, monkeypatch, layout, moment):
+    # killed just before the nth time that something is moved to its place: settings, manifest, clips, tars, manifest
+    replace, moves = os.replace, []
+
+    def killed_at(*arguments):
+        moves.append(arguments)
+        if len(moves) == moment:
+            raise Killed
+        replace(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preparation.os, "replace", killed_at)
+        with pytest.raises(Killed):
+            prepare(tree, tmp_path / "out", layout)
+    prepare(tree, tmp_path / "out", layout)
+    prepare(tree, tmp_path / "whole", layout)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_run_that_is_really_killed_goes_on_to_the_same_files(motion_tree, tmp_path, layout):
+    """`kill -9` of the command and its workers, a few clips after each start."""
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    prepare_videos(motion_tree, whole, layout=layout, num_workers=0)
+    command = [sys.executable, "-m", "dvflnet_cli", "prepare", str(motion_tree), str(out), "--format", layout]
+    kills = 0
+    for clips in (5, 30, 55):
+        process = subprocess.Popen([*command, "--num-workers", "1"], start_new_session=True, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if len(list(out.rglob("*.mp4"))) >= clips:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.001)
+        process.wait()
+    assert kills == 3
+    assert subprocess.run([*command, "--num-workers", "1"]).returncode == 0
+    files = [
+        {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (whole, out)
+    ]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("moment", [2, 3, 6])
+def test_a_run_that_is_killed_while_it_packs_anew_goes_on(tree, tmp_path, monkeypatch, moment):
+    # a new video moves others to other tars; killed while these are unpacked and packed
+    prepare(tree, tmp_path / "out", "tar")
+    write_video(tree / "train" / "run" / "new.avi", "mpeg4", 9, tag="XVID", first_number=500)
+    replace, moves = os.replace, []
+
+    def killed_at(*arguments):
+        moves.append(arguments)
+        if len(moves) == moment:
+            raise Killed
+        replace(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preparation.os, "replace", killed_at)
+        with pytest.raises(Killed):
+            prepare(tree, tmp_path / "out", "tar")
+    assert prepare(tree, tmp_path / "out", "tar")["prepared"] == (moment == 2)
+    prepare(tree, tmp_path / "whole", "tar")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_cut_last_line_of_the_manifest_is_made_good(tree, tmp_path, layout):
+    prepare(tree, tmp_path / "out", layout)
+    whole = (tmp_path / "out" / "manifest.jsonl").read_bytes()
+    (tmp_path / "out" / "manifest.jsonl").write_bytes(whole[:-40])
+    assert prepare(tree, tmp_path / "out", layout)["prepared"] == 1
+    assert (tmp_path / "out" / "manifest.jsonl").read_bytes() == whole
+
+
+def test_a_clip_that_was_cut_is_written_again(tree, tmp_path):
+    prepare(tree, tmp_path / "out")
+    clip = tmp_path / "out" / "train" / "run" / "a.mp4"
+    whole = clip.read_bytes()
+    clip.write_bytes(whole[:-1])
+    assert prepare(tree, tmp_path / "out")["prepared"] == 1
+    assert clip.read_bytes() == whole
+
+
+def test_a_tar_that_was_cut_is_packed_again(tree, tmp_path):
+    prepare(tree, tmp_path / "out", "tar")
+    tar = tmp_path / "out" / "train-00000.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    assert 1 <= prepare(tree, tmp_path / "out", "tar")["prepared"] <= 3
+    assert tar.read_bytes() == whole
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("change", ["changed", "gone", "new"])
+def test_what_has_changed_in_the_source_is_prepared_again(tree, tmp_path, layout, change):
+    prepare(tree, tmp_path / "out", layout)
+    video = tree / "train" / "run" / "a.avi"
+    if change == "changed":
+        write_video(video, "mpeg4", 9, tag="XVID", first_number=500)
+    elif change == "gone":
+        video.unlink()
+    else:
+        write_video(video.with_name("new.avi"), "mpeg4", 9, tag="XVID", first_number=500)
+    assert prepare(tree, tmp_path / "out", layout)["prepared"] == (change != "gone")
+    prepare(tree, tmp_path / "anew", layout)
+    assert contents(tmp_path / "out") == contents(tmp_path / "anew")
+
+
+def test_other_settings_are_refused(tree, tmp_path, dvflnet):
+    prepare(tree, tmp_path / "out", "tar")
+    code, _, err = dvflnet("prepare", tree, tmp_path / "out", "--clips-per-shard", 3, "--short-side", 128)
+    assert code == 1
+    assert err == (f"dvflnet: {tmp_path / 'out'}: was prepared with short_side 256, not 128; choose another folder\n")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("out", ["", "inner", ".."])
+def test_an_output_in_its_source_is_refused(tree, out):
+    with pytest.raises(ValueError, match="lies in the other; choose a folder beside it"):
+        prepare(tree, tree / out)
+
+
+def test_a_folder_that_holds_something_else_is_refused(tree, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "diary.txt").touch()
+    with pytest.raises(ValueError, match="holds something else"):
+        prepare(tree, tmp_path / "out")
+
+
+def test_two_videos_of_one_name_are_refused(tree, tmp_path):
+    (tree / "train" / "run" / "a.webm").touch()
+    with pytest.raises(ValueError, match=r"a\.(avi|webm) and .*a\.(avi|webm) would both be named train/run/a\.mp4"):
+        prepare(tree, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_member_that_leaves_its_folder_is_refused(tmp_path):
+    (tmp_path / "source").mkdir()
+    with tarfile.open(tmp_path / "source" / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("../evil.mp4"), io.BytesIO())
+    with pytest.raises(ValueError, match=r"\.\./evil\.mp4: would be written outside"):
+        prepare(tmp_path / "source", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "options", [{"short_side": 255}, {"crf": 52}, {"keyframe_interval": 0}, {"clips_per_shard": 0}, {"layout": "zip"}]
+)
+def test_settings_out_of_range_are_refused(tree, tmp_path, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        prepare(tree, tmp_path / "out", **options)
+
+
+def test_a_folder_without_videos_is_refused(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "readme.txt").touch()
+    with pytest.raises(FileNotFoundError, match="holds no videos"):
+        prepare(tmp_path / "source", tmp_path / "out")
+
+
+def test_archives_that_cannot_be_read_are_named(tree, tmp_path):
+    (tree / "UCF101.rar").write_bytes(b"Rar!")
+    with pytest.warns(UserWarning, match=r"1 archives are neither read nor copied, .*UCF101\.rar"):
+        prepare(tree, tmp_path / "out")
+    assert not (tmp_path / "out" / "UCF101.rar").exists()
+
+
+# Loading
+
+
+def same_rows(prepared, source, size: int):
+    """The same ids and labels in the same order; the first clip shows the same frames."""
+    assert [(row["video_id"], row["label"]) for row in prepared] == [(row["video_id"], row["label"]) for row in source]
+    assert len(list(source)) == size
+    frames = [[read_number(frame) for frame in read_video(video_source(next(iter(rows))["video"]))[0]]
+              for rows in (prepared, source)]  # fmt: skip
+    assert frames[0] == frames[1]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("layout", "packed"), [("tar", False), ("folder", True)])
+def test_a_prepared_release_of_ucf101_is_one(tmp_path, layout, packed):
+    source = tmp_path / "ucf101"
+    WRITERS["ucf101"](source)
+    given = source
+    if packed:
+        given = tmp_path / "packed"
+        given.mkdir()
+        shutil.make_archive(str(given / "UCF101"), "gztar", source, "UCF-101")
+        shutil.make_archive(str(given / "lists"), "zip", source, "ucfTrainTestlist")
+    prepare(given, tmp_path / "out", layout)
+    for protocol in ("official", "dvflnet_8020"):
+        for streaming in (False, True):
+            ours, theirs = (
+                load_benchmark(
+                    "ucf101", folder, "test", protocol, streaming=streaming, cache_dir=tmp_path / folder.name / "cache"
+                )
+                for folder in (tmp_path / "out", source)
+            )
+            by_id = [sorted(rows, key=lambda row: row["video_id"]) for rows in (ours, theirs)]
+            same_rows(*by_id, {"official": 10, "dvflnet_8020": 5}[protocol])
+            assert [row["group"] for row in by_id[0]] == [row["group"] for row in by_id[1]]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("layout", "packed"), [("folder", False), ("tar", True)])
+def test_a_replacement_stays_one(tmp_path, layout, packed):
+    source, given = tmp_path / "k400", tmp_path / "k400"
+    write_kinetics400(source)
+    if packed:
+        given = tmp_path / "packed"
+        shutil.copytree(source / "annotations", given / "annotations")
+        for name in ("train", "val"):
+            (given / name).mkdir()
+            shutil.make_archive(str(given / name / "part_0"), "gztar", source / name)
+        shutil.make_archive(
+            str(given / "replacement"), "gztar", source / "replacement" / "replacement_for_corrupted_k400"
+        )
+    else:  # a namesake that can be read, and that must not be taken
+        write_video(source / "val" / "zzzzzzzzzz0_000000_000010.mp4", num_frames=12, first_number=1)
+    found = prepare(given, tmp_path / "out", layout)
+    assert found["unreadable"] == (2 if packed else 1)
+    clips = {
+        row["video_id"]: row["video"]
+        for row in load_benchmark("kinetics400", tmp_path / "out", "validation", cache_dir=tmp_path / "cache")
+    }
+    assert sorted(clips) == ["--6bJUbfpnQ_000017_000027", "zzzzzzzzzz0_000000_000010"]
+    replaced = read_video(video_source(clips["zzzzzzzzzz0_000000_000010"]))[0]
+    original = next((source / "replacement").rglob("*.mp4"))
+    assert [read_number(frame) for frame in replaced] == [read_number(frame) for frame in read_video(original)[0]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_prepared_class_folders_keep_ids_and_labels(tree, tmp_path, layout):
+    # the only video of a class of its own, without which the other labels would move
+    (tree / "train" / "aikido").mkdir()
+    (tree / "train" / "aikido" / "broken.avi").write_bytes(b"RIFF")
+    prepare(tree, tmp_path / "out", layout)
+    for split, size in (("train", 5), ("validation", 2)):
+        source = [row for row in load_video_folder(tree)[split] if row["video_id"] != "aikido/broken.avi"]
+        prepared = load_benchmark("folder", tmp_path / "out", split)
+        same_rows(prepared, source, size)
+        assert prepared.features == load_video_folder(tree)[split].features
+        streamed = load_benchmark("folder", tmp_path / "out", split, streaming=True)
+        same_rows(sorted(streamed, key=lambda row: row["video_id"].split("/")), source, size)
+        assert streamed.features == prepared.features
+        missing = ["aikido/broken.avi"] if split == "train" else []
+        assert (split_facts(prepared)["missing"], split_facts(streamed)["missing"]) == (missing, missing)
+        assert split_facts(prepared)["listed"] == size + len(missing)
+        if layout == "tar":
+            assert streamed.num_shards == {"train": 2, "validation": 1}[split]
+
+
+def test_the_order_in_the_tars_is_drawn_from_the_seed(tree, tmp_path):
+    orders = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        prepare(tree, tmp_path / name, "tar", seed=seed)
+        rows = load_benchmark("folder", tmp_path / name, "train", streaming=True)
+        orders.append([row["video_id"] for row in rows])
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2])
+
+
+def test_datasets_streams_the_tars_as_webdataset(tree, tmp_path):
+    (tree / "train" / "run" / "b.x.avi").unlink()  # keys end at the first dot
+    prepare(tree, tmp_path / "out", "tar")
+    tars = sorted(map(str, (tmp_path / "out").glob("train-*.tar")))
+    rows = datasets.load_dataset("webdataset", data_files=tars, split="train", streaming=True)
+    found = {}
+    for row in rows.cast_column("mp4", datasets.Video(decode=False)):
+        found[row["__key__"]] = (row["json"]["video_id"], row["json"]["label"])
+        assert hashlib.sha256(row["mp4"]["bytes"]).hexdigest() == row["json"]["sha256"]
+    assert found == {
+        f"train/{label}/{name}": (f"{label}/{name}.avi", label)
+        for label, name in (("run", "a"), ("run", "c"), ("swim", "a"), ("swim", "b"))
+    }
+
+
+def test_what_is_not_prepared_to_the_end_is_not_loaded(tree, tmp_path):
+    prepare(tree, tmp_path / "out", "tar")
+    (tmp_path / "out" / ".unfinished").mkdir()
+    with pytest.raises(ValueError, match="is not prepared to the end; run `dvflnet prepare` again"):
+        load_video_folder(tmp_path / "out")
+
+
+def test_the_command_prints_json(tree, tmp_path, dvflnet):
+    code, out, _ = dvflnet("prepare", tree, tmp_path / "out", "--num-workers", 0, "--json")
+    found = json.loads(out)
+    assert (code, found["videos"], found["ok"], found["shards"]) == (0, 7, 7, 2)
+    assert found["bytes"] == sum(row["bytes"] for row in manifest(tmp_path / "out").values())

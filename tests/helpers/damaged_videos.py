@@ -1,0 +1,689 @@
+"""
+Damaged and crafted video files, made from good ones, and what becomes of each when it is read.
+
+    python tests/helpers/damaged_videos.py --count 2000 --seed 0
+
+Each file is read in a process of its own making, whose memory and time are limited: frames or a `VideoDecodeError` are
+what may come of it. A crash, a hang or any other exception is a fault, and is named. The files are a function of the
+seed. Prints a table, writes `benchmarks/damaged_videos.json`, and keeps the files of faults in the folder `--keep`.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import resource
+import struct
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+from videos import KINDS, write_video
+
+from hf_dvflnet import VideoDecodeError, evaluation_indices, read_video
+from hf_dvflnet.video_decoding import ToArray, open_frames
+
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "damaged_videos.json"
+
+SECONDS = 20  # that a file may take
+MEMORY = 3 << 30  # bytes that a process may take beyond what it has before it reads
+
+
+# good files
+
+
+@dataclass
+class Good:
+    """A file as it should be, and where its boxes (start, size) and packets (start) lie."""
+
+    name: str
+    content: bytes
+    boxes: list[tuple[int, int]]
+    packets: list[int]
+
+    @property
+    def is_mp4(self) -> bool:
+        return self.name.endswith((".mp4", ".mov"))
+
+
+MORE_KINDS: dict[str, dict] = {
+    "h264.ts": {"options": {"g": "8"}},
+    "h264.mov": {"options": {"g": "8"}},
+    "h264.flv": {"options": {"g": "8"}},
+    "fragmented.mp4": {"options": {"g": "8"}, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "faststart.mp4": {"options": {"g": "8"}, "container_options": {"movflags": "faststart"}},
+    "mpeg2.mpg": {"codec": "mpeg2video", "options": {"g": "8"}},
+    "mjpeg.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
+    "vp9.mkv": {"codec": "libvpx-vp9", "options": {"g": "10", "deadline": "realtime", "cpu-used": "8"}},
+}
+UNUSUAL_KINDS: dict[str, dict] = {
+    "10_bit.mp4": {"pixel_format": "yuv420p10le"},
+    "10_bit.mkv": {"codec": "ffv1", "pixel_format": "yuv422p10le"},
+    "alpha.mov": {"codec": "qtrle", "pixel_format": "argb"},
+    "alpha.mkv": {"codec": "ffv1", "pixel_format": "yuva420p"},
+    "grey.mkv": {"codec": "ffv1", "pixel_format": "gray"},
+    "grey_16.mkv": {"codec": "ffv1", "pixel_format": "gray16le"},
+    "palette.gif": {"codec": "gif", "pixel_format": "rgb8"},
+    "rgb.mkv": {"codec": "ffv1", "pixel_format": "bgr0"},
+    "rotated.mp4": {"rotation": 90},
+    "mirrored.mov": {"rotation": 180, "mirror": True},
+    "interlaced.mp4": {"options": {"x264-params": "interlaced=1", "g": "8"}},
+    "interlaced.mpg": {"codec": "mpeg2video", "options": {"flags": "+ildct+ilme", "g": "8"}},
+    "odd_size.mkv": {"codec": "ffv1", "width": 83, "height": 51},
+}
+
+
+@dataclass
+class Materials:
+    """What damaged files are made of: good ones as they are common, unusual ones, and all by name, parts and all."""
+
+    common: list[Good]
+    unusual: list[Good]
+    named: dict[str, Good]
+
+
+def write_kinds(folder: Path, kinds: dict[str, dict]) -> list[Good]:
+    found = []
+    for name, arguments in kinds.items():
+        arguments = {"width": 80, "height": 48, **arguments, "num_frames": 20}
+        if "timestamps" in arguments:
+            arguments["timestamps"] = arguments["timestamps"][:20]
+        found.append(read_good(write_video(folder / name, **arguments)))
+    return found
+
+
+def read_good(path: Path) -> Good:
+    content = path.read_bytes()
+    boxes = list(find_boxes(content, 0, len(content))) if path.suffix in (".mp4", ".mov") else []
+    with av.open(str(path)) as container:
+        packets = sorted({p.pos for p in container.demux() if p.pos is not None and p.pos > 0})
+    return Good(path.name, content, boxes, packets)
+
+
+PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"udta", b"moof", b"traf", b"mvex", b"dinf")
+
+
+def find_boxes(content: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Start and size of each box of an mp4, and of those within."""
+    while start + 8 <= end:
+        size, kind = struct.unpack(">I4s", content[start : start + 8])
+        if not 8 <= size <= end - start:
+            return
+        yield start, size
+        if kind in PARENTS:
+            yield from find_boxes(content, start + 8, start + size)
+        start += size
+
+
+# faults: a good file (or all of them) and random numbers -> a bad one and what to call it
+
+
+def some(good: "Materials", draw: random.Random, *, mp4: bool = False) -> Good:
+    return draw.choice([one for one in good.common if one.is_mp4 or not mp4])
+
+
+def patched(content: bytes, place: int, new: bytes) -> bytes:
+    return content[:place] + new + content[place + len(new) :]
+
+
+def places(content: bytes, mark: bytes) -> list[int]:
+    found, place = [], content.find(mark)
+    while place >= 0:
+        found.append(place)
+        place = content.find(mark, place + 1)
+    return found
+
+
+def bit_flips(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = some(good, draw)
+    data = bytearray(one.content)
+    in_header = draw.random() < 0.6  # where most of the structure is: at one end or the other
+    for _ in range(draw.choice((1, 2, 4, 16, 64))):
+        reach = min(len(data), 1500) if in_header else len(data)
+        place = draw.randrange(reach)
+        if in_header and draw.random() < 0.5:
+            place = len(data) - 1 - place
+        data[place] ^= 1 << draw.randrange(8)
+    return one.name, bytes(data)
+
+
+def cut_at_borders(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = some(good, draw)
+    borders = [start for start, _ in one.boxes] + [start + size for start, size in one.boxes] + one.packets
+    place = draw.choice(borders or [len(one.content) // 2]) + draw.choice((0, 0, 0, -1, 1, 4, 8))
+    return one.name, one.content[: max(0, place)]
+
+
+def cut_anywhere(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = some(good, draw)
+    start = draw.randrange(len(one.content)) if draw.random() < 0.25 else 0  # or its beginning is missing
+    return one.name, one.content[start : start + draw.randrange(len(one.content))]
+
+
+def swapped_parts(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = some(good, draw)
+    if len(one.boxes) > 1:
+        (a, a_size), (b, b_size) = sorted(draw.sample(one.boxes, 2))
+        if a + a_size > b:  # one in the other: doubled
+            return one.name, one.content[: a + a_size] + one.content[b : b + b_size] + one.content[a + a_size :]
+    else:
+        borders = one.packets if len(one.packets) > 3 else range(len(one.content))
+        edges = sorted(draw.sample(borders, 4))
+        a, a_size, b, b_size = edges[0], edges[1] - edges[0], edges[2], edges[3] - edges[2]
+    content = one.content
+    parts = [content[:a], content[b : b + b_size], content[a + a_size : b], content[a : a + a_size]]
+    return one.name, b"".join(parts) + content[b + b_size :]
+
+
+SIZES = (0, 1, 7, 8, 9, 16, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFF0, 1 << 24, 65536)
+
+
+def wrong_sizes(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = some(good, draw)
+    content = one.content
+    for _ in range(draw.choice((1, 1, 2, 5))):
+        size = draw.choice((*SIZES, draw.getrandbits(32), len(content)))
+        if one.boxes:
+            start, own = draw.choice(one.boxes)
+            content = patched(
+                content, start, struct.pack(">I", draw.choice((size, max(0, own + draw.choice((-1, 1))))))
+            )
+            if size == 1 and draw.random() < 0.5:
+                content = patched(content, start, struct.pack(">I4sQ", 1, content[start + 4 : start + 8], 1 << 63))
+        else:
+            # in front of a packet, or in the header
+            place = draw.choice(one.packets) - 4 if one.packets and draw.random() < 0.3 else draw.randrange(1000)
+            width = draw.choice("BHI")
+            new = struct.pack(draw.choice("<>") + width, size & (1 << 8 * struct.calcsize(width)) - 1)
+            content = patched(content, max(0, min(place, len(content) - 8)), new)
+    return one.name, content
+
+
+def random_tails(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = some(good, draw)
+    keep = draw.choice((len(one.content), draw.randrange(len(one.content))))
+    return one.name, one.content[:keep] + draw.randbytes(draw.choice((1, 7, 1000, 200_000)))
+
+
+def no_videos(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    name = some(good, draw).name
+    kinds: list[Callable[[], bytes]] = [
+        lambda: b"",
+        lambda: bytes(draw.randrange(1, 100_000)),
+        lambda: draw.randbytes(draw.randrange(1, 100_000)),
+        lambda: ("".join(draw.choices("abc xyz\n", k=5000))).encode(),
+        lambda: b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+        lambda: json.dumps({"error": "no such video", "n": list(range(draw.randrange(500)))}).encode(),
+        lambda: b"PK\x03\x04" + draw.randbytes(500),
+        lambda: b"%PDF-1.7\n" + draw.randbytes(500),
+        lambda: b"\x89PNG\r\n\x1a\n" + draw.randbytes(500),
+        lambda: b"\x00\x00\x00\x18ftypmp42" + draw.randbytes(500),
+        lambda: b"RIFF\xff\xff\xff\xffAVI LIST" + draw.randbytes(500),
+        lambda: b"\x1a\x45\xdf\xa3" + draw.randbytes(draw.choice((5, 500))),
+        lambda: b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67",
+        lambda: b"GIF89a" + draw.randbytes(500),
+        lambda: b"\x47" * 188 * 20,
+        lambda: b"YUV4MPEG2 W99999 H99999 F25:1\nFRAME\n" + bytes(100),
+    ]
+    return name, draw.choice(kinds)()
+
+
+def nested(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one, other = some(good, draw, mp4=True), some(good, draw)
+    depth = draw.choice((3, 12, 500, 20_000))
+    kind = draw.choice(PARENTS)
+    way = draw.randrange(5)
+    if way == 0:  # one after the other
+        return one.name, one.content + other.content
+    if way == 1:  # one in a box of the other
+        box = draw.choice((b"udta", b"free", b"mdat", b"moov", b"trak", b"uuid"))
+        content = struct.pack(">I4s", 8 + len(other.content), box) + other.content
+        place = draw.choice(one.boxes)[0]
+        return one.name, one.content[:place] + content + one.content[place:]
+    if way == 2:  # boxes in boxes
+        content = b"".join(struct.pack(">I4s", 8 * (depth - level), kind) for level in range(depth))
+        return one.name, one.content[: one.boxes[0][1]] + content + one.content[one.boxes[0][1] :]
+    if way == 3:  # the same in a Matroska file: elements of unknown size
+        header = b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff"
+        return "nested.mkv", header + b"\x16\x54\xae\x6b\x01\xff\xff\xff\xff\xff\xff\xff" * depth
+    lists = b"".join(b"LIST" + struct.pack("<I", 12 * (depth - level)) + b"hdrl" for level in range(depth))
+    return "nested.avi", b"RIFF" + struct.pack("<I", 4 + len(lists)) + b"AVI " + lists
+
+
+HUGE = (0xFFFF, 0x7FFF, 16385, 20000, 30000, 0x4000, 0x2001)
+
+
+def huge_dimensions(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    width, height = draw.choice(HUGE), draw.choice(HUGE)
+    way = draw.randrange(5)
+    if way == 0:
+        one = some(good, draw, mp4=True)
+        place = one.content.index(b"avc1", one.content.index(b"stsd"))
+        return one.name, patched(one.content, place + 28, struct.pack(">HH", width, height))
+    if way == 1:  # the pictures themselves say it: JPEG
+        one = good.named["mjpeg.avi"]
+        content = one.content
+        for place in places(content, b"\xff\xc0"):
+            content = patched(content, place + 5, struct.pack(">HH", height, width))
+        if draw.random() < 0.5:
+            content = content.replace(struct.pack("<II", 80, 48), struct.pack("<II", width, height))
+        return one.name, content
+    if way == 2:
+        one = good.named["palette.gif"]
+        content = patched(one.content, 6, struct.pack("<HH", width, height))
+        for place in places(content, b"\x2c\x00\x00\x00\x00"):
+            content = patched(content, place + 5, struct.pack("<HH", width, height))
+        return one.name, content
+    if way == 3:  # a whole H.264 sequence header of this size, from an encoder
+        return "sequence.mp4", good.named["large_header.mp4"].content
+    one = good.named[draw.choice(("vp9.webm", "vp8.webm", "h264.mkv"))]
+    content = one.content
+    for mark, size in ((b"\xb0\x81\x50", width), (b"\xba\x81\x30", height)):  # pixel width and height in one byte
+        for place in places(content, mark):
+            content = content[:place] + mark[:1] + b"\x82" + struct.pack(">H", size) + content[place + 3 :]
+    return one.name, content
+
+
+def huge_durations(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = some(good, draw, mp4=True)
+    content = one.content
+    largest = draw.choice((0xFFFFFFFF, 0x7FFFFFFF, 1 << 30, 80_000_000, 3_000_000, 999_999))
+    for kind, offset in draw.choice(
+        (
+            ((b"mvhd", 20), (b"mdhd", 20), (b"tkhd", 24)),  # duration
+            ((b"stts", 12),),  # frames of a duration
+            ((b"stts", 16),),  # the duration of one frame
+            ((b"stsz", 12),),  # frames
+            ((b"ctts", 12),),
+            ((b"elst", 12),),
+            ((b"stsz", 8), (b"stsz", 12), (b"stsc", 16)),  # all of one size, so that only their number is told
+            ((b"trun", 8),),
+            ((b"trun", 4), (b"trun", 8)),  # nothing is told of each frame
+        )
+    ):
+        for place in places(content, kind):
+            value = {(b"stsz", 8): 1, (b"trun", 4): 0}.get((kind, offset), largest)
+            if place + offset + 4 <= len(content):
+                content = patched(content, place + offset, struct.pack(">I", value))
+    if draw.random() < 0.2:  # as many tracks of it as there is room for
+        boxes = find_boxes(content, 0, len(content))
+        start, size = next(box for box in boxes if content[box[0] + 4 : box[0] + 8] == b"trak")
+        copies = draw.choice((3, 200))
+        moov = content.rindex(b"moov", 0, start) - 4
+        grown = struct.unpack(">I", content[moov : moov + 4])[0] + copies * size
+        content = content[: start + size] + content[start : start + size] * copies + content[start + size :]
+        content = patched(content, moov, struct.pack(">I", grown))
+    return one.name, content
+
+
+def no_pictures(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = good.named[
+        draw.choice(("only_sound.mp4", "only_sound.mkv", "only_sound.wav", "only_data.mp4", "only_text.mkv"))
+    ]
+    data = bytearray(one.content)
+    for _ in range(draw.choice((0, 1, 8))):
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    return one.name, bytes(data)
+
+
+def zero_time_bases(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = some(good, draw)
+    content, value = one.content, draw.choice((0, 0, 0, 1, 0xFFFFFFFF, 0x80000000))
+    if one.is_mp4:
+        for kind in draw.choice(((b"mdhd",), (b"mvhd",), (b"mdhd", b"mvhd"))):
+            for place in places(content, kind):
+                content = patched(content, place + 16, struct.pack(">I", value))
+    elif one.name.endswith(".avi"):
+        place = content.index(b"strh")
+        content = patched(content, place + 28 + draw.choice((0, 4)), struct.pack("<I", value))
+    elif one.name.endswith((".mkv", ".webm")):
+        place = content.index(b"\x2a\xd7\xb1\x83")  # the timestamps' scale
+        content = patched(content, place + 4, struct.pack(">I", value)[:3])
+    else:
+        content = patched(content, draw.randrange(200), struct.pack(">I", value))
+    return one.name, content
+
+
+def odd_timestamps(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    """The times of the frames repeated, running backwards, or negative."""
+    one = some(good, draw)
+    content = one.content
+    if one.is_mp4:
+        for kind in draw.choice(((b"stts",), (b"ctts",), (b"stts", b"ctts"), (b"elst",))):
+            for place in places(content, kind):
+                count = struct.unpack(">I", content[place + 8 : place + 12])[0]
+                for entry in range(min(count, 40)):
+                    at = place + 16 + 8 * entry
+                    value = draw.choice((0, 0xFFFFFFFF, 0x80000000, draw.getrandbits(31), 1))
+                    content = patched(content, at, struct.pack(">I", value)) if at + 4 <= len(content) else content
+    elif one.name.endswith((".mkv", ".webm")):
+        for place in places(content, b"\xa3"):  # simple blocks: the track, then the time in its cluster
+            track = content.find(b"\x81", place, place + 6)
+            if track > 0:
+                content = patched(content, track + 1, struct.pack(">h", draw.choice((0, -1, -32768, 32767))))
+    else:
+        for place in one.packets:
+            content = patched(content, min(place + draw.randrange(14), len(content) - 5), draw.randbytes(4))
+    return one.name, content
+
+
+def changing_sizes(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    parts = [good.named[f"size_{number}.ts"].content for number in range(3)]
+    draw.shuffle(parts)
+    cut = [part[: 188 * draw.randrange(10, len(part) // 188)] if draw.random() < 0.5 else part for part in parts]
+    return "sizes.ts", b"".join(cut[: draw.choice((2, 3))])
+
+
+def unusual_formats(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    one = draw.choice(good.unusual)
+    data = bytearray(one.content)
+    for _ in range(draw.choice((0, 1, 4, 32))):
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    return one.name, bytes(data)
+
+
+def naming_others(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
+    target = draw.choice(("/etc/passwd", "file:///etc/hostname", "http://127.0.0.1:9/a.ts", "secret.ts", "/dev/zero"))
+    protocol = draw.choice(
+        ("", "concat:", "subfile,,start,0,end,99,,:", "crypto:", "data:text/plain,", "cache:", "pipe:")
+    )
+    text = draw.choice(
+        (
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{protocol}{target}\n#EXT-X-ENDLIST\n",
+            f'#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="{protocol}{target}"\n#EXTINF:2,\na.ts\n',
+            f"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{protocol}{target}\n",
+            f"ffconcat version 1.0\nfile '{protocol}{target}'\n",
+            f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns={target}\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
+            f"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'><Period><AdaptationSet mimeType="
+            f"'video/mp4'><Representation id='1'><BaseURL>{protocol}{target}</BaseURL></Representation>"
+            "</AdaptationSet></Period></MPD>",
+            f"[playlist]\nFile1={protocol}{target}\n",
+            f"[Reference]\nRef1={target}\n",
+        )
+    )
+    names = ("a.mp4", "a.m3u8", "a.txt", "a.sdp", "a.mpd", "a.idx", "frame-%03d.png", "a.avs", "a.ffmeta")
+    return draw.choice(names), text.encode()
+
+
+FAULTS: dict[str, Callable[["Materials", random.Random], tuple[str, bytes]]] = {
+    "flipped bits": bit_flips,
+    "cut at a box or packet": cut_at_borders,
+    "cut anywhere": cut_anywhere,
+    "boxes or packets swapped": swapped_parts,
+    "wrong sizes in headers": wrong_sizes,
+    "random tails": random_tails,
+    "empty, text, other files": no_videos,
+    "containers in containers": nested,
+    "huge dimensions": huge_dimensions,
+    "huge durations and counts": huge_durations,
+    "sound or data only": no_pictures,
+    "zero time bases": zero_time_bases,
+    "repeated, negative times": odd_timestamps,
+    "size changes midway": changing_sizes,
+    "10 bit, alpha, grey, turned, interlaced": unusual_formats,
+    "lists that name other files": naming_others,
+}
+
+
+def write_materials(folder: Path) -> Materials:
+    """Small files of every kind, and those that faults are made of."""
+    common, unusual = write_kinds(folder, {**KINDS, **MORE_KINDS}), write_kinds(folder, UNUSUAL_KINDS)
+    special = [
+        read_good(write_sound(folder / name)) for name in ("only_sound.mp4", "only_sound.mkv", "only_sound.wav")
+    ]
+    for number, (width, height) in enumerate(((80, 48), (48, 80), (160, 96))):
+        path = write_video(folder / f"size_{number}.ts", num_frames=10, width=width, height=height)
+        special.append(read_good(path))
+    # a track that is called something else
+    content = next(one.content for one in common if one.name == "h264_short_gop.mp4")
+    special.append(Good("only_data.mp4", content.replace(b"vide", b"meta").replace(b"avc1", b"mett"), [], []))
+    content = next(one.content for one in common if one.name == "h264.mkv")
+    special.append(Good("only_text.mkv", content.replace(b"V_MPEG4/ISO/AVC", b"S_TEXT/UTF8\0\0\0\0"), [], []))
+    # pictures of 4096 x 4096 in a few bytes, whose container says that they are small
+    content = write_flat(folder / "large_header.mp4", 4096, 4096).read_bytes()
+    place = content.index(b"avc1", content.index(b"stsd"))
+    special.append(Good("large_header.mp4", patched(content, place + 28, struct.pack(">HH", 64, 64)), [], []))
+    return Materials(common, unusual, {one.name: one for one in [*common, *unusual, *special]})
+
+
+def write_sound(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        codec = "pcm_s16le" if path.suffix == ".wav" else "aac"
+        stream = container.add_stream(codec, rate=8000, layout="mono")
+        kind, number = ("s16", np.int16) if path.suffix == ".wav" else ("fltp", np.float32)
+        for part in range(4):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), number), format=kind, layout="mono")
+            sound.sample_rate, sound.pts = 8000, 1024 * part
+            container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    return path
+
+
+def write_flat(path: Path, width: int, height: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(2):
+            frame = av.VideoFrame(width, height, "yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def damaged(good: Materials, seed: int, number: int) -> tuple[str, str, bytes]:
+    """Kind of fault, file name and content of the file of this number."""
+    kind = list(FAULTS)[number % len(FAULTS)]
+    name, content = FAULTS[kind](good, random.Random(f"{seed}/{number}"))
+    return kind, name, content
+
+
+# reading them
+
+
+@dataclass
+class Outcome:
+    """What became of a file: `frames`, `refused`, or a fault (`crash`, `hang`, or an exception's name)."""
+
+    kind: str
+    number: int
+    name: str
+    result: str
+    reason: str
+    seconds: float
+    memory: int  # bytes at most, beyond what the process had
+
+    @property
+    def is_fault(self) -> bool:
+        return self.result not in ("frames", "refused")
+
+
+def read_both_ways(path: str) -> tuple[str, str]:
+    """Read the frames of a clip, then all frames one by one, as long videos are."""
+    results = []
+    for read in (read_clip, read_all):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                read(path)
+            results.append(("frames", ""))
+        except VideoDecodeError as error:
+            if not str(error).startswith(path):
+                return "VideoDecodeError without the file's name", str(error)
+            results.append(("refused", str(error)))
+        except BaseException as error:
+            return type(error).__name__, str(error)
+    return min(results)  # frames, if either way gave some
+
+
+def read_clip(path: str):
+    sample = partial(evaluation_indices, num_frames=8, frame_interval=4)
+    frames, metadata = read_video(path, lambda metadata: sample(metadata.total_num_frames))
+    assert frames.dtype == np.uint8 and frames.shape == (8, metadata.height, metadata.width, 3), frames.shape
+
+
+def read_all(path: str):
+    to_array = ToArray()
+    with open_frames(path) as (_, frames):
+        for number, frame in enumerate(frames):
+            if number % 16 == 0:
+                to_array(frame)
+
+
+def memory_of(process: str, line: str) -> int:
+    with open(f"/proc/{process}/status") as file:
+        return next(int(row.split()[1]) << 10 for row in file if row.startswith(line))
+
+
+def work(connection):
+    resource.setrlimit(resource.RLIMIT_AS, (memory_of("self", "VmSize") + MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    av.logging.set_level(None)
+    parent = os.getppid()
+    while True:
+        while not connection.poll(5):
+            if os.getppid() != parent:  # it was killed
+                return
+        path = connection.recv()
+        if path is None:
+            return
+        before = memory_of("self", "VmRSS")
+        if memory_of("self", "VmHWM") - before > 1 << 20:
+            with open("/proc/self/clear_refs", "w") as file:
+                file.write("5")  # forget the peak, which takes a while
+        start = time.monotonic()
+        result, reason = read_both_ways(path)
+        seconds = time.monotonic() - start
+        connection.send((result, reason, seconds, max(0, memory_of("self", "VmHWM") - before)))
+
+
+class Reader:
+    """A process that reads files, and is replaced when it does not come back from one."""
+
+    def __init__(self):
+        self.start()
+
+    def start(self):
+        context = multiprocessing.get_context("fork")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=work, args=(other,), daemon=True)
+        self.process.start()
+        other.close()
+
+    def begin(self, kind: str, number: int, path: Path):
+        self.task, self.since = (kind, number, path), time.monotonic()
+        self.connection.send(str(path))
+
+    def take(self) -> Outcome:
+        kind, number, path = self.task
+        try:
+            if self.connection.poll(max(0, self.since + SECONDS - time.monotonic())):
+                return Outcome(kind, number, path.name, *self.connection.recv())
+            self.process.kill()
+            result, reason = "hang", f"not back after {SECONDS} s"
+        except (EOFError, ConnectionError):
+            self.process.join()
+            result, reason = "crash", f"exit code {self.process.exitcode}"
+        self.process.join()
+        self.start()
+        return Outcome(kind, number, path.name, result, reason, time.monotonic() - self.since, 0)
+
+    def stop(self):
+        self.connection.send(None)
+        self.process.join()
+
+
+def read_damaged(folder: Path, seed: int, numbers: list[int], keep: Path | None = None) -> Iterator[Outcome]:
+    """What becomes of the files of these numbers; those of faults are kept in a folder, if one is named."""
+    good = write_materials(folder)
+    readers = [Reader() for _ in range(os.cpu_count() or 1)]
+    try:
+        for start in range(0, len(numbers), len(readers)):
+            begun = []
+            for reader, number in zip(readers, numbers[start : start + len(readers)], strict=False):
+                kind, name, content = damaged(good, seed, number)
+                path = folder / str(number) / name
+                path.parent.mkdir()
+                path.write_bytes(content)
+                reader.begin(kind, number, path)
+                begun.append((reader, path, content))
+            for reader, path, content in begun:
+                outcome = reader.take()
+                if outcome.is_fault and keep is not None:
+                    keep.mkdir(parents=True, exist_ok=True)
+                    (keep / f"{outcome.number}_{path.name}").write_bytes(content)
+                path.unlink()
+                yield outcome
+    finally:
+        for reader in readers:
+            reader.stop()
+
+
+def summary(outcomes: list[Outcome]) -> dict[str, dict]:
+    """Of each kind of fault: cases, frames, refused, faults, the slowest, and the most memory."""
+    rows = {}
+    for kind in FAULTS:
+        mine = [outcome for outcome in outcomes if outcome.kind == kind]
+        if mine:
+            rows[kind] = {
+                "cases": len(mine),
+                "frames": sum(outcome.result == "frames" for outcome in mine),
+                "refused": sum(outcome.result == "refused" for outcome in mine),
+                "faults": sum(outcome.is_fault for outcome in mine),
+                "seconds": max(outcome.seconds for outcome in mine),
+                "bytes": max(outcome.memory for outcome in mine),
+            }
+    return rows
+
+
+def describe(outcome: Outcome, seed: int) -> str:
+    return f"seed {seed}, file {outcome.number}, {outcome.name} ({outcome.kind}): {outcome.result}: {outcome.reason}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, default=Path("runs/faults"))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = []
+        for outcome in read_damaged(Path(folder), options.seed, list(range(options.count)), options.keep):
+            outcomes.append(outcome)
+            if outcome.is_fault:
+                print(describe(outcome, options.seed), flush=True)
+    rows = summary(outcomes)
+    print("| kind of fault | cases | frames | refused | faults | slowest, s | memory, MB |")
+    print("|---|---|---|---|---|---|---|")
+    for kind, row in rows.items():
+        counts = " | ".join(str(row[name]) for name in ("cases", "frames", "refused", "faults"))
+        print(f"| {kind} | {counts} | {row['seconds']:.2f} | {row['bytes'] / 1e6:.0f} |")
+    sys.path.insert(0, str(RESULTS.parent))
+    from machine import machine
+
+    about = {**machine(), "command": " ".join(["python", "tests/helpers/damaged_videos.py", *sys.argv[1:]])}
+    limits = {"seconds": SECONDS, "bytes": MEMORY}
+    found = {
+        "seed": options.seed,
+        "limits": limits,
+        "kinds": rows,
+        "seconds": time.monotonic() - start,
+        "machine": about,
+    }
+    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    sys.exit(any(row["faults"] for row in rows.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from commands import refused
+from mini_releases import write_ucf101
+
+from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, load_benchmark
+from hf_dvflnet.data.label_sets import LABEL_SETS
+from hf_dvflnet.hub.model_folder import load_model
+from hf_dvflnet.inference.evaluation import compute_figures, predict_clips, read_predictions
+
+
+@pytest.fixture(scope="module")
+def ucf101(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("ucf101")
+    write_ucf101(root)
+    return root
+
+
+@pytest.fixture
+def checkpoint(tmp_path, tiny_processor) -> Path:
+    """A classifier of UCF101, in the order of DVFL-Net's checkpoints, that answers with more than one class."""
+    names = LABEL_SETS["ucf101-sorted"].names
+    torch.manual_seed(0)
+    model = VideoFocalNetForVideoClassification(
+        VideoFocalNetConfig(
+            embed_dim=8,
+            image_size=32,
+            num_frames=4,
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+        )
+    )
+    # only the five classes that the clips are of compete
+    others = [index for index, name in enumerate(names) if name not in CLASSES]
+    model.classifier.bias.data[others] = -20
+    model.classifier.weight.data *= 50
+    model.save_pretrained(tmp_path / "checkpoint")
+    tiny_processor.save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+CLASSES = ("ApplyEyeMakeup", "HammerThrow", "Hammering", "HandstandPushups", "JumpRope")
+
+
+@pytest.fixture
+def evaluate(dvflnet, checkpoint, ucf101, tmp_path):
+    def evaluate(*arguments, data_dir=ucf101, output="out"):
+        options = ("--dataset", "ucf101", "--data-dir", data_dir, "--output", tmp_path / output, "--num-workers", 0)
+        return dvflnet("evaluate", checkpoint, *options, *arguments)
+
+    return evaluate
+
+
+# figures
+
+
+def prediction(video_id, label, *names):
+    return {"video_id": video_id, "label": label, "top5": [[name, 0.1] for name in names]}
+
+
+def test_figures_are_those_of_their_definitions():
+    predictions = [
+        prediction("1", "a", "a", "b"),
+        prediction("2", "a", "b", "a"),
+        prediction("3", "a", "c", "b"),
+        prediction("4", "b", "b", "c"),
+    ]
+    figures = compute_figures(predictions, ["a", "b", "c", "d"])
+    assert (figures["clips"], figures["top1"], figures["top5"]) == (4, 0.5, 0.75)
+    assert figures["mean_class"] == pytest.approx((1 / 3 + 1) / 2)  # c and d have no clips
+    assert figures["confusion"] == [[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert figures["per_class"][0] == {
+        "class": "a",
+        "clips": 3,
+        "top1": pytest.approx(1 / 3),
+        "top5": pytest.approx(2 / 3),
+    }
+    assert figures["per_class"][2]["top1"] is None
+
+
+def test_figures_of_an_unknown_class_are_refused():
+    with pytest.raises(ValueError, match="1: names the class 'x'"):
+        compute_figures([prediction("1", "a", "x")], ["a"])
+    with pytest.raises(ValueError, match="no predictions"):
+        compute_figures([], ["a"])
+
+
+# the command
+
+
+def test_evaluate_counts_each_clip_once_and_writes_what_it_says(evaluate, tmp_path):
+    code, out, _ = evaluate("--batch-size", 4, "--json")  # 10 clips: the last batch is uneven
+    assert code == 0
+    row = json.loads(out)
+    out = tmp_path / "out"
+    header, predictions = read_predictions(out / "predictions.jsonl")
+    assert (row["clips"], row["listed"], len({one["video_id"] for one in predictions})) == (10, 10, 10)
+    assert row["split"] == "ucf101, official fold 1, test"
+    assert json.loads((out / "results.json").read_text()) == row
+    right = sum(one["label"] == one["top5"][0][0] for one in predictions)
+    assert row["top1"] == 10.0 * right
+    assert 0 < right < 10  # a figure that an error would change
+    with open(out / "per_class.csv", newline="") as file:
+        assert sum(int(one["clips"]) for one in csv.DictReader(file)) == 10
+    with open(out / "confusion.csv", newline="") as file:
+        table = list(csv.reader(file))
+    assert np.array(table[1:])[:, 1:].astype(int).trace() == right
+    assert len(header["classes"]) == 101
+    assert min(PIL.Image.open(out / "confusion.png").size) > 500
+    assert PIL.Image.open(out / "class_bars.png").format == "PNG"
+
+
+def test_the_figures_can_be_computed_again_from_the_predictions(evaluate, dvflnet, tmp_path):
+    _, first, _ = evaluate("--json")
+    predictions = tmp_path / "out" / "predictions.jsonl"
+    _, again, _ = dvflnet("evaluate", "--from-predictions", predictions, "--output", tmp_path / "again", "--json")
+    assert json.loads(again) == json.loads(first)
+
+
+def test_classes_are_matched_by_name(checkpoint, ucf101, tmp_path, tiny_processor):
+    # the checkpoint has DVFL-Net's order, the data the official one or the same: the answers are the same
+    model = load_model(str(checkpoint))
+    answers = [
+        predict_clips(model, tiny_processor, load_benchmark("ucf101", ucf101, "test", label_set=order))[0]
+        for order in ("ucf101", "ucf101-sorted")
+    ]
+    assert answers[0] == answers[1]
+    model.eval()
+    clips = load_benchmark("ucf101", ucf101, "test")
+    with torch.no_grad():
+        logits = model(**tiny_processor(clips[3]["video"]["path"], return_tensors="pt")).logits
+    assert answers[0][3]["top5"][0][0] == model.config.id2label[logits.argmax().item()]
+
+
+def test_scores_that_are_not_finite_are_refused(checkpoint, ucf101, tiny_processor):
+    model = load_model(str(checkpoint))
+    model.classifier.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="its scores are not finite"):
+        predict_clips(model, tiny_processor, load_benchmark("ucf101", ucf101, "test"))
+
+
+def die(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_reported_with_its_clip(checkpoint, ucf101, tiny_processor, monkeypatch):
+    rows = load_benchmark("ucf101", ucf101, "test").select([3])
+    monkeypatch.setattr(type(tiny_processor), "__call__", die)
+    with pytest.raises(RuntimeError, match=f"It was at the clip {rows[0]['video_id']} "):
+        predict_clips(load_model(checkpoint), tiny_processor, rows, num_workers=1)
+
+
+def test_a_model_of_other_classes_is_refused(dvflnet, tiny_folder, ucf101, tmp_path):
+    result = dvflnet(
+        *("evaluate", tiny_folder, "--dataset", "ucf101", "--data-dir", ucf101, "--output", tmp_path / "out")
+    )
+    refused(result, "the model has 6 classes, the data 101", "only the model has LABEL_0", "ApplyEyeMakeup")
+
+
+def test_twelve_views_are_repeatable_to_the_last_digit(evaluate, tmp_path):
+    for name in ("one", "two"):
+        assert evaluate("--views", 12, output=name)[0] == 0
+    first, second = (read_predictions(tmp_path / name / "predictions.jsonl")[1] for name in ("one", "two"))
+    assert first == second
+    evaluate(output="single")
+    assert first != read_predictions(tmp_path / "single" / "predictions.jsonl")[1]
+
+
+def test_a_clip_that_cannot_be_decoded_forbids_the_figure_unless_allowed(evaluate, ucf101, tmp_path):
+    root = tmp_path / "release"
+    shutil.copytree(ucf101, root)
+    (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi").write_bytes(b"broken")
+    code, out, err = evaluate(data_dir=root)
+    assert (code, out) == (1, "")
+    assert "not read: JumpRope/v_JumpRope_g01_c02" in err
+    assert "1 of 10 clips of ucf101, official fold 1, test are missing" in err
+    code, out, _ = evaluate("--allow-missing", data_dir=root, output="allowed")
+    assert code == 0
+    assert "9 of 10 clips" in out
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_clip_that_is_not_there_forbids_the_figure_too(evaluate, ucf101, tmp_path):
+    root = tmp_path / "release"
+    shutil.copytree(ucf101, root)
+    (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi").unlink()
+    assert "1 of 10 clips" in evaluate(data_dir=root)[2]
+
+
+@pytest.mark.parametrize(
+    ("trained", "warning"),
+    [
+        ({"benchmark": "ucf101", "protocol": "official", "fold": 1, "split": "test"}, "trained on this very split"),
+        ({"benchmark": "ucf101", "protocol": "official", "fold": 2, "split": "train"}, "may share clips"),
+        ({"benchmark": "ucf101", "protocol": "official", "fold": 1, "split": "train"}, None),
+        ({"benchmark": "ucf50", "protocol": "logo", "fold": 1, "split": "train"}, None),
+    ],
+)
+def test_a_checkpoint_that_knows_the_split_warns(evaluate, checkpoint, trained, warning, recwarn):
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "training_data": trained}))
+    assert evaluate()[0] == 0
+    said = [str(one.message) for one in recwarn if "trained on" in str(one.message)]
+    assert bool(said) == bool(warning)
+    assert all(warning in one for one in said)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_clip_that_an_archive_lacks_forbids_the_figure_too(evaluate, ucf101, tmp_path):
+    root = tmp_path / "archives"
+    shutil.copytree(ucf101 / "ucfTrainTestlist", root / "ucfTrainTestlist")
+    with tarfile.open(root / "UCF101.tar", "w") as archive:
+        for file in sorted((ucf101 / "UCF-101").rglob("*.avi")):
+            if file.stem != "v_JumpRope_g01_c02":
+                archive.add(file, file.relative_to(ucf101))
+    code, _, err = evaluate(data_dir=root)
+    assert code == 1
+    assert "not read: JumpRope/v_JumpRope_g01_c02: missing" in err and "1 of 10 clips" in err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_blocked_clip_is_counted_once(evaluate, dvflnet, ucf101, tmp_path):
+    root = tmp_path / "release"
+    shutil.copytree(ucf101, root)
+    (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c01.avi").unlink()
+    (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi").write_bytes(b"broken")
+    dvflnet("verify", "ucf101", root, "--report", tmp_path / "report.jsonl", "--num-workers", 0)
+    code, _, err = evaluate("--block-list", tmp_path / "report.jsonl", data_dir=root)
+    assert code == 1 and "2 of 10 clips" in err
+
+
+def test_an_earlier_evaluation_is_not_overwritten(evaluate):
+    evaluate()
+    refused(evaluate(), "out: is there already; choose another --output")
+
+
+def test_what_evaluate_needs_is_said(dvflnet, tmp_path, checkpoint):
+    refused(dvflnet("evaluate", checkpoint), "needs MODEL, --dataset and --data-dir, or --from-predictions")
+    (tmp_path / "text.jsonl").write_text("hello\n")
+    refused(
+        dvflnet("evaluate", "--from-predictions", tmp_path / "text.jsonl"), "text.jsonl: is no file of predictions"
+    )
+
+
+def test_a_predictions_file_that_names_a_clip_twice_is_refused(evaluate, dvflnet, tmp_path):
+    evaluate()
+    path = tmp_path / "out" / "predictions.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+    refused(dvflnet("evaluate", "--from-predictions", path, "--output", tmp_path / "x"), "names a clip twice")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_figures_of_one_to_the_last_digit(evaluate, checkpoint, ucf101, tmp_path):
+    # 9 clips that can be read, on 2 processes in batches of 2: neither number divides
+    root = tmp_path / "release"
+    shutil.copytree(ucf101, root)
+    (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi").write_bytes(b"broken")
+    _, alone, _ = evaluate("--batch-size", 2, "--allow-missing", "--json", data_dir=root, output="one")
+    script = Path(__file__).parents[2] / "examples" / "evaluate_checkpoint.py"
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+            *(
+                "--num_machines",
+                "1",
+                "--mixed_precision",
+                "no",
+                "--dynamo_backend",
+                "no",
+                str(script),
+                str(checkpoint),
+            ),
+            *("--dataset", "ucf101", "--data-dir", str(root), "--output", str(tmp_path / "two"), "--json"),
+            *("--batch-size", "2", "--allow-missing"),
+        ],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    rows = [json.loads(text) for text in (alone, process.stdout.splitlines()[-1])]
+    assert {**rows[0], "command": None} == {**rows[1], "command": None}
+    one, two = (read_predictions(tmp_path / name / "predictions.jsonl")[1] for name in ("one", "two"))
+    assert one == two
+    assert len(one) == 9

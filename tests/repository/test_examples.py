@@ -1,0 +1,182 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from example_scripts import ARGUMENTS, EXAMPLES, SMALL, data, distill, train
+from mini_releases import write_ucf101
+from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor, HfArgumentParser, pipeline
+
+import hf_dvflnet
+
+
+SCRIPTS = {"teacher": train, "student": train, "distillation": distill}
+
+
+def distil(output_dir: Path, *launcher: str, **changes) -> subprocess.CompletedProcess:
+    options = {**SMALL, "output_dir": output_dir, **changes}
+    return launch("distill.py", *launcher, settings=("demo.yaml",), **options)
+
+
+def launch(script: str, *launcher: str, settings: tuple[str, ...] = (), **options) -> subprocess.CompletedProcess:
+    """Run an example by `accelerate launch`, with settings files in front of `options`."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
+    return subprocess.run(
+        [
+            *launch,
+            *("--dynamo_backend", "no", *(launcher or ("--num_processes", "1"))),
+            str(EXAMPLES / script),
+            *(str(EXAMPLES / file) for file in settings),
+            *(word for name, value in options.items() for word in (f"--{name}", str(value))),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    folder = tmp_path_factory.mktemp("run") / "out"
+    process = distil(folder)
+    assert process.returncode == 0, process.stderr
+    return folder, process
+
+
+def test_the_example_leaves_a_student_that_transformers_opens(run):
+    folder, process = run
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results["results"]) == {"teacher", "student alone", "student distilled"}
+    assert results["test clips"] == 16 and results["training clips of the student"] == 16
+    for name in ("teacher", "student alone", "student distilled"):
+        assert f"| {name} |" in process.stdout
+    student = folder / "student"
+    assert (student / "model.safetensors").is_file()
+    assert f"{results['results']['student distilled']['top1']:.1%}" in (student / "README.md").read_text()
+    assert isinstance(AutoModel.from_pretrained(student), hf_dvflnet.VideoFocalNetModel)
+    assert AutoVideoProcessor.from_pretrained(student).crop_size.height == 64
+    assert AutoImageProcessor.from_pretrained(student).crop_size.height == 64
+    video = next((folder / "motion_videos" / "test").rglob("*.mp4"))
+    answers = pipeline("video-classification", model=str(student), device="cpu")(str(video))
+    assert {answer["label"] for answer in answers} <= set(hf_dvflnet.data.motion_videos.MOTIONS)
+
+
+def test_a_finished_run_is_not_overwritten(run):
+    process = distil(run[0])
+    assert process.returncode != 0 and "holds a finished run: choose another --output_dir" in process.stderr
+
+
+def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_student(run, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(run[0], folder)
+    # as if it had been stopped in the second epoch of the distillation
+    (folder / "results.json").unlink()
+    (folder / "student" / "model.safetensors").unlink()
+    shutil.rmtree(folder / "student" / "checkpoint-4")
+    process = distil(folder, resume_from_checkpoint="last")
+    assert process.returncode == 0, process.stderr
+    students = [
+        hf_dvflnet.VideoFocalNetForVideoClassification.from_pretrained(f / "student") for f in (run[0], folder)
+    ]
+    for name, weight in students[0].state_dict().items():
+        assert torch.equal(weight, students[1].state_dict()[name]), name
+    results = [json.loads((f / "results.json").read_text())["results"] for f in (run[0], folder)]
+    assert results[0] == results[1]
+
+
+@pytest.fixture(scope="module")
+def ucf101(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("ucf101")
+    write_ucf101(root)
+    return root
+
+
+SHOWN = {"image_size": 32, "short_side": 36, "num_frames": 4, "per_device_train_batch_size": 8}
+
+
+@pytest.mark.parametrize("benchmark", ["ucf50", "ucf101", "hmdb51", "ssv2", "kinetics400"])
+@pytest.mark.parametrize("recipe", ["teacher", "student", "distillation"])
+def test_every_recipe_is_the_published_one(recipe, benchmark, tmp_path):
+    parser = HfArgumentParser((data.DataArguments, SCRIPTS[recipe].ModelArguments, ARGUMENTS[recipe]))
+    files = [str(EXAMPLES / "recipes" / f"{name}.yaml") for name in (recipe, benchmark)]
+    words = data.with_files([*files, "--output_dir", str(tmp_path), "--use_cpu", "true"])
+    data_args, model_args, args = parser.parse_args_into_dataclasses(args=words)
+    assert (data_args.dataset, data_args.num_frames, data_args.frame_interval) == (benchmark, 8, 4)
+    assert data_args.augment and data_args.flip == (0.0 if benchmark == "ssv2" else 0.5)
+    assert args.published_schedule and (args.learning_rate, args.min_learning_rate) == (0.1, 0.001)
+    assert args.get_warmup_steps(1200) == 200 and args.num_train_epochs == 120
+    assert (args.mixup_alpha, args.cutmix_alpha, args.label_smoothing_factor) == (0.8, 1.0, 0.1)
+    assert (args.weight_decay, args.max_grad_norm, args.reference_batch_size) == (1e-4, 5.0, 512)
+    if recipe == "distillation":
+        assert (args.alpha, args.temperature, model_args.student_preset) == (0.2, 10.0, "nano")
+    else:
+        assert model_args.preset == ("base" if recipe == "teacher" else "nano")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["teacher", "student", "distillation"])
+def test_every_recipe_runs_in_small(recipe, motion_tree, tmp_path):
+    small = "embed_dim=8,patch_size=8,drop_path_rate=0.2"
+    options = {**SHOWN, "data_dir": motion_tree, "num_train_epochs": 2, "use_cpu": True, "dataloader_num_workers": 1}
+    if recipe == "distillation":
+        options |= {"teacher_epochs": 1, "teacher_config_overrides": small, "student_config_overrides": small}
+    else:
+        options |= {"config_overrides": small}
+    process = launch(
+        *("distill.py" if recipe == "distillation" else "train.py", "--num_processes", "1"),
+        settings=(f"recipes/{recipe}.yaml",),
+        **{**options, "output_dir": tmp_path / "out"},
+    )
+    assert process.returncode == 0, process.stderr
+    folder = tmp_path / "out" / ("student" if recipe == "distillation" else "")
+    assert "8 steps of 1 x 1 x 8 clips" in (folder / "training_report.md").read_text()
+    assert (folder / "training_curves.png").is_file() and (folder / "model.safetensors").is_file()
+
+
+def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tmp_path):
+    options = {**SHOWN, "data_dir": ucf101, "num_train_epochs": 1, "use_cpu": True, "dataloader_num_workers": 0}
+    process = launch(
+        *("train.py", "--num_processes", "1"),
+        settings=("recipes/student.yaml", "recipes/ucf101.yaml"),
+        **{**options, "config_overrides": "embed_dim=8,patch_size=8", "output_dir": tmp_path / "out", "fold": 2},
+    )
+    assert process.returncode == 0, process.stderr
+    assert "1 of 30 clips are missing" in process.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["split"], results["clips"]) == ("ucf101, official fold 2, test", 10)
+    assert results["split"] in process.stdout
+    config = hf_dvflnet.VideoFocalNetConfig.from_pretrained(tmp_path / "out")
+    assert config.training_data == {"benchmark": "ucf101", "protocol": "official", "fold": 2, "split": "train"}
+    assert config.num_labels == 101
+    assert AutoVideoProcessor.from_pretrained(tmp_path / "out").num_frames == 4
+
+
+def test_a_benchmark_can_be_distilled_on(ucf101, tmp_path):
+    process = distil(tmp_path / "out", dataset="ucf101", data_dir=ucf101, **{**SHOWN, "num_train_epochs": 1})
+    assert process.returncode == 0, process.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["test clips"] == 10
+    student = hf_dvflnet.VideoFocalNetConfig.from_pretrained(tmp_path / "out" / "student")
+    assert student.training_data["benchmark"] == "ucf101"
+
+
+def test_a_benchmark_without_its_folder_is_refused(tmp_path):
+    process = distil(tmp_path / "out", dataset="ucf101")
+    assert process.returncode != 0 and "--dataset ucf101 needs --data_dir" in process.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_count_every_clip_once(tmp_path):
+    process = distil(
+        tmp_path / "out", "--multi_gpu", "--num_processes", "2", per_device_train_batch_size=4, rendered_test_clips=3
+    )
+    assert process.returncode == 0, process.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["processes"] == 2 and results["test clips"] == 48
+    for row in results["results"].values():
+        assert row["clips"] == 48

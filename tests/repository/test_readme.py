@@ -1,0 +1,107 @@
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+from example_scripts import ARGUMENTS, data, distill, train
+
+import dvflnet_cli
+
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = README + "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+PAGES = PAGES.replace("\\\n", " ")  # a command that goes on in the next line
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "hub_cards")]
+
+import distillation_gain  # noqa: E402
+import render  # noqa: E402
+import write_readme  # noqa: E402
+
+
+def test_the_figures_of_distillation_are_those_of_the_benchmark():
+    summary = json.loads((ROOT / "benchmarks" / "distillation_gain.json").read_text())
+    assert distillation_gain.table(summary) in README
+    assert f"**{summary['teacher']:.1%}** of {summary['test_clips']} test clips" in README
+
+
+def test_the_figures_of_the_demo_are_those_of_its_run():
+    results = json.loads((ROOT / "benchmarks" / "demo.json").read_text())["results"]
+    top1 = {name: f"{100 * row['top1']:.1f} %" for name, row in results.items()}
+    teacher, alone, distilled = (top1[name] for name in ("teacher", "student alone", "student distilled"))
+    shown = f"{teacher} (teacher), {alone} (student alone), {distilled} (distilled)"
+    assert shown in re.sub(r"\s+", " ", README)
+
+
+def test_the_published_figures_are_those_of_the_cards():
+    assert render.table(json.loads((ROOT / "hub_cards" / "results.json").read_text())) in README
+
+
+def test_every_option_that_the_pages_give_a_command_is_there():
+    # in blocks, and in passing between backticks
+    commands = re.findall(r"(?:^(?:.*&& )?|`)dvflnet ([a-z][\w-]*)([^`\n]*)", PAGES, flags=re.MULTILINE)
+    callbacks = {command.callback.__name__: command.callback for command in dvflnet_cli.app.registered_commands}
+    assert {name.replace("-", "_") for name, _ in commands} == set(callbacks)
+    for name, arguments in commands:
+        wanted = re.findall(r"--[a-z-]+", arguments.split("#")[0])
+        given = callbacks[name.replace("-", "_")].__annotations__
+        known = {
+            f"--{option.replace('_', '-').replace('as-json', 'json').replace('layout', 'format')}" for option in given
+        }
+        assert set(wanted) <= {*known, "--help"}, (name, wanted)
+
+
+def test_every_option_that_the_pages_give_an_example_is_there():
+    launches = re.findall(r"(examples/(?:train|distill)\.py [^`\n]*)", PAGES)
+    assert len(launches) >= 6
+    known = {field.name for kind in (*ARGUMENTS.values(), data.DataArguments) for field in dataclasses.fields(kind)}
+    known |= {field.name for script in (distill, train) for field in dataclasses.fields(script.ModelArguments)}
+    for launch in launches:
+        assert set(re.findall(r"--(\w+)", launch.partition(".py")[2])) <= known, launch
+
+
+def test_every_file_that_the_pages_name_is_there():
+    named = re.findall(r"`((?:benchmarks|examples|hub_cards|tests)/[\w./]*)`", PAGES)
+    named += re.findall(r"\b(examples/[\w./]+)", PAGES)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_link_of_the_pages_leads_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_pages_of_figures_are_those_that_the_benchmarks_wrote():
+    for path, text in write_readme.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python benchmarks/write_readme.py"
+
+
+def test_the_differences_of_resizing_are_those_that_were_measured():
+    clips = json.loads((ROOT / "benchmarks" / "resizing.json").read_text())["clips"]
+    differences = {clip["size"].replace("x", " x "): clip["mean"] for clip in clips}
+    assert f"differ by {differences['1280 x 720']:.1f} of 255 on average" in README
+    assert f"640 x 272 by {differences['640 x 272']:.2f}" in README
+
+
+def test_the_readme_stays_short():
+    assert len(README.splitlines()) < 250
+
+
+def test_the_figures_of_the_small_benchmarks_are_those_of_their_files():
+    motions, branch = (
+        json.loads((ROOT / "benchmarks" / name).read_text()) for name in ("motion_videos.json", "temporal_init.json")
+    )
+    shuffled = motions["shuffled_frames"]
+    figures = [
+        f"{motions['one_frame']['accuracy']:.1%}",
+        f"{shuffled['within_pairs']:.1%} +- {shuffled['standard_error']:.1%}",
+        f"{branch['identity']['textures_on_still_clips']:.1%}, or {branch['random']['textures_on_still_clips']:.1%}",
+        *(f"{branch[name]['mean']:.1%} +- {branch[name]['standard_error']:.1%}" for name in ("identity", "random")),
+    ]
+    shown = re.sub(r"\s+", " ", README)
+    for figure in figures:
+        # as a number with a space in front of the sign, which a mean and its error share
+        assert re.sub(r"%( \+-)", r"\1", figure).replace("%", " %") in shown, figure

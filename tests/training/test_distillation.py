@@ -1,0 +1,280 @@
+import copy
+import logging
+
+import pytest
+import torch
+from small_trainings import NAMES, RandomClips, arguments, labelled, new_model
+
+from hf_dvflnet import (
+    DistillationConfig,
+    DistillationTrainer,
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    VideoFocalNetVideoProcessor,
+    forward_kl,
+)
+from hf_dvflnet.training.distillation import check_same_clips, label_names, label_order
+
+
+@pytest.fixture
+def config(tiny_config) -> VideoFocalNetConfig:
+    return labelled(tiny_config)
+
+
+@pytest.fixture
+def teacher(config) -> VideoFocalNetForVideoClassification:
+    """Far from uniform, so that what it says cannot be taken for noise."""
+    model = new_model(config, seed=7)
+    torch.nn.init.normal_(model.classifier.weight, std=1.0)
+    return model
+
+
+def distil(folder, config, teacher, dataset, **changes) -> DistillationTrainer:
+    args = DistillationConfig(**arguments(folder, **changes))
+    trainer = DistillationTrainer(
+        new_model(config, seed=0), args, teacher_model=teacher, train_dataset=dataset, eval_dataset=RandomClips(13)
+    )
+    trainer.train()
+    return trainer
+
+
+# the divergence
+
+
+def test_divergence_of_equals_is_zero():
+    logits = 5 * torch.randn(8, 51, generator=torch.Generator().manual_seed(0))
+    assert forward_kl(logits, logits.clone(), 10.0).abs() <= 1e-6
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0])
+def test_divergence_is_its_definition_in_probability_space(temperature):
+    student, teacher = torch.randn(2, 8, 51, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    p, q = torch.exp(teacher / temperature), torch.exp(student / temperature)
+    p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
+    expected = temperature**2 * (p * torch.log(p / q)).sum(-1).mean()
+    torch.testing.assert_close(forward_kl(student, teacher, temperature), expected)
+
+
+def test_divergence_is_the_forward_one():
+    sure, unsure = torch.tensor([[10.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    # KL(sure || unsure) = log 2; the reverse is over 4
+    assert forward_kl(student_logits=unsure, teacher_logits=sure).item() == pytest.approx(0.693, abs=2e-3)
+
+
+def test_divergence_has_the_gradient_of_its_values():
+    student, teacher = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda s: forward_kl(s, teacher, 3.0), student.requires_grad_())
+
+
+def test_divergence_is_computed_in_float32_from_half_precision():
+    student, teacher = torch.randn(2, 8, 51, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert forward_kl(student, teacher, 10.0).dtype == torch.float32
+    torch.testing.assert_close(forward_kl(student, teacher, 10.0), forward_kl(student.float(), teacher.float(), 10.0))
+
+
+# the trainer
+
+
+def test_the_loss_is_the_weighted_sum_of_both_parts(tmp_path, config, teacher):
+    args = DistillationConfig(**arguments(tmp_path, alpha=0.3, temperature=4.0))
+    trainer = DistillationTrainer(new_model(config, seed=0), args, teacher_model=teacher)
+    batch = {name: torch.stack([item[name] for item in RandomClips(4)]) for name in ("pixel_values", "labels")}
+    student = trainer.model.train()
+    with torch.no_grad():
+        ours, theirs = student(batch["pixel_values"]).logits, teacher(batch["pixel_values"]).logits
+        expected = 0.3 * forward_kl(ours, theirs, 4.0) + 0.7 * torch.nn.functional.cross_entropy(ours, batch["labels"])
+        torch.testing.assert_close(trainer.compute_loss(student, batch), expected)
+    assert set(batch) == {"pixel_values", "labels"}  # the caller's batch is left as it is
+
+
+def test_the_student_learns_and_the_teacher_stays(tmp_path, config, teacher):
+    before = copy.deepcopy(teacher.state_dict())
+    student = copy.deepcopy(new_model(config, seed=0).state_dict())
+    trainer = distil(tmp_path, config, teacher, RandomClips(24), save_strategy="steps", save_steps=3)
+    assert all(torch.equal(weight, before[name]) for name, weight in trainer.teacher_model.state_dict().items())
+    weights = {name: weight for name, weight in trainer.model.state_dict().items() if weight.ndim > 1}
+    unchanged = [name for name, weight in weights.items() if torch.equal(weight, student[name])]
+    assert unchanged == []
+    assert not trainer.teacher_model.training
+    assert not any(parameter.requires_grad for parameter in trainer.teacher_model.parameters())
+    optimised = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    assert optimised == {id(parameter) for parameter in trainer.model.parameters()}
+    saved = VideoFocalNetForVideoClassification.from_pretrained(tmp_path / "checkpoint-3").state_dict()
+    assert all(torch.equal(weight, saved[name]) for name, weight in trainer.model.state_dict().items())
+
+
+def test_the_student_comes_to_agree_with_the_teacher(tmp_path, config, teacher):
+    trainer = distil(
+        tmp_path, config, teacher, RandomClips(24), max_steps=60, alpha=1.0, logging_steps=20, learning_rate=3e-3
+    )
+    logs = [entry for entry in trainer.state.log_history if "loss_kl" in entry]
+    assert logs[-1]["loss_kl"] < 0.5 * logs[0]["loss_kl"]
+    assert logs[-1]["agreement"] > logs[0]["agreement"]
+
+
+def test_logged_parts_are_means_over_all_micro_batches_since_the_last_log(tmp_path, config, teacher):
+    trainer = distil(
+        tmp_path,
+        config,
+        teacher,
+        RandomClips(16),
+        max_steps=2,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        logging_steps=2,
+        learning_rate=0.0,
+        alpha=0.25,
+    )
+    logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    # the learning rate is 0: all 16 clips are seen once by the initial student
+    clips = RandomClips(16)
+    with torch.no_grad():
+        ours, theirs = trainer.model(clips.clips).logits, teacher(clips.clips).logits
+    assert logged["loss_kl"] == pytest.approx(forward_kl(ours, theirs, 10.0).item(), rel=1e-3)
+    assert logged["loss_ce"] == pytest.approx(torch.nn.functional.cross_entropy(ours, clips.labels).item(), rel=1e-3)
+    assert logged["agreement"] == pytest.approx((ours.argmax(-1) == theirs.argmax(-1)).float().mean().item())
+    assert logged["loss"] == pytest.approx(0.25 * logged["loss_kl"] + 0.75 * logged["loss_ce"], rel=1e-3)
+
+
+def test_one_step_of_eight_and_four_of_two_give_the_same_update(tmp_path, config, teacher):
+    weights = []
+    for batch, accumulated in ((8, 1), (2, 4)):
+        trainer = distil(
+            tmp_path,
+            config,
+            teacher,
+            RandomClips(8),
+            max_steps=1,
+            optim="sgd",
+            learning_rate=0.1,
+            max_grad_norm=0.0,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulated,
+        )
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]))
+    start = torch.cat([parameter.detach().flatten() for parameter in new_model(config, seed=0).parameters()])
+    moved = (weights[0] - start).abs().max()
+    assert moved > 1e-3 and (weights[0] - weights[1]).abs().max() < 1e-4 * moved
+
+
+def test_a_teacher_with_the_same_names_in_another_order_is_permuted_by_name(tmp_path, config, teacher):
+    order = [3, 0, 5, 1, 4, 2]
+    shuffled = new_model(labelled(config, [NAMES[index] for index in order]), seed=7)
+    weights = teacher.state_dict()
+    for name in ("classifier.weight", "classifier.bias"):
+        weights = {**weights, name: weights[name][order]}
+    shuffled.load_state_dict(weights)
+    clips = RandomClips(4).clips
+    found = [
+        DistillationTrainer(
+            new_model(config, 0), DistillationConfig(**arguments(tmp_path)), teacher_model=model
+        ).teacher_logits(clips)
+        for model in (teacher, shuffled)
+    ]
+    torch.testing.assert_close(*found)
+    assert label_order(new_model(config, 0), label_names(shuffled)).tolist() != list(range(6))
+
+
+def test_a_teacher_of_other_classes_is_refused(tmp_path, config):
+    other = new_model(labelled(config, ["fly", *NAMES[1:]]), seed=7)
+    with pytest.raises(ValueError, match="only the teacher has 'fly', only the student 'clap'"):
+        DistillationTrainer(new_model(config, 0), DistillationConfig(**arguments(tmp_path)), teacher_model=other)
+
+
+def test_a_teacher_is_loaded_from_its_folder_in_the_dtype_asked(tmp_path, config, teacher, tiny_processor):
+    teacher.save_pretrained(tmp_path / "teacher")
+    tiny_processor.save_pretrained(tmp_path / "teacher")
+    args = DistillationConfig(
+        **arguments(tmp_path, teacher_model_name_or_path=str(tmp_path / "teacher"), teacher_dtype="bfloat16")
+    )
+    trainer = DistillationTrainer(new_model(config, 0), args, processing_class=tiny_processor)
+    assert {parameter.dtype for parameter in trainer.teacher_model.parameters()} == {torch.bfloat16}
+    logits = trainer.teacher_logits(RandomClips(2).clips)
+    assert logits.dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(logits, teacher.eval()(RandomClips(2).clips).logits, rtol=0.1, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_frames": 8}, "processor.num_frames: 8 and 4"),
+        ({"image_mean": [0.5, 0.5, 0.5]}, r"processor.image_mean: \[0.5, 0.5, 0.5\] and \[0.485"),
+        ({"image_std": [0.5, 0.5, 0.5]}, "processor.image_std"),
+        ({"size": {"shortest_edge": 64}}, "processor.size: {'shortest_edge': 64} and {'shortest_edge': 36}"),
+    ],
+)
+def test_a_teacher_that_was_shown_other_clips_is_refused(config, teacher, tiny_processor, changes, message):
+    settings = {"num_frames": 4, "size": tiny_processor.size, "crop_size": tiny_processor.crop_size}
+    other = VideoFocalNetVideoProcessor(**{**settings, **changes})
+    check_same_clips(teacher, tiny_processor, teacher, VideoFocalNetVideoProcessor(**settings))
+    with pytest.raises(ValueError, match=message):
+        check_same_clips(new_model(config, 0), tiny_processor, teacher, other)
+
+
+def test_any_video_classifier_of_transformers_can_teach(tmp_path, config):
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    videomae = VideoMAEConfig(
+        image_size=32,
+        num_frames=4,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        id2label=dict(enumerate(NAMES)),
+        label2id={name: index for index, name in enumerate(NAMES)},
+    )
+    trainer = distil(
+        tmp_path, config, VideoMAEForVideoClassification(videomae), RandomClips(8), max_steps=1, logging_steps=1
+    )
+    assert [entry["loss_kl"] > 0 for entry in trainer.state.log_history if "loss_kl" in entry] == [True]
+
+
+def test_a_teacher_at_chance_is_warned_about(tmp_path, config, caplog):
+    logger = logging.getLogger("transformers")
+    logger.propagate = True
+    try:
+        distil(tmp_path, config, new_model(config, seed=3), RandomClips(8), max_steps=1)
+    finally:
+        logger.propagate = False
+    assert "no better than chance (16.7%)" in caplog.text
+
+
+def test_the_teachers_accuracy_is_logged_when_training_starts(tmp_path, config, teacher):
+    trainer = distil(tmp_path, config, teacher, RandomClips(8), max_steps=1)
+    clips = RandomClips(13)
+    with torch.no_grad():
+        right = (teacher(clips.clips).logits.argmax(-1) == clips.labels).float().mean().item()
+    first = trainer.state.log_history[0]
+    assert first["teacher_clips"] == 13 and first["teacher_top1_accuracy"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"alpha": 1.5}, "alpha must lie in"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"teacher_dtype": "int8"}, "teacher_dtype"),
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        DistillationConfig(output_dir=str(tmp_path), **wrong)
+
+
+def test_training_without_a_teacher_is_refused(tmp_path, config):
+    with pytest.raises(ValueError, match="there is no teacher"):
+        DistillationTrainer(new_model(config, 0), DistillationConfig(**arguments(tmp_path)))
+
+
+def test_resumed_training_ends_at_the_same_weights(tmp_path, config, teacher):
+    changes = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "logging_steps": 1}
+    whole = distil(tmp_path / "whole", config, teacher, RandomClips(24), **changes)
+    args = DistillationConfig(**arguments(tmp_path / "again", **changes))
+    again = DistillationTrainer(new_model(config, 5), args, teacher_model=teacher, train_dataset=RandomClips(24))
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name]), name
+    logs = [[entry["loss_kl"] for entry in t.state.log_history if "loss_kl" in entry][-3:] for t in (whole, again)]
+    assert logs[0] == logs[1]

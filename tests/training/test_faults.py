@@ -1,0 +1,455 @@
+"""Training while something goes wrong: it says what, and the same command goes on without having lost anything."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from example_scripts import EXAMPLES
+from places import HELPERS
+from small_trainings import RandomClips, SomeBroken, TroubledClips, trainer_on
+from transformers import TrainerCallback
+
+from hf_dvflnet import (
+    VideoClassificationTrainer,
+    VideoClipDataset,
+    VideoClipStream,
+    VideoFocalNetForVideoClassification,
+    last_whole_checkpoint,
+    load_benchmark,
+    load_video_folder,
+    prepare_videos,
+)
+
+
+class AtStep(TrainerCallback):
+    """Does something in the middle of a step, counted from 1: before the weights change."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1:
+            self.action()
+
+
+def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module):
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name]), name
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("checkpoint-*"))
+
+
+# a full disk
+
+
+@pytest.fixture
+def no_large_files():
+    """Calling it lets no file of this process grow above so many bytes, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "cut"), [(100_000, "model.safetensors"), (700_000, "scheduler.pt")])
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path, tiny_config, no_large_files, size, cut):
+    whole = trainer_on(tmp_path / "whole", tiny_config, RandomClips(24))
+    whole.train()
+    trainer = trainer_on(tmp_path / "full", tiny_config, RandomClips(24), AtStep(3, lambda: no_large_files(size)))
+    with pytest.raises(
+        OSError,
+        match=r"full/checkpoint-4: the checkpoint cannot be written \(.+ MB are free there\).*"
+        r"can go on from \S+full/checkpoint-2$",
+    ):
+        trainer.train()
+    assert not (tmp_path / "full" / "checkpoint-4" / cut).exists()
+    assert last_whole_checkpoint(tmp_path / "full") == str(tmp_path / "full" / "checkpoint-2")
+    no_large_files(resource.RLIM_INFINITY if (hard := resource.getrlimit(resource.RLIMIT_FSIZE)[1]) < 0 else hard)
+    resumed = trainer_on(tmp_path / "full", tiny_config, RandomClips(24))
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_weights(whole.model, resumed.model)
+
+
+def test_a_model_that_cannot_be_written_is_named(tmp_path, tiny_config, no_large_files):
+    trainer = trainer_on(tmp_path, tiny_config, RandomClips(8))
+    no_large_files(100_000)
+    with pytest.raises(OSError, match=rf"^{tmp_path}: the model cannot be written \(.+ MB are free there\)"):
+        trainer.save_model()
+
+
+# a shard that cannot be read
+
+
+@pytest.fixture(scope="module")
+def whole_shards(motion_tree, tmp_path_factory) -> Path:
+    """32 training clips in 4 tars."""
+    folder = tmp_path_factory.mktemp("faults") / "shards"
+    prepare_videos(motion_tree, folder, short_side=36, clips_per_shard=8, num_workers=0)
+    return folder
+
+
+def cut(shard: Path):
+    shard.write_bytes(shard.read_bytes()[:1000])
+
+
+def fail_to_read(shard: Path):
+    """From here on reading the file is a true input/output error."""
+    shard.unlink()
+    shard.symlink_to("/proc/self/mem")
+
+
+@pytest.fixture
+def train_on_shards(whole_shards, tmp_path, tiny_config, tiny_processor):
+    def run(kind, spoil, **changes) -> VideoClassificationTrainer:
+        shutil.copytree(whole_shards, tmp_path / "shards")
+        spoil(tmp_path / "shards" / "train-00001.tar")
+        options = {"train": True} if kind == "list" else {"num_clips": 32}
+        rows = load_benchmark("folder", tmp_path / "shards", "train", streaming=kind == "stream")
+        clips = (VideoClipDataset if kind == "list" else VideoClipStream)(
+            rows, tiny_processor, on_error="replace", **options
+        )
+        trainer = trainer_on(tmp_path / "run", tiny_config, clips, num_labels=16, max_steps=8, **changes)
+        trainer.train()
+        return trainer
+
+    return run
+
+
+SPOILT = pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(cut, "is cut short; it has"), (Path.unlink, "cannot be read: No such"), (fail_to_read, "cannot be read: Input")],
+)
+
+
+@pytest.mark.slow
+@SPOILT
+@pytest.mark.parametrize("kind", ["list", "stream"])
+def test_the_clips_of_a_broken_shard_are_replaced_and_named_with_it(train_on_shards, tmp_path, kind, spoil, reason):
+    trainer = train_on_shards(kind, spoil, max_broken_share=0.5)
+    assert trainer.state.global_step == 8
+    manifest = [json.loads(line) for line in (tmp_path / "shards" / "manifest.jsonl").read_text().splitlines()]
+    held = {"/".join(Path(row["path"]).parts[1:]) for row in manifest if row["tar"] == "train-00001.tar"}
+    rows = [json.loads(line) for line in (tmp_path / "run" / "broken_clips.jsonl").read_text().splitlines()]
+    assert {row["clip"] for row in rows} == held and len(held) == 8
+    assert all(f"train-00001.tar: the shard {reason}" in row["reason"] for row in rows)
+
+
+@pytest.mark.slow
+@SPOILT
+@pytest.mark.parametrize("kind", ["list", "stream"])
+def test_a_broken_shard_with_too_many_clips_stops_the_run_with_its_name(train_on_shards, kind, spoil, reason):
+    with pytest.raises(
+        RuntimeError,
+        match=rf"of 32 training clips cannot be read, more than max_broken_share.+"
+        rf"train-00001.tar: the shard {reason}",
+    ):
+        train_on_shards(kind, spoil, max_broken_share=0.1, logging_steps=1)
+
+
+# a loader worker that is killed
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_was_killed_goes_on_to_the_same_weights(tmp_path, tiny_config, tiny_processor, motion_tree):
+    rows = load_video_folder(motion_tree)["train"]
+
+    def run(folder, trouble=None):
+        clips = TroubledClips(rows, tiny_processor, train=True)
+        clips.trouble = {"turn_left_fast/0000.mp4": trouble} if trouble else {}
+        return trainer_on(
+            *(tmp_path / folder, tiny_config, clips), num_labels=16, max_steps=12, dataloader_num_workers=2
+        )
+
+    def die_in_the_second_epoch():
+        if clips_seen.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        clips_seen.touch()
+
+    clips_seen = tmp_path / "seen"
+    whole = run("whole")
+    whole.train()
+    with pytest.raises(RuntimeError, match="It was at the clip turn_left_fast/0000.mp4"):
+        run("killed", die_in_the_second_epoch).train()
+    assert "checkpoint-8" in written(tmp_path / "killed") and "checkpoint-12" not in written(tmp_path / "killed")
+    resumed = run("killed")
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_weights(whole.model, resumed.model)
+
+
+# a loss that is no number
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_a_loss_that_is_no_number_stops_the_run_with_the_clips(tmp_path, tiny_config, accumulated):
+    trainer = trainer_on(
+        *(tmp_path, tiny_config, SomeBroken(24)),
+        train_sampling_strategy="sequential",
+        gradient_accumulation_steps=accumulated,
+        save_steps=1,
+    )
+    # the fourth batch of four
+    step = 4 if accumulated == 1 else 2
+    with pytest.raises(
+        RuntimeError,
+        match=rf"The loss of step {step} is no finite number: nan on process 0 for the clips "
+        r"clip 12, clip 13, clip 14, clip 15\. .+ the learning rate, now 0\.00",
+    ):
+        trainer.train()
+    assert written(tmp_path) == [f"checkpoint-{number}" for number in range(1, step)]
+    assert all(weight.isfinite().all() for weight in trainer.model.parameters())
+
+
+def test_clips_without_names_stop_the_run_too(tmp_path, tiny_config):
+    clips = RandomClips(24)
+    clips.clips[0] = torch.inf
+    with pytest.raises(RuntimeError, match="for the clips that the dataset gives no names of"):
+        trainer_on(tmp_path, tiny_config, clips).train()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path, tiny_config):
+    trainer = trainer_on(tmp_path, tiny_config, SomeBroken(8), max_steps=1, save_steps=1)
+    trainer.train_dataset.clips = trainer.train_dataset.clips[:8]
+    trainer.model.classifier.weight.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(
+        RuntimeError, match=r"not finite after step 1, .+ nothing is written .+ process 0 were clip \d"
+    ):
+        trainer.train()
+    assert not written(tmp_path)
+
+
+def test_a_model_whose_weights_are_no_numbers_is_not_saved(tmp_path, tiny_config):
+    trainer = trainer_on(tmp_path, tiny_config, RandomClips(8))
+    trainer.model.classifier.weight.data[0, 0] = torch.nan
+    with pytest.raises(RuntimeError, match=r"not finite after step 0, .+ nothing is written of them"):
+        trainer.save_model()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+# signals
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C is heard also where the tests run in the background of a shell, which turns it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize(
+    ("number", "strategy", "expected", "code"),
+    [(signal.SIGTERM, "no", SystemExit, (143,)), (signal.SIGINT, "epoch", KeyboardInterrupt, ())],
+)
+def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, tiny_config, number, strategy, expected, code):
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    options = {"gradient_accumulation_steps": 2, "max_steps": 4, "save_strategy": strategy, "save_total_limit": 1}
+    whole = trainer_on(tmp_path / "whole", tiny_config, RandomClips(16), **options)
+    whole.train()
+    told = AtStep(3, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(expected) as stop:
+        trainer_on(tmp_path / "stopped", tiny_config, RandomClips(16), told, **options).train()
+    assert stop.value.args == code
+    assert written(tmp_path / "stopped") == ["checkpoint-3"]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    resumed = trainer_on(tmp_path / "stopped", tiny_config, RandomClips(16), **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_weights(whole.model, resumed.model)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_interrupt_stops_at_once(tmp_path, tiny_config):
+    def interrupt_twice():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.1)
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer_on(tmp_path, tiny_config, RandomClips(16), AtStep(3, interrupt_twice)).train()
+    assert written(tmp_path) == ["checkpoint-2"]
+
+
+ENDS_BESIDE_A_LOADER = """
+import sys
+sys.path.insert(0, {tests!r})
+from hf_dvflnet import VideoFocalNetConfig
+from small_trainings import RandomClips, trainer_on
+config = VideoFocalNetConfig(embed_dim=8, image_size=32, num_frames=4)
+batches = iter(trainer_on({folder!r}, config, RandomClips(24), dataloader_num_workers=1).get_train_dataloader())
+next(batches)
+print("one batch read")
+"""
+
+
+def test_a_process_ends_while_something_still_holds_its_loader(tmp_path):
+    """As the traceback of a Ctrl-C may do: the workers, which heed no SIGTERM, are ended all the same."""
+    script = ENDS_BESIDE_A_LOADER.format(tests=str(HELPERS), folder=str(tmp_path))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stdout) == (0, "one batch read\n"), ended.stderr
+
+
+# whole commands, of one process and of two
+
+
+class Command:
+    """`examples/train.py` on rendered motions, in a process group of its own."""
+
+    def __init__(self, folder: Path, data: Path, *launcher: str, **changes):
+        options = {
+            **{"output_dir": folder, "data_dir": data, "num_frames": 4, "image_size": 32, "short_side": 36},
+            **{"preset": "nano", "config_overrides": "embed_dim=8,drop_path_rate=0.2", "use_cpu": True},
+            **{"learning_rate": 0.01, "logging_steps": 1, "report_to": "none", "num_train_epochs": 10},
+            **{"save_strategy": "steps", "save_steps": 5, "resume_from_checkpoint": "last", "augment": True},
+            **{"per_device_train_batch_size": 4, "mixup_alpha": 0.8, **changes},
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        self.folder, self.log = folder, folder.with_suffix(".log")
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *launcher, str(EXAMPLES / "train.py"), *words],
+                **{"stdout": log, "stderr": log, "start_new_session": True},
+                # or else processes that torchrun starts again look for each other where they were before
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+
+    def wait_for(self, checkpoint: str):
+        deadline = time.monotonic() + 200
+        while not (self.folder / checkpoint / "trainer_state.json").exists():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.002)
+
+    def ends(self, code: int):
+        assert self.process.wait(timeout=300) == code, self.log.read_text()
+
+    def result(self) -> tuple[torch.nn.Module, list[tuple[int, float]]]:
+        model = VideoFocalNetForVideoClassification.from_pretrained(self.folder)
+        state = json.loads((Path(last_checkpoint(self.folder)) / "trainer_state.json").read_text())
+        return model, [(entry["step"], entry["loss"]) for entry in state["log_history"] if "loss" in entry]
+
+
+def last_checkpoint(folder: Path) -> Path:
+    return max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+
+
+def assert_same_run(one: Command, other: Command, steps: int):
+    (model, losses), (other_model, other_losses) = one.result(), other.result()
+    assert [step for step, _ in losses] == list(range(1, steps + 1)) and losses == other_losses
+    assert_same_weights(model, other_model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_scheduler_that_tells_all_processes_to_stop_gets_a_checkpoint(tmp_path, motion_tree, number):
+    options = {"dataloader_num_workers": 2, "save_strategy": "epoch", "num_train_epochs": 4}
+    whole = Command(tmp_path / "whole", motion_tree, **options)
+    whole.ends(0)
+    stopped = Command(tmp_path / "stopped", motion_tree, **options)
+    stopped.wait_for("checkpoint-8")
+    time.sleep(0.3)  # in the second epoch, at the end of which is the next one
+    os.killpg(stopped.process.pid, number)
+    code = stopped.process.wait(timeout=300)
+    assert code == 143 if number == signal.SIGTERM else code, stopped.log.read_text()
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
+    step = int(last_checkpoint(tmp_path / "stopped").name.partition("-")[2])
+    assert f"stopped by {number.name} after step {step} of 32, with a checkpoint" in stopped.log.read_text()
+    assert step > 8
+    again = Command(tmp_path / "stopped", motion_tree, **options)
+    again.ends(0)
+    assert_same_run(whole, again, steps=32)
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "1", "--standalone")
+
+
+@pytest.fixture(scope="module")
+def whole_on_two(tmp_path_factory, motion_tree) -> Command:
+    command = Command(tmp_path_factory.mktemp("two") / "whole", motion_tree, *TORCHRUN)
+    command.ends(0)
+    return command
+
+
+def process_of_rank(rank: int, launcher: int) -> int:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"LOCAL_RANK={rank}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                return int(path.name)
+        except OSError:  # it has ended
+            continue
+    raise AssertionError(f"no process of rank {rank}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_restarts_a_killed_rank_and_the_run_ends_the_same(tmp_path, motion_tree, whole_on_two, rank):
+    command = Command(tmp_path / "killed", motion_tree, *TORCHRUN)
+    command.wait_for("checkpoint-10")
+    os.kill(process_of_rank(rank, command.process.pid), signal.SIGKILL)
+    command.ends(0)
+    assert "Signal 9 (SIGKILL)" in command.log.read_text() or "exitcode: -9" in command.log.read_text()
+    assert_same_run(whole_on_two, command, steps=40)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_the_same_step_and_go_on(tmp_path, motion_tree, whole_on_two):
+    command = Command(tmp_path / "stopped", motion_tree, *TORCHRUN)
+    command.wait_for("checkpoint-10")
+    command.process.send_signal(signal.SIGTERM)
+    assert command.process.wait(timeout=120) != 0
+    step = int(last_checkpoint(tmp_path / "stopped").name.partition("-")[2])
+    assert f"stopped by SIGTERM after step {step} of 40, with a checkpoint" in command.log.read_text()
+    assert last_whole_checkpoint(tmp_path / "stopped", processes=2) == str(last_checkpoint(tmp_path / "stopped"))
+    again = Command(tmp_path / "stopped", motion_tree, *TORCHRUN)
+    again.ends(0)
+    assert_same_run(whole_on_two, again, steps=40)
+
+
+@pytest.mark.slow
+def test_what_two_processes_began_goes_on_on_one(tmp_path, motion_tree):
+    command = Command(tmp_path / "stopped", motion_tree, *TORCHRUN)
+    command.wait_for("checkpoint-10")
+    command.process.send_signal(signal.SIGTERM)
+    assert command.process.wait(timeout=120) != 0
+    again = Command(tmp_path / "stopped", motion_tree, per_device_train_batch_size=8)
+    again.ends(0)
+    assert "another number of processes (2, now 1)" in again.log.read_text()
+    assert [step for step, _ in again.result()[1]] == list(range(1, 41))
+
+
+ON_TWO = """
+import sys
+sys.path.insert(0, {tests!r})
+import pytest, torch
+from hf_dvflnet import VideoFocalNetConfig
+from small_trainings import SomeBroken, trainer_on
+config = VideoFocalNetConfig(embed_dim=8, image_size=32, num_frames=4)
+trainer_on({folder!r}, config, SomeBroken(24), train_sampling_strategy="sequential", save_steps=1).train()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_whose_loss_is_no_number_stops_all_with_its_clips(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(ON_TWO.format(tests=str(HELPERS), folder=str(tmp_path / "run")))
+    ended = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)],
+        **{"capture_output": True, "text": True, "timeout": 200, "env": {**os.environ, "OMP_NUM_THREADS": "1"}},
+    )
+    assert ended.returncode != 0
+    # batches go to the processes in turn: the fourth is the second one's second
+    assert (
+        "The loss of step 2 is no finite number: nan on process 1 for the clips clip 12, clip 13, clip 14, clip 15."
+        in ended.stderr
+    )
+    assert written(tmp_path / "run") == ["checkpoint-1"]

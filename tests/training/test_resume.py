@@ -1,0 +1,237 @@
+"""A run that is stopped, in whatever way, loses nothing: it ends at the weights of a run that was not."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from example_scripts import EXAMPLES, SMALL
+from small_trainings import arguments, labelled, new_model
+from transformers.utils import logging
+
+from hf_dvflnet import (
+    ClipAugmentation,
+    DistillationConfig,
+    DistillationTrainer,
+    VideoClipDataset,
+    VideoClipStream,
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    cache_teacher,
+    last_whole_checkpoint,
+    load_benchmark,
+    load_video_folder,
+)
+from hf_dvflnet.data.motion_videos import MOTIONS
+
+
+RECIPE = {
+    **{"optim": "sgd", "optim_args": "momentum=0.9,nesterov=True", "learning_rate": 0.1, "published_schedule": True},
+    **{"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing_factor": 0.1, "gradient_accumulation_steps": 2},
+    # 32 clips are 4 steps of 2 x 4: stopped in the middle of the second epoch, ended in the third
+    **{"max_steps": 10, "save_steps": 6, "save_strategy": "steps", "logging_steps": 1},
+}
+
+
+@pytest.fixture
+def config(tiny_config) -> VideoFocalNetConfig:
+    return labelled(tiny_config, list(MOTIONS), drop_path_rate=0.5)
+
+
+@pytest.fixture
+def teacher(config) -> VideoFocalNetForVideoClassification:
+    model = new_model(config, seed=7)
+    torch.nn.init.normal_(model.classifier.weight, std=1.0)
+    return model.eval()
+
+
+@pytest.fixture
+def make_clips(motion_tree, tiny_processor):
+    def make(kind: str) -> VideoClipDataset | VideoClipStream:
+        options = {"seed": 1, "augmentation": ClipAugmentation()}
+        if kind == "list":
+            return VideoClipDataset(load_video_folder(motion_tree)["train"], tiny_processor, train=True, **options)
+        rows = load_benchmark("folder", motion_tree, "train", streaming=True)
+        return VideoClipStream(rows, tiny_processor, num_clips=32, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("answers", ["online", "cached"])
+@pytest.mark.parametrize("kind", ["list", "stream"])
+def test_a_resumed_run_ends_at_the_same_weights_and_losses(kind, answers, tmp_path, config, teacher, make_clips):
+    if answers == "cached":
+        cache_teacher(teacher, make_clips("list"), tmp_path / "cache", views=2)
+
+    def run(folder, seed, resume=None):
+        cache = {"teacher_cache": str(tmp_path / "cache")} if answers == "cached" else {}
+        args = DistillationConfig(**{**arguments(folder, **RECIPE), **cache})
+        asked = teacher if answers == "online" else None
+        trainer = DistillationTrainer(
+            new_model(config, seed), args, teacher_model=asked, train_dataset=make_clips(kind)
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = run(tmp_path / "whole", seed=0)
+    resumed = run(tmp_path / "resumed", seed=5, resume=str(tmp_path / "whole" / "checkpoint-6"))
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    logs = [
+        [(e["step"], e["loss"], e["loss_kl"]) for e in t.state.log_history if "loss" in e] for t in (whole, resumed)
+    ]
+    assert len(logs[0]) == 10 and logs[0] == logs[1]
+
+
+def test_a_resumed_stream_decodes_only_what_is_still_to_be_seen(tmp_path, config, teacher, make_clips, monkeypatch):
+    read = []
+    original = VideoClipStream._read
+    monkeypatch.setattr(VideoClipStream, "_read", lambda self, row, rng: read.append(row) or original(self, row, rng))
+    for resume, expected in ((None, 10 * 8), (str(tmp_path / "checkpoint-6"), 4 * 8)):
+        read.clear()
+        args = DistillationConfig(**arguments(tmp_path, **RECIPE))
+        clips = make_clips("stream")
+        DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=clips).train(resume)
+        assert len(read) == expected
+
+
+# which checkpoint is gone on from
+
+
+@pytest.fixture
+def stopped(tmp_path, config, teacher, make_clips) -> Path:
+    """A run with two whole checkpoints."""
+    args = DistillationConfig(**arguments(tmp_path / "run", **{**RECIPE, "max_steps": 2, "save_steps": 1}))
+    DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips("list")).train()
+    return tmp_path / "run"
+
+
+def cut(path: Path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_the_last_checkpoint_is_gone_on_from(stopped):
+    assert last_whole_checkpoint(stopped) == str(stopped / "checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
+@pytest.mark.parametrize("spoil", [cut, Path.unlink])
+def test_a_half_written_checkpoint_is_passed_over_and_named(stopped, name, spoil, caplog):
+    spoil(stopped / "checkpoint-2" / name)
+    logger = logging.get_logger()
+    logger.propagate = True
+    try:
+        assert last_whole_checkpoint(stopped) == str(stopped / "checkpoint-1")
+    finally:
+        logger.propagate = False
+    assert re.search(rf"checkpoint-2: is not whole \(\S*{name.partition('.')[0]}", caplog.text)
+
+
+def test_two_processes_need_the_random_state_of_both(stopped):
+    for checkpoint in stopped.glob("checkpoint-*"):
+        state = checkpoint / "trainer_state.json"
+        state.write_text(state.read_text().replace('"processes": 1', '"processes": 2'))
+        (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    assert last_whole_checkpoint(stopped, processes=2) is None
+    shutil.copy(stopped / "checkpoint-1" / "rng_state_0.pth", stopped / "checkpoint-1" / "rng_state_1.pth")
+    assert last_whole_checkpoint(stopped, processes=2) == str(stopped / "checkpoint-1")
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_whole(stopped, caplog):
+    logger = logging.get_logger()
+    logger.propagate = True
+    try:
+        assert last_whole_checkpoint(stopped, processes=2) == str(stopped / "checkpoint-2")
+    finally:
+        logger.propagate = False
+    assert "checkpoint-2: was written by another number of processes (1, now 2)" in caplog.text
+
+
+def going_on(folder, config, teacher, make_clips, **ends) -> DistillationTrainer:
+    """One clip a step, where the run before had eight."""
+    changed = {**RECIPE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, **ends}
+    args = DistillationConfig(**arguments(folder, **changed))
+    return DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips("list"))
+
+
+def test_other_steps_an_epoch_are_refused(stopped, config, teacher, make_clips):
+    trainer = going_on(stopped, config, teacher, make_clips, max_steps=-1, num_train_epochs=2)
+    with pytest.raises(ValueError, match="checkpoint-2: was written with 8 clips a step .*, and now there are 1 "):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_other_clips_a_step_are_taken_where_no_epochs_are_counted(stopped, config, teacher, make_clips):
+    trainer = going_on(stopped, config, teacher, make_clips, max_steps=4)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 4
+
+
+def test_resuming_where_nothing_is_whole_is_refused(tmp_path, config, teacher, make_clips):
+    args = DistillationConfig(**arguments(tmp_path))
+    trainer = DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips("list"))
+    with pytest.raises(ValueError, match="holds no whole checkpoint to go on from"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_at_the_same_student(tmp_path):
+    """`kill -9` at random moments; then the same command goes on, until it comes to its end."""
+    options = {
+        **{**SMALL, "num_train_epochs": 6, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2},
+        **{"augment": True, "mixup_alpha": 0.8, "compare_alone": False, "resume_from_checkpoint": "last"},
+    }
+
+    def start(folder: Path) -> subprocess.Popen:
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return subprocess.Popen(
+            [
+                sys.executable,
+                str(EXAMPLES / "distill.py"),
+                str(EXAMPLES / "demo.yaml"),
+                "--output_dir",
+                folder,
+                *words,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=open(folder.with_suffix(".log"), "ab"),
+            start_new_session=True,
+        )
+
+    whole = tmp_path / "whole"
+    assert start(whole).wait(timeout=300) == 0, whole.with_suffix(".log").read_text()
+    killed = tmp_path / "killed"
+    shutil.copytree(whole / "motion_videos", killed / "motion_videos")
+    moments = random.Random(0)
+    kills = 0
+    for attempt in range(30):
+        process = start(killed)
+        if attempt < 6:
+            # within the work, not within the imports: some time after the next checkpoint is begun
+            seen = set(killed.glob("*/checkpoint-*"))
+            while process.poll() is None and not set(killed.glob("*/checkpoint-*")) - seen:
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.3))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+        if process.wait(timeout=300) == 0:
+            break
+    assert kills >= 3, "it was hardly ever killed"
+    assert process.returncode == 0, killed.with_suffix(".log").read_text()
+    students = [
+        VideoFocalNetForVideoClassification.from_pretrained(f / "student").state_dict() for f in (whole, killed)
+    ]
+    for name, weight in students[0].items():
+        assert torch.equal(weight, students[1][name]), name
+    results = [json.loads((folder / "results.json").read_text())["results"] for folder in (whole, killed)]
+    assert results[0] == results[1]
