@@ -1,5 +1,6 @@
 """What earlier versions of the package saved opens, and goes on, with this one."""
 
+import importlib
 import json
 import os
 import shutil
@@ -112,3 +113,9 @@ def test_a_prepared_folder_is_gone_on_with(saved):
     assert go_on() == 0
     os.utime(changed)
     assert go_on() == 1
+
+
+def test_a_public_name_is_where_it_was(expected):
+    for module, names in expected["names"].items():
+        missing = [name for name in names if not hasattr(importlib.import_module(module), name)]
+        assert missing == [], module

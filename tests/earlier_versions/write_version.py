@@ -8,6 +8,7 @@ writes `tests/earlier_versions/<version>/`, and refuses to write one that is the
 folder carries for `trust_remote_code=True` is left out: opening a folder with this package does not read it.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -37,6 +38,14 @@ from hf_dvflnet import (
 
 HERE = Path(__file__).parent
 CLASSES = ("jump", "wave hands")
+# where names are promised to be
+PUBLIC_MODULES = (
+    "hf_dvflnet",
+    "hf_dvflnet.configuration_videofocalnet",
+    "hf_dvflnet.image_processing_videofocalnet",
+    "hf_dvflnet.modeling_videofocalnet",
+    "hf_dvflnet.video_processing_videofocalnet",
+)
 
 
 def new_model(embed_dim: int, seed: int) -> VideoFocalNetForVideoClassification:
@@ -132,6 +141,7 @@ def main():
         names = list(clips.dataset["video_id"])
         rows = load_video_folder(folder / "prepared")
         expected = {
+            "names": {module: sorted(importlib.import_module(module).__all__) for module in PUBLIC_MODULES},
             "logits": teacher(pixel_values).logits[0].tolist(),
             "cached": {name: [cache.logits(name, view, name).tolist() for view in (0, 1)] for name in names},
             "prepared": {
