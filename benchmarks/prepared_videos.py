@@ -39,7 +39,7 @@ from hf_dvflnet import (
     read_video,
     training_indices,
 )
-from hf_dvflnet.data.clips import video_source
+from hf_dvflnet.data.video_column import video_source
 
 
 SETS = {

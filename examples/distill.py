@@ -45,7 +45,7 @@ from hf_dvflnet import (
     last_whole_checkpoint,
     split_facts,
 )
-from hf_dvflnet.data.clips import video_source
+from hf_dvflnet.data.video_column import video_source
 from hf_dvflnet.inference.evaluation import describe
 
 

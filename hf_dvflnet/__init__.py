@@ -11,10 +11,12 @@ from transformers import (
 from .clip_sampling import evaluation_indices, multi_clip_indices, training_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from .data.augmentation import ClipAugmentation, mix_clips
-from .data.benchmarks import load_benchmark, split_facts
-from .data.clips import VideoClipDataset, VideoClipStream, load_video_folder
+from .data.class_folders import load_video_folder
+from .data.clips import VideoClipDataset, VideoClipStream
+from .data.loading import load_benchmark, split_facts
 from .data.motion_videos import write_motion_videos
 from .data.preparation import prepare_videos
+from .hub.version import __version__
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor
 from .inference.export import export_model, load_exported
 from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
@@ -28,8 +30,6 @@ from .video_decoding import VideoDecodeError, read_video
 from .video_limits import VideoLimits, set_video_limits
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
-
-__version__ = "0.1.0.dev0"
 
 AutoConfig.register(VideoFocalNetConfig.model_type, VideoFocalNetConfig)
 AutoModel.register(VideoFocalNetConfig, VideoFocalNetModel)

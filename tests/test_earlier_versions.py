@@ -20,7 +20,7 @@ from hf_dvflnet import (
     prepare_videos,
     read_video,
 )
-from hf_dvflnet.data.clips import video_source
+from hf_dvflnet.data.video_column import video_source
 
 
 VERSIONS = Path(__file__).parent / "earlier_versions"

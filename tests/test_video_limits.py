@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 from videos import read_number, write_video
 
-from hf_dvflnet import VideoDecodeError, VideoLimits, read_video, set_video_limits, video_decoding, video_limits
+from hf_dvflnet import (
+    VideoDecodeError,
+    VideoLimits,
+    read_video,
+    set_video_limits,
+    video_container,
+    video_decoding,
+    video_limits,
+)
 from hf_dvflnet.video_decoding import open_frames
 from hf_dvflnet.video_limits import fetch_video, is_public, refuse_inflated_index
 from hf_dvflnet.video_limits import video_limits as limits_in_force
@@ -246,7 +254,7 @@ def test_a_frame_that_takes_too_long_is_not_returned(monkeypatch):
 
     monotonic, later = time.monotonic, [0]
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + later[0])
-    source = video_decoding._Source(io.BytesIO(), "slow.avi", VideoLimits(max_seconds=10))
+    source = video_container.Source(io.BytesIO(), "slow.avi", VideoLimits(max_seconds=10))
     with pytest.raises(VideoDecodeError, match="slow.avi: not decoded within the limit of 10 seconds"):
         video_decoding._decode(Slow(), av.Packet(), source)
 
@@ -308,8 +316,8 @@ def test_tracks_beyond_the_first_ones_are_not_opened(tmp_path):
             container.mux(stream.encode())
     with open_frames(tmp_path / "many.mkv") as (_, frames):
         assert sum(1 for _ in frames) == 1
-    source = video_decoding._Source(open(tmp_path / "many.mkv", "rb"), "many.mkv", VideoLimits())  # noqa: SIM115
-    container, _ = video_decoding._open(source)
+    source = video_container.Source(open(tmp_path / "many.mkv", "rb"), "many.mkv", VideoLimits())  # noqa: SIM115
+    container, _ = video_container.open_container(source)
     assert len(container.streams) == 32
 
 
@@ -354,7 +362,7 @@ def test_an_index_that_would_fill_the_memory_is_refused_before_it_is_made(video_
     # without the check FFmpeg makes all of it
     with av.open(io.BytesIO(content)) as container:
         assert len(container.streams.video[0].index_entries) == 3_000_000
-    monkeypatch.setattr(video_decoding, "_open", None)
+    monkeypatch.setattr(video_decoding, "open_container", None)
     with pytest.raises(VideoDecodeError, match="says that it has 3000000 frames, more than the limit of 1000000"):
         read_video(content)
 
@@ -482,9 +490,9 @@ ALSO_REFUSED = {
     "frame-%03d.png": "",
 }
 GUARDS = {
-    "the kinds of files": {"container_options": {"format_whitelist": video_decoding._FORMATS}},
+    "the kinds of files": {"container_options": {"format_whitelist": video_container._FORMATS}},
     "io_open and protocols": {
-        "io_open": video_decoding._refuse_nested,
+        "io_open": video_container._refuse_nested,
         "container_options": {"protocol_whitelist": "none"},
     },
 }
@@ -496,9 +504,9 @@ def test_a_file_that_names_another_cannot_have_it_read(tmp_path, monkeypatch, na
     write_secret(tmp_path)
     (tmp_path / name).write_text(CRAFTED[name].format(folder=tmp_path))
     # without guards the other file's frames come out, so that what follows shows what a guard does
-    monkeypatch.setattr(video_decoding, "_GUARDS", {})
+    monkeypatch.setattr(video_container, "_GUARDS", {})
     assert [read_number(frame) for frame in read_video(tmp_path / name)[0]] == [77, 78, 79]
-    monkeypatch.setattr(video_decoding, "_GUARDS", GUARDS[guard])
+    monkeypatch.setattr(video_container, "_GUARDS", GUARDS[guard])
     with pytest.raises(VideoDecodeError, match=name):
         read_video(tmp_path / name)
 
@@ -542,4 +550,4 @@ def test_a_line_of_text_that_asks_for_gigabytes_is_refused():
 
 
 def test_a_matroska_header_that_ends_before_its_first_size_lacks_nothing():
-    assert video_decoding._missing_bytes(io.BytesIO(b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67")) == 0
+    assert video_container._missing_bytes(io.BytesIO(b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67")) == 0

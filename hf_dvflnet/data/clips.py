@@ -1,22 +1,12 @@
-"""
-Videos as datasets: a tree of class folders is listed, as it is or as `dvflnet prepare` wrote it, and clips are decoded
-one by one, from a list or a stream.
-"""
+"""Training and evaluation clips of a data set, decoded one by one, from a list or a stream."""
 
 import hashlib
 import json
-import os
-import re
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import datasets
-import fsspec
 import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
@@ -26,251 +16,8 @@ from ..clip_sampling import training_indices
 from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .augmentation import ClipAugmentation
-
-
-if TYPE_CHECKING:
-    from ..training.teacher_cache import TeacherCache
-
-
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
-SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-
-# what `dvflnet prepare` writes beside the clips
-MANIFEST, SETTINGS, UNFINISHED = "manifest.jsonl", "prepare.json", ".unfinished"
-
-
-def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
-    """
-    List the videos of a tree of class folders; nothing is decoded.
-
-    ```
-    data_dir/
-        train/
-            juggling/a.mp4 b.webm ...
-            jumping/...
-        validation/  (or val/)
-            juggling/...
-        test/
-            juggling/...
-    ```
-
-    `train` must be there; its folders, sorted, are the classes, and the other splits may have no further ones.
-
-    What `dvflnet prepare` made of such a tree, tars or folders, has the classes and the ids of the tree, less the
-    videos that were unreadable. A clip in a tar has the path `TAR#bytes=FIRST-LAST`, which [`video_source`] reads.
-
-    Returns:
-        A dataset per split, with the columns `video` (`{"path": str, "bytes": None}`), `label` (`ClassLabel`) and
-        `video_id` (the path below the split's folder), in sorted order.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, or no `train` in it.
-        ValueError: If a class folder is empty, a split has a class that `train` has not, a name is not in
-            UTF-8, preparing has not ended, or its manifest has another shape.
-    """
-    data_dir = Path(data_dir)
-    if not data_dir.is_dir():
-        raise FileNotFoundError(f"{data_dir}: there is no such folder")
-    if (data_dir / SETTINGS).is_file():
-        return _load_prepared(data_dir)
-    found = {split: data_dir / name for split, names in SPLITS.items() for name in names if (data_dir / name).is_dir()}
-    if "train" not in found:
-        raise FileNotFoundError(f"{data_dir}: has no folder `train`; expected {data_dir}/train/<class>/<video>")
-
-    classes = sorted(folder.name for folder in found["train"].iterdir() if folder.is_dir())
-    if not classes:
-        raise ValueError(f"{found['train']}: has no class folders; expected {found['train']}/<class>/<video>")
-    return _as_datasets({split: _list_videos(folder, classes) for split, folder in found.items()}, classes)
-
-
-def _as_datasets(rows: dict[str, list[dict[str, Any]]], classes: list[str]) -> datasets.DatasetDict:
-    features = datasets.Features(
-        {
-            "video": datasets.Video(decode=False),
-            "label": datasets.ClassLabel(names=classes),
-            "video_id": datasets.Value("string"),
-        }
-    )
-    return datasets.DatasetDict(
-        {split: datasets.Dataset.from_list(listed, features=features) for split, listed in rows.items()}
-    )
-
-
-def _list_videos(folder: Path, classes: list[str]) -> list[dict[str, Any]]:
-    rows = []
-    for class_folder in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        if class_folder.name not in classes:
-            raise ValueError(f"{class_folder}: is no class of the training split, whose classes are {classes}")
-        videos = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
-        for path in videos:
-            try:
-                str(path).encode()
-            except UnicodeEncodeError as error:  # which a dataset's table cannot hold
-                raise ValueError(f"{path}: its name is not in UTF-8; rename it") from error
-        if not videos:
-            raise ValueError(f"{class_folder}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")
-        rows += [
-            {
-                "video": {"path": str(path), "bytes": None},
-                "label": classes.index(class_folder.name),
-                "video_id": f"{class_folder.name}/{path.name}",
-            }
-            for path in videos
-        ]
-    return rows
-
-
-def original_id(row: dict[str, Any]) -> tuple[str, str | None]:
-    """
-    What a video of a manifest was called before it was prepared, and its class.
-
-    Of class folders the path below the split's folder, as [`load_video_folder`] has it; else the whole path, and None.
-    """
-    path = PurePosixPath(row["path"]).with_suffix(PurePosixPath(row["source"]).suffix)
-    if len(path.parts) == 3 and any(path.parts[0] in names for names in SPLITS.values()):
-        return "/".join(path.parts[1:]), path.parts[1]
-    return str(path), None
-
-
-def read_manifest_line(line: str) -> dict[str, Any]:
-    """
-    A video of a manifest.
-
-    Raises:
-        ValueError: If the line is not as `dvflnet prepare` writes it.
-    """
-    try:
-        row = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("its JSON is too deep") from error
-    text, number = (str, NoneType), (int, NoneType)
-    kinds: dict[str, Any] = {"path": str, "source": str, "stamp": list, "source_bytes": int, "outcome": str}
-    kinds |= {"sha256": text, "bytes": number, "tar": text, "offset": number}
-    if not isinstance(row, dict) or not all(isinstance(row.get(name, ...), kind) for name, kind in kinds.items()):
-        raise ValueError(f"{', '.join(kinds)} are expected")
-    if row["tar"] is not None and None in (row["offset"], row["bytes"]):
-        raise ValueError("it has a tar, but no place in it")
-    return row
-
-
-def _read_prepared(data_dir: Path) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
-    """Video id, class and line of the manifest, sorted, of all videos of each split."""
-    if (data_dir / UNFINISHED).exists() or not (data_dir / MANIFEST).is_file():
-        raise ValueError(f"{data_dir}: is not prepared to the end; run `dvflnet prepare` again, which goes on")
-    with open(data_dir / MANIFEST, encoding="utf-8") as file:
-        text = file.readlines()
-    lines = []
-    for number, line in enumerate(text, start=1):
-        try:
-            lines.append(read_manifest_line(line))
-        except ValueError as error:
-            raise ValueError(
-                f"{data_dir / MANIFEST}: line {number} is no line of a manifest ({error}); prepare the videos again"
-            ) from error
-    for row in lines:
-        for name in (row["path"], row["tar"] or "a"):
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ValueError(f"{data_dir / MANIFEST}: names {name}, which is outside of the folder")
-    splits: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
-    for split, names in SPLITS.items():
-        for name in names:
-            of_split = [(*original_id(row), row) for row in lines if row["path"].startswith(f"{name}/")]
-            found = [(video_id, label, row) for video_id, label, row in of_split if label is not None]
-            if found:
-                splits[split] = sorted(found, key=lambda one: one[0].split("/"))
-    if "train" not in splits:
-        raise FileNotFoundError(f"{data_dir}: was not prepared from class folders, `train/<class>/<video>`")
-    return splits
-
-
-def _load_prepared(data_dir: Path) -> datasets.DatasetDict:
-    splits = _read_prepared(data_dir)
-    classes = sorted({label for _, label, _ in splits["train"]})
-    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}
-    for split, found in splits.items():
-        for video_id, label, row in found:
-            if label not in classes:
-                raise ValueError(f"{data_dir}: {label} in {split} is no class of the training split, {classes}")
-            if row["outcome"] == "unreadable":
-                continue
-            path = str(data_dir / row["path"])
-            if row["tar"] is not None:
-                path = f"{data_dir / row['tar']}#bytes={row['offset']}-{row['offset'] + row['bytes'] - 1}"
-            video = {"path": path, "bytes": None}
-            rows[split].append({"video": video, "label": classes.index(label), "video_id": video_id})
-    return _as_datasets(rows, classes)
-
-
-def unreadable_videos(data_dir: str | os.PathLike, split: str) -> list[str]:
-    """Ids of the videos of a split that `dvflnet prepare` could not read; none of what it has not written."""
-    if not (Path(data_dir) / SETTINGS).is_file():
-        return []
-    return [video_id for video_id, _, row in _read_prepared(Path(data_dir))[split] if row["outcome"] == "unreadable"]
-
-
-def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
-    """A split of prepared class folders with the videos' bytes, a shard a tar, read in order; None if not in tars."""
-    tars: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for row in dataset:
-        part = _IN_TAR.fullmatch(row["video"]["path"])
-        if part is None:
-            return None
-        tars.setdefault(part[1], []).append((int(part[2]), row))
-    shards = [tuple(row for _, row in sorted(rows, key=lambda one: one[0])) for _, rows in sorted(tars.items())]
-    return datasets.IterableDataset.from_generator(
-        _read_rows, features=dataset.features, gen_kwargs={"shards": shards}
-    )
-
-
-def _read_rows(shards: list[tuple[dict[str, Any], ...]]) -> Iterator[dict[str, Any]]:
-    for rows in shards:
-        for row in rows:
-            try:
-                data = video_source(row["video"])
-            except OSError:
-                data = None  # a clip that cannot be read when it is drawn either, and counts as broken
-            yield {**row, "video": {"path": row["video"]["path"], "bytes": data}}
-
-
-_IN_TAR = re.compile(r"(.+[.]tar)#bytes=(\d+)-(\d+)")
-
-
-def video_source(video: dict[str, Any]) -> Any:
-    """
-    What [`~video_decoding.read_video`] takes, of a cell of a column `datasets.Video(decode=False)`.
-
-    Raises:
-        OSError: If a shard cannot be read, or ends within the video, with the shard's name.
-    """
-    if video["bytes"] is not None:
-        return video["bytes"]
-    path = video["path"]
-    if (part := _IN_TAR.fullmatch(path)) is not None:
-        size = video_size(path)
-        try:
-            with open(part[1], "rb") as tar:
-                tar.seek(int(part[2]))
-                data = tar.read(size)
-        except OSError as error:
-            raise OSError(f"{part[1]}: the shard cannot be read: {error.strerror}") from error
-        if len(data) < size:
-            raise OSError(f"{part[1]}: the shard is cut short; it has {len(data)} of the {size} bytes of this video")
-        return data
-    if "://" in path and not path.startswith(("http://", "https://")):  # hf:// and the like
-        return fsspec.open(path, "rb").open()
-    return path
-
-
-def video_size(path: str) -> int:
-    """How many bytes a video has, at a path or in a tar; -1 where only a download would tell."""
-    if (part := _IN_TAR.fullmatch(path)) is not None:
-        return int(part[3]) - int(part[2]) + 1
-    return os.path.getsize(path) if os.path.isfile(path) else -1
-
-
-def clip_name(row: dict[str, Any]) -> str:
-    """What a clip is called in errors and reports, and what its draws are made of: its `video_id`, or its path."""
-    return row.get("video_id") or row["video"]["path"]
+from .loader_workers import ClipsInHand
+from .video_column import IN_TAR, clip_name, video_source
 
 
 def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -280,68 +27,16 @@ def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {**batch, **names}
 
 
-class ClipsInHand:
-    """
-    Which clip each worker of a DataLoader is at, in memory that the main process sees: what remains to be read when a
-    worker dies or hangs.
-    """
-
-    def __init__(self, workers: int = 256, length: int = 256):
-        self.names = torch.zeros(workers, length, dtype=torch.uint8).share_memory_()
-        self.pids = torch.zeros(workers, dtype=torch.int64).share_memory_()
-        self.since = torch.zeros(workers, dtype=torch.float64).share_memory_()  # 0: at none
-
-    def take(self, name: str):
-        worker = torch.utils.data.get_worker_info()
-        if worker is not None:
-            slot = worker.id % len(self.since)
-            text = name.encode()[: self.names.shape[1]].ljust(self.names.shape[1], b"\0")
-            self.names[slot] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-            self.pids[slot] = os.getpid()
-            self.since[slot] = time.monotonic()
-
-    def drop(self):
-        worker = torch.utils.data.get_worker_info()
-        if worker is not None:
-            self.since[worker.id % len(self.since)] = 0
-
-    def list(self) -> list[tuple[int, str, float]]:
-        """Process id, clip and seconds since it was taken, the longest first."""
-        now = time.monotonic()
-        taken = [
-            (
-                int(self.pids[slot]),
-                bytes(self.names[slot].tolist()).rstrip(b"\0").decode(errors="replace"),
-                now - since,
-            )
-            for slot, since in enumerate(self.since.tolist())
-            if since
-        ]
-        return sorted(taken, key=lambda clip: -clip[2])
-
-
-@contextmanager
-def naming_clips_of_dead_workers(*clips: Any) -> Iterator[None]:
-    """
-    Adds to the error that a loader raises, when a worker died or hung, which clip that was at.
-
-    Args:
-        clips: Data sets; those that have no `in_hand` tell nothing.
-    """
-    try:
-        yield
-    except RuntimeError as error:  # raised wherever the main process just is
-        message = str(error)
-        dead = [int(pid) for pid in re.findall(r"\d+", message.partition("pid")[2])]
-        found = [clip for some in clips if hasattr(some, "in_hand") for clip in some.in_hand.list()]
-        named = [f"{name} (for {seconds:.0f} s)" for pid, name, seconds in found if not dead or pid in dead]
-        if "DataLoader" not in message or not named:
-            raise
-        raise RuntimeError(f"{message} It was at the clip {', or '.join(named)}.") from error
-
-
 # a training clip that cannot be read is replaced by another, and that by another, but not for ever
 MAX_REPLACEMENTS = 10
+
+
+class CachedLogits(Protocol):
+    """What clips ask of a teacher cache: how many views it has, and the logits for one."""
+
+    views: int
+
+    def logits(self, clip: str, view: int, shown: str) -> torch.Tensor: ...
 
 
 class _Clips:
@@ -360,7 +55,7 @@ class _Clips:
         self.seed = seed
         self.augmentation = augmentation
         self.on_error = on_error
-        self.teacher_cache: TeacherCache | None = None
+        self.teacher_cache: CachedLogits | None = None
         self.in_hand = ClipsInHand()
         # in shared memory, since workers that outlive an epoch would not hear of the next one
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
@@ -577,7 +272,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         if peek is None:
             raise ValueError("the stream holds no clips")
         # also where the first row's shard cannot be read, the others' bytes fill the memory
-        paths = peek["video"]["bytes"] is None and _IN_TAR.fullmatch(peek["video"]["path"]) is None
+        paths = peek["video"]["bytes"] is None and IN_TAR.fullmatch(peek["video"]["path"]) is None
         buffer = 10_000 if paths else self.shuffle_buffer
         seen = 0
         for turn in range(self.num_clips):
@@ -602,4 +297,4 @@ def _all_rows(dataset: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
         yield {column: values[0] for column, values in batch.items()}
 
 
-__all__ = ["VideoClipDataset", "VideoClipStream", "collate_clips", "load_video_folder", "video_source"]
+__all__ = ["CachedLogits", "VideoClipDataset", "VideoClipStream", "collate_clips"]

@@ -5,53 +5,29 @@ A clip is encoded below `OUT/.unfinished` and moved to its place when it is whol
 there. Hence a run that was stopped, however, goes on where it stopped.
 """
 
-import errno
-import hashlib
-import io
 import json
 import os
-import random
 import re
 import shutil
-import tarfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from fractions import Fraction
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import av
-import av.error
-import numpy as np
-from av.video.frame import PictureType
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from tqdm.auto import tqdm
 
-from ..video_decoding import ToArray, VideoDecodeError, open_frames
-from .benchmarks import Release
-from .clips import MANIFEST, SETTINGS, SPLITS, UNFINISHED, VIDEO_SUFFIXES, original_id, read_manifest_line
-from .worker_processes import LOST, map_in_processes
+from .clip_encoding import Task, lost, prepare_one
+from .prepared_folders import MANIFEST, SETTINGS, UNFINISHED, Row, read_manifest, replace_file, write_manifest
+from .releases import Release
+from .shards import pack, plan_shards, read_shards
+from .video_column import VIDEO_SUFFIXES
+from .worker_processes import map_in_processes
 
 
 # No arithmetic coding, no deblocking, no B frames: that decodes in 60 % of the time, at an eighth more bytes.
 _X264 = {"preset": "veryfast", "tune": "fastdecode", "bf": "0", "sc_threshold": "0"}
-_SHARD = re.compile(r"(train|validation|val|test|videos|replacement)-\d{5}[.]tar")
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # faults of the disk, not of a video
-
-Row = dict[str, Any]
-
-
-class _Task(NamedTuple):
-    """What a worker is given: a line of the manifest to fill in, the video, and where its clip goes."""
-
-    row: Row
-    video: str | bytes
-    name: str  # of the video, in messages
-    target: Path
-    unfinished: Path
-    settings: dict[str, Any]
 
 
 def prepare_videos(
@@ -111,25 +87,19 @@ def prepare_videos(
             other way round, or holds something else; if an archive cannot be read, or two files would get one name.
     """
     started = time.monotonic()
-    _check_range("short_side", short_side, 2, 1 << 14)
-    _check_range("keyframe_interval", keyframe_interval, 1, 1 << 14)
-    _check_range("crf", crf, 0, 51)
-    _check_range("clips_per_shard", clips_per_shard, 1, 99999)
-    if short_side % 2:
-        raise ValueError(f"short_side must be even, got {short_side}")
-    if layout not in ("tar", "folder"):
-        raise ValueError(f"layout must be 'tar' or 'folder', got {layout!r}")
+    settings: dict[str, Any] = {"layout": layout, "short_side": short_side, "keyframe_interval": keyframe_interval}
+    settings |= {"crf": crf, "clips_per_shard": clips_per_shard, "seed": seed}
+    _check_settings(**settings)
     release = Release(source)
     if not release.is_local:
         raise ValueError(f"{source}: is not a local folder; download it first")
     out = Path(out)
-    settings: dict[str, Any] = {"source": str(Path(source).resolve()), "layout": layout, "short_side": short_side}
-    settings |= {"keyframe_interval": keyframe_interval, "crf": crf, "x264": _X264}
-    if layout == "tar":
-        settings |= {"clips_per_shard": clips_per_shard, "seed": seed}
+    settings = {"source": str(Path(source).resolve()), **settings, "x264": _X264}
+    if layout == "folder":
+        del settings["clips_per_shard"], settings["seed"]
     _refuse_out(Path(source), out, settings)
     work = _Sources(release, out)
-    shards = _plan_shards(work.rows, clips_per_shard, seed) if layout == "tar" else {}
+    shards = plan_shards(work.rows, clips_per_shard, seed) if layout == "tar" else {}
     for shard in shards:
         if shard in work.taken:
             raise ValueError(f"{work.taken[shard]}: has the name of a tar that would be written; rename it")
@@ -137,40 +107,27 @@ def prepare_videos(
     unfinished = out / UNFINISHED
     unfinished.mkdir(parents=True, exist_ok=True)
     if not (out / SETTINGS).exists():
-        _replace(unfinished / SETTINGS, out / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        replace_file(unfinished / SETTINGS, out / SETTINGS, json.dumps(settings, indent=1) + "\n")
     work.copy_others()
     clips = unfinished / "clips" if layout == "tar" else out
-    packed = _read_shards(out) if layout == "tar" else {}
+    packed = read_shards(out) if layout == "tar" else {}
     in_tars = {(path, clip.sha256) for shard in packed.values() for path, clip in shard.items()}
 
-    known = _read_manifest(out / MANIFEST)
-    for path in set(known) - set(work.rows):  # its source is gone
-        del known[path]
-        (clips / path).unlink(missing_ok=True)
-    _write_manifest(out, known.values())  # without a last line that a stopped run has cut
-    rows: dict[str, Row] = {}
-    for path, row in work.rows.items():
-        before = known.get(path)
-        if before is None or any(before[key] != row[key] for key in ("source", "stamp")):
-            continue
-        whole = before["outcome"] == "unreadable" or (path, before["sha256"]) in in_tars
-        if whole or _size(clips / path) == before["bytes"]:
-            rows[path] = before
-
+    rows = _take_over(out, clips, work.rows, in_tars)
     todo = len(work.rows) - len(rows)
     tasks = (
-        _Task(row, video, name, clips / row["path"], unfinished, settings)
+        Task(row, video, name, clips / row["path"], unfinished, settings)
         for row, video, name in work.read_missing(rows)
     )
     with open(out / MANIFEST, "a", encoding="utf-8") as file:
-        prepared = map_in_processes(_prepare_one, tasks, num_workers, _lost)
+        prepared = map_in_processes(prepare_one, tasks, num_workers, lost)
         for row in tqdm(prepared, total=todo, desc="preparing videos", unit="video"):
             rows[row["path"]] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
     if layout == "tar":
-        _pack(out, clips, shards, rows, packed)
-    _write_manifest(out, rows.values())
+        pack(out, clips, shards, rows, packed)
+    write_manifest(out, rows.values())
     shutil.rmtree(unfinished)
 
     outcomes = Counter(row["outcome"] for row in rows.values())
@@ -185,6 +142,19 @@ def prepare_videos(
         "seconds": round(time.monotonic() - started, 1),
         "manifest": str(out / MANIFEST),
     }
+
+
+def _check_settings(
+    *, layout: str, short_side: int, keyframe_interval: int, crf: int, clips_per_shard: int, seed: int
+):
+    _check_range("short_side", short_side, 2, 1 << 14)
+    _check_range("keyframe_interval", keyframe_interval, 1, 1 << 14)
+    _check_range("crf", crf, 0, 51)
+    _check_range("clips_per_shard", clips_per_shard, 1, 99999)
+    if short_side % 2:
+        raise ValueError(f"short_side must be even, got {short_side}")
+    if layout not in ("tar", "folder"):
+        raise ValueError(f"layout must be 'tar' or 'folder', got {layout!r}")
 
 
 def _check_range(name: str, number: int, least: int, most: int):
@@ -301,7 +271,33 @@ class _Sources:
                     yield self.rows[path], content, f"{archive}::{member}"
                 elif path not in self.rows:
                     (self.out / path).parent.mkdir(parents=True, exist_ok=True)
-                    _replace(self.out / UNFINISHED / "copy", self.out / path, content)
+                    replace_file(self.out / UNFINISHED / "copy", self.out / path, content)
+
+
+def _take_over(out: Path, clips: Path, wanted: dict[str, Row], in_tars: set[tuple[str, str]]) -> dict[str, Row]:
+    """
+    The lines of an earlier run's manifest that still hold: the source is the same, and its clip is there.
+
+    Args:
+        out: The folder that is written.
+        clips: Where single clips lie.
+        wanted: What is to be prepared, by path.
+        in_tars: Path and digest of the clips that lie in tars.
+    """
+    known = read_manifest(out / MANIFEST)
+    for path in set(known) - set(wanted):  # its source is gone
+        del known[path]
+        (clips / path).unlink(missing_ok=True)
+    write_manifest(out, known.values())  # without a last line that a stopped run has cut
+    rows: dict[str, Row] = {}
+    for path, row in wanted.items():
+        before = known.get(path)
+        if before is None or any(before[key] != row[key] for key in ("source", "stamp")):
+            continue
+        whole = before["outcome"] == "unreadable" or (path, before["sha256"]) in in_tars
+        if whole or _size(clips / path) == before["bytes"]:
+            rows[path] = before
+    return rows
 
 
 def _stamp(file: str | Path) -> tuple[int, int]:
@@ -311,234 +307,6 @@ def _stamp(file: str | Path) -> tuple[int, int]:
 
 def _size(file: Path) -> int | None:
     return file.stat().st_size if file.is_file() else None
-
-
-def _replace(unfinished: Path, target: Path, content: str | bytes):
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(unfinished, target)
-
-
-def _read_manifest(path: Path) -> dict[str, Row]:
-    if not path.is_file():
-        return {}
-    rows: dict[str, Row] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = read_manifest_line(line)
-            rows[row["path"]] = row
-        except ValueError as error:
-            if number == len(lines):
-                break  # a run that was stopped may have cut its last line
-            raise ValueError(
-                f"{path}: line {number} is no line of a manifest; remove it, or the whole file"
-            ) from error
-    return rows
-
-
-def _write_manifest(out: Path, rows: Iterable[Row]):
-    lines = "".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["path"]))
-    _replace(out / UNFINISHED / MANIFEST, out / MANIFEST, lines)
-
-
-# One video
-
-
-def _prepare_one(task: _Task) -> Row:
-    row = _new_row(task)
-    unfinished = task.unfinished / f"{os.getpid()}.mp4"
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            content = task.video if isinstance(task.video, bytes) else Path(task.video).read_bytes()
-            if not content:
-                raise VideoDecodeError(f"{task.name}: 0 bytes")
-            file = io.BytesIO(content)
-            file.name = task.name
-            about = _encode(file, task.name, unfinished, task.settings)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in _DISK:
-                raise
-            unfinished.unlink(missing_ok=True)
-            return _unreadable(task, str(error).removeprefix(f"{task.name}: "))
-    reasons = [str(one.message).removeprefix(f"{task.name}: ") for one in said if one.category is UserWarning]
-    if reasons:
-        row |= {"outcome": "repaired", "reason": "; ".join(reasons)}
-    clip = unfinished.read_bytes()
-    task.target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(unfinished, task.target)
-    return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
-
-
-def _new_row(task: _Task) -> Row:
-    row: Row = {**task.row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
-    row["source_bytes"] = len(task.video) if isinstance(task.video, bytes) else task.row["stamp"][0]
-    return {**row, "bytes": None, "sha256": None, "tar": None, "offset": None}
-
-
-def _unreadable(task: _Task, reason: str) -> Row:
-    task.target.unlink(missing_ok=True)  # of an earlier run, when the video was another one
-    return {**_new_row(task), "outcome": "unreadable", "reason": reason}
-
-
-def _lost(task: _Task) -> Row:
-    return _unreadable(task, LOST)
-
-
-def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]) -> dict[str, int]:
-    """Write a clip; its number of frames, width and height."""
-    interval = str(settings["keyframe_interval"])
-    options = {**settings["x264"], "crf": str(settings["crf"]), "g": interval, "keyint_min": interval}
-    reformatter, to_array = VideoReformatter(), ToArray()
-    stored: set[tuple[int, int]] = set()
-    number = width = height = 0
-    with (
-        open_frames(video) as (metadata, frames),
-        av.open(str(target), "w", format="mp4", container_options={"movflags": "+faststart"}) as container,
-    ):
-        # the denominator that 29.97 and the like need
-        rate = Fraction(metadata.fps or 25).limit_denominator(1001) or Fraction(1)
-        stream: av.VideoStream = container.add_stream("libx264", rate=rate, options=options)
-        codec = stream.codec_context
-        for number, frame in enumerate(frames):
-            stored.add((frame.height, frame.width))
-            if len(stored) > 1:
-                raise VideoDecodeError(f"{name}: its frames change size midway, (height, width) are {sorted(stored)}")
-            if not to_array.is_upright(frame):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(to_array(frame)), format="rgb24")
-            if number == 0:
-                width, height = _small_size(frame.width, frame.height, settings["short_side"])
-            # matrix and range stay those of the source, so that turning to RGB gives the same colours
-            is_rgb = frame.format.is_rgb
-            picture = reformatter.reformat(
-                frame,
-                width,
-                height,
-                "yuv420p",
-                dst_colorspace=Colorspace.ITU601 if is_rgb else None,
-                dst_color_range=ColorRange.MPEG if is_rgb else None,
-                interpolation="BICUBIC",
-                threads=1,
-            )
-            if number == 0:
-                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-                codec.colorspace, codec.color_range = picture.colorspace, picture.color_range
-                codec.thread_count = 1
-            picture.pts, picture.time_base = number, 1 / rate
-            picture.pict_type = PictureType.NONE  # else the source's keyframes become the clip's
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return {"frames": number + 1, "width": width, "height": height}
-
-
-def _small_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height, even, of a picture whose short side is at most `short_side`."""
-    scale = short_side / min(width, height)
-    if scale < 1:
-        return 2 * round(width * scale / 2), 2 * round(height * scale / 2)
-    return max(2, width // 2 * 2), max(2, height // 2 * 2)
-
-
-# Tars
-
-
-class _Packed(NamedTuple):
-    """Where a clip lies in a tar, in bytes."""
-
-    offset: int
-    size: int
-    sha256: str
-
-
-def _plan_shards(rows: dict[str, Row], clips_per_shard: int, seed: int) -> dict[str, list[str]]:
-    """The paths of each tar, in its order."""
-    kinds: dict[str, list[str]] = {}
-    for path in sorted(rows):
-        parts = PurePosixPath(path).parts
-        of_classes = len(parts) == 3 and any(parts[0] in names for names in SPLITS.values())
-        kind = "replacement" if "replacement" in path else parts[0] if of_classes else "videos"
-        kinds.setdefault(kind, []).append(path)
-    shards = {}
-    for kind, paths in kinds.items():
-        random.Random(f"{seed}/{kind}").shuffle(paths)  # noqa: S311
-        for start in range(0, len(paths), clips_per_shard):
-            shards[f"{kind}-{start // clips_per_shard:05d}.tar"] = paths[start : start + clips_per_shard]
-    return shards
-
-
-def _read_shards(out: Path) -> dict[str, dict[str, _Packed]]:
-    """What the tars of an earlier run hold, by path, in their order."""
-    shards = {}
-    for tar in sorted(out.glob("*.tar")):
-        if not _SHARD.fullmatch(tar.name):
-            continue
-        clips: dict[str, _Packed] = {}
-        try:
-            with tarfile.open(tar) as file:
-                for member in file:
-                    if member.name.endswith(".mp4"):
-                        clip = member
-                    elif (content := file.extractfile(member)) is not None:
-                        sha256 = json.loads(content.read())["sha256"]
-                        clips[clip.name] = _Packed(clip.offset_data, clip.size, sha256)
-        except (tarfile.TarError, EOFError, ValueError):
-            pass  # what follows is damaged, and is packed again
-        shards[tar.name] = clips
-    return shards
-
-
-def _pack(
-    out: Path,
-    clips: Path,
-    shards: dict[str, list[str]],
-    rows: dict[str, Row],
-    packed: dict[str, dict[str, _Packed]],
-):
-    """Write the tars that are not what they should be, and where each clip lies into the rows."""
-    readable = {
-        shard: [path for path in paths if rows[path]["outcome"] != "unreadable"] for shard, paths in shards.items()
-    }
-    wanted = {shard: [(path, rows[path]["sha256"]) for path in paths] for shard, paths in readable.items() if paths}
-    stale = [
-        shard
-        for shard, found in packed.items()
-        if [(path, clip.sha256) for path, clip in found.items()] != wanted.get(shard)
-    ]
-    # what stale tars hold of use goes back to the single clips before any of them is replaced
-    for shard in stale:
-        with open(out / shard, "rb") as tar:
-            for path, clip in packed[shard].items():
-                if path in rows and rows[path]["sha256"] == clip.sha256 and not (clips / path).exists():
-                    tar.seek(clip.offset)
-                    (clips / path).parent.mkdir(parents=True, exist_ok=True)
-                    _replace(out / UNFINISHED / "clip", clips / path, tar.read(clip.size))
-    for shard in stale:
-        (out / shard).unlink()
-    written = [shard for shard in wanted if shard in stale or shard not in packed]
-    for shard in tqdm(written, desc="packing", unit="tar", disable=None if written else True):
-        unfinished = out / UNFINISHED / f"{shard}.part"
-        with tarfile.open(unfinished, "w") as tar:
-            for path in readable[shard]:
-                _add(tar, path, (clips / path).read_bytes())
-                _add(tar, str(PurePosixPath(path).with_suffix(".json")), json.dumps(_describe(rows[path])).encode())
-        os.replace(unfinished, out / shard)
-        for path in readable[shard]:
-            (clips / path).unlink()
-    for shard, found in _read_shards(out).items():
-        for path, clip in found.items():
-            rows[path] |= {"tar": shard, "offset": clip.offset}
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes):
-    member = tarfile.TarInfo(name)  # no time and no owner: the same clips give the same bytes
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
-
-
-def _describe(row: Row) -> Row:
-    video_id, label = original_id(row)
-    about = {"video_id": video_id, **({} if label is None else {"label": label})}
-    return {**about, **{key: row[key] for key in ("sha256", "frames", "width", "height", "outcome", "source")}}
 
 
 __all__ = ["prepare_videos"]

@@ -12,8 +12,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..video_decoding import read_video
+from .benchmark_builder import BenchmarkBuilder
 from .benchmarks import BENCHMARKS
-from .clips import video_source
+from .video_column import video_source
 from .worker_processes import LOST, map_in_processes
 
 
@@ -79,6 +80,18 @@ def verify_benchmark(
             file.write(json.dumps(row) + "\n")
             checked += 1
 
+    final = _final_outcomes(listed, rows, lists, min_frames)
+    unfinished = report.with_name(f".{report.name}.unfinished")
+    unfinished.write_text("".join(json.dumps(row) + "\n" for row in final), encoding="utf-8")
+    os.replace(unfinished, report)
+
+    return {"counts": _count(builder, final), "checked": checked, "protocol": lists["protocol"], "fold": fold}
+
+
+def _final_outcomes(
+    listed: list[tuple[str, str]], rows: dict[tuple[str, str], dict[str, Any]], lists: dict[str, Any], min_frames: int
+) -> list[dict[str, Any]]:
+    """The report's lines in the order of the lists, now that all clips are known: what is missing, short or double."""
     final = []
     first_of: dict[str, str] = {}  # the first clip of each content
     for split, video_id in listed:
@@ -92,10 +105,11 @@ def verify_benchmark(
             else:
                 row = {**row, "outcome": "ok", "reason": row.get("remark")}
         final.append(row)
-    unfinished = report.with_name(f".{report.name}.unfinished")
-    unfinished.write_text("".join(json.dumps(row) + "\n" for row in final), encoding="utf-8")
-    os.replace(unfinished, report)
+    return final
 
+
+def _count(builder: BenchmarkBuilder, final: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each split how many clips are listed, how many the official lists have, and how many have each outcome."""
     official = builder.official_counts.get((builder.config.protocol, builder.config.fold), {})
     counts = {}
     for split, clips in builder.lists.items():
@@ -105,7 +119,7 @@ def verify_benchmark(
             "official": official.get(split),
             **{outcome: outcomes.get(outcome, 0) for outcome in OUTCOMES},
         }
-    return {"counts": counts, "checked": checked, "protocol": lists["protocol"], "fold": fold}
+    return counts
 
 
 def _read_report(path: Path, lists: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:

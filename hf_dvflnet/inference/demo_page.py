@@ -31,10 +31,10 @@ import torch
 
 from ..hub.model_folder import describe_config, load_model, load_processor
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..plots.charts import blend_map
 from ..video_decoding import VideoDecodeError, open_frames, read_video
 from ..video_limits import video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
+from .map_pictures import blend_map
 from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
 from .streams import best_classes
 

@@ -20,8 +20,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from ..data.benchmarks import split_facts
-from ..data.clips import ClipsInHand, naming_clips_of_dead_workers, video_source
+from ..data.loader_workers import ClipsInHand, naming_clips_of_dead_workers
+from ..data.loading import split_facts
+from ..data.video_column import video_source
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..plots import charts as plots
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor

@@ -20,7 +20,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers.exporters import ExportedModel, ExportFormat, ExportQuantizer
 
-from ..data.clips import VIDEO_SUFFIXES
+from ..data.video_column import VIDEO_SUFFIXES
 from ..hub.model_folder import load_config, load_model, load_processor, refuse_existing, whole_or_nothing
 from ..image_processing_videofocalnet import VideoFocalNetImageProcessor
 from ..modeling_videofocalnet import VideoFocalNetClassifierOutput, average_views

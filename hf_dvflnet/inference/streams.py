@@ -23,7 +23,8 @@ import torch
 from transformers.video_utils import VideoMetadata
 
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..video_decoding import ToArray, VideoDecodeError, VideoSource, _as_file, open_frames, read_video
+from ..video_container import VideoSource, as_file
+from ..video_decoding import ToArray, VideoDecodeError, open_frames, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
@@ -435,7 +436,7 @@ def predict_windows(
 def _windows(
     processor: VideoFocalNetVideoProcessor, video: VideoSource, seconds: float, stride_seconds: float
 ) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
-    source, name = _as_file(video)  # a URL is downloaded once, although the last window may be read anew
+    source, name = as_file(video)  # a URL is downloaded once, although the last window may be read anew
     try:
         with open_frames(source) as (metadata, frames):
             if not metadata.fps:

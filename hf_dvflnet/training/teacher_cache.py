@@ -21,7 +21,9 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from ..data.clips import VideoClipDataset, collate_clips, naming_clips_of_dead_workers, video_size
+from ..data.clips import VideoClipDataset, collate_clips
+from ..data.loader_workers import naming_clips_of_dead_workers
+from ..data.video_column import video_size
 
 
 ROWS_PER_SHARD = 1024  # what an interrupted run may have to do again

@@ -28,7 +28,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from ..data.augmentation import mix_clips
-from ..data.clips import VideoClipStream, collate_clips, naming_clips_of_dead_workers
+from ..data.clips import VideoClipStream, collate_clips
+from ..data.loader_workers import naming_clips_of_dead_workers
 from ..plots.charts import save_training_curves
 from .metrics import compute_top_k_metrics
 

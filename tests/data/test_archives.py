@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hf_dvflnet import load_video_folder, prepare_videos
-from hf_dvflnet.data.benchmarks import Release
+from hf_dvflnet.data.releases import Release
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -40,7 +40,7 @@ def read_all(folder: Path):
 
 @pytest.mark.parametrize("write, name", [(write_zip, "a.zip"), (write_tar, "a.tar.gz")])
 def test_an_archive_that_would_fill_memory_or_disk_is_refused(tmp_path, monkeypatch, write, name):
-    monkeypatch.setattr("hf_dvflnet.data.benchmarks.MIN_UNPACKED", 1 << 20)
+    monkeypatch.setattr("hf_dvflnet.data.archives.MIN_UNPACKED", 1 << 20)
     write(tmp_path / name, {f"{number}.txt": bytes(1 << 20) for number in range(3)})
     with pytest.raises(ValueError, match=rf"{name}: cannot be read as an archive: it has \d+ bytes, and \d+ or more"):
         Release(tmp_path).members(str(tmp_path / name))
@@ -49,7 +49,7 @@ def test_an_archive_that_would_fill_memory_or_disk_is_refused(tmp_path, monkeypa
 
 
 def test_parts_of_a_zip_that_overlap_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_dvflnet.data.benchmarks.MIN_UNPACKED", 1 << 20)
+    monkeypatch.setattr("hf_dvflnet.data.archives.MIN_UNPACKED", 1 << 20)
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("0.mp4", bytes(100_000))

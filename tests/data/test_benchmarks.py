@@ -15,9 +15,10 @@ from local_hub import LocalHub
 from mini_releases import WRITERS
 
 from hf_dvflnet import VideoClipDataset, load_benchmark, read_video, split_facts
-from hf_dvflnet.data.benchmarks import BENCHMARKS, Release
-from hf_dvflnet.data.clips import video_source
+from hf_dvflnet.data.benchmarks import BENCHMARKS
 from hf_dvflnet.data.label_sets import LABEL_SETS
+from hf_dvflnet.data.releases import Release
+from hf_dvflnet.data.video_column import video_source
 
 
 # the mini-releases are far from whole
@@ -478,7 +479,7 @@ def test_a_repository_of_loose_files_loads_from_the_hub(releases, tmp_path):
         hub.repositories["me/k400"] = files
         script = """
             from hf_dvflnet import load_benchmark, read_video
-            from hf_dvflnet.data.clips import video_source
+            from hf_dvflnet.data.video_column import video_source
             for streaming in (False, True):
                 clips = load_benchmark("kinetics400", "hf://datasets/me/k400", "train", streaming=streaming)
                 print([(row["video_id"], len(read_video(video_source(row["video"]))[0])) for row in clips])

@@ -20,7 +20,7 @@ from videos import KINDS, read_number, write_video
 
 from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos, read_video, split_facts
 from hf_dvflnet.data import preparation
-from hf_dvflnet.data.clips import video_source
+from hf_dvflnet.data.video_column import video_source
 
 
 LAYOUTS = ["tar", "folder"]

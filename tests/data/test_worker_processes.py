@@ -14,7 +14,7 @@ from mini_releases import write_ucf101
 from places import ROOT
 
 from hf_dvflnet import prepare_videos
-from hf_dvflnet.data import preparation, verification, worker_processes
+from hf_dvflnet.data import clip_encoding, preparation, verification, worker_processes
 from hf_dvflnet.data.verification import verify_benchmark
 from hf_dvflnet.data.worker_processes import LOST, map_in_processes
 
@@ -93,7 +93,7 @@ def check_or_crash(job):
 
 
 def prepare_or_crash(task):
-    return double(3) if "wave" in task.name else preparation._prepare_one(task)
+    return double(3) if "wave" in task.name else clip_encoding.prepare_one(task)
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_video_that_crashes_its_decoder_is_unreadable_in_the_manifest(tmp_path
     for name in ("run", "wave"):
         (tmp_path / "videos" / name).mkdir(parents=True)
         shutil.copy(video_files["h264_short_gop.mp4"], tmp_path / "videos" / name / "a.mp4")
-    monkeypatch.setattr(preparation, "_prepare_one", prepare_or_crash)
+    monkeypatch.setattr(preparation, "prepare_one", prepare_or_crash)
     found = prepare_videos(tmp_path / "videos", tmp_path / "out", layout="folder", num_workers=2)
     assert found["ok"] == 1 and [row["reason"] for row in found["failures"]] == [LOST]
     assert [path.parent.name for path in (tmp_path / "out").rglob("*.mp4")] == ["run"]

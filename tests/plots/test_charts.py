@@ -5,7 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from hf_dvflnet.plots import charts as plots
+from hf_dvflnet.plots import charts, style
 
 
 SLOW = pytest.mark.slow
@@ -52,9 +52,9 @@ def drawn(monkeypatch) -> list:
 
 
 def test_text_and_lines_stand_out_from_the_background():
-    background = plots.STYLE["figure.facecolor"]
-    assert contrast(plots.STYLE["text.color"], background) >= 7
-    assert min(contrast(colour, background) for colour in plots.LINE_COLOURS) >= 3
+    background = style.STYLE["figure.facecolor"]
+    assert contrast(style.STYLE["text.color"], background) >= 7
+    assert min(contrast(colour, background) for colour in style.LINE_COLOURS) >= 3
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_text_and_lines_stand_out_from_the_background():
 def test_a_picture_is_the_same_whatever_style_the_user_has(tmp_path, picture):
     def draw(path):
         if picture == "confusion":
-            plots.save_confusion_matrix(confusion(3), ["a", "b", "c"], path, "title")
+            charts.save_confusion_matrix(confusion(3), ["a", "b", "c"], path, "title")
         elif picture == "bars":
-            plots.save_class_bars(rows([0.5, 1.0]), path, "title")
+            charts.save_class_bars(rows([0.5, 1.0]), path, "title")
         else:
             history = [{"step": step, "loss": 1 / step} for step in (1, 2, 3)]
-            plots.save_training_curves(history, path, "title")
+            charts.save_training_curves(history, path, "title")
 
     draw(tmp_path / "plain.png")
     with matplotlib.style.context(["dark_background", {"font.size": 20}]):
@@ -78,12 +78,12 @@ def test_a_picture_is_the_same_whatever_style_the_user_has(tmp_path, picture):
 
 
 def test_the_background_is_opaque(tmp_path):
-    plots.save_class_bars(rows([0.5, 1.0]), tmp_path / "bars.png", "title")
+    charts.save_class_bars(rows([0.5, 1.0]), tmp_path / "bars.png", "title")
     assert PIL.Image.open(tmp_path / "bars.png").convert("RGBA").getchannel("A").getextrema() == (255, 255)
 
 
 def test_dollar_signs_in_names_are_no_formula(tmp_path):
-    plots.save_confusion_matrix(confusion(2), ["$\\frac$", "b$"], tmp_path / "a.png", "for $5 or $\\6")
+    charts.save_confusion_matrix(confusion(2), ["$\\frac$", "b$"], tmp_path / "a.png", "for $5 or $\\6")
     assert (tmp_path / "a.png").is_file()
 
 
@@ -91,14 +91,14 @@ def test_dollar_signs_in_names_are_no_formula(tmp_path):
 
 
 def test_bars_go_from_the_best_class_to_the_worst(tmp_path, drawn):
-    plots.save_class_bars(rows([0.2, 1.0, None, 0.5]), tmp_path / "bars.png", "title")
+    charts.save_class_bars(rows([0.2, 1.0, None, 0.5]), tmp_path / "bars.png", "title")
     (axes,) = drawn[0].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["class 1", "class 3", "class 0"]
     assert [bar.get_width() for bar in axes.patches] == [1.0, 0.5, 0.2]
 
 
 def test_classes_without_clips_are_counted_in_the_title(tmp_path, drawn):
-    plots.save_class_bars(rows([0.2, None, None, 0.5]), tmp_path / "bars.png", "title")
+    charts.save_class_bars(rows([0.2, None, None, 0.5]), tmp_path / "bars.png", "title")
     assert "classes without clips: 2" in drawn[0].get_suptitle()
 
 
@@ -110,7 +110,7 @@ def overlapping(labels, axis: int) -> bool:
 
 @pytest.mark.parametrize("classes", [16, pytest.param(400, marks=SLOW)])
 def test_names_of_classes_in_bars_neither_overlap_nor_are_cut(tmp_path, drawn, classes):
-    plots.save_class_bars(rows([number / 400 for number in range(classes)]), tmp_path / "bars.png", "a title " * 12)
+    charts.save_class_bars(rows([number / 400 for number in range(classes)]), tmp_path / "bars.png", "a title " * 12)
     figure = drawn[0]
     for axes in figure.axes:
         assert not overlapping(axes.get_yticklabels(), axis=1)
@@ -124,56 +124,10 @@ def test_names_of_classes_in_bars_neither_overlap_nor_are_cut(tmp_path, drawn, c
 @pytest.mark.parametrize("classes", [16, pytest.param(101, marks=SLOW)])
 def test_names_of_classes_in_a_confusion_matrix_do_not_overlap(tmp_path, drawn, classes):
     names = [f"a class of number {number}" for number in range(classes)]
-    plots.save_confusion_matrix(confusion(classes), names, tmp_path / "confusion.png", "title")
+    charts.save_confusion_matrix(confusion(classes), names, tmp_path / "confusion.png", "title")
     axes = drawn[0].axes[0]
     assert not overlapping(axes.get_yticklabels(), axis=1)
     assert not overlapping(axes.get_xticklabels(), axis=0)
 
 
 # maps
-
-
-def frames(count: int = 2, height: int = 8, width: int = 8) -> np.ndarray:
-    return np.full((count, height, width, 3), 100, dtype=np.uint8)
-
-
-def test_the_greatest_of_the_whole_clip_has_the_last_colour_and_the_least_the_first():
-    norms = np.array([[[2.0, 2.0], [2.0, 2.0]], [[3.0, 3.0], [3.0, 3.0]]])
-    blended = plots.blend_map(frames(), norms)
-    for pictures, level in zip(blended, (0.0, 1.0), strict=True):
-        colour = np.array(matplotlib.colormaps[plots.COLOUR_MAP](level, bytes=True)[:3], dtype=float)
-        expected = plots.MAP_OPACITY * colour + (1 - plots.MAP_OPACITY) * 100
-        assert np.abs(pictures - expected).max() <= 0.5
-
-
-def test_a_map_of_one_value_has_the_first_colour():
-    assert np.array_equal(
-        plots.blend_map(frames(), np.ones((2, 2, 2))), plots.blend_map(frames(), np.zeros((2, 2, 2)))
-    )
-
-
-def test_a_map_of_tubelets_is_repeated_for_their_frames():
-    maps = plots.upsample_maps(np.array([[[1.0]], [[2.0]]]), frames=6, height=2, width=3)
-    assert maps.shape == (6, 2, 3)
-    assert maps[:, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
-
-
-def test_a_map_of_another_number_of_frames_is_refused():
-    with pytest.raises(ValueError, match="a map of 4 frames does not fit a clip of 6"):
-        plots.upsample_maps(np.ones((4, 1, 1)), frames=6, height=2, width=2)
-
-
-def test_the_last_cells_of_a_map_reach_beyond_a_picture_that_the_stride_does_not_divide():
-    norms = np.array([[[0.0, 1.0]]])
-    maps = plots.upsample_maps(norms, frames=1, height=4, width=6, stride=4)
-    # the middles of the two cells are at 2 and 6, the edge of the picture: the columns' at 0.5 to 5.5
-    np.testing.assert_allclose(maps[0, 0], [0, 0, 0.125, 0.375, 0.625, 0.875])
-
-
-@pytest.mark.parametrize("stages, path", [([0], "a.png"), ([], "a.png"), ([1], "a.jpg")])
-def test_maps_that_cannot_be_drawn_are_refused(tmp_path, stages, path):
-    from hf_dvflnet import ModulationMaps
-
-    maps = ModulationMaps((np.ones((2, 2, 2)),), (np.ones((2, 2, 2)),), np.zeros(3), (4,))
-    with pytest.raises(ValueError, match="stages are numbered from 1 to 1|name it so"):
-        plots.save_modulation_maps(frames(), maps, tmp_path / path, "title", stages=stages)

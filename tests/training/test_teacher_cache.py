@@ -112,7 +112,8 @@ def test_the_cache_is_parquet_that_tells_seed_and_view(folder):
     assert rows["view"] == [0] * 4 + [1] * 4 and set(rows["seed"]) == {3} and min(rows["bytes"]) > 1000
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 1e-3)])
+# batches of another size sum in another order: some 1e-6 in float32
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 1e-3)])
 def test_cached_and_online_losses_are_equal(tmp_path, config, teacher, clips, dtype, tolerance):
     cache_teacher(teacher, clips(), tmp_path / "cache", views=2, dtype=dtype)
     online = losses(distil(tmp_path / "online", config, clips(), teacher=teacher))

@@ -1,0 +1,136 @@
+"""One video to one small clip that is quick to seek in: H.264 with short distances between keyframes."""
+
+import errno
+import hashlib
+import io
+import os
+import warnings
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import av.error
+import numpy as np
+from av.video.frame import PictureType
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from ..video_decoding import ToArray, VideoDecodeError, open_frames
+from .prepared_folders import Row
+from .worker_processes import LOST
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # faults of the disk, not of a video
+
+
+class Task(NamedTuple):
+    """What a worker is given: a line of the manifest to fill in, the video, and where its clip goes."""
+
+    row: Row
+    video: str | bytes
+    name: str  # of the video, in messages
+    target: Path
+    unfinished: Path
+    settings: dict[str, Any]
+
+
+def prepare_one(task: Task) -> Row:
+    row = _new_row(task)
+    unfinished = task.unfinished / f"{os.getpid()}.mp4"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            content = task.video if isinstance(task.video, bytes) else Path(task.video).read_bytes()
+            if not content:
+                raise VideoDecodeError(f"{task.name}: 0 bytes")
+            file = io.BytesIO(content)
+            file.name = task.name
+            about = _encode(file, task.name, unfinished, task.settings)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise
+            unfinished.unlink(missing_ok=True)
+            return _unreadable(task, str(error).removeprefix(f"{task.name}: "))
+    reasons = [str(one.message).removeprefix(f"{task.name}: ") for one in said if one.category is UserWarning]
+    if reasons:
+        row |= {"outcome": "repaired", "reason": "; ".join(reasons)}
+    clip = unfinished.read_bytes()
+    task.target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(unfinished, task.target)
+    return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
+
+
+def _new_row(task: Task) -> Row:
+    row: Row = {**task.row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
+    row["source_bytes"] = len(task.video) if isinstance(task.video, bytes) else task.row["stamp"][0]
+    return {**row, "bytes": None, "sha256": None, "tar": None, "offset": None}
+
+
+def _unreadable(task: Task, reason: str) -> Row:
+    task.target.unlink(missing_ok=True)  # of an earlier run, when the video was another one
+    return {**_new_row(task), "outcome": "unreadable", "reason": reason}
+
+
+def lost(task: Task) -> Row:
+    return _unreadable(task, LOST)
+
+
+def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]) -> dict[str, int]:
+    """Write a clip; its number of frames, width and height."""
+    interval = str(settings["keyframe_interval"])
+    options = {**settings["x264"], "crf": str(settings["crf"]), "g": interval, "keyint_min": interval}
+    reformatter, to_array = VideoReformatter(), ToArray()
+    stored: set[tuple[int, int]] = set()
+    number = width = height = 0
+    with (
+        open_frames(video) as (metadata, frames),
+        av.open(str(target), "w", format="mp4", container_options={"movflags": "+faststart"}) as container,
+    ):
+        # the denominator that 29.97 and the like need
+        rate = Fraction(metadata.fps or 25).limit_denominator(1001) or Fraction(1)
+        stream: av.VideoStream = container.add_stream("libx264", rate=rate, options=options)
+        codec = stream.codec_context
+        for number, frame in enumerate(frames):
+            stored.add((frame.height, frame.width))
+            if len(stored) > 1:
+                raise VideoDecodeError(f"{name}: its frames change size midway, (height, width) are {sorted(stored)}")
+            if not to_array.is_upright(frame):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(to_array(frame)), format="rgb24")
+            if number == 0:
+                width, height = _small_size(frame.width, frame.height, settings["short_side"])
+            # matrix and range stay those of the source, so that turning to RGB gives the same colours
+            is_rgb = frame.format.is_rgb
+            picture = reformatter.reformat(
+                frame,
+                width,
+                height,
+                "yuv420p",
+                dst_colorspace=Colorspace.ITU601 if is_rgb else None,
+                dst_color_range=ColorRange.MPEG if is_rgb else None,
+                interpolation="BICUBIC",
+                threads=1,
+            )
+            if number == 0:
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                codec.colorspace, codec.color_range = picture.colorspace, picture.color_range
+                codec.thread_count = 1
+                if width < 256:
+                    # for some small pictures x264's macroblock tree gives other bytes from run to run where the
+                    # processor has AVX-512 (seen at 64 and 160 pixels)
+                    codec.options = {**options, "x264-params": "mbtree=0"}
+            picture.pts, picture.time_base = number, 1 / rate
+            picture.pict_type = PictureType.NONE  # else the source's keyframes become the clip's
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return {"frames": number + 1, "width": width, "height": height}
+
+
+def _small_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Width and height, even, of a picture whose short side is at most `short_side`."""
+    scale = short_side / min(width, height)
+    if scale < 1:
+        return 2 * round(width * scale / 2), 2 * round(height * scale / 2)
+    return max(2, width // 2 * 2), max(2, height // 2 * 2)
+
+
+__all__ = ["Task", "lost", "prepare_one"]

@@ -1,0 +1,223 @@
+"""Loading a split of a benchmark, or of class folders of one's own: `load_benchmark("ucf101", DIR, "test")`."""
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import fsspec
+
+from .archives import ARCHIVE_SUFFIXES
+from .benchmark_builder import MAX_SHARDS, BenchmarkBuilder
+from .benchmarks import BENCHMARKS
+from .class_folders import load_video_folder
+from .label_sets import LABEL_SETS
+from .prepared_folders import stream_tars, unreadable_videos
+from .video_column import VIDEO_SUFFIXES
+
+
+def load_benchmark(
+    name: str,
+    data_dir: str | os.PathLike,
+    split: str,
+    protocol: str | None = None,
+    fold: int = 1,
+    streaming: bool = False,
+    *,
+    label_set: str | None = None,
+    block_list: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """
+    A split of a benchmark, or of class folders of one's own.
+
+    Args:
+        name: `"ucf50"`, `"ucf101"`, `"hmdb51"`, `"ssv2"`, `"kinetics400"`, or `"folder"` for
+            `data_dir/<split>/<class>/<video>`.
+        data_dir: The extracted official release; or the folder of its zip or tar archives; or a URL of `fsspec`, such
+            as `hf://datasets/ORG/REPO` with loose files, archives or Parquet.
+        split: `"train"`, `"validation"` or `"test"`, as the benchmark has them.
+        protocol: `"official"` (UCF101, HMDB51, Something-Something-v2, Kinetics-400), `"groups_20_5"` or `"logo"`
+            (UCF50), `"dvflnet_8020"` (UCF50, UCF101: the DVFL-Net repository's own lists). The benchmark's first by
+            default.
+        fold: Which fold, from 1.
+        streaming: An `IterableDataset` in shards, read as it goes.
+        label_set: `"ucf101-sorted"` for UCF101 in the order of DVFL-Net's checkpoints.
+        block_list: A report of `dvflnet verify`, whose unusable clips are left out.
+        cache_dir: Where `datasets` keeps its tables; its own place by default.
+
+    Returns:
+        A dataset with the columns `video` (`{"path", "bytes"}`), `label`, `video_id`, and for UCF `group`.
+        [`split_facts`] tells how many clips the lists name and which are missing.
+
+    Raises:
+        FileNotFoundError, ValueError: As [`BenchmarkBuilder`]; or if there is no such benchmark or split.
+
+    Warns:
+        UserWarning: If clips are missing, or the protocol leaks.
+    """
+    if name != "folder" and name not in BENCHMARKS:
+        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}, and 'folder'")
+    if name == "folder" or _is_parquet(data_dir):
+        unused = {"protocol": protocol, "fold": None if fold == 1 else fold, "block_list": block_list}
+        if name == "folder":
+            unused["label_set"] = label_set
+        for argument, value in unused.items():
+            if value is not None:
+                raise ValueError(
+                    f"{data_dir}: has no lists but its own folders or files; {argument}={value} does not apply"
+                )
+    if name == "folder":
+        return _load_folder(data_dir, split, streaming)
+    if _is_parquet(data_dir):
+        return _load_parquet(BENCHMARKS[name], data_dir, split, streaming, label_set, cache_dir)
+    return _load_release(name, data_dir, split, protocol, fold, streaming, label_set, block_list, cache_dir)
+
+
+def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:
+    """
+    Where a dataset of [`load_benchmark`] comes from: `benchmark`, `protocol`, `fold`, `split`, `listed` (clips that
+    the lists name), `missing` (ids; None if that shows only when the archives are read) and `blocked` (ids).
+
+    Raises:
+        ValueError: If it comes from elsewhere.
+    """
+    try:
+        facts = json.loads(dataset.info.description)
+        return {**{key: value for key, value in facts.items() if key != "splits"}, **facts["splits"][facts["split"]]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError("this dataset was not loaded by load_benchmark") from error
+
+
+def _load_release(
+    name: str,
+    data_dir: str | os.PathLike,
+    split: str,
+    protocol: str | None,
+    fold: int,
+    streaming: bool,
+    label_set: str | None,
+    block_list: str | os.PathLike | None,
+    cache_dir: str | os.PathLike | None,
+) -> Any:
+    cache = None if cache_dir is None else os.fspath(cache_dir)
+    builder = BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, split, cache_dir=cache)
+    facts = builder.facts()
+    dataset: Any
+    if streaming:
+        dataset = builder.as_streaming_dataset(split=split)
+    else:
+        if facts["splits"][split]["missing"] != [clip.video_id for clip in builder.lists[split]]:
+            builder.download_and_prepare()
+            dataset = builder.as_dataset(split=split)
+        if facts["splits"][split]["missing"] is None:  # now that the archives have been read
+            there = {*dataset["video_id"], *facts["splits"][split]["blocked"]}
+            facts["splits"][split]["missing"] = [
+                clip.video_id for clip in builder.lists[split] if clip.video_id not in there
+            ]
+    missing = facts["splits"][split]["missing"]
+    if missing:
+        listed = len(builder.lists[split])
+        warnings.warn(
+            f"{builder.title}, {split}: {len(missing)} of {listed} clips are missing in {data_dir}: "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}",
+            stacklevel=3,
+        )
+        if len(missing) == listed:
+            raise FileNotFoundError(f"{data_dir}: holds none of {split}'s videos.{builder.release.hint()}")
+    dataset.info.description = json.dumps({**facts, "split": split})
+    return dataset
+
+
+def _described(
+    dataset: Any, name: str, protocol: str, split: str, listed: int | None, missing: Sequence[str] = ()
+) -> Any:
+    facts = {"benchmark": name, "protocol": protocol, "fold": 1, "folds": 1, "split": split}
+    dataset.info.description = json.dumps(
+        {**facts, "splits": {split: {"listed": listed, "missing": list(missing), "blocked": []}}}
+    )
+    return dataset
+
+
+def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool) -> Any:
+    found = load_video_folder(data_dir)
+    if split not in found:
+        raise ValueError(f"{data_dir}: has {', '.join(found)}, not {split!r}")
+    dataset = found[split]
+    count = len(dataset)
+    missing = unreadable_videos(data_dir, split)
+    if streaming:
+        dataset = stream_tars(dataset) or dataset.to_iterable_dataset(num_shards=min(count, MAX_SHARDS))
+    return _described(dataset, "folder", "class folders", split, count + len(missing), missing)
+
+
+def _is_parquet(data_dir: str | os.PathLike) -> bool:
+    filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
+    files = filesystem.find(path) if filesystem.isdir(path) else []
+    return any(file.endswith(".parquet") for file in files) and not any(
+        file.lower().endswith((*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES)) for file in files
+    )
+
+
+def _load_parquet(
+    builder: type[BenchmarkBuilder],
+    data_dir: str | os.PathLike,
+    split: str,
+    streaming: bool,
+    label_set: str | None,
+    cache_dir: str | os.PathLike | None,
+) -> Any:
+    """Parquet with videos inside and the splits of whoever made it; classes are matched by name."""
+    filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
+    spellings = {"validation": ("validation", "val"), "train": ("train",), "test": ("test",)}.get(split, (split,))
+    files = [file for file in filesystem.find(path) if file.endswith(".parquet")]
+    chosen = [file for file in files if re.split(r"[-_.]", os.path.basename(file))[0] in spellings]
+    if not chosen:
+        raise ValueError(
+            f"{data_dir}: has no Parquet file of {split!r}, only {', '.join(map(os.path.basename, files))}"
+        )
+    if len({os.path.dirname(file) for file in chosen}) > 1:
+        raise ValueError(f"{data_dir}: has {split!r} in several folders, {', '.join(sorted(chosen)[:3])}; name one")
+    dataset: Any = datasets.load_dataset(
+        "parquet",
+        data_files=[filesystem.unstrip_protocol(file) for file in chosen],
+        split="train",
+        streaming=streaming,
+        cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+    )
+    columns = dataset.features
+    if "video" not in columns or "label" not in columns:
+        raise ValueError(f"{data_dir}: its Parquet has the columns {', '.join(columns)}; video and label are needed")
+    dataset = dataset.cast_column("video", datasets.Video(decode=False))
+    theirs = columns["label"].names if isinstance(columns["label"], datasets.ClassLabel) else None
+    if theirs is None and columns["label"].dtype != "string":
+        raise ValueError(f"{data_dir}: its labels are numbers without names, whose order nothing tells")
+    names = list(LABEL_SETS[label_set or builder.label_sets[0]].names)
+    unknown = sorted(set(theirs or ()) - set(names))
+    if unknown:
+        raise ValueError(f"{data_dir}: has the classes {', '.join(unknown[:5])}, which {builder.title} has not")
+
+    def to_our_columns(row: dict[str, Any], index: int) -> dict[str, Any]:
+        label = row["label"]
+        if theirs:
+            label = theirs[label] if 0 <= label < len(theirs) else None
+        if label not in names:
+            raise ValueError(f"{data_dir}: row {index} has the class {label!r}, which {builder.title} has not")
+        return {"label": names.index(label), "video_id": row.get("video_id") or f"{index}:{row['video']['path']}"}
+
+    features = datasets.Features(
+        {
+            "video": datasets.Video(decode=False),
+            "label": datasets.ClassLabel(names=names),
+            "video_id": datasets.Value("string"),
+        }
+    )
+    keep = dataset.select_columns([name for name in ("video", "label", "video_id") if name in columns])
+    dataset = keep.map(to_our_columns, with_indices=True, features=features)
+    return _described(dataset, builder.key, "repository", split, None if streaming else len(dataset))
+
+
+__all__ = ["load_benchmark", "split_facts"]

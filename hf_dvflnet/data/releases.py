@@ -1,0 +1,140 @@
+"""The files of a benchmark's official release, wherever they lie below a folder or URL or in archives there."""
+
+import os
+import re
+from collections.abc import Iterator
+
+import fsspec
+
+from .archives import ARCHIVE_SUFFIXES, Archive
+from .video_column import VIDEO_SUFFIXES
+
+
+class Release:
+    """
+    The files of an official release below a folder or URL, and those in its zip and tar archives.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+    """
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = os.fspath(root)
+        self.filesystem, self.path = fsspec.core.url_to_fs(self.root)
+        if not self.filesystem.exists(self.path):
+            raise FileNotFoundError(f"{self.root}: there is no such folder or file")
+        if self.filesystem.isfile(self.path):
+            found = [self.path]
+        else:
+            found = list(_walk(self.path)) if self.is_local else self.filesystem.find(self.path)
+        # shallow files first: an annotation file that was copied somewhere below does not hide the release's own
+        self.files = sorted(found, key=lambda file: (file.count("/"), file))
+        self.archives = [file for file in self.files if file.lower().endswith(ARCHIVE_SUFFIXES)]
+        self._opened: dict[str, Archive] = {}
+
+    @property
+    def is_local(self) -> bool:
+        return "file" in self.filesystem.protocol
+
+    def location(self, file: str) -> str:
+        """A path for local files, a URL for others."""
+        return file if self.is_local else self.filesystem.unstrip_protocol(file)
+
+    def archive(self, path: str) -> Archive:
+        if path not in self._opened:
+            self._opened[path] = Archive(self.filesystem, path, self.hint)
+        return self._opened[path]
+
+    def is_zip(self, archive: str) -> bool:
+        return self.archive(archive).is_zip
+
+    def stamp(self, archive: str) -> str:
+        """What changes when an archive does."""
+        about = self.filesystem.info(archive)
+        return repr([about.get(key) for key in ("size", "mtime", "etag", "ETag", "blob_id", "last_commit")])
+
+    def is_replacement(self, file: str) -> bool:
+        """Whether a file lies in a replacement folder of the release, or is its archive."""
+        return "replacement" in file.removeprefix(self.path)
+
+    def members(self, archive: str) -> list[str]:
+        """Names of the files in an archive. A compressed tar has to be read whole for them."""
+        return self.archive(archive).members()
+
+    def contents(self, archive: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of the videos (or others) in an archive, in its order, reading on and never back."""
+        return self.archive(archive).contents(suffixes)
+
+    def videos(self) -> list[str]:
+        """Every video file, loose or in an archive."""
+        loose = [file for file in self.files if file.lower().endswith(VIDEO_SUFFIXES)]
+        inside = [name for archive in self.archives for name in self.members(archive)]
+        return loose + [name for name in inside if name.lower().endswith(VIDEO_SUFFIXES)]
+
+    def read(self, *names: str) -> str | None:
+        """The text of the first file of one of these names, loose or in a zip (or a tar of less than 100 MB)."""
+        for file in self.files:
+            if os.path.basename(file) in names:
+                return _decode(file, self.filesystem.cat_file(file))
+        for archive in self.archives:
+            if not self.is_zip(archive) and self.filesystem.size(archive) > 100e6:
+                continue
+            for member in self.members(archive):
+                if os.path.basename(member) in names:
+                    return _decode(f"{archive}::{member}", self.archive(archive).read(member))
+        return None
+
+    def need(self, *names: str, where: str) -> str:
+        """As `read`, but a missing file is an error that says where it comes from."""
+        text = self.read(*names)
+        if text is None:
+            raise FileNotFoundError(
+                f"{self.root}: has no {' or '.join(names)}, which comes with {where}. Is this the folder that holds "
+                f"the extracted release?{self.hint()}"
+            )
+        return text
+
+    def hint(self) -> str:
+        rars = [os.path.basename(file) for file in self.files if file.lower().endswith(".rar")]
+        parts = [os.path.basename(file) for file in self.files if _PART.search(file)]
+        scripts = [os.path.basename(file) for file in self.files if file.endswith(".py")]
+        if rars:
+            return f" It holds {', '.join(rars[:3])}: rar archives have to be extracted first (unrar x, or 7z x)."
+        if parts:
+            join = "cat 20bn-something-something-v2-?? | tar -xzf -"
+            return f" It holds the parts {parts[0]}, ...: join and extract them first ({join})."
+        if scripts:
+            return f" It holds {scripts[0]}: loading scripts are no longer run; download the release itself."
+        return ""
+
+
+def _decode(name: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: is not text in UTF-8 (byte {error.start}); save it as such") from error
+
+
+_PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """
+    Files below a folder, also behind links to folders, each of these once.
+
+    Links to nothing are left out, and pipes, sockets and devices, which may have no end.
+    """
+    seen = set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for name in names:
+            file = os.path.join(path, name)
+            if os.path.isfile(file):
+                yield file
+
+
+__all__ = ["Release"]
