@@ -17,7 +17,7 @@ from machine import machine
 from tqdm.auto import tqdm
 
 from hf_dvflnet import VideoClipDataset, VideoFocalNetVideoProcessor, export_model, load_exported, load_video_folder
-from hf_dvflnet.hub.model_folder import load_model
+from hf_dvflnet.hub.loading import load_model
 
 
 GOAL = 1.0  # points

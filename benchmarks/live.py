@@ -19,7 +19,7 @@ from machine import machine
 from transformers.utils import logging
 
 from hf_dvflnet import VideoFocalNetVideoProcessor, VideoStreamClassifier
-from hf_dvflnet.inference.streams import open_stream
+from hf_dvflnet.inference.live_sources import open_stream
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))

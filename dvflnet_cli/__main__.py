@@ -1,4 +1,6 @@
-from .app import main
+"""`python -m dvflnet_cli`, which `accelerate launch -m` needs."""
+
+from .commands import main
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import yaml
 from transformers import TrainingArguments, set_seed
 
 from hf_dvflnet import (
+    BENCHMARKS,
     ClipAugmentation,
     VideoClipDataset,
     VideoClipStream,
@@ -19,7 +20,6 @@ from hf_dvflnet import (
     split_facts,
     write_motion_videos,
 )
-from hf_dvflnet.data.benchmarks import BENCHMARKS
 
 
 def with_files(arguments: list[str]) -> list[str]:

@@ -42,11 +42,11 @@ from hf_dvflnet import (
     VideoClipDataset,
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
+    describe_split,
     last_whole_checkpoint,
     split_facts,
+    video_source,
 )
-from hf_dvflnet.data.video_column import video_source
-from hf_dvflnet.inference.evaluation import describe
 
 
 @dataclass
@@ -129,7 +129,7 @@ def main():
     # what came out
     if trainer.is_world_process_zero():
         facts = {
-            "test split": describe(split_facts(data["test"])),
+            "test split": describe_split(split_facts(data["test"])),
             "test clips": len(test_clips),
             "listed test clips": split_facts(data["test"])["listed"],
             "training clips of the student": getattr(student_clips, "num_clips", None) or len(student_clips),

@@ -33,9 +33,9 @@ from hf_dvflnet import (
     VideoClassificationTrainer,
     VideoClipDataset,
     VideoTrainingArguments,
+    describe_split,
     split_facts,
 )
-from hf_dvflnet.inference.evaluation import describe
 
 
 @dataclass
@@ -73,7 +73,7 @@ def main():
     output = trainer.predict(VideoClipDataset(data["test"], processor))
     if trainer.is_world_process_zero():
         results = {
-            "split": describe(split_facts(data["test"])),
+            "split": describe_split(split_facts(data["test"])),
             "clips": len(output.label_ids),
             "listed": split_facts(data["test"])["listed"],
             "top1": output.metrics["test_top1_accuracy"],

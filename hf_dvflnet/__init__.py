@@ -11,21 +11,39 @@ from transformers import (
 from .clip_sampling import evaluation_indices, multi_clip_indices, training_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from .data.augmentation import ClipAugmentation, mix_clips
+from .data.benchmarks import BENCHMARKS
 from .data.class_folders import load_video_folder
 from .data.clips import VideoClipDataset, VideoClipStream
+from .data.label_sets import LABEL_SETS, LabelSet, read_labels
 from .data.loading import load_benchmark, split_facts
 from .data.motion_videos import write_motion_videos
 from .data.preparation import prepare_videos
+from .data.verification import verify_benchmark
+from .data.video_column import video_source
+from .hub.checkpoint_conversion import convert_checkpoint
+from .hub.loading import load_model, load_processor, load_teacher
+from .hub.model_card import describe_config
+from .hub.model_folder import push_model_folder, save_model_folder
 from .hub.version import __version__
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor
-from .inference.export import export_model, load_exported
+from .inference.demo_page import serve_demo
+from .inference.evaluation import evaluate_model, predict_clips, report_predictions
+from .inference.export import export_model
+from .inference.exported_program import load_exported
+from .inference.figures import compute_figures, describe_split
+from .inference.live_sources import open_stream
+from .inference.map_pictures import save_modulation_maps
 from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
+from .inference.prediction import predict_videos
 from .inference.streams import VideoStreamClassifier
+from .inference.windows import predict_windows
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
+from .training.arguments import VideoTrainingArguments
+from .training.checkpoints import last_whole_checkpoint
 from .training.distillation import DistillationConfig, DistillationTrainer, forward_kl
 from .training.metrics import TopKAccuracy
 from .training.teacher_cache import TeacherCache, cache_teacher
-from .training.trainer import VideoClassificationTrainer, VideoTrainingArguments, last_whole_checkpoint
+from .training.trainer import VideoClassificationTrainer
 from .video_decoding import VideoDecodeError, read_video
 from .video_limits import VideoLimits, set_video_limits
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -45,10 +63,13 @@ VideoFocalNetImageProcessor.register_for_auto_class("AutoImageProcessor")
 VideoFocalNetVideoProcessor.register_for_auto_class("AutoVideoProcessor")
 
 __all__ = [
+    "BENCHMARKS",
+    "LABEL_SETS",
     "PRESETS",
     "ClipAugmentation",
     "DistillationConfig",
     "DistillationTrainer",
+    "LabelSet",
     "ModulationMaps",
     "TeacherCache",
     "TopKAccuracy",
@@ -66,21 +87,41 @@ __all__ = [
     "VideoTrainingArguments",
     "__version__",
     "cache_teacher",
+    "compute_figures",
+    "convert_checkpoint",
+    "describe_config",
+    "describe_split",
+    "evaluate_model",
     "evaluation_indices",
     "export_model",
     "forward_kl",
     "last_whole_checkpoint",
     "load_benchmark",
     "load_exported",
+    "load_model",
+    "load_processor",
+    "load_teacher",
     "load_video_folder",
     "mix_clips",
     "modulation_maps",
     "multi_clip_indices",
+    "open_stream",
     "pixels_to_frames",
+    "predict_clips",
+    "predict_videos",
+    "predict_windows",
     "prepare_videos",
+    "push_model_folder",
+    "read_labels",
     "read_video",
+    "report_predictions",
+    "save_model_folder",
+    "save_modulation_maps",
+    "serve_demo",
     "set_video_limits",
     "split_facts",
     "training_indices",
+    "verify_benchmark",
+    "video_source",
     "write_motion_videos",
 ]

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForVideoClassification, pipeline
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetModel
-from hf_dvflnet.hub.checkpoint_conversion import convert_published_state_dict, load_published_checkpoint
+from hf_dvflnet.hub.published_checkpoint import load_published_checkpoint
+from hf_dvflnet.hub.weight_names import convert_published_state_dict
 
 
 PUBLISHED_NAMES = {

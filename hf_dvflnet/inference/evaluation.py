@@ -3,33 +3,34 @@ The published test protocol: a checkpoint on a split of a benchmark, every clip 
 again from what is written.
 """
 
-import csv
-import json
 import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from ..data.benchmarks import BENCHMARKS
 from ..data.loader_workers import ClipsInHand, naming_clips_of_dead_workers
-from ..data.loading import split_facts
+from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import video_source
+from ..hub.loading import load_model, load_processor
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..plots import charts as plots
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .streams import best_classes
-
-
-VIEWS = {1: (1, 1), 12: (4, 3)}  # views -> clips, crops
+from .figures import (
+    compute_figures,
+    describe_split,
+    prediction_header,
+    read_predictions,
+    write_predictions,
+    write_report,
+)
+from .prediction import VIEWS, best_classes
 
 
 class _Clips(torch.utils.data.Dataset):
@@ -145,170 +146,99 @@ def warn_of_training_data(model: VideoFocalNetForVideoClassification, facts: dic
         return
     lists = [(of["protocol"], of["fold"]) for of in (trained, facts)]
     if trained["split"] == facts["split"] and lists[0] == lists[1]:
-        warnings.warn(f"this checkpoint was trained on this very split, {describe(facts)}", stacklevel=2)
+        warnings.warn(f"this checkpoint was trained on this very split, {describe_split(facts)}", stacklevel=2)
     elif lists[0] != lists[1]:
         warnings.warn(
-            f"this checkpoint was trained on {describe(trained)}, with which {describe(facts)} may share clips",
+            f"this checkpoint was trained on {describe_split(trained)}, with which {describe_split(facts)} may share "
+            "clips",
             stacklevel=2,
         )
 
 
-def describe(facts: dict[str, Any]) -> str:
-    """`ucf101, official fold 1, test`."""
-    fold = f" fold {facts['fold']}" if facts.get("folds", 1) > 1 else ""
-    return f"{facts['benchmark']}, {facts['protocol']}{fold}, {facts['split']}"
-
-
-def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+def evaluate_model(
+    model: str,
+    dataset: str,
+    data_dir: str,
+    output: str | os.PathLike,
+    *,
+    split: str | None = None,
+    protocol: str | None = None,
+    fold: int = 1,
+    views: int = 1,
+    batch_size: int = 8,
+    num_workers: int = 2,
+    block_list: str | os.PathLike | None = None,
+) -> Path | None:
     """
-    Accuracies of predictions as [`predict_clips`] gives them.
+    Classify every clip of a split of a benchmark, on all processes, and write what was answered.
+
+    Args:
+        model: A model folder or Hub id.
+        dataset, data_dir, protocol, fold, block_list: As [`load_benchmark`].
+        output: The folder to write `predictions.jsonl` into: new or empty.
+        split: By default the one that figures are reported on.
+        views, batch_size, num_workers: As [`predict_clips`].
 
     Returns:
-        `clips`; `top1`, `top5` and `mean_class` (the mean of the classes' top-1, of classes that have clips), in
-        [0, 1]; `per_class`, rows of `class`, `clips`, `top1`, `top5`; and `confusion`, counts of true by predicted
-        class.
+        The file of predictions, for [`report_predictions`]; None on every process but the main one.
 
     Raises:
-        ValueError: If there are no predictions, or one names a class that is not among `classes`.
+        FileExistsError: If `output` holds something.
+        FileNotFoundError, ValueError: As [`load_model`], [`load_benchmark`] and [`predict_clips`].
     """
-    if not predictions:
-        raise ValueError("there are no predictions")
-    number = {name: index for index, name in enumerate(classes)}
-    confusion = np.zeros((len(classes), len(classes)), dtype=int)
-    among_five = np.zeros(len(classes), dtype=int)
-    for row in predictions:
-        names = [name for name, _ in row["top5"]]
-        unknown = {row["label"], *names} - set(number)
-        if unknown:
-            raise ValueError(f"{row['video_id']}: names the class {unknown.pop()!r}, which the data has not")
-        confusion[number[row["label"]], number[names[0]]] += 1
-        among_five[number[row["label"]]] += row["label"] in names
-    clips = confusion.sum(axis=1)
-    right = confusion.diagonal()
-    seen = clips > 0
-    return {
-        "clips": int(clips.sum()),
-        "top1": float(right.sum() / clips.sum()),
-        "top5": float(among_five.sum() / clips.sum()),
-        "mean_class": float((right[seen] / clips[seen]).mean()),
-        "per_class": [
-            {
-                "class": name,
-                "clips": int(clips[index]),
-                "top1": float(right[index] / clips[index]) if clips[index] else None,
-                "top5": float(among_five[index] / clips[index]) if clips[index] else None,
-            }
-            for index, name in enumerate(classes)
-        ],
-        "confusion": confusion.tolist(),
-    }
-
-
-def write_predictions(path: str | os.PathLike, header: dict[str, Any], predictions: Sequence[dict[str, Any]]):
-    """JSON Lines: one line on what was done, then one per clip."""
-    with open(path, "w", encoding="utf-8") as file:
-        for row in (header, *predictions):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def read_predictions(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """
-    What [`write_predictions`] wrote.
-
-    Raises:
-        ValueError: If the file is something else, or names a clip twice.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            header, *predictions = [json.loads(line) for line in file]
-        ids = [row["video_id"] for row in predictions]
-        complete = {"benchmark", "protocol", "fold", "split", "listed", "views", "classes", "unread"} <= set(header)
-        for row in predictions:
-            if not row["top5"] or not isinstance(row["label"], str):
-                raise ValueError(f"{row['video_id']} has no answer")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is no file of predictions: {error}") from error
-    if not complete:
-        raise ValueError(f"{path}: is no file of predictions: its first line says too little")
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"{path}: names a clip twice")
-    return header, predictions
-
-
-def prediction_header(
-    dataset: datasets.Dataset, failures: list[dict[str, str]], model: str, views: int
-) -> dict[str, Any]:
-    """The first line of a file of predictions: protocol, classes, and the clips that the figures lack."""
-    facts = split_facts(dataset)
-    unread = {row["video_id"]: row for row in failures}
-    for reason in ("missing", "blocked"):
-        unread.update({video_id: {"video_id": video_id, "reason": reason} for video_id in facts[reason] or ()})
-    return {
-        **{name: facts[name] for name in ("benchmark", "protocol", "fold", "folds", "split")},
-        "listed": facts["listed"] or len(dataset),
-        "views": views,
-        "model": model,
-        "classes": dataset.features["label"].names,
-        "unread": list(unread.values()),
-        "command": " ".join(["dvflnet", *sys.argv[1:]]),
-        "commit": commit(),
-    }
-
-
-def commit() -> str:
-    """The commit of this package's code, or its version where it is not a checkout."""
-    from .. import __version__
-
-    folder = Path(__file__).parent
-    if not (folder.parent / ".git").exists():
-        return f"hf_dvflnet {__version__}"
-    git = subprocess.run(  # noqa: S603
-        ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
+    accelerator = Accelerator()
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{output}: is there already; choose another --output")
+    network = load_model(model)
+    split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
+    with accelerator.main_process_first():
+        clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list)
+    warn_of_training_data(network, split_facts(clips))
+    predictions, failures = predict_clips(
+        network,
+        load_processor(model),
+        clips,
+        views=views,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        accelerator=accelerator,
     )
-    return git.stdout.strip() or f"hf_dvflnet {__version__}"
+    accelerator.end_training()
+    if not accelerator.is_main_process:
+        return None
+    output.mkdir(parents=True, exist_ok=True)
+    write_predictions(output / "predictions.jsonl", prediction_header(clips, failures, model, views), predictions)
+    return output / "predictions.jsonl"
 
 
-def write_report(folder: str | os.PathLike, header: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+def report_predictions(
+    predictions_file: str | os.PathLike, output: str | os.PathLike, *, allow_missing: bool = False
+) -> dict[str, Any]:
     """
-    Write `results.json`, `per_class.csv`, `class_bars.png`, `confusion.csv` and `confusion.png` into a folder.
+    Compute the figures of a file of predictions, and write them as [`write_report`] does.
 
-    Returns the row for `hub_cards/results.json`: percentages, with protocol, command and commit.
+    Args:
+        predictions_file: What [`evaluate_model`] wrote.
+        output: The folder for the report.
+        allow_missing: Give figures although clips of the split are missing.
+
+    Returns:
+        The row of [`write_report`].
+
+    Raises:
+        ValueError: If the file is something else, or clips are missing and `allow_missing` is false.
     """
-    folder = Path(folder)
-    row = {
-        "split": describe(header),
-        "views": "4 clips x 3 crops" if header["views"] == 12 else "1",
-        "clips": figures["clips"],
-        "listed": header["listed"],
-        **{name: round(100 * figures[name], 2) for name in ("top1", "top5", "mean_class")},
-        "command": header["command"],
-        "commit": header["commit"],
-    }
-    (folder / "results.json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
-    with open(folder / "per_class.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["class", "clips", "top1", "top5"])
-        writer.writeheader()
-        writer.writerows(figures["per_class"])
-    with open(folder / "confusion.csv", "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["true \\ predicted", *header["classes"]])
-        rows.writerows([name, *counts] for name, counts in zip(header["classes"], figures["confusion"], strict=True))
-    title = f"{describe(header)}: top-1 {figures['top1']:.1%} of {figures['clips']} clips"
-    plots.save_class_bars(figures["per_class"], folder / "class_bars.png", title)
-    plots.save_confusion_matrix(np.array(figures["confusion"]), header["classes"], folder / "confusion.png", title)
-    return row
+    header, predictions = read_predictions(predictions_file)
+    absent = max(len(header["unread"]), header["listed"] - len(predictions))
+    if absent and not allow_missing:
+        raise ValueError(
+            f"{absent} of {header['listed']} clips of {describe_split(header)} are missing: no figure over "
+            f"the others is given without --allow-missing. The predictions are in {predictions_file}"
+        )
+    figures = compute_figures(predictions, header["classes"])
+    Path(output).mkdir(parents=True, exist_ok=True)
+    return write_report(output, header, figures)
 
 
-__all__ = [
-    "compute_figures",
-    "describe",
-    "predict_clips",
-    "prediction_header",
-    "read_predictions",
-    "warn_of_training_data",
-    "write_predictions",
-    "write_report",
-]
+__all__ = ["evaluate_model", "predict_clips", "report_predictions", "warn_of_training_data"]

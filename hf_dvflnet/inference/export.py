@@ -5,12 +5,9 @@ The folder holds the program, `export.json` (how it was traced), `config.json` (
 `export_report.json`: how far the program was from PyTorch when it was made.
 """
 
-import contextlib
-import importlib.util
 import json
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,23 +15,23 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers.exporters import ExportedModel, ExportFormat, ExportQuantizer
+from transformers.exporters import ExportFormat, ExportQuantizer
 
 from ..data.video_column import VIDEO_SUFFIXES
-from ..hub.model_folder import load_config, load_model, load_processor, refuse_existing, whole_or_nothing
+from ..hub.loading import load_model, load_processor
+from ..hub.model_folder import refuse_existing, whole_or_nothing
 from ..image_processing_videofocalnet import VideoFocalNetImageProcessor
-from ..modeling_videofocalnet import VideoFocalNetClassifierOutput, average_views
+from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
+from .exported_program import (
+    MANIFEST,
+    PAIRS,
+    ExportedClassifier,
+    is_exported,
+    load_exported,
+    require_packages,
+    silenced,
+)
 
-
-# (format, dtype) -> the packages that make and run it, all of the extra `export`
-PAIRS = {
-    ("onnx", "float32"): ("onnx", "onnxscript", "onnxruntime"),
-    ("onnx", "int8"): ("onnx", "onnxscript", "onnxruntime", "nncf"),
-    ("openvino", "float32"): ("openvino",),
-    ("openvino", "bfloat16"): ("openvino",),
-    ("openvino", "int8"): ("openvino", "nncf"),
-    ("executorch", "float32"): ("executorch",),
-}
 
 # How far a logit may be from PyTorch's, as a share of the largest logit. float32: the order of sums differs, which
 # gives some 1e-6; a wrong operation gives 1e-2 and more. bfloat16: 8 bits of mantissa are 4e-3 for each operation.
@@ -44,7 +41,6 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 0.5}
 # about 95 % agree where the accuracy is kept (benchmarks/int8_accuracy.json), 70 % where it fell by 12 points.
 INT8_AGREEMENT = 0.85
 
-MANIFEST = "export.json"  # written by transformers
 REPORT = "export_report.json"
 
 
@@ -93,25 +89,14 @@ def export_model(
         ImportError: If a package of the extra `export` is missing.
     """
     out = Path(out)
-    if (format, dtype) not in PAIRS:
-        pairs = ", ".join(" ".join(pair) for pair in PAIRS)
-        raise ValueError(f"{format} {dtype} cannot be exported; what can is: {pairs}")
-    if batch_size is not None and format != "executorch":
-        raise ValueError(f"batch_size is for executorch: a program of {format} takes any batch")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if max_calibration_clips < 1:
-        raise ValueError(f"max_calibration_clips must be at least 1, got {max_calibration_clips}")
-    refuse_existing(out, overwrite)
-    if out.is_dir() and any(out.iterdir()) and not is_exported(out):
-        raise ValueError(f"{out}: holds no exported model ({MANIFEST}), and is not overwritten by one")
+    _check_request(out, format, dtype, batch_size, max_calibration_clips, overwrite)
     videos = _list_videos(calibration_videos)
     if dtype == "int8" and not videos:
         raise ValueError(
             "int8 needs real videos, to measure the range of activations on: name some, or a folder of them "
             "(--calibration)"
         )
-    _require(format, dtype)
+    require_packages(format, dtype)
 
     network = load_model(str(model)).float()
     network.config.output_hidden_states = False  # a program for prediction: logits, no maps
@@ -122,29 +107,14 @@ def export_model(
         *(network.config.num_frames, network.config.num_channels),
         *(processor.crop_size[side] for side in ("height", "width")),
     )
-    if videos:
-        spread = np.linspace(0, len(videos) - 1, min(len(videos), max_calibration_clips)).round().astype(int)
-        clips = [
-            processor(str(videos[index]), num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
-            for index in tqdm(spread, unit="clip", desc="decoding", disable=None)
-        ]
-    else:
-        # normalised pixels have about this distribution; more clips than a static batch holds
-        generator = torch.Generator().manual_seed(0)
-        clips = list(torch.randn(4 + (batch_size or 1), 1, *clip_shape, generator=generator))
+    clips = _clips_to_compare(videos, processor, clip_shape, max_calibration_clips, batch_size)
     with torch.inference_mode():  # before the exporter has had its hands on the network
         expected = torch.cat([network(clip).logits for clip in clips])
 
     with whole_or_nothing(out, overwrite) as folder:
-        with _silenced():
+        with silenced():
             _write_program(folder, network, clip_shape, clips, format, dtype, batch_size or 1)
-        processor.save_pretrained(folder)
-        shared = (
-            *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor"),
-            *("do_resize", "do_center_crop", "do_rescale", "do_normalize"),
-        )
-        VideoFocalNetImageProcessor(**{name: getattr(processor, name) for name in shared}).save_pretrained(folder)
-
+        _save_processors(folder, processor)
         program = load_exported(folder)
         size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _PROGRAM_SUFFIXES)
         report = {
@@ -167,10 +137,49 @@ def export_model(
 _PROGRAM_SUFFIXES = (".onnx", ".data", ".xml", ".bin", ".pte")
 
 
-def _require(format: str, dtype: str):
-    missing = [name for name in PAIRS[format, dtype] if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"{format} {dtype} needs {', '.join(missing)}: pip install 'hf_dvflnet[export]'")
+def _check_request(
+    out: Path, format: str, dtype: str, batch_size: int | None, max_calibration_clips: int, overwrite: bool
+):
+    if (format, dtype) not in PAIRS:
+        pairs = ", ".join(" ".join(pair) for pair in PAIRS)
+        raise ValueError(f"{format} {dtype} cannot be exported; what can is: {pairs}")
+    if batch_size is not None and format != "executorch":
+        raise ValueError(f"batch_size is for executorch: a program of {format} takes any batch")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if max_calibration_clips < 1:
+        raise ValueError(f"max_calibration_clips must be at least 1, got {max_calibration_clips}")
+    refuse_existing(out, overwrite)
+    if out.is_dir() and any(out.iterdir()) and not is_exported(out):
+        raise ValueError(f"{out}: holds no exported model ({MANIFEST}), and is not overwritten by one")
+
+
+def _clips_to_compare(
+    videos: Sequence[Path],
+    processor: VideoFocalNetVideoProcessor,
+    clip_shape: tuple[int, ...],
+    max_calibration_clips: int,
+    batch_size: int | None,
+) -> list[torch.Tensor]:
+    """Clips on which program and network are compared, each (1, frames, ...): of the videos, or noise."""
+    if videos:
+        spread = np.linspace(0, len(videos) - 1, min(len(videos), max_calibration_clips)).round().astype(int)
+        return [
+            processor(str(videos[index]), num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
+            for index in tqdm(spread, unit="clip", desc="decoding", disable=None)
+        ]
+    # normalised pixels have about this distribution; more clips than a static batch holds
+    generator = torch.Generator().manual_seed(0)
+    return list(torch.randn(4 + (batch_size or 1), 1, *clip_shape, generator=generator))
+
+
+def _save_processors(folder: Path, processor: VideoFocalNetVideoProcessor):
+    processor.save_pretrained(folder)
+    shared = (
+        *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor"),
+        *("do_resize", "do_center_crop", "do_rescale", "do_normalize"),
+    )
+    VideoFocalNetImageProcessor(**{name: getattr(processor, name) for name in shared}).save_pretrained(folder)
 
 
 def _list_videos(given: Iterable[str | os.PathLike]) -> list[Path]:
@@ -260,101 +269,6 @@ class ConvolutionQuantizer(ExportQuantizer):
         return onnx_ir.from_proto(quantize(onnx_ir.to_proto(model)))
 
 
-class ExportedClassifier:
-    """
-    An exported program, called like the model that it was made of.
-
-    Attributes:
-        config: The model's config, with the class names.
-        clip_shape: (frames, channels, height, width) of a clip.
-        batch: Clips that the program takes at once, or None if any number will do. Called with other numbers, it is
-            run several times, the last time with the last clip repeated.
-        computed_in: What OpenVINO computes in on this machine, such as `"f32"`, or None for the other formats.
-    """
-
-    def __init__(self, exported: ExportedModel, config: Any):
-        self.config = config
-        self._exported = exported
-        metadata = exported.components["model"].metadata
-        traced = tuple(metadata.kwargs["pixel_values"]["shape"])
-        self.clip_shape = traced[1:]
-        self.batch = None if metadata.export_config["dynamic_shapes"] else traced[0]
-        self.computed_in = None
-        if exported.export_format == ExportFormat.OPENVINO:
-            compiled = exported.runners["model"].compiled_model
-            self.computed_in = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-
-    # what runs a model asks of it, so that a stream is classified by a program too
-
-    device = torch.device("cpu")
-
-    def eval(self) -> "ExportedClassifier":
-        return self
-
-    def __call__(self, pixel_values: torch.Tensor) -> VideoFocalNetClassifierOutput:
-        """
-        Args:
-            pixel_values: Clips of shape (batch, frames, channels, height, width); or several views of each, (batch,
-                views, frames, channels, height, width), whose softmax is averaged.
-
-        Returns:
-            An output with `logits` of shape (batch, num_labels) alone.
-
-        Raises:
-            ValueError: If the clips are of another shape than the program's.
-        """
-        views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
-        clips = pixel_values if views is None else pixel_values.flatten(0, 1)
-        if clips.ndim != 5 or clips.shape[1:] != self.clip_shape:
-            raise ValueError(
-                f"pixel_values of shape {tuple(pixel_values.shape)} do not fit the program, which takes (batch, "
-                f"{', '.join(map(str, self.clip_shape))}): frames, channels, height, width"
-            )
-        clips = clips.float()
-        if self.batch is None:
-            logits = self._run(clips)
-        else:
-            count = len(clips)
-            clips = torch.cat([clips, clips[-1:].expand(-count % self.batch, *self.clip_shape)])
-            logits = torch.cat([self._run(piece) for piece in clips.split(self.batch)])[:count]
-        if views is not None:
-            logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
-        return VideoFocalNetClassifierOutput(logits=logits)
-
-    def _run(self, clips: torch.Tensor) -> torch.Tensor:
-        return self._exported(pixel_values=clips).logits.clone()  # a runtime may use its output's memory again
-
-
-def is_exported(folder: str | os.PathLike) -> bool:
-    """Whether a folder is one of [`export_model`]."""
-    return Path(folder, MANIFEST).is_file()
-
-
-def load_exported(folder: str | os.PathLike) -> ExportedClassifier:
-    """
-    What [`export_model`] wrote, on the CPU.
-
-    Raises:
-        ValueError: If it is something else, or cannot be read.
-        ImportError: If a package of the extra `export` is missing.
-    """
-    folder = Path(folder)
-    if not is_exported(folder):
-        raise ValueError(f"{folder}: is no exported model: there is no {MANIFEST}")
-    config = load_config(str(folder))
-    try:
-        format = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["export_format"]
-        if (format, "float32") not in PAIRS:
-            raise ValueError(f"of format {format!r}, which is none of {sorted({pair[0] for pair in PAIRS})}")
-        _require(format, "float32")
-        with _silenced():
-            return ExportedClassifier(ExportedModel.from_pretrained(folder, device="cpu"), config)
-    except ImportError:
-        raise
-    except Exception as error:  # each runtime has exceptions of its own
-        raise ValueError(f"{folder}: the program cannot be loaded: {error}") from error
-
-
 def _compare(
     program: ExportedClassifier, clips: Sequence[torch.Tensor], expected: torch.Tensor, real: bool
 ) -> dict[str, Any]:
@@ -383,25 +297,4 @@ def _refuse_difference(out: Path, report: dict[str, Any]):
         )
 
 
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """
-    Keep the remarks of exporters and runtimes off the terminal: dozens of lines that ask nothing of the user. Some
-    come from C++, hence the file descriptors. What fails raises.
-    """
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        kept = os.dup(1), os.dup(2)
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-                yield
-        finally:
-            for descriptor, stream in zip(kept, (1, 2), strict=True):
-                os.dup2(descriptor, stream)
-                os.close(descriptor)
-
-
-__all__ = ["export_model", "load_exported"]
+__all__ = ["export_model"]

@@ -26,10 +26,11 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from ..data.clips import VideoClipDataset, VideoClipStream
-from ..hub.model_folder import load_teacher
+from ..hub.loading import load_teacher
+from .arguments import VideoTrainingArguments
 from .metrics import compute_top_k_metrics
 from .teacher_cache import TeacherCache
-from .trainer import VideoClassificationTrainer, VideoTrainingArguments, smooth_labels
+from .trainer import VideoClassificationTrainer, smooth_labels
 
 
 logger = logging.get_logger(__name__)

@@ -198,16 +198,7 @@ def cache_teacher(
         raise ValueError(
             f"{len(clips)} clips have only {len(sizes)} different ids, so that views cannot be told apart"
         )
-    config = teacher.config
-    about = {
-        "teacher": weights_digest(teacher),
-        "teacher_name": name,
-        "labels": [config.id2label[index] for index in range(config.num_labels)],
-        "clips": {"number": len(sizes), "sha256": digest_of(sizes)},
-        **clips.settings(),
-        "views": views,
-        "dtype": dtype,
-    }
+    about = _describe(teacher, clips, sizes, views, name, dtype)
     if accelerator.is_main_process:
         _begin(folder, about)
     accelerator.wait_for_everyone()
@@ -221,6 +212,44 @@ def cache_teacher(
         for shard in mine
         for start in range(0, len(rows[shard]), batch_size)
     ]
+    shares = {shard: rows[shard] for shard in mine}
+    _ask_and_write(teacher, clips, sizes, shares, batches, name, dtype, num_workers, accelerator)
+    accelerator.wait_for_everyone()
+    return {
+        "rows": views * len(clips),
+        "written": sum(len(rows[shard]) for shard in todo),
+        "bytes": sum(shard.stat().st_size for shard in shards),
+    }
+
+
+def _describe(
+    teacher: PreTrainedModel, clips: VideoClipDataset, sizes: dict[str, int], views: int, name: str, dtype: str
+) -> dict[str, Any]:
+    """What `teacher_cache.json` says: which teacher, which clips, and how they are shown."""
+    config = teacher.config
+    return {
+        "teacher": weights_digest(teacher),
+        "teacher_name": name,
+        "labels": [config.id2label[index] for index in range(config.num_labels)],
+        "clips": {"number": len(sizes), "sha256": digest_of(sizes)},
+        **clips.settings(),
+        "views": views,
+        "dtype": dtype,
+    }
+
+
+def _ask_and_write(
+    teacher: PreTrainedModel,
+    clips: VideoClipDataset,
+    sizes: dict[str, int],
+    shares: dict[Path, range],
+    batches: list[list[int]],
+    name: str,
+    dtype: str,
+    num_workers: int,
+    accelerator: Accelerator,
+):
+    """Ask the teacher about the views of this process's shards, and write each shard when it is full."""
     loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
         _Views(clips), batch_sampler=batches, num_workers=num_workers, collate_fn=collate_clips
     )
@@ -233,13 +262,13 @@ def cache_teacher(
             "bytes": datasets.Value("int64"),
             "seed": datasets.Value("int64"),
             "view": datasets.Value("int32"),
-            "logits": datasets.List(datasets.Value(dtype), length=config.num_labels),
+            "logits": datasets.List(datasets.Value(dtype), length=teacher.config.num_labels),
         }
     )
-    names, shards_left = list(sizes), iter(mine)
+    names, shards_left = list(sizes), iter(shares)
     columns: dict[str, list[Any]] = {column: [] for column in features}
     progress = tqdm(
-        total=sum(len(rows[shard]) for shard in mine),
+        total=sum(map(len, shares.values())),
         unit="view",
         desc="caching the teacher",
         disable=None if accelerator.is_main_process else True,
@@ -268,19 +297,13 @@ def cache_teacher(
             columns["view"] += [view for view, _ in view_and_place]
             columns["logits"] += list(logits)
             progress.update(len(numbers))
-            if shard is not None and len(columns["clip"]) == len(rows[shard]):
+            if shard is not None and len(columns["clip"]) == len(shares[shard]):
                 unfinished = shard.with_suffix(".unfinished")
                 datasets.Dataset.from_dict(columns, features=features).to_parquet(unfinished)
                 os.replace(unfinished, shard)
                 columns = {column: [] for column in features}
                 shard = next(shards_left, None)
     progress.close()
-    accelerator.wait_for_everyone()
-    return {
-        "rows": views * len(clips),
-        "written": sum(len(rows[shard]) for shard in todo),
-        "bytes": sum(shard.stat().st_size for shard in shards),
-    }
 
 
 class _Views(torch.utils.data.Dataset):

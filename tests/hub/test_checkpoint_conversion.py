@@ -15,14 +15,10 @@ from transformers import FocalNetConfig, FocalNetForImageClassification, FocalNe
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
 from hf_dvflnet.data.label_sets import LABEL_SETS, LabelSet
-from hf_dvflnet.hub.checkpoint_conversion import (
-    convert_checkpoint,
-    load_published_checkpoint,
-    publish_checkpoint,
-    publish_key,
-    rename_published_key,
-)
-from hf_dvflnet.hub.model_folder import load_config
+from hf_dvflnet.hub.checkpoint_conversion import convert_checkpoint
+from hf_dvflnet.hub.loading import load_config
+from hf_dvflnet.hub.published_checkpoint import load_published_checkpoint, publish_checkpoint
+from hf_dvflnet.hub.weight_names import publish_key, rename_published_key
 
 
 # what the weights of a golden checkpoint do not tell, and its configuration node neither

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from hf_dvflnet import VideoFocalNetModel
-from hf_dvflnet.hub.model_folder import describe_config, load_config, load_model, load_processor, load_teacher
+from hf_dvflnet.hub.loading import load_config, load_model, load_processor, load_teacher
+from hf_dvflnet.hub.model_card import describe_config
 
 
 def change(path, **fields):

@@ -24,9 +24,10 @@ from starlette.testclient import TestClient
 from videos import write_video
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetVideoProcessor
-from hf_dvflnet.hub.model_folder import load_model, save_model_folder
-from hf_dvflnet.inference import demo_page
-from hf_dvflnet.inference.demo_page import classify_clip, render_answer
+from hf_dvflnet.hub.loading import load_model
+from hf_dvflnet.hub.model_folder import save_model_folder
+from hf_dvflnet.inference import demo_answer, demo_page, demo_uploads
+from hf_dvflnet.inference.demo_answer import classify_clip, render_answer
 from hf_dvflnet.video_limits import VideoDecodeError, VideoLimits
 
 
@@ -61,7 +62,7 @@ def test_an_answer_holds_the_frames_that_the_processor_samples(tiny, video_files
 
 
 def test_a_long_clip_is_refused_before_it_is_decoded(tiny, video_files, monkeypatch):
-    monkeypatch.setattr(demo_page, "read_video", lambda *arguments: pytest.fail("decoded"))
+    monkeypatch.setattr(demo_answer, "read_video", lambda *arguments: pytest.fail("decoded"))
     with pytest.raises(
         VideoDecodeError, match=r"^h264_long_gop.mp4: lasts 2.4 seconds, and this page takes 2 at most"
     ):
@@ -69,13 +70,13 @@ def test_a_long_clip_is_refused_before_it_is_decoded(tiny, video_files, monkeypa
 
 
 def test_a_clip_of_too_many_frames_is_refused(tiny, video_files, monkeypatch):
-    monkeypatch.setattr(demo_page, "MAX_FRAMES_PER_SECOND", 10)
+    monkeypatch.setattr(demo_answer, "MAX_FRAMES_PER_SECOND", 10)
     with pytest.raises(VideoDecodeError, match="has 60 frames, and this page takes 30 at most"):
         classify_clip(*tiny, video_files["h264_long_gop.mp4"], max_seconds=3)
 
 
 def test_a_clip_of_large_frames_is_refused(tiny, video_files, monkeypatch):
-    monkeypatch.setattr(demo_page, "MAX_PIXELS", 160 * 95)
+    monkeypatch.setattr(demo_answer, "MAX_PIXELS", 160 * 95)
     with pytest.raises(
         VideoDecodeError, match="vp9.webm: has frames of 160 x 96, more than the limit of 15200 pixels"
     ):
@@ -83,7 +84,7 @@ def test_a_clip_of_large_frames_is_refused(tiny, video_files, monkeypatch):
 
 
 def test_a_stricter_limit_of_the_process_holds(tiny, video_files, monkeypatch):
-    monkeypatch.setattr(demo_page, "video_limits", lambda: VideoLimits(max_pixels=100 * 96))
+    monkeypatch.setattr(demo_answer, "video_limits", lambda: VideoLimits(max_pixels=100 * 96))
     with pytest.raises(VideoDecodeError, match="more than the limit of 9600 pixels"):
         classify_clip(*tiny, video_files["vp9.webm"])
 
@@ -141,7 +142,7 @@ def test_text_of_strangers_is_escaped(tiny, video_files, tmp_path):
     ],
 )
 def test_a_file_keeps_what_is_safe_of_its_name(given, kept):
-    assert demo_page._file_name(given) == kept
+    assert demo_uploads._file_name(given) == kept
 
 
 # what takes the uploads
@@ -152,7 +153,7 @@ def gate(tmp_path):
     folder = tmp_path / "uploads"
     folder.mkdir()
     behind = Route("/{path:path}", lambda request: PlainTextResponse("gradio"), methods=["GET", "POST"])
-    middleware = Middleware(demo_page._Gate, folder=folder, max_bytes=1 << 20)
+    middleware = Middleware(demo_uploads.UploadGate, folder=folder, max_bytes=1 << 20)
     with TestClient(Starlette(routes=[behind], middleware=[middleware])) as client:
         client.folder = folder
         yield client
@@ -186,7 +187,7 @@ def test_an_upload_in_pieces_is_refused_whatever_length_it_tells(gate):
 
 
 def test_an_upload_is_refused_while_as_many_wait_as_may(gate, monkeypatch):
-    monkeypatch.setattr(demo_page, "MAX_WAITING", 2)
+    monkeypatch.setattr(demo_uploads, "MAX_WAITING", 2)
     answers = [upload(gate) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 503]
     assert answers[2].text == "2 clips are waiting already; try again in a minute."
@@ -208,7 +209,7 @@ def test_two_files_in_one_upload_are_refused_and_leave_nothing(gate):
 
 @pytest.mark.parametrize(("piece", "status"), [(b"", 400), (b"x" * 10, 400), (b"x" * 20_000, 200)])
 def test_an_upload_that_is_silent_or_drips_gives_its_place_back(gate, monkeypatch, piece, status):
-    monkeypatch.setattr(demo_page, "MAX_SILENT_SECONDS", 0.4)
+    monkeypatch.setattr(demo_uploads, "MAX_SILENT_SECONDS", 0.4)
     head = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
     tail = b"\r\n--x--\r\n"
     pieces = [head, *[piece] * 8, tail]
@@ -222,13 +223,13 @@ def test_an_upload_that_is_silent_or_drips_gives_its_place_back(gate, monkeypatc
     headers = {"content-type": "multipart/form-data; boundary=x", "content-length": str(length)}
     scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
     began = time.monotonic()
-    answer = asyncio.run(demo_page._Gate(None, gate.folder, 1 << 20).take(scope, receive))
+    answer = asyncio.run(demo_uploads.UploadGate(None, gate.folder, 1 << 20).take(scope, receive))
     assert answer.status_code == status and time.monotonic() - began < 5
     assert len(os.listdir(gate.folder)) == (status == 200)
 
 
 def test_an_upload_that_nobody_asks_about_is_deleted(gate, monkeypatch):
-    monkeypatch.setattr(demo_page, "MAX_WAITING_SECONDS", 0.2)
+    monkeypatch.setattr(demo_uploads, "MAX_WAITING_SECONDS", 0.2)
     assert upload(gate).status_code == 200
     assert len(os.listdir(gate.folder)) == 1
     time.sleep(0.6)
@@ -559,9 +560,9 @@ def test_ten_uploads_at_once_are_answered_or_refused_within_memory_and_leave_not
         f"{len(answered)} answered, {len(refused)} refused, {time.monotonic() - began:.1f} s, "
         f"peak of the server's memory {server.peak_memory() / 2**20:.0f} MiB"
     )
-    assert set(refused) <= {f"{demo_page.MAX_WAITING} clips are waiting already; try again in a minute."}
+    assert set(refused) <= {f"{demo_uploads.MAX_WAITING} clips are waiting already; try again in a minute."}
     assert len(answers) == 10
-    assert len(answered) >= demo_page.MAX_WAITING
+    assert len(answered) >= demo_uploads.MAX_WAITING
     assert all("bunny.mp4: 5.3 s" in text for text in answered)
     assert server.peak_memory() < MEMORY_LIMIT
     assert server.uploads() == []

@@ -15,10 +15,17 @@ import torch
 from commands import refused
 from mini_releases import write_ucf101
 
-from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, load_benchmark
+from hf_dvflnet import (
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    evaluate_model,
+    load_benchmark,
+    report_predictions,
+)
 from hf_dvflnet.data.label_sets import LABEL_SETS
-from hf_dvflnet.hub.model_folder import load_model
-from hf_dvflnet.inference.evaluation import compute_figures, predict_clips, read_predictions
+from hf_dvflnet.hub.loading import load_model
+from hf_dvflnet.inference.evaluation import predict_clips
+from hf_dvflnet.inference.figures import compute_figures, read_predictions
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +68,18 @@ def evaluate(dvflnet, checkpoint, ucf101, tmp_path):
         return dvflnet("evaluate", checkpoint, *options, *arguments)
 
     return evaluate
+
+
+def test_python_gives_the_figures_that_the_command_gives(evaluate, checkpoint, ucf101, tmp_path):
+    code, out, _ = evaluate("--json", "--allow-missing")
+    assert code == 0
+    options = {"split": "test", "num_workers": 0}
+    predictions = evaluate_model(str(checkpoint), "ucf101", str(ucf101), tmp_path / "again", **options)
+    row = report_predictions(predictions, tmp_path / "again", allow_missing=True)
+    printed = json.loads(out)
+    assert {name: row[name] for name in row if name != "command"} == {
+        name: printed[name] for name in row if name != "command"
+    }
 
 
 # figures

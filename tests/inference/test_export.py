@@ -16,7 +16,8 @@ from hf_dvflnet import (
     VideoFocalNetVideoProcessor,
     load_exported,
 )
-from hf_dvflnet.hub.model_folder import load_model, save_model_folder
+from hf_dvflnet.hub.loading import load_model
+from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference import export as exporting
 
 

@@ -17,7 +17,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.data.motion_videos import MOTIONS, Motion, render_moving_object
 from hf_dvflnet.hub.checkpoint_conversion import convert_checkpoint
-from hf_dvflnet.hub.model_folder import load_model
+from hf_dvflnet.hub.loading import load_model
 
 
 @pytest.fixture

@@ -32,9 +32,11 @@ from hf_dvflnet import (
     evaluation_indices,
     read_video,
 )
-from hf_dvflnet.hub.model_folder import load_model
+from hf_dvflnet.hub.loading import load_model
+from hf_dvflnet.inference.live_sources import open_stream
+from hf_dvflnet.inference.prediction import run_ahead
 from hf_dvflnet.inference.speed import time_stages
-from hf_dvflnet.inference.streams import open_stream, predict_windows, run_ahead
+from hf_dvflnet.inference.windows import predict_windows
 
 
 @pytest.fixture
@@ -282,7 +284,7 @@ def test_a_network_stream_is_answered_while_it_comes(tiny_model, tiny_processor,
 
 
 def test_decoding_that_is_too_slow_leaves_frames_out_and_catches_up(camera, monkeypatch):
-    monkeypatch.setattr("hf_dvflnet.inference.streams._SECONDS_BEHIND", 0.3)
+    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_BEHIND", 0.3)
     url, sent = camera
     behind = []
     with open_stream(url) as stream:
@@ -328,7 +330,7 @@ def camera_with_sound():
 
 
 def test_a_source_that_goes_on_without_video_is_an_error(tiny_model, tiny_processor, camera_with_sound, monkeypatch):
-    monkeypatch.setattr("hf_dvflnet.inference.streams._SECONDS_TO_READ", 1.0)
+    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_TO_READ", 1.0)
     url, films = camera_with_sound
     classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=4, stride=4)
     with open_stream(url) as stream:
@@ -369,7 +371,7 @@ def test_a_source_is_not_closed_under_the_thread_that_reads_it(
 
     classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=1)
     with open_stream(camera[0] if live else video_files["h264.mkv"]) as stream:
-        monkeypatch.setattr("hf_dvflnet.inference.streams._SECONDS_TO_READ", -0.9)
+        monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_TO_READ", -0.9)
         stream.frames, stream.live = stuck(stream.frames), True
         answers = classifier.run(stream)
         next(answers)
@@ -403,7 +405,7 @@ def test_an_rtsp_camera_is_answered_until_it_ends(tiny_model, tiny_processor, tm
     """
     command = [sys.executable, "-c", textwrap.dedent(camera), url]
     process = subprocess.Popen(command, cwd=HELPERS)
-    monkeypatch.setattr("hf_dvflnet.inference.streams._SECONDS_TO_READ", 1.0)
+    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_TO_READ", 1.0)
     try:
         with open_stream(url, {"rtsp_flags": "listen", "listen_timeout": "20"}) as stream:
             assert (stream.live, stream.fps) == (True, 25.0)
@@ -418,7 +420,7 @@ def test_an_rtsp_camera_is_answered_until_it_ends(tiny_model, tiny_processor, tm
 
 
 def test_a_source_that_falls_silent_is_an_error_after_a_while(monkeypatch):
-    monkeypatch.setattr("hf_dvflnet.inference.streams._SECONDS_TO_OPEN", 0.3)
+    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_TO_OPEN", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/camera"
         start = time.perf_counter()
@@ -670,7 +672,7 @@ def test_a_reader_that_has_enough_ends_predict_quietly(dvflnet, tiny_folder, vid
 
 
 # what stdout holds back until the process ends, as it does a short table
-PRINTS = "import dvflnet_cli; dvflnet_cli.app.app = lambda: print('a row'); dvflnet_cli.main()"
+PRINTS = "import dvflnet_cli; dvflnet_cli.commands.app = lambda: print('a row'); dvflnet_cli.main()"
 
 
 def test_python_says_nothing_at_its_end_of_what_nobody_read():

@@ -27,7 +27,8 @@ from hf_dvflnet import (
     mix_clips,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
-from hf_dvflnet.training.trainer import published_schedule, smooth_labels
+from hf_dvflnet.training.arguments import published_schedule
+from hf_dvflnet.training.trainer import smooth_labels
 
 
 def train(folder, config, dataset, **changes):

@@ -1,0 +1,265 @@
+"""Commands for models: create, convert, info, export, push."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .options import AsJson, Labels, Model, Overwrite
+from .terminal import printable, quiet
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="nano (also dvflnet-nano), tiny, small or base.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    num_labels: Annotated[int | None, typer.Option(min=1, help="Number of classes; 400 if unset.")] = None,
+    labels: Labels = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    overwrite: Overwrite = False,
+):
+    """Write a model of a published size with random weights."""
+    quiet()
+    from transformers import set_seed
+
+    from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
+    from hf_dvflnet.data.label_sets import read_labels
+    from hf_dvflnet.hub.model_folder import save_model_folder
+
+    if labels is not None and num_labels is not None:
+        raise ValueError("--labels and --num-labels exclude each other: the names tell how many they are")
+    preset = name.removeprefix("dvflnet-") if name == "dvflnet-nano" else name
+    classes: dict[str, Any] = {"num_labels": num_labels or 400}
+    order = ""
+    if labels is not None:
+        label_set = read_labels(labels)
+        classes = {"id2label": dict(enumerate(label_set.names))}
+        classes["label2id"] = {label: index for index, label in classes["id2label"].items()}
+        order = f" Class names and their order: {label_set.source}."
+    config = VideoFocalNetConfig.from_preset(preset, **classes)
+    set_seed(seed)
+    model = VideoFocalNetForVideoClassification(config)
+    save_model_folder(
+        out,
+        model,
+        title=f"{'DVFL-Net nano' if preset == 'nano' else f'Video-FocalNet {preset}'}, untrained",
+        introduction=f"**Untrained: the weights are random** (seed {seed}), and so are its answers. A start for "
+        f"training, with `dvflnet create {name}`.{order}",
+        overwrite=overwrite,
+    )
+    typer.echo(
+        f"{out}: {preset}, {model.num_parameters() / 1e6:.2f} M parameters, {config.num_labels} classes, random"
+    )
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A published .pth or .safetensors file, or a folder or Hub id of transformers' FocalNet; with "
+            "--to-published a folder of this package."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The folder to write; with --to-published the .pth file.")],
+    labels: Labels = None,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a clip, if the checkpoint says none.")
+    ] = None,
+    use_postln: Annotated[
+        bool, typer.Option("--use-postln", help="The checkpoint was trained with use_postln; its weights do not tell.")
+    ] = False,
+    normalize_modulator: Annotated[
+        bool, typer.Option("--normalize-modulator", help="Likewise, with normalize_modulator.")
+    ] = False,
+    depths: Annotated[
+        str | None,
+        typer.Option(help="Image networks: blocks of each stage to keep, such as nano or 1,1,2,1; all if unset."),
+    ] = None,
+    temporal_init: Annotated[
+        Literal["identity", "random"], typer.Option(help="Image networks: how the temporal branch starts.")
+    ] = "identity",
+    seed: Annotated[int, typer.Option(help="Seed of the weights that an image network lacks.")] = 0,
+    to_published: Annotated[
+        bool, typer.Option("--to-published", help="The other way: write weights under the published names.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+):
+    """Make a model folder of a published checkpoint. No code from the checkpoint is run."""
+    quiet()
+    if to_published:
+        if labels or num_frames or use_postln or normalize_modulator or depths:
+            raise ValueError("--to-published takes the model as it is: it goes with --overwrite and --json only")
+        return publish(source, out, overwrite, as_json)
+    from transformers import set_seed
+
+    from hf_dvflnet.data.label_sets import read_labels
+    from hf_dvflnet.hub.checkpoint_conversion import convert_checkpoint, read_depths
+    from hf_dvflnet.hub.model_folder import refuse_existing, save_model_folder
+
+    refuse_existing(out, overwrite)  # before the work rather than after it
+    label_set = None if labels is None else read_labels(labels)
+    set_seed(seed)
+    converted = convert_checkpoint(
+        source,
+        labels=label_set,
+        num_frames=num_frames,
+        use_post_layernorm=use_postln,
+        normalize_modulator=normalize_modulator,
+        depths=None if depths is None else read_depths(depths),
+        temporal_init=temporal_init,
+    )
+    what = [f"Converted from `{Path(source).name}` by `dvflnet convert`: {len(converted.copied)} weights were copied."]
+    if converted.new:
+        branch = "a temporal modulator of 1" if temporal_init == "identity" else "random weights"
+        head = ", its head from random weights" if "classifier.weight" in converted.new else ""
+        what.append(
+            f"**Not trained on videos**: the source lacks {len(converted.new)} weights. Its temporal branch starts "
+            f"from {branch}{head} (seed {seed})."
+        )
+    if label_set is not None:
+        what.append(f"Class names and their order: {label_set.source}.")
+    what += [f"Note: {note}." for note in converted.notes]
+    save_model_folder(
+        out,
+        converted.model,
+        title=out.name,
+        introduction="\n\n".join(what),
+        frame_interval=converted.frame_interval,
+        overwrite=overwrite,
+    )
+    for note in converted.notes:
+        typer.echo(printable(f"note: {note}"), err=True)
+    if as_json:
+        keys = {"copied": len(converted.copied), "new": converted.new, "left": converted.left}
+        typer.echo(json.dumps({"source": source, "folder": str(out), **keys, "notes": converted.notes}))
+        return
+    typer.echo(
+        f"{out}: {len(converted.copied)} weights copied, {len(converted.new)} new, {len(converted.left)} left out"
+    )
+    for title, names in (("new", converted.new), ("left out", converted.left)):
+        if names:
+            typer.echo(printable(f"{title}: {grouped(names)}"))
+
+
+def grouped(names: list[str]) -> str:
+    """Weight names by their block, or else by their layer, with how many there are: `layers.0.blocks.1 (14)`."""
+    blocks = Counter(re.sub(r"^(.*?(?:blocks|layers)\.\d+)\.\D.*|^(.*)\..*", r"\1\2", name) for name in names)
+    return ", ".join(f"{block} ({number})" for block, number in blocks.items())
+
+
+def publish(source: str, out: Path, overwrite: bool, as_json: bool):
+    import torch
+
+    from hf_dvflnet.hub.loading import load_model, load_processor
+    from hf_dvflnet.hub.model_folder import whole_or_nothing
+    from hf_dvflnet.hub.published_checkpoint import publish_checkpoint
+
+    if out.suffix != ".pth":
+        raise ValueError(f"{out}: --to-published writes a .pth file; name it so")
+    with whole_or_nothing(out, overwrite) as path:
+        interval = load_processor(source).frame_interval
+        checkpoint = publish_checkpoint(load_model(source), interval)
+        try:
+            torch.save(checkpoint, path)
+        except RuntimeError as error:  # so PyTorch calls a full disk
+            raise OSError(f"{out}: cannot be written ({error}); is the disk full?") from error
+    if as_json:
+        typer.echo(json.dumps({"source": source, "file": str(out), "weights": len(checkpoint["model"])}))
+        return
+    typer.echo(
+        f"{out}: {len(checkpoint['model'])} weights under their published names; class names have no place there"
+    )
+
+
+def info(
+    model: Model,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of the clip that is counted.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Its height and width.")] = None,
+    as_json: AsJson = False,
+):
+    """Print parameters, multiply-adds, classes, frames and options of a model."""
+    quiet()
+    from hf_dvflnet.hub.loading import load_config
+    from hf_dvflnet.hub.model_card import describe_config
+
+    about = describe_config(load_config(model), num_frames=frames, image_size=size)
+    if as_json:
+        typer.echo(printable(json.dumps(about, ensure_ascii=False)))
+        return
+    labels = about.pop("labels")
+    about["parameters"] = f"{about['parameters']:,} ({about['parameters'] / 1e6:.2f} M)"
+    about["multiply_adds"] = f"{about['multiply_adds'] / 1e9:.2f} G for one clip of {about.pop('input')}"
+    for key, value in about.items():
+        typer.echo(printable(f"{key:34}{value}"))
+    typer.echo(printable(f"{'labels':34}{', '.join(labels) if labels else 'without names'}"))
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    format: Annotated[str, typer.Option(help="onnx, openvino or executorch.")],
+    dtype: Annotated[
+        str, typer.Option(help="float32; bfloat16 (openvino); int8 (onnx, openvino; needs --calibration).")
+    ] = "float32",
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VIDEO_OR_FOLDER",
+            help="Real videos, such as the training's: a file or a folder of them. May be given several times.",
+        ),
+    ] = None,
+    calibration_clips: Annotated[int, typer.Option(min=1, help="How many of the videos are used at most.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="executorch: clips that the program takes at once, 1 if unset.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an exported model that is there.")] = False,
+    as_json: AsJson = False,
+):
+    """
+    Write a model as a program for ONNX Runtime, OpenVINO or ExecuTorch, and compare its answers with PyTorch's.
+
+    Fails, and writes nothing, if they differ by more than the dtype explains. Needs pip install 'hf_dvflnet[export]'.
+    """
+    quiet()
+    from hf_dvflnet.inference.export import export_model
+
+    report = export_model(
+        model,
+        out,
+        format=format,
+        dtype=dtype,
+        calibration_videos=calibration or (),
+        max_calibration_clips=calibration_clips,
+        batch_size=batch_size,
+        overwrite=overwrite,
+    )
+    if as_json:
+        typer.echo(json.dumps({"model": model, "folder": str(out), **report}))
+        return
+    batch = "any batch" if report["batch"] is None else f"a batch of {report['batch']}"
+    typer.echo(f"{out}: {format} {dtype}, {report['bytes'] / 1e6:.1f} MB, {batch}")
+    clips = f"{report['clips']} clips of noise"
+    if report["videos"]:
+        clips = f"{report['clips']} of {report['videos']} videos"
+    agreement = "" if report["top1_agreement"] is None else f", the same top class for {report['top1_agreement']:.1%}"
+    typer.echo(
+        f"against PyTorch, on {clips}: logits at most {report['max_difference']:.1e} apart (the largest is "
+        f"{report['largest_logit']:.2g}){agreement}"
+    )
+    if dtype == "bfloat16" and report["computed_in"] != "bf16":
+        typer.echo(f"note: this processor has no bfloat16, and computed in {report['computed_in']}", err=True)
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="A model folder.")],
+    repo_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+):
+    """Upload a model folder with its card and code to the Hub (after `hf auth login`)."""
+    quiet()
+    from hf_dvflnet.hub.model_folder import push_model_folder
+
+    typer.echo(push_model_folder(folder, repo_id, private=private))

@@ -1,0 +1,161 @@
+"""Commands for what is measured and trained: evaluate, cache-teacher."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .options import AsJson, BlockList, Fold, Protocol
+from .terminal import printable, quiet
+
+
+def evaluate(
+    model: Annotated[str | None, typer.Argument(help="A model folder or Hub id; not with --from-predictions.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder for class folders.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="The extracted release, its archives, or hf://datasets/...")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="By default the one that figures are reported on.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="official, groups_20_5, logo or dvflnet_8020, as the benchmark has them.")
+    ] = None,
+    fold: Fold = 1,
+    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops, softmax averaged, as published.")] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new folder for figures, tables and predictions: `evaluation`, or that of the predictions."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 2,
+    block_list: BlockList = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Give figures although clips of the split are missing.")
+    ] = False,
+    from_predictions: Annotated[
+        Path | None, typer.Option(help="Compute the figures again from a predictions.jsonl.")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """
+    Measure a model on a split of a benchmark, by the published protocol.
+
+    Every clip counts once, also under `accelerate launch examples/evaluate_checkpoint.py`. Writes predictions.jsonl,
+    results.json, per_class.csv, class_bars.png, confusion.csv and confusion.png.
+    """
+    quiet()
+    if from_predictions is None and (model is None or dataset is None or data_dir is None):
+        raise ValueError("evaluate needs MODEL, --dataset and --data-dir, or --from-predictions")
+    from hf_dvflnet.inference.evaluation import evaluate_model, report_predictions
+    from hf_dvflnet.inference.figures import read_predictions
+
+    predictions_file = from_predictions
+    if from_predictions is not None:
+        output = output or from_predictions.parent
+    else:
+        output = output or Path("evaluation")
+        predictions_file = evaluate_model(
+            *(str(model), str(dataset), str(data_dir), output),
+            split=split,
+            protocol=protocol,
+            fold=fold,
+            views=views,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            block_list=block_list,
+        )
+    if predictions_file is None:  # the main process prints
+        return
+    header, _ = read_predictions(predictions_file)
+    for clip in header["unread"]:
+        typer.echo(printable(f"not read: {clip['video_id']}: {clip['reason']}"), err=True)
+    row = report_predictions(predictions_file, output, allow_missing=allow_missing)
+    if as_json:
+        typer.echo(json.dumps(row))
+        return
+    typer.echo(f"{row['split']}, views: {row['views']}, {row['clips']} of {row['listed']} clips")
+    typer.echo(f"top-1 {row['top1']:.2f} %   top-5 {row['top5']:.2f} %   mean class {row['mean_class']:.2f} %")
+    typer.echo(
+        f"{output}: results.json, per_class.csv, class_bars.png, confusion.csv, confusion.png; from {predictions_file}"
+    )
+
+
+def cache_teacher(
+    teacher: Annotated[str, typer.Argument(help="Folder or Hub id of a video classifier.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write, or to go on with.")],
+    dataset: Annotated[str, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder.")],
+    data_dir: Annotated[str, typer.Option(help="The extracted release, or {train,...}/<class>/<video>.")],
+    views: Annotated[int, typer.Option(min=1, help="Views per clip, K: epoch e of a training shows view e mod K.")],
+    protocol: Protocol = None,
+    fold: Fold = 1,
+    block_list: BlockList = None,
+    seed: Annotated[int, typer.Option(help="The seed of the training.")] = 0,
+    augment: Annotated[
+        bool, typer.Option(help="The published crops, flips and colours, as the training has it.")
+    ] = True,
+    flip: Annotated[float, typer.Option(help="Their probability of a mirror image.")] = 0.5,
+    processor: Annotated[
+        str | None, typer.Option(help="Folder whose video processor prepares the clips; that of TEACHER if unset.")
+    ] = None,
+    dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Of the stored logits.")] = "float16",
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
+    on_error: Annotated[
+        Literal["replace", "raise"],
+        typer.Option(help="What becomes of clips that cannot be read, as in the training."),
+    ] = "replace",
+    as_json: AsJson = False,
+):
+    """
+    Store a teacher's answers, for training with --teacher_cache at the price of plain training.
+
+    On several processes: `accelerate launch -m dvflnet_cli cache-teacher ...`.
+    """
+    quiet()
+    from accelerate import Accelerator
+
+    from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
+    from hf_dvflnet.hub.loading import load_processor, load_teacher
+    from hf_dvflnet.training import teacher_cache as cache
+
+    accelerator = Accelerator()
+    network = load_teacher(teacher)
+    with accelerator.main_process_first():
+        rows = load_benchmark(dataset, data_dir, "train", protocol, fold, block_list=block_list)
+    clips = VideoClipDataset(
+        rows,
+        load_processor(processor or teacher),
+        train=True,
+        seed=seed,
+        augmentation=ClipAugmentation(flip=flip) if augment else None,
+        on_error=on_error,
+    )
+    labels = network.config.num_labels
+    size = cache.cache_bytes(len(clips), views, labels, dtype)
+    if accelerator.is_main_process:
+        typer.echo(
+            f"{len(clips)} clips x {views} views x {labels} logits in {dtype}: {size / 1e6:.1f} MB before packing",
+            err=True,
+        )
+    done = cache.cache_teacher(
+        network,
+        clips,
+        out,
+        views=views,
+        name=teacher,
+        dtype=dtype,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        accelerator=accelerator,
+    )
+    accelerator.end_training()
+    if not accelerator.is_main_process:
+        return
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **done}))
+        return
+    typer.echo(f"{out}: {done['rows']} views, {done['written']} of them now, {done['bytes'] / 1e6:.1f} MB")

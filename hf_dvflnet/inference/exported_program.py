@@ -1,0 +1,154 @@
+"""An exported program, loaded and called like the model that it was made of: `load_exported`."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.exporters import ExportedModel, ExportFormat
+
+from ..hub.loading import load_config
+from ..modeling_videofocalnet import VideoFocalNetClassifierOutput, average_views
+
+
+# (format, dtype) -> the packages that make and run it, all of the extra `export`
+PAIRS = {
+    ("onnx", "float32"): ("onnx", "onnxscript", "onnxruntime"),
+    ("onnx", "int8"): ("onnx", "onnxscript", "onnxruntime", "nncf"),
+    ("openvino", "float32"): ("openvino",),
+    ("openvino", "bfloat16"): ("openvino",),
+    ("openvino", "int8"): ("openvino", "nncf"),
+    ("executorch", "float32"): ("executorch",),
+}
+
+MANIFEST = "export.json"  # written by transformers
+
+
+class ExportedClassifier:
+    """
+    An exported program, called like the model that it was made of.
+
+    Attributes:
+        config: The model's config, with the class names.
+        clip_shape: (frames, channels, height, width) of a clip.
+        batch: Clips that the program takes at once, or None if any number will do. Called with other numbers, it is
+            run several times, the last time with the last clip repeated.
+        computed_in: What OpenVINO computes in on this machine, such as `"f32"`, or None for the other formats.
+    """
+
+    def __init__(self, exported: ExportedModel, config: Any):
+        self.config = config
+        self._exported = exported
+        metadata = exported.components["model"].metadata
+        traced = tuple(metadata.kwargs["pixel_values"]["shape"])
+        self.clip_shape = traced[1:]
+        self.batch = None if metadata.export_config["dynamic_shapes"] else traced[0]
+        self.computed_in = None
+        if exported.export_format == ExportFormat.OPENVINO:
+            compiled = exported.runners["model"].compiled_model
+            self.computed_in = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+
+    # what runs a model asks of it, so that a stream is classified by a program too
+
+    device = torch.device("cpu")
+
+    def eval(self) -> "ExportedClassifier":
+        return self
+
+    def __call__(self, pixel_values: torch.Tensor) -> VideoFocalNetClassifierOutput:
+        """
+        Args:
+            pixel_values: Clips of shape (batch, frames, channels, height, width); or several views of each, (batch,
+                views, frames, channels, height, width), whose softmax is averaged.
+
+        Returns:
+            An output with `logits` of shape (batch, num_labels) alone.
+
+        Raises:
+            ValueError: If the clips are of another shape than the program's.
+        """
+        views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
+        clips = pixel_values if views is None else pixel_values.flatten(0, 1)
+        if clips.ndim != 5 or clips.shape[1:] != self.clip_shape:
+            raise ValueError(
+                f"pixel_values of shape {tuple(pixel_values.shape)} do not fit the program, which takes (batch, "
+                f"{', '.join(map(str, self.clip_shape))}): frames, channels, height, width"
+            )
+        clips = clips.float()
+        if self.batch is None:
+            logits = self._run(clips)
+        else:
+            count = len(clips)
+            clips = torch.cat([clips, clips[-1:].expand(-count % self.batch, *self.clip_shape)])
+            logits = torch.cat([self._run(piece) for piece in clips.split(self.batch)])[:count]
+        if views is not None:
+            logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
+        return VideoFocalNetClassifierOutput(logits=logits)
+
+    def _run(self, clips: torch.Tensor) -> torch.Tensor:
+        return self._exported(pixel_values=clips).logits.clone()  # a runtime may use its output's memory again
+
+
+def is_exported(folder: str | os.PathLike) -> bool:
+    """Whether a folder is one of [`export_model`]."""
+    return Path(folder, MANIFEST).is_file()
+
+
+def load_exported(folder: str | os.PathLike) -> ExportedClassifier:
+    """
+    What [`export_model`] wrote, on the CPU.
+
+    Raises:
+        ValueError: If it is something else, or cannot be read.
+        ImportError: If a package of the extra `export` is missing.
+    """
+    folder = Path(folder)
+    if not is_exported(folder):
+        raise ValueError(f"{folder}: is no exported model: there is no {MANIFEST}")
+    config = load_config(str(folder))
+    try:
+        format = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["export_format"]
+        if (format, "float32") not in PAIRS:
+            raise ValueError(f"of format {format!r}, which is none of {sorted({pair[0] for pair in PAIRS})}")
+        require_packages(format, "float32")
+        with silenced():
+            return ExportedClassifier(ExportedModel.from_pretrained(folder, device="cpu"), config)
+    except ImportError:
+        raise
+    except Exception as error:  # each runtime has exceptions of its own
+        raise ValueError(f"{folder}: the program cannot be loaded: {error}") from error
+
+
+def require_packages(format: str, dtype: str):
+    missing = [name for name in PAIRS[format, dtype] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"{format} {dtype} needs {', '.join(missing)}: pip install 'hf_dvflnet[export]'")
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """
+    Keep the remarks of exporters and runtimes off the terminal: dozens of lines that ask nothing of the user. Some
+    come from C++, hence the file descriptors. What fails raises.
+    """
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = os.dup(1), os.dup(2)
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                yield
+        finally:
+            for descriptor, stream in zip(kept, (1, 2), strict=True):
+                os.dup2(descriptor, stream)
+                os.close(descriptor)
+
+
+__all__ = ["MANIFEST", "PAIRS", "ExportedClassifier", "is_exported", "load_exported", "require_packages", "silenced"]
