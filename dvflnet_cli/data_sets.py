@@ -11,7 +11,7 @@ from .terminal import printable, quiet
 
 
 def render(
-    out: Annotated[Path, typer.Argument(help="The folder to write; one of the same settings is gone on with.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; one with the same settings is continued.")],
     train: Annotated[int, typer.Option(min=0, help="Training clips of each class.")] = 4,
     validation: Annotated[int, typer.Option(min=0, help="Validation clips of each class.")] = 1,
     test: Annotated[int, typer.Option(min=0, help="Test clips of each class.")] = 1,
@@ -33,7 +33,7 @@ def render(
 
 def prepare(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder of videos or archives; it is only read.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; one of the same settings is gone on with.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; one with the same settings is continued.")],
     format: Annotated[
         Literal["tar", "folder"], typer.Option(help="Tars that `datasets` streams, or a file a clip.")
     ] = "tar",
@@ -48,7 +48,7 @@ def prepare(
     """
     Make small, quickly seekable clips of a dataset's videos, so that training need not decode large ones again.
 
-    A benchmark's release stays one. OUT/manifest.jsonl tells of every video whether it is ok, repaired or unreadable;
+    A benchmark's release stays one. OUT/manifest.jsonl says for every video whether it is ok, repaired or unreadable;
     if any is unreadable, the exit code is 1.
     """
     quiet()
@@ -91,7 +91,7 @@ def verify(
     report: Annotated[
         Path | None,
         typer.Option(
-            help="The file to write, verify-NAME-PROTOCOL-FOLD.jsonl if unset; one of the same is gone on with."
+            help="The file to write, verify-NAME-PROTOCOL-FOLD.jsonl if unset; an existing one is continued."
         ),
     ] = None,
     min_frames: Annotated[int, typer.Option(min=1, help="Clips of fewer frames are called short.")] = 8,

@@ -86,7 +86,7 @@ def evaluate(
 
 def cache_teacher(
     teacher: Annotated[str, typer.Argument(help="Folder or Hub id of a video classifier.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write, or to go on with.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write, or to continue.")],
     dataset: Annotated[str, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder.")],
     data_dir: Annotated[str, typer.Option(help="The extracted release, or {train,...}/<class>/<video>.")],
     views: Annotated[int, typer.Option(min=1, help="Views per clip, K: epoch e of a training shows view e mod K.")],

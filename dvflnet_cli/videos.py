@@ -168,7 +168,7 @@ def watch(
     threshold: Annotated[float, typer.Option(help="Score below which no label is given, from 0 to 1.")] = 0.0,
     top_k: Annotated[int, typer.Option(min=1, help="Classes in a line of JSON.")] = 5,
     fps: Annotated[
-        float | None, typer.Option(help="Frames per second of the source, where it tells none or a wrong number.")
+        float | None, typer.Option(help="Frames per second of the source, where it states none, or a wrong one.")
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Show a file at its own pace.")] = False,
     device: Device = "cpu",
@@ -198,7 +198,7 @@ def watch(
     with open_stream(source) as stream:
         rate = fps or stream.fps
         if not rate:
-            raise ValueError(f"{source}: tells no frame rate: give --fps")
+            raise ValueError(f"{source}: states no frame rate: give --fps")
         classifier = VideoStreamClassifier(
             network,
             processor,

@@ -50,7 +50,7 @@ class DataArguments:
     fold: int = field(default=1, metadata={"help": "Which fold of them."})
     block_list: str | None = field(default=None, metadata={"help": "A report of `dvflnet verify`."})
     streaming: bool = field(
-        default=False, metadata={"help": "Read the training clips on and on, as from tars, each process its share."}
+        default=False, metadata={"help": "Stream the training clips, as from tars; each process reads its share."}
     )
     on_error: Literal["replace", "raise"] = field(
         default="replace", metadata={"help": "What becomes of a training clip that cannot be read."}
@@ -164,7 +164,7 @@ def training_clips(
         return VideoClipDataset(rows, processor, train=True, **shown)
     facts = split_facts(rows)
     if facts["listed"] is None:
-        raise SystemExit("nothing tells how many clips this stream has; train without --streaming")
+        raise SystemExit("the number of clips of this stream is not known; train without --streaming")
     absent = {*(facts["missing"] or ()), *facts["blocked"]}
     return VideoClipStream(rows, processor, num_clips=facts["listed"] - len(absent), **shown)
 

@@ -1,8 +1,8 @@
 """
-Opening a video file that may come from a stranger, and what one pass over its packets tells, without decoding.
+Opening a video file that may come from a stranger, and what one pass over its packets shows, without decoding.
 
 FFmpeg only ever reads the bytes it is handed: it opens no URL, and no second file that a playlist may name. What a
-file may cost is limited, see [`~video_limits.VideoLimits`].
+file may cost is limited, see [`VideoLimits`].
 """
 
 import io
@@ -52,7 +52,7 @@ class DecodedVideoMetadata(VideoMetadata):
 
 @dataclass
 class Packets:
-    """What one pass over the packets, without decoding, tells of a video stream."""
+    """What one pass over the packets, without decoding, shows of a video stream."""
 
     metadata: DecodedVideoMetadata
     timestamps: list[int] | None  # of the frames, ascending, where seeking by them is exact
@@ -253,7 +253,7 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream, source:
 
 def _rate(told: float | None, times: np.ndarray, duration: float) -> float | None:
     """
-    The frame rate that a file tells, or else that of its frames: what browsers record tells none, for which FFmpeg
+    The frame rate that a file states, or else that of its frames: what browsers record states none, and FFmpeg then
     takes the 1000 ticks a second of its clock.
     """
     if len(times) < 2:

@@ -51,7 +51,7 @@ def read_video(
         video: A path, an http or https URL, the bytes of a file, or a seekable binary file object.
         indices: The frames wanted, in any order, repeated or not; a function from the metadata to them; or `None` for
             all frames.
-        limits: What the video may cost, by default what [`~video_limits.set_video_limits`] was told. All frames of a
+        limits: What the video may cost, by default those of [`set_video_limits`]. All frames of a
             long video may take more memory than there is: no limit counts that.
 
     Returns:

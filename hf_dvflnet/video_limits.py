@@ -67,13 +67,13 @@ class VideoLimits:
 
 
 def set_video_limits(limits: VideoLimits):
-    """Let these limits hold in this process, wherever a call is not given its own, and in processes it forks."""
+    """Set the limits of this process, used wherever a call is given none, and of processes that it forks."""
     global _limits
     _limits = limits
 
 
 def video_limits() -> VideoLimits:
-    """The limits that hold in this process."""
+    """The limits of this process."""
     return _limits
 
 

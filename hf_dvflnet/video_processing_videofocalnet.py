@@ -51,13 +51,13 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
     (frames, height, width, channels) or (frames, channels, height, width), or a list of PIL images or of single
     frames; a batch is a list of videos, of any sizes and lengths, or an array with one dimension more.
 
-    By default samples `num_frames` frames by the published evaluation rule ([`~clip_sampling.evaluation_indices`]),
+    By default samples `num_frames` frames by the published evaluation rule ([`evaluation_indices`]),
     from arrays as from files (`do_sample_frames=False` takes the frames of an array as they are), resizes the short
     side to 256, crops the middle 224 x 224, scales from [0, 255] to [0, 1] and normalises with ImageNet's mean and
     standard deviation. Resizing is bilinear without antialiasing, as the published checkpoints saw it.
 
     Several views of a video, for the published 4 x 3 test: `num_clips=4` samples four clips that interleave
-    ([`~clip_sampling.multi_clip_indices`]); `num_crops=3` resizes the short side to the crop's and crops both ends and
+    ([`multi_clip_indices`]); `num_crops=3` resizes the short side to the crop's and crops both ends and
     the middle of the long side, in the order first, last, middle.
 
     Args:
@@ -75,7 +75,7 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
     num_clips * num_crops, num_frames, channels, height, width), clips outermost.
 
     Raises:
-        FileNotFoundError, VideoDecodeError: As [`~video_decoding.read_video`].
+        FileNotFoundError, VideoDecodeError: As [`read_video`].
         ValueError, TypeError: If an input is no video, or the options do not fit each other.
     """
 

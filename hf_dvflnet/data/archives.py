@@ -138,7 +138,7 @@ def _read_zipped(zip_file: zipfile.ZipFile, name: str) -> bytes:
 
 class _TarInfo(tarfile.TarInfo):
     """
-    Refuses what makes tarfile fill the memory before it tells of a member.
+    Refuses what makes tarfile fill the memory before it returns a member.
 
     Raises:
         ValueError: If a long name or extended header is larger than `MAX_TAR_HEADER`, or a file has holes.

@@ -136,9 +136,9 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
     Clips of a dataset with the columns `video` (`datasets.Video(decode=False)`), `label` and `video_id`, for a
     Trainer.
 
-    For training, the frames are drawn by the published training rule ([`~clip_sampling.training_indices`]) from a seed
-    made of (`seed`, epoch, `video_id`), so that neither the number of workers, nor the order, nor which other clips
-    there are changes a draw. Without `train`, the processor samples by its evaluation rule and crops the middle.
+    For training, the frames are drawn by the published training rule ([`training_indices`]) from a seed
+    made of (`seed`, epoch, `video_id`): the number of workers, the order and the other clips do not change
+    what is drawn. Without `train`, the processor samples by its evaluation rule and crops the middle.
 
     Args:
         dataset (`datasets.Dataset`): The rows.
@@ -195,10 +195,10 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
 
 class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
     """
-    Training batches of a dataset that can only be read on and on, such as tars: `load_benchmark(..., streaming=True)`.
+    Training batches of a dataset that can only be read in order, such as tars: `load_benchmark(..., streaming=True)`.
 
-    Clips are drawn as [`VideoClipDataset`] draws them: the same clip in the same epoch is shown alike by both. The
-    rows are shuffled anew each epoch, then split among the processes ([`share`]). Every process takes `num_clips //
+    Clips are drawn as by [`VideoClipDataset`]: both show the same clip in the same epoch identically. The
+    rows are reshuffled each epoch, then split among the processes ([`share`]). Every process takes `num_clips //
     (batch_size * processes)` whole batches an epoch; one whose share is used up begins it again. Each worker reads all
     of its process's share, and decodes each n-th batch: what a batch holds does not depend on the number of workers.
     Over a network that costs bandwidth.

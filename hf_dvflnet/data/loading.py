@@ -1,4 +1,4 @@
-"""Loading a split of a benchmark, or of class folders of one's own: `load_benchmark("ucf101", DIR, "test")`."""
+"""Loading a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def load_benchmark(
     cache_dir: str | os.PathLike | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
     """
-    A split of a benchmark, or of class folders of one's own.
+    Load a split of a benchmark, or of your own class folders.
 
     Args:
         name: `"ucf50"`, `"ucf101"`, `"hmdb51"`, `"ssv2"`, `"kinetics400"`, or `"folder"` for
@@ -51,7 +51,7 @@ def load_benchmark(
 
     Returns:
         A dataset with the columns `video` (`{"path", "bytes"}`), `label`, `video_id`, and for UCF `group`.
-        [`split_facts`] tells how many clips the lists name and which are missing.
+        [`split_facts`] gives the number of listed clips, and which are missing.
 
     Raises:
         FileNotFoundError, ValueError: As [`BenchmarkBuilder`]; or if there is no such benchmark or split.
@@ -194,7 +194,7 @@ def _load_parquet(
     dataset = dataset.cast_column("video", datasets.Video(decode=False))
     theirs = columns["label"].names if isinstance(columns["label"], datasets.ClassLabel) else None
     if theirs is None and columns["label"].dtype != "string":
-        raise ValueError(f"{data_dir}: its labels are numbers without names, whose order nothing tells")
+        raise ValueError(f"{data_dir}: its labels are numbers without names, so that their order is unknown")
     names = list(LABEL_SETS[label_set or builder.label_sets[0]].names)
     unknown = sorted(set(theirs or ()) - set(names))
     if unknown:

@@ -46,11 +46,11 @@ def prepare_videos(
     Write every video below a folder as a small clip that is quick to seek in, and copy what lies beside the videos.
 
     Videos are found loose and in zip and tar archives; an archive's clips come to lie as if it had been extracted
-    where it lies. A benchmark's release stays one, which [`~benchmark_datasets.load_benchmark`] reads under the same
+    where it lies. A benchmark's release stays one, which [`load_benchmark`] reads under the same
     `video_id`s; of class folders (`<split>/<class>/<video>`) it is `load_benchmark("folder", out, split)`. Rar
     archives and parts of a joined one are left out, with a warning.
 
-    A clip is H.264 (4:2:0, mp4, no sound) with the frames that [`~video_decoding.read_video`] sees, all of them and in
+    A clip is H.264 (4:2:0, mp4, no sound) with the frames that [`read_video`] sees, all of them and in
     their order, upright, so that the sampling rules choose the same ones. They follow each other at the source's
     average rate. Frames are scaled to a short side of at most `short_side`, never enlarged, with both sides even.
 

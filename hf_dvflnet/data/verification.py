@@ -37,11 +37,11 @@ def verify_benchmark(
     The report is JSON Lines, a line a clip: `video_id`, `split`, `path`, `outcome`, `reason`, `frames`, `bytes`,
     `sha256`, and the lists it belongs to. Outcomes are `ok`, `missing`, `empty` (0 bytes), `undecodable`, `short`
     (fewer than `min_frames` frames), and `duplicate` (the same bytes as a clip before it).
-    [`~benchmark_datasets.load_benchmark`] takes it as its block list. A report of the same lists that is there already
-    is gone on with: clips whose file, or archive, has the same size and time as then are not decoded again.
+    [`load_benchmark`] takes it as its block list. An existing report of the same lists
+    is continued: clips whose file, or archive, has kept its size and time are not decoded again.
 
     Args:
-        name: A benchmark of [`~benchmark_datasets.BENCHMARKS`].
+        name: A benchmark of [`BENCHMARKS`].
         data_dir: Its release.
         report: The file to write.
         protocol, fold: Which lists.

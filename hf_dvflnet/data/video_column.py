@@ -17,7 +17,7 @@ IN_TAR = re.compile(r"(.+[.]tar)#bytes=(\d+)-(\d+)")
 
 def video_source(video: dict[str, Any]) -> Any:
     """
-    What [`~video_decoding.read_video`] takes, of a cell of a column `datasets.Video(decode=False)`.
+    What [`read_video`] takes, of a cell of a column `datasets.Video(decode=False)`.
 
     Raises:
         OSError: If a shard cannot be read, or ends within the video, with the shard's name.

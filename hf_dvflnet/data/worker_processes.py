@@ -15,7 +15,7 @@ import torch
 from ..video_limits import VideoLimits, set_video_limits, video_limits
 
 
-LOST = "the process that read it ended: its decoder crashed, or it was killed, for want of memory perhaps"
+LOST = "the process that read it ended: its decoder crashed, or it was killed, perhaps because memory ran out"
 
 
 def map_in_processes(

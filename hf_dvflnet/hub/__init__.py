@@ -1,1 +1,1 @@
-"""Models as folders: saved, read, converted, described and pushed."""
+"""Models as folders: written, read, described and pushed; published checkpoints converted."""

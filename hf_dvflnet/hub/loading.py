@@ -134,8 +134,8 @@ def _weight_files(model: str) -> list[str]:
     index = cached_file(model, "model.safetensors.index.json", **optional)
     if index is None:
         raise ValueError(
-            "there is no model.safetensors, and pickles (pytorch_model.bin) are not opened: save the model anew, with "
-            "save_pretrained"
+            "there is no model.safetensors, and pickles (pytorch_model.bin) are not opened: save the model again, "
+            "with save_pretrained"
         )
     content = json.loads(Path(index).read_text(encoding="utf-8"))
     shards = content.get("weight_map") if isinstance(content, dict) else None

@@ -1,1 +1,1 @@
-"""What is done with a trained model."""
+"""What a trained model is used for: prediction, evaluation, streams, export, pictures, the demo page."""

@@ -1,5 +1,5 @@
 """
-A page on which people try a model: they upload a clip, record one or pick an example, and read the answer.
+A web page for trying a model: people upload a clip, record one or pick an example, and read the answer.
 
 A clip lies on the disk from its upload to its answer, and no longer. Pictures of the answer are written into the page
 itself, so that no file is made of them. The page asks nothing of other hosts. It needs gradio, the extra `demo`.

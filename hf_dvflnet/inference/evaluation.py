@@ -75,7 +75,7 @@ def predict_clips(
     Args:
         model: The classifier.
         processor: Its video processor.
-        dataset: Rows of [`~benchmark_datasets.load_benchmark`].
+        dataset: Rows of [`load_benchmark`].
         views: 1, or 12 for 4 clips x 3 crops, whose softmax is averaged. A video is decoded once for all of them.
         batch_size: Clips that are classified at once.
         num_workers: Processes that decode.

@@ -32,8 +32,8 @@ SECONDS_BEHIND = 1.0  # that decoding may fall behind a live source before it le
 class VideoStream:
     """
     An opened source: its name, frames per second (`None` where it does not tell), whether frames come at their own
-    pace (`live`), the frames with their times in seconds, to be read once, how many were not decoded for want of
-    time (`lost`), the thread that reads them, if one does (`reader`), and what tells it to end (`stop`).
+    pace (`live`), the frames with their times in seconds, to be read once, how many were not decoded because there was
+    no time (`lost`), the thread that reads them, if one does (`reader`), and the event that ends it (`stop`).
     """
 
     name: str

@@ -56,8 +56,8 @@ def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int | None = None) 
     map: colours compare frames of a map, not stages, kinds or clips. A map of one value is 0 throughout.
 
     Args:
-        frames: uint8 RGB, (frames, height, width, 3), as [`~modulation_maps.pixels_to_frames`] gives them.
-        norms: One stage's map of [`~modulation_maps.modulation_maps`], (frames / tubelet_size, rows, columns).
+        frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] gives them.
+        norms: One stage's map of [`modulation_maps`], (frames / tubelet_size, rows, columns).
         stride: The stage's stride, as in [`upsample_maps`].
 
     Returns:
@@ -85,8 +85,8 @@ def save_modulation_maps(
     Draw the modulation maps of a clip beside its frames, as [`blend_map`] colours them.
 
     Args:
-        frames: uint8 RGB, (frames, height, width, 3), as [`~modulation_maps.pixels_to_frames`] gives them.
-        maps: Those of [`~modulation_maps.modulation_maps`].
+        frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] gives them.
+        maps: Those of [`modulation_maps`].
         path: What to write. A PNG shows all at once: a row for the frames and for each map, a column for each frame.
             A GIF or MP4 (H.264) shows the frames one after the other, and each map beside them.
         title: What stands above it.

@@ -41,11 +41,11 @@ def time_stages(
         For `decode` (opening, seeking and decoding the frames of the view), `preprocess`, `forward` and `overall` the
         `median`, `least` and `greatest` seconds of a pass, `clips_per_second` at the median and its `share` of the
         stages' medians; `bound_by`, the stage of the largest share; `realtime_factor`, seconds of video per second of
-        work, `None` where a video tells no duration; `clips`, `frames` of a clip, `video_seconds`, `device`, `dtype`,
+        work, `None` where a video states no duration; `clips`, `frames` of a clip, `video_seconds`, `device`, `dtype`,
         `threads` of PyTorch, `batch_size` and `repeat`.
 
     Raises:
-        FileNotFoundError, VideoDecodeError: As [`~video_decoding.read_video`]: no figure leaves a video out.
+        FileNotFoundError, VideoDecodeError: As [`read_video`]: no figure leaves a video out.
         ValueError: If there are no videos, or a number is not positive.
     """
     if not videos or repeat < 1 or batch_size < 1:

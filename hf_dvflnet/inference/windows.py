@@ -39,7 +39,7 @@ def predict_windows(
     Args:
         model: The classifier, on any device; put into evaluation mode.
         processor: Its video processor. One view of a window is shown, its frames picked by the evaluation rule.
-        video: As [`~video_decoding.read_video`] takes it.
+        video: As [`read_video`] takes it.
         seconds: Length of a window.
         stride_seconds: Seconds from window to window; `seconds` by default, so that windows do not overlap.
         top_k: Classes named for each window.
@@ -52,7 +52,7 @@ def predict_windows(
         `{"label", "score"}`, best first.
 
     Raises:
-        FileNotFoundError, VideoDecodeError: As [`~video_decoding.read_video`]; also if the video tells no frame rate.
+        FileNotFoundError, VideoDecodeError: As [`read_video`]; also if the video states no frame rate.
         ValueError: If a number is out of its range.
     """
     refuse_below_one(top_k=top_k, batch_size=batch_size)
@@ -85,7 +85,7 @@ def _windows(
     try:
         with open_frames(source) as (metadata, frames):
             if not metadata.fps:
-                raise VideoDecodeError(f"{name}: tells no frame rate, so that no window of {seconds} s can be counted")
+                raise VideoDecodeError(f"{name}: states no frame rate, so that windows of {seconds} s can be counted")
             window, stride = (max(1, round(length * metadata.fps)) for length in (seconds, stride_seconds))
             sliding, to_array = SlidingWindow(processor, window, stride), ToArray()
             times: deque[float] = deque(maxlen=window)

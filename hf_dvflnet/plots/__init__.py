@@ -1,1 +1,1 @@
-"""Every picture of the package that is a chart, in one look."""
+"""Every chart of the package, in one look."""

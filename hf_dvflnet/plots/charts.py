@@ -52,7 +52,7 @@ def save_class_bars(per_class: Sequence[dict[str, Any]], path: str | os.PathLike
     Draw the top-1 accuracy of each class, from the best to the worst.
 
     Args:
-        per_class: Rows of `class`, `clips` and `top1` in [0, 1], as [`~evaluation.compute_figures`] gives them.
+        per_class: Rows of `class`, `clips` and `top1` in [0, 1], as [`compute_figures`] gives them.
             Classes without clips are left out, and counted in the title.
         path: The PNG to write.
         title: What stands above it.

@@ -1,1 +1,1 @@
-"""Training and distillation with transformers' Trainer."""
+"""Training and distillation with transformers' Trainer, and what a run survives."""

@@ -111,7 +111,7 @@ class DistillationTrainer(VideoClassificationTrainer):
     `T^2`), `loss_ce`, and `agreement`, the share of clips on which both have the same first class. The teacher's
     accuracy on the evaluation split is logged as `teacher_top1_accuracy` when training starts.
 
-    With `args.teacher_cache` ([`~teacher_cache.TeacherCache`]), `train_dataset` shows in epoch e the cached view e mod
+    With `args.teacher_cache` ([`TeacherCache`]), `train_dataset` shows in epoch e the cached view e mod
     K of each clip, and the teacher's logits for it are read. Where clips are mixed, the teacher has not seen the
     mixture: its probabilities, at the temperature, are then mixed like the labels.
 

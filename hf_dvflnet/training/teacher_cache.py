@@ -56,12 +56,12 @@ class TeacherCache:
             self.labels: list[str] = self.about["labels"]
             self._shards()
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise ValueError(f"{folder}/{DESCRIPTION}: is damaged ({error}); write the cache anew") from error
+            raise ValueError(f"{folder}/{DESCRIPTION}: is damaged ({error}); write the cache again") from error
         missing = [path for path in self._shards() if not path.is_file()]
         if missing:
             raise FileNotFoundError(
                 f"{folder}: {len(missing)} of its {len(self._shards())} parts are missing, such as "
-                f"{missing[0].name}: go on with the same `dvflnet cache-teacher` command"
+                f"{missing[0].name}: continue with the same `dvflnet cache-teacher` command"
             )
         try:
             self.rows = datasets.load_dataset(
@@ -72,8 +72,8 @@ class TeacherCache:
             self._sizes = dict(zip(first_view["clip"], first_view["bytes"], strict=True))
         except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, LookupError) as error:
             raise ValueError(
-                f"{folder}/{self._damaged_part()}: is damaged ({error.__cause__ or error}); delete it, and go on with "
-                "the same `dvflnet cache-teacher` command"
+                f"{folder}/{self._damaged_part()}: is damaged ({error.__cause__ or error}); delete it, and continue "
+                "with the same `dvflnet cache-teacher` command"
             ) from error
 
     def _damaged_part(self) -> str:
@@ -105,7 +105,7 @@ class TeacherCache:
         if str(row["shown"]) != shown:
             raise ValueError(
                 f"{self.folder}: view {view} of {clip} showed {row['shown']} when the cache was written, and shows "
-                f"{shown} now: has one of them been broken or repaired since? Write the cache anew"
+                f"{shown} now: has one of them been broken or repaired since? Write the cache again"
             )
         return torch.from_numpy(np.asarray(row["logits"], dtype=np.float32))
 

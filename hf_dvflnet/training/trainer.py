@@ -38,8 +38,8 @@ class VideoClassificationTrainer(Trainer):
     - labels are class ids of shape (batch,) or probabilities of shape (batch, num_labels), and
       `args.label_smoothing_factor` smooths both while training;
     - top-1 and top-5 accuracy are computed unless `compute_metrics` is given;
-    - a training dataset with a method `set_epoch` is told each epoch; a [`~video_dataset.VideoClipStream`] is split
-      among the processes, and what a resumed run has seen of it is passed over without decoding;
+    - a training dataset with a method `set_epoch` is called with each epoch; a [`VideoClipStream`] is split
+      among the processes, and what a resumed run has already seen is skipped without decoding;
     - `train(resume_from_checkpoint=True)` takes the last checkpoint that is whole;
     - logged beside the loss: `step_seconds`, of which `data_seconds` were spent waiting for clips, and, where broken
       clips are replaced, `broken_clips`, how many there were. `broken_clips.jsonl` in the output folder names them,
@@ -47,7 +47,7 @@ class VideoClassificationTrainer(Trainer):
     - a worker that dies or hangs is reported with the clip that it was at;
     - a loss that is no finite number stops the run before the weights take it up, with the step and the names of the
       clips, of every process; weights that are not finite are not saved;
-    - SIGTERM and Ctrl-C stop the run after the step that it is at, with a checkpoint, whatever `args.save_strategy`
+    - SIGTERM and Ctrl-C stop the run after the current step, with a checkpoint, whatever `args.save_strategy`
       says, but without an evaluation that is due; `train` then ends in `SystemExit(143)` or `KeyboardInterrupt`. A
       second Ctrl-C stops at once. Workers of the loader outlive the signal where they are forked, as on Linux up to
       Python 3.13; elsewhere it ends them, and the run without a checkpoint, if it is sent to them too;
@@ -57,7 +57,7 @@ class VideoClassificationTrainer(Trainer):
       and cutmix, drawn from the run's seed, the step, the micro-batch and the rank.
 
     Accepts what [`Trainer`] accepts. Items of the datasets are `{"pixel_values", "labels"}`, as those of
-    [`~video_dataset.VideoClipDataset`] are; strings in them are not handed to the model.
+    [`VideoClipDataset`] are; strings in them are not handed to the model.
     """
 
     # the loss is a mean over the micro-batch, which the Trainer has to divide by their number
@@ -193,8 +193,8 @@ class VideoClassificationTrainer(Trainer):
 
     def before_update(self):
         """
-        What is asked once a step, when the gradients are there and the weights are still those of the step before: is
-        the loss a number, and is any process told to stop?
+        Checked once a step, when the gradients are there and the weights not yet updated: is the loss finite, and has
+        any process been asked to stop?
 
         All processes come to the same answer, so that none waits for another that has stopped.
         """
@@ -322,7 +322,7 @@ def _listed(clips: list[str]) -> str:
 
 class _FollowRun(TrainerCallback):
     """
-    Tells the dataset each epoch (accelerate tells it to the sampler at best), times the steps, and stops the run.
+    Passes each epoch on to the dataset (accelerate does so for the sampler at best), times the steps, stops the run.
     """
 
     def __init__(self, trainer: VideoClassificationTrainer):

@@ -283,10 +283,10 @@ PART = "logits-00000.parquet"
 @pytest.mark.parametrize(
     ("name", "damage", "advice"),
     [
-        (PART, lambda content: content[:-50], "delete it, and go on"),
-        (PART, lambda content: content[:30] + bytes([255] * 80) + content[110:], "delete it, and go on"),
+        (PART, lambda content: content[:-50], "delete it, and continue"),
+        (PART, lambda content: content[:30] + bytes([255] * 80) + content[110:], "delete it, and continue"),
         *(
-            ("teacher_cache.json", lambda content, new=new: new, "write the cache anew")
+            ("teacher_cache.json", lambda content, new=new: new, "write the cache again")
             for new in (b"[]", b"{}", b'{"views":', b'{"views": "a", "labels": [], "clips": {"number": 4}}')
         ),
     ],
