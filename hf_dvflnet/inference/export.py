@@ -225,8 +225,9 @@ def _write_program(
     elif format == "openvino":
         config = OpenVINOConfig(dynamic_shapes=any_batch, quantizer=quantizer)
         exported = OpenVINOExporter().export(network, sample, config)
-        if dtype == "bfloat16":
-            exported.program.set_rt_info("bf16", ["runtime_options", "INFERENCE_PRECISION_HINT"])
+        # left to itself, OpenVINO computes in bfloat16 wherever the processor can
+        precision = "bf16" if dtype == "bfloat16" else "f32"
+        exported.program.set_rt_info(precision, ["runtime_options", "INFERENCE_PRECISION_HINT"])
     else:
         # no dynamic batch: the program refuses any other than the traced one
         exported = ExecutorchExporter().export(network, sample, ExecutorchConfig())

@@ -117,11 +117,22 @@ def load_exported(folder: str | os.PathLike) -> ExportedClassifier:
             raise ValueError(f"of format {format!r}, which is none of {sorted({pair[0] for pair in PAIRS})}")
         require_packages(format, "float32")
         with silenced():
-            return ExportedClassifier(ExportedModel.from_pretrained(folder, device="cpu"), config)
+            options = {"config": _openvino_precision(folder)} if format == "openvino" else {}
+            return ExportedClassifier(ExportedModel.from_pretrained(folder, device="cpu", **options), config)
     except ImportError:
         raise
     except Exception as error:  # each runtime has exceptions of its own
         raise ValueError(f"{folder}: the program cannot be loaded: {error}") from error
+
+
+def _openvino_precision(folder: Path) -> dict[str, str]:
+    """The precision that a program asks for: OpenVINO itself computes in bfloat16 wherever the processor can."""
+    import openvino
+
+    program = openvino.Core().read_model(str(folder / "openvino_model.xml"))
+    place = ["runtime_options", "INFERENCE_PRECISION_HINT"]
+    asked = program.get_rt_info(place).astype(str) if program.has_rt_info(place) else "f32"
+    return {"INFERENCE_PRECISION_HINT": asked}
 
 
 def require_packages(format: str, dtype: str):

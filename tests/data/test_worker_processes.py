@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from mini_releases import write_ucf101
-from places import ROOT
+from places import HELPERS, ROOT
 
 from hf_dvflnet import prepare_videos
 from hf_dvflnet.data import clip_encoding, preparation, verification, worker_processes
@@ -75,7 +75,10 @@ def test_no_worker_outlives_a_command_that_is_killed():
         "from tests.data.test_worker_processes import *\nif __name__ == '__main__':\n"
         "    list(map_in_processes(say_who_and_wait, [600, 600], 2, lost=str))"
     )
-    command = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HELPERS}"}
+    command = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
     workers = [int(command.stdout.readline()) for _ in range(2)]
     command.kill()
     command.wait()
