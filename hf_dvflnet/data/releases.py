@@ -41,6 +41,7 @@ class Release:
         return file if self.is_local else self.filesystem.unstrip_protocol(file)
 
     def archive(self, path: str) -> Archive:
+        """One of `archives`, opened once."""
         if path not in self._opened:
             self._opened[path] = Archive(self.filesystem, path, self.hint)
         return self._opened[path]

@@ -53,25 +53,21 @@ class BrokenClips:
                     logger.warning(f"clip {clip} cannot be read and is replaced: {reason}")
                     self._new[clip] = reason
 
-    def count(self, clips: int, max_share: float, writes: bool):
+    def count(self, writes: bool) -> bool:
         """
         Bring together what the processes have found, and write it down.
 
         Args:
-            clips: How many training clips there are.
-            max_share: Share of them that may be broken.
             writes: Whether this process writes the file.
 
-        Raises:
-            RuntimeError: If more are broken.
+        Returns:
+            Whether there are new ones.
         """
         found = dict(gather_object(list(self._new.items())))
         new = {clip: reason for clip, reason in found.items() if clip not in self.found}
         self._new.clear()
-        if not new:
-            return
         self.found.update(new)
-        if writes:
+        if new and writes:
             lines = "".join(json.dumps({"clip": clip, "reason": reason}) + "\n" for clip, reason in new.items())
             try:
                 with open(self.file, "a", encoding="utf-8") as file:
@@ -81,6 +77,10 @@ class BrokenClips:
                     f"{self.file}: cannot be written ({error}; {free_space(self.file.parent)}), and lacks "
                     f"{', '.join(new)}"
                 )
+        return bool(new)
+
+    def refuse_too_many(self, clips: int, max_share: float):
+        """Raise `RuntimeError` if more than `max_share` of all `clips` training clips are broken."""
         if len(self.found) > max_share * clips:
             listed = "; ".join(f"{clip}: {reason}" for clip, reason in list(self.found.items())[:20])
             raise RuntimeError(

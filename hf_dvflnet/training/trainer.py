@@ -148,9 +148,9 @@ class VideoClassificationTrainer(Trainer):
         """Bring together what the processes have found, write it down, and stop the run if it is too much."""
         if getattr(self.train_dataset, "on_error", "raise") != "replace":
             return
-        clips = getattr(self.train_dataset, "num_clips", None) or len(self.train_dataset)
-        limit = getattr(self.args, "max_broken_share", 0.01)
-        self.broken_clips.count(clips, limit, writes=self.is_world_process_zero())
+        if self.broken_clips.count(writes=self.is_world_process_zero()):
+            clips = getattr(self.train_dataset, "num_clips", None) or len(self.train_dataset)
+            self.broken_clips.refuse_too_many(clips, getattr(self.args, "max_broken_share", 0.01))
 
     # how it is trained
 
