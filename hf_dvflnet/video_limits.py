@@ -1,5 +1,5 @@
 """
-What a video may cost, and what it may reach: limits for files and URLs that come from strangers.
+Limits on what one video may cost and reach, for files and URLs that come from strangers.
 
 Every limit is on by default. [`set_video_limits`] changes them for a process; the environment variable
 `DVFLNET_VIDEO_LIMITS` for all that inherit it, such as commands and the workers of a loader.
@@ -27,7 +27,7 @@ class VideoDecodeError(ValueError):
 @dataclass(frozen=True)
 class VideoLimits:
     """
-    What one video may cost. Where it costs more, [`VideoDecodeError`] is raised.
+    Limits on one video. [`VideoDecodeError`] is raised for a video that exceeds one.
 
     Args:
         max_pixels: Width times height of a frame. By default above that of 8K (7680 x 4320, 8192 x 4320).

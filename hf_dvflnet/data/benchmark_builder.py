@@ -147,7 +147,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         return (clip.video_id,)
 
     def _find_videos(self):
-        """Find where each video lies: loose, or in an archive. What is in a tar shows only when it is read."""
+        """Find where each video lies: loose, or in an archive. The content of a tar is known only once it is read."""
         release = self.release
         self.loose: dict[str, str] = {}
         replacements = set()

@@ -12,7 +12,7 @@ from .video_column import SPLITS, VIDEO_SUFFIXES, as_datasets
 
 def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
     """
-    List the videos of a tree of class folders; nothing is decoded.
+    List the videos of a tree of class folders. Nothing is decoded.
 
     ```
     data_dir/

@@ -43,7 +43,7 @@ def prepare_videos(
     seed: int = 0,
 ) -> dict[str, Any]:
     """
-    Write every video below a folder as a small clip that is quick to seek in, and copy what lies beside the videos.
+    Re-encode every video below a folder as a small clip that is quick to seek in, and copy the other files.
 
     Videos are found loose and in zip and tar archives; an archive's clips come to lie as if it had been extracted
     where it lies. A benchmark's release stays one, which [`load_benchmark`] reads under the same

@@ -1,4 +1,4 @@
-"""Looking at every clip of a benchmark before a long run does."""
+"""Checking every clip of a benchmark before a long run needs them."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Work on many videos in processes of their own, which a video may bring down."""
+"""Worker processes that decode many videos, and survive videos that crash a decoder."""
 
 import os
 import threading

@@ -58,7 +58,7 @@ def load_config(model: str) -> VideoFocalNetConfig:
 
 def load_model(model: str) -> VideoFocalNetForVideoClassification:
     """
-    The model of a folder or Hub id, whole: transformers would fill what is missing with random weights.
+    Load the model of a folder or Hub id. Missing weights are an error, where transformers would use random ones.
 
     Raises:
         ValueError: If it cannot be read, or its weights are not exactly those of its config.
@@ -82,7 +82,7 @@ def load_model(model: str) -> VideoFocalNetForVideoClassification:
 
 def load_teacher(model: str, dtype: str = "auto") -> PreTrainedModel:
     """
-    A video classifier of any architecture of transformers, whole, from a folder or Hub id.
+    Load a video classifier of any transformers architecture from a folder or Hub id.
 
     Raises:
         ValueError: If it cannot be read, or lacks weights.

@@ -62,7 +62,7 @@ def describe_config(
     config: VideoFocalNetConfig, num_frames: int | None = None, image_size: int | None = None
 ) -> dict[str, Any]:
     """
-    Size and cost of the network that a config describes, without building it in memory.
+    Size and cost of the network that a config describes. The network is not built in memory.
 
     Args:
         config: The config.

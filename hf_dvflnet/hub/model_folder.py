@@ -33,7 +33,7 @@ def _belongs_to_a_model(name: str) -> bool:
 @contextmanager
 def whole_or_nothing(out: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
     """
-    A path to write a folder or file at, which becomes `out` when the block has ended without an exception.
+    A temporary path to write a folder or file to. It is moved to `out` if the block ends without an exception.
 
     Raises:
         FileExistsError, ValueError: As [`refuse_existing`].
@@ -89,7 +89,7 @@ def save_model_folder(
     overwrite: bool = False,
 ) -> Path:
     """
-    Write config, weights, both processors, the code for `trust_remote_code=True`, and a card.
+    Write config, weights, both processors, the code for `trust_remote_code=True`, and a model card.
 
     Args:
         out: The folder, which must not exist yet.

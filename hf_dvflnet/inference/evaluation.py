@@ -79,7 +79,7 @@ def predict_clips(
         views: 1, or 12 for 4 clips x 3 crops, whose softmax is averaged. A video is decoded once for all of them.
         batch_size: Clips that are classified at once.
         num_workers: Processes that decode.
-        accelerator: What runs it; a new one by default.
+        accelerator: The accelerator to use; a new one by default.
 
     Returns:
         Predictions in the dataset's order, `{"video_id", "label", "top5": [[class name, score], ...]}`, and the clips
@@ -112,7 +112,7 @@ def predict_clips(
             batch = [clip for clip in batch if "error" not in clip]
             if batch:
                 pixel_values = torch.stack([clip["pixel_values"] for clip in batch]).to(accelerator.device)
-                with torch.inference_mode():
+                with torch.inference_mode():  # the views of a clip are averaged by the network (`average_views`)
                     scores = model(pixel_values=pixel_values).logits.float().softmax(-1).cpu()
                 for clip, values in zip(batch, scores, strict=True):
                     top = [[name, round(score, 6)] for name, score in best_classes(model, values, 5)]

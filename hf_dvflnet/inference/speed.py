@@ -1,4 +1,4 @@
-"""What bounds the classification of videos: the times of its stages apart."""
+"""What limits the speed of classification: the time of each stage from file to answer."""
 
 import os
 import time
@@ -26,9 +26,9 @@ def time_stages(
     batch_size: int = 1,
 ) -> dict[str, Any]:
     """
-    Time what becomes of videos on their way to an answer, one view each, one stage after the other without overlap.
+    Time the stages from a video to an answer: one view per video, one stage after the other without overlap.
 
-    One pass that is not counted warms up, and leaves the files in memory as far as the system keeps them there.
+    A first pass is not counted: it warms up, and brings the files into the system's cache.
 
     Args:
         model: The classifier, on any device; put into evaluation mode.

@@ -30,7 +30,7 @@ def predict_windows(
     num_workers: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """
-    Classify a long video window by window, in one pass, with memory for one window however long it is.
+    Classify a long video window by window, in one pass; memory use does not grow with its length.
 
     Windows have `seconds` times the video's frame rate frames, rounded, and start at each multiple of the stride. If
     frames remain behind the last of them, one more window of the same length ends with the video; a video shorter

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 @dataclass
 class VideoTrainingArguments(TrainingArguments):
     """
-    transformers' [`TrainingArguments`] and what the published recipe needs beside them.
+    transformers' [`TrainingArguments`] with the additional settings of the published recipe.
 
     Raises:
         ValueError: If a value is out of range.
@@ -58,7 +58,7 @@ class VideoTrainingArguments(TrainingArguments):
 
     @property
     def learning_rate_scale(self) -> float:
-        """Real global batch size by the one that the learning rates are given for; 1 without a reference."""
+        """Global batch size by `reference_batch_size`, which scales the learning rates; 1 without a reference."""
         if self.reference_batch_size is None:
             return 1.0
         return clips_per_step(self) / self.reference_batch_size

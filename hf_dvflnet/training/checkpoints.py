@@ -19,14 +19,15 @@ logger = logging.get_logger(__name__)
 
 def last_whole_checkpoint(folder: str | os.PathLike, processes: int = 1) -> str | None:
     """
-    The last checkpoint of a run that was written to its end, for `train(resume_from_checkpoint=...)`.
+    The last complete checkpoint of a run, for `train(resume_from_checkpoint=...)`.
 
-    A run that is killed while it writes leaves half a checkpoint; it is passed over, with a warning that says why. One
-    of another number of processes is not, with a warning too.
+    A run that is killed while it writes leaves half a checkpoint, which is skipped with a warning that says why. A
+    checkpoint of another number of processes is used, also with a warning.
 
     Args:
         folder: The output folder of the run.
-        processes: How many go on. Each has a random state, so that as many go on exactly as they would have.
+        processes: Number of processes of the new run. Each process has its own random state, so a run resumes exactly
+            only with the same number.
 
     Returns:
         Its path; None if there is none.

@@ -91,8 +91,8 @@ class DistillationTrainer(VideoClassificationTrainer):
     [`VideoClassificationTrainer`] with a teacher: the loss is
     `alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy`.
 
-    Both see the same clips. The teacher is frozen, in evaluation mode, and in no optimizer or checkpoint. Evaluation
-    reports the student's cross-entropy alone.
+    Both are shown the same clips. The teacher is frozen, in evaluation mode, and part of no optimizer or checkpoint.
+    The evaluation loss is the student's cross-entropy alone.
 
     Args:
         model ([`PreTrainedModel`]):
@@ -103,8 +103,8 @@ class DistillationTrainer(VideoClassificationTrainer):
             another order, its logits are permuted. With `args.teacher_cache` it may be left out; if it is given, it is
             evaluated, but not asked in training.
         teacher_processor ([`BaseVideoProcessor`], *optional*):
-            What prepares videos for the teacher, to be compared with the student's (`processing_class`); loaded beside
-            the teacher where that is a folder or Hub id.
+            The teacher's video processor, which is compared with the student's (`processing_class`). Loaded with the
+            teacher if that is a folder or Hub id.
         kwargs: As [`VideoClassificationTrainer`].
 
     Logged with the training loss, each the mean over all clips of all ranks since the last log: `loss_kl` (with its
@@ -284,7 +284,7 @@ def label_names(model: PreTrainedModel) -> list[str]:
 
 def label_order(student: PreTrainedModel, teacher_names: list[str]) -> torch.Tensor:
     """
-    Where each of the student's classes stands among the teacher's, by name: int64 of shape (num_labels,).
+    The position of each of the student's classes among the teacher's, matched by name: int64 of shape (num_labels,).
 
     Raises:
         ValueError: If they do not have the same names.
@@ -311,7 +311,7 @@ def check_same_clips(
     teacher_processor: Any,
 ):
     """
-    Both networks see the same tensor, so it must be what either was trained on.
+    Check that both networks were trained on the same kind of clip, since both are shown the same tensor.
 
     Raises:
         ValueError: If number of frames, size, crop, mean or standard deviation differ, naming each.

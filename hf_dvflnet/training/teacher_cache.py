@@ -1,5 +1,5 @@
 """
-What a teacher answers to the training clips, computed once: distillation then costs what plain training costs.
+A teacher's answers to the training clips, computed once, so that distillation costs no more than plain training.
 
 A training clip is a pure function of (seed, epoch, clip), so the teacher's logits for the views of K epochs can be
 stored, and any later training whose epoch e shows view e mod K can read them instead of asking the teacher.
@@ -94,7 +94,7 @@ class TeacherCache:
         Args:
             clip: The clip's id.
             view: From 0 to `views` - 1.
-            shown: The clip that stands for it, which is another where it could not be read.
+            shown: The clip that is shown: `clip` itself, or its replacement if that could not be read.
 
         Raises:
             ValueError: If the teacher saw another clip in its place, or never saw it.
@@ -111,10 +111,9 @@ class TeacherCache:
 
     def refuse_other_clips(self, clips: Any):
         """
-        Raise `ValueError`, by name, where training would show other clips than the teacher saw.
+        Raise `ValueError` if training would show other clips than the teacher saw, naming the difference.
 
-        A part of the cached clips is none: the others are not asked for. Of a stream each clip is looked up when it
-        comes.
+        Training on a subset of the cached clips is allowed. The clips of a stream are looked up as they come.
         """
         for name, value in clips.settings().items():
             cached = self.about.get(name)
@@ -172,13 +171,13 @@ def cache_teacher(
     Args:
         teacher: Any video classifier that takes `pixel_values`.
         clips: The training clips, as the training will show them.
-        folder: Where to.
+        folder: The folder to write.
         views: K.
-        name: What the teacher is called in errors.
+        name: The teacher's name in error messages.
         dtype: Of the stored logits.
         batch_size: Clips that are classified at once.
         num_workers: Processes that decode.
-        accelerator: What runs it; a new one by default.
+        accelerator: The accelerator to use; a new one by default.
 
     Returns:
         `rows` (views of all clips), `written` (those of this run), `bytes` (on disk).

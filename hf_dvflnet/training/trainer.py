@@ -35,29 +35,29 @@ class VideoClassificationTrainer(Trainer):
     transformers' [`Trainer`] for video classification. What differs:
 
     - weight decay leaves out every 1-D parameter: biases, norms and layer scales, as in the published recipe;
-    - labels are class ids of shape (batch,) or probabilities of shape (batch, num_labels), and
-      `args.label_smoothing_factor` smooths both while training;
+    - labels may be class ids of shape (batch,) or probabilities of shape (batch, num_labels); in training,
+      `args.label_smoothing_factor` applies to both;
     - top-1 and top-5 accuracy are computed unless `compute_metrics` is given;
     - a training dataset with a method `set_epoch` is called with each epoch; a [`VideoClipStream`] is split
       among the processes, and what a resumed run has already seen is skipped without decoding;
     - `train(resume_from_checkpoint=True)` takes the last checkpoint that is whole;
-    - logged beside the loss: `step_seconds`, of which `data_seconds` were spent waiting for clips, and, where broken
-      clips are replaced, `broken_clips`, how many there were. `broken_clips.jsonl` in the output folder names them,
-      and above `args.max_broken_share` of all training clips the run stops;
-    - a worker that dies or hangs is reported with the clip that it was at;
-    - a loss that is no finite number stops the run before the weights take it up, with the step and the names of the
-      clips, of every process; weights that are not finite are not saved;
+    - also logged: `step_seconds`, and `data_seconds`, the part of it spent waiting for clips; and `broken_clips`, the
+      number of clips that could not be read, if these are replaced. `broken_clips.jsonl` in the output folder lists
+      them. The run stops if they exceed `args.max_broken_share` of the training clips;
+    - if a worker dies or hangs, the error names the clip that it was reading;
+    - a loss that is not finite stops the run before the weights are updated, and the error gives the step and the
+      clips on every process; weights that are not finite are never saved;
     - SIGTERM and Ctrl-C stop the run after the current step, with a checkpoint, whatever `args.save_strategy`
-      says, but without an evaluation that is due; `train` then ends in `SystemExit(143)` or `KeyboardInterrupt`. A
+      says, but without an evaluation that is due; `train` then raises `SystemExit(143)` or `KeyboardInterrupt`. A
       second Ctrl-C stops at once. Workers of the loader outlive the signal where they are forked, as on Linux up to
       Python 3.13; elsewhere it ends them, and the run without a checkpoint, if it is sent to them too;
-    - a checkpoint that cannot be written, as on a full disk, stops the run with its folder's name;
-    - `save_report` leaves curves and a summary in the output folder;
+    - if a checkpoint cannot be written, for example because the disk is full, the run stops and names the folder;
+    - `save_report` writes curves and a summary into the output folder;
     - with [`VideoTrainingArguments`], the published schedule, learning rates scaled with the global batch, and mixup
       and cutmix, drawn from the run's seed, the step, the micro-batch and the rank.
 
-    Accepts what [`Trainer`] accepts. Items of the datasets are `{"pixel_values", "labels"}`, as those of
-    [`VideoClipDataset`] are; strings in them are not handed to the model.
+    Takes the arguments of [`Trainer`]. Dataset items are `{"pixel_values", "labels"}`, as in [`VideoClipDataset`];
+    strings in them are not passed to the model.
     """
 
     # the loss is a mean over the micro-batch, which the Trainer has to divide by their number
