@@ -25,7 +25,7 @@ from .hub.loading import load_model, load_processor, load_teacher
 from .hub.model_card import describe_config
 from .hub.model_folder import push_model_folder, save_model_folder
 from .hub.version import __version__
-from .image_processing_videofocalnet import VideoFocalNetImageProcessor
+from .image_processing_videofocalnet import VideoFocalNetImageProcessor, VideoFocalNetImageProcessorPil
 from .inference.demo_page import serve_demo
 from .inference.evaluation import evaluate_model, predict_clips, report_predictions
 from .inference.export import export_model
@@ -52,7 +52,10 @@ from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 AutoConfig.register(VideoFocalNetConfig.model_type, VideoFocalNetConfig)
 AutoModel.register(VideoFocalNetConfig, VideoFocalNetModel)
 AutoModelForVideoClassification.register(VideoFocalNetConfig, VideoFocalNetForVideoClassification)
-AutoImageProcessor.register(VideoFocalNetConfig, image_processor_classes={"torchvision": VideoFocalNetImageProcessor})
+AutoImageProcessor.register(
+    VideoFocalNetConfig,
+    image_processor_classes={"torchvision": VideoFocalNetImageProcessor, "pil": VideoFocalNetImageProcessorPil},
+)
 AutoVideoProcessor.register(VideoFocalNetConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
 
 # a saved folder carries the code, for `trust_remote_code=True` where this package is not installed

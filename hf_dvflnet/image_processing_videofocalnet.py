@@ -2,7 +2,7 @@
 
 import torch
 from torchvision.transforms.v2 import functional as tvF
-from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
@@ -14,6 +14,7 @@ from transformers.image_utils import (
 )
 from transformers.utils import TensorType
 
+from .pixel_conversion import to_byte_range
 from .video_limits import refuse_thin, video_limits
 
 
@@ -25,6 +26,9 @@ class VideoFocalNetImageProcessor(TorchvisionBackend):
     height, width)) or a list of such lists, all frames as they are: nothing is sampled. By default resizes the short
     side to 256, crops the middle 224 x 224, scales from [0, 255] to [0, 1] and normalises with ImageNet's mean and
     standard deviation. Resizing is bilinear without antialiasing, as the published checkpoints saw it.
+
+    Values of arrays may lie in [0, 255], or in [0, 1] as floats ([`to_byte_range`]). Transparent pixels are laid on
+    white.
 
     Returns `pixel_values`, float32 of shape (batch, frames, channels, height, width).
     """
@@ -41,6 +45,13 @@ class VideoFocalNetImageProcessor(TorchvisionBackend):
     do_normalize = True
     do_convert_rgb = True
     model_input_names = ["pixel_values"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        if kwargs.get("use_fast") is False or kwargs.get("backend") not in (None, "torchvision"):
+            raise ValueError(_NO_PIL)
+        kwargs.pop("backend", None)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
         # a file was refused before, but not frames that come as arrays or pictures
@@ -72,6 +83,8 @@ class VideoFocalNetImageProcessor(TorchvisionBackend):
                 shapes = sorted({tuple(frame.shape) for frame in frames})
                 raise ValueError(f"clip {number} must have frames, all of one size, but has {len(frames)}: {shapes}")
             clip = torch.stack(frames)
+            if do_rescale:
+                clip = to_byte_range(clip)
             if do_resize:
                 clip = self.resize(clip, size, resample)
             if do_center_crop:
@@ -80,6 +93,20 @@ class VideoFocalNetImageProcessor(TorchvisionBackend):
                 self.rescale_and_normalize(clip, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
             )
         return BatchFeature(data={"pixel_values": clips}, tensor_type=return_tensors)
+
+
+_NO_PIL = (
+    "there is no PIL version of this processor: PIL antialiases when it shrinks a picture, and published checkpoints "
+    "saw frames without antialiasing. Leave out `use_fast` and `backend`"
+)
+
+
+class VideoFocalNetImageProcessorPil(PilBackend):
+    """Stands in the Auto classes for `backend="pil"`, which would otherwise be answered by the torchvision version."""
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        raise ValueError(_NO_PIL)
 
 
 __all__ = ["VideoFocalNetImageProcessor"]

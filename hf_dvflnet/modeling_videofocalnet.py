@@ -77,23 +77,29 @@ class VideoFocalNetClassifierOutput(ModelOutput):
 
 
 class VideoFocalNetPatchEmbeddings(nn.Module):
-    """A strided convolution, then a layer norm: the stem, or the downsampling in front of a later stage."""
+    """
+    A strided convolution, then a layer norm: the stem, or the downsampling in front of a later stage.
+
+    Rows and columns at the lower and right border that fill no patch are left out, as in the published code. Only a
+    map smaller than one patch is completed with zeros. (transformers' FocalNet for images completes every map.)
+    """
 
     def __init__(self, config: VideoFocalNetConfig, in_channels: int, out_channels: int, is_stem: bool = False):
         super().__init__()
-        self.stride = config.patch_size if is_stem else 2
+        stride = config.patch_size if is_stem else 2
         if config.use_conv_embed:
             kernel_size, padding = (7, 2) if is_stem else (3, 1)
         else:
-            kernel_size, padding = self.stride, 0
-        self.projection = nn.Conv2d(in_channels, out_channels, kernel_size, stride=self.stride, padding=padding)
+            kernel_size, padding = stride, 0
+        self.smallest = kernel_size - 2 * padding  # height and width that the convolution needs
+        self.projection = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
         self.norm = nn.LayerNorm(out_channels, eps=config.layer_norm_eps)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        # frames: (batch * frames, in_channels, height, width). Zeros to the right and below complete the last patches,
-        # as in transformers' FocalNet.
+        # frames: (batch * frames, in_channels, height, width)
         height, width = frames.shape[-2:]
-        frames = F.pad(frames, (0, -width % self.stride, 0, -height % self.stride))
+        if height < self.smallest or width < self.smallest:
+            frames = F.pad(frames, (0, max(0, self.smallest - width), 0, max(0, self.smallest - height)))
         hidden_states = self.projection(frames).permute(0, 2, 3, 1)  # (batch * frames, height, width, out_channels)
         return self.norm(hidden_states)
 
@@ -337,7 +343,9 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
-                Normalised clips. Any number of frames that `config.tubelet_size` divides, and any size.
+                Normalised clips. Any number of frames that `config.tubelet_size` divides, and any size: what fills no
+                patch at the right and lower border of a stage is left out, and a clip smaller than a patch is
+                completed with zeros.
             output_hidden_states (`bool`, *optional*, defaults to `config.output_hidden_states`):
                 Return the output of the stem and of each stage.
             output_modulators (`bool`, *optional*, defaults to `False`):

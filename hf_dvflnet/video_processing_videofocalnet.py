@@ -9,6 +9,7 @@ import PIL.Image
 import torch
 from torchvision.transforms.v2 import functional as tvF
 from transformers.image_processing_utils import BatchFeature
+from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -24,6 +25,8 @@ from transformers.video_utils import VideoMetadata
 
 from .clip_sampling import evaluation_indices, multi_clip_indices
 from .configuration_videofocalnet import refuse_other_num_frames
+from .pixel_conversion import drop_alpha, to_byte_range
+from .video_container import DecodedVideoMetadata
 from .video_decoding import read_video
 from .video_limits import refuse_thin, video_limits
 
@@ -47,14 +50,23 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
     """
     Prepare videos for a Video-FocalNet.
 
-    A video is a path, an http or https URL, the bytes of a file, a binary file object, an array or tensor of shape
-    (frames, height, width, channels) or (frames, channels, height, width), or a list of PIL images or of single
-    frames; a batch is a list of videos, of any sizes and lengths, or an array with one dimension more.
+    A video is a path, an http or https URL, the bytes of a file, a binary file object, a cell of a column
+    `datasets.Video`, an array or tensor of shape (frames, height, width, channels) or (frames, channels, height,
+    width), or a list of PIL images or of single frames; a batch is a list of videos, of any sizes and lengths, or an
+    array with one dimension more.
 
-    By default samples `num_frames` frames by the published evaluation rule ([`evaluation_indices`]),
-    from arrays as from files (`do_sample_frames=False` takes the frames of an array as they are), resizes the short
+    By default samples `num_frames` frames by the published evaluation rule ([`evaluation_indices`]), resizes the short
     side to 256, crops the middle 224 x 224, scales from [0, 255] to [0, 1] and normalises with ImageNet's mean and
     standard deviation. Resizing is bilinear without antialiasing, as the published checkpoints saw it.
+
+    Frames are sampled where there is a choice. An array, tensor or list of exactly `num_frames` frames is taken as it
+    is: it was sampled already. Longer and shorter ones are sampled as files are; `do_sample_frames=False` takes all
+    frames of an array as they are. A file of exactly `num_frames` frames is sampled too, since the published rule
+    leaves out the last `frame_interval - 1` frames of every file: of 8 frames it takes 0 0 1 2 2 3 4 4, and that is
+    what the published accuracies were measured with.
+
+    Values of arrays may lie in [0, 255], or in [0, 1] as floats ([`to_byte_range`]). Transparent pixels are laid on
+    white.
 
     Several views of a video, for the published 4 x 3 test: `num_clips=4` samples four clips that interleave
     ([`multi_clip_indices`]); `num_crops=3` resizes the short side to the crop's and crops both ends and
@@ -124,13 +136,20 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         num_clips: int | None = None,
         **kwargs,
     ) -> np.ndarray:
-        """Indices of the frames to decode, of shape (num_clips * num_frames,), clips outermost."""
+        """
+        Indices of the frames to take, of shape (num_clips * num_frames,), clips outermost.
+
+        `metadata` of a file is a `DecodedVideoMetadata`. Frames that come otherwise, exactly `num_frames` of them,
+        were sampled already and are all taken.
+        """
         if kwargs.get("fps") is not None:
             raise ValueError("sampling is by number of frames: `fps` is not supported, set `num_frames`")
         total = metadata.total_num_frames
         num_frames, num_clips = num_frames or self.num_frames, num_clips or self.num_clips
         if num_clips > 1:
             return multi_clip_indices(total, num_frames=num_frames, num_clips=num_clips).flatten()
+        if total == num_frames and not isinstance(metadata, DecodedVideoMetadata):
+            return np.arange(num_frames)
         interval = frame_interval or self.frame_interval
         return evaluation_indices(total, num_frames=num_frames, frame_interval=interval)
 
@@ -141,22 +160,31 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         do_sample_frames: bool | None = None,
         sample_indices_fn: Callable[..., np.ndarray] | None = None,
     ) -> tuple[list[np.ndarray | torch.Tensor], list[VideoMetadata]]:
-        decoded = [self._decode(video, sample_indices_fn) for video in _as_list_of_videos(videos)]
+        listed = _as_list_of_videos(videos)
+        given = _as_list_of_metadata(video_metadata, len(listed))
+        decoded = [self._decode(video, told, sample_indices_fn) for video, told in zip(listed, given, strict=True)]
         frames, metadata = zip(*decoded, strict=True)
         return list(frames), list(metadata)
 
     @staticmethod
     def _decode(
-        video: Any, sample_indices_fn: Callable[..., np.ndarray] | None
+        video: Any, told: VideoMetadata | None, sample_indices_fn: Callable[..., np.ndarray] | None
     ) -> tuple[np.ndarray | torch.Tensor, VideoMetadata]:
         if not isinstance(video, (np.ndarray, torch.Tensor)):
+            if told is not None:
+                raise ValueError("video_metadata describes frames that are given as arrays; a file has its own")
             return read_video(video, sample_indices_fn)
         if len(video) == 0:
             raise ValueError(f"a video of shape {tuple(video.shape)} has no frames")
-        metadata = VideoMetadata(total_num_frames=len(video))
+        metadata = told or VideoMetadata(total_num_frames=len(video))
+        # which frames of a longer video these are
+        numbers = range(metadata.total_num_frames) if metadata.frames_indices is None else metadata.frames_indices
+        if len(numbers) != len(video):
+            raise ValueError(f"video_metadata describes {len(numbers)} frames, but the video has {len(video)}")
         if sample_indices_fn is not None:
-            metadata.frames_indices = sample_indices_fn(metadata)
-            video = video[metadata.frames_indices]
+            chosen = sample_indices_fn(VideoMetadata(total_num_frames=len(video)))
+            metadata.frames_indices = np.asarray(numbers)[chosen]
+            video = video[chosen]
         return video, metadata
 
     def _prepare_input_videos(
@@ -169,9 +197,16 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         # Channels come first as a view: the base class copies, which takes eight times as long as resizing at 1080p.
         channels_first = []
         for video in videos:
-            layout = input_data_format or infer_channel_dimension_format(video)
+            # four channels only where they come last: (channels, frames, height, width) of four frames looks alike
+            has_alpha = video.shape[-1] == 4 and video.shape[1] not in (1, 3)
+            layout = input_data_format or (
+                ChannelDimension.LAST if has_alpha else infer_channel_dimension_format(video)
+            )
             frames = torch.from_numpy(np.ascontiguousarray(video)) if isinstance(video, np.ndarray) else video
-            channels_first.append(frames.permute(0, 3, 1, 2) if layout == ChannelDimension.LAST else frames)
+            frames = frames.permute(0, 3, 1, 2) if layout == ChannelDimension.LAST else frames
+            if do_convert_rgb and frames.shape[1] == 4:
+                frames = drop_alpha(frames)
+            channels_first.append(frames)
         return super()._prepare_input_videos(channels_first, do_convert_rgb, ChannelDimension.FIRST, device)
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
@@ -201,6 +236,8 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
             size = SizeDict(shortest_edge=crop_size.height)
         prepared = []
         for video in videos:  # (num_clips * num_frames, channels, height, width)
+            if do_rescale:
+                video = to_byte_range(video)
             if do_resize:
                 video = self.resize(video, size, resample)
             if num_crops == 3:
@@ -245,15 +282,35 @@ def _as_list_of_videos(videos: Any) -> list[Any]:
     return [_as_video(video) for video in videos]
 
 
+def _as_list_of_metadata(video_metadata: Any, count: int) -> list[VideoMetadata | None]:
+    """What is told of each video, given for one video, as a list, or as a list of lists."""
+    if video_metadata is None:
+        return [None] * count
+    if not isinstance(video_metadata, (list, tuple)):
+        video_metadata = [video_metadata]
+    elif any(isinstance(told, (list, tuple)) for told in video_metadata):
+        video_metadata = [told for several in video_metadata for told in several]
+    if len(video_metadata) != count:
+        raise ValueError(f"video_metadata has {len(video_metadata)} entries for {count} videos; give one for each")
+    # a copy: what is sampled is written into it
+    return [None if told is None else VideoMetadata(**dict(told)) for told in video_metadata]
+
+
 def _is_frame(item: Any) -> bool:
     return isinstance(item, PIL.Image.Image) or (isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim in (2, 3))
 
 
 def _as_video(video: Any) -> Any:
+    video = getattr(video, "_hf_encoded", video)  # what a decoded cell of `datasets.Video` was made of
+    if isinstance(video, dict) and {"path", "bytes"} <= set(video):
+        return video["bytes"] if video["bytes"] is not None else video["path"]
     if isinstance(video, (list, tuple)):
         if not video or not all(_is_frame(frame) for frame in video):
             raise TypeError("a video given as a list must be a list of frames: PIL images, arrays or tensors")
-        frames = [np.array(frame.convert("RGB")) if isinstance(frame, PIL.Image.Image) else frame for frame in video]
+        frames = [
+            convert_to_rgb(frame, return_numpy=True) if isinstance(frame, PIL.Image.Image) else frame
+            for frame in video
+        ]
         shapes = sorted({tuple(frame.shape) for frame in frames})
         if len(shapes) > 1:
             raise ValueError(f"the frames of a video must have one shape, but have {shapes}")

@@ -2,6 +2,7 @@ import copy
 import gc
 import json
 
+import numpy as np
 import pytest
 import torch
 from places import GOLDEN
@@ -68,6 +69,38 @@ def test_outputs_equal_those_of_the_published_modules(variant, outputs, record_p
         for name, value in found.items():
             if name in expected:
                 torch.testing.assert_close(value, expected[name], rtol=0, atol=5e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+# the seed of each input, as numpy draws it
+SIZES = {(2, 8, 112, 112): 1, (1, 8, 160, 120): 2, (1, 8, 110, 90): 3, (1, 16, 72, 56): 4, (1, 8, 224, 224): 5}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize("variant", ["default", "options", "tubelet"])
+def test_logits_equal_the_published_ones_where_a_stage_does_not_halve_evenly(variant, size):
+    batch, frames, height, width = size
+    shape = (batch, frames, 3, height, width)
+    pixel_values = torch.from_numpy(np.random.default_rng(SIZES[size]).standard_normal(shape).astype(np.float32))
+    expected = load_file(GOLDEN / "sizes.expected.safetensors")[f"{variant}.{'x'.join(map(str, shape))}"]
+    with torch.no_grad():
+        difference = (published_model(variant)(pixel_values).logits - expected).abs().max().item()
+    print(f"{variant} on {'x'.join(map(str, shape))}: logits differ by at most {difference:.1e}")
+    assert difference <= 1e-5
+
+
+def test_what_fills_no_patch_at_the_border_is_not_seen(tiny_config):
+    model = new_model(tiny_config).eval()
+    clip = clips(1, 4, 35, 33)
+    other = clip.clone()
+    other[..., 32:, :], other[..., 32:] = 9.0, -9.0
+    assert torch.equal(model(clip).logits, model(other).logits)
+    assert torch.equal(model(clip).logits, model(clip[..., :32, :32]).logits)
+
+
+def test_a_map_smaller_than_a_patch_is_completed_with_zeros(tiny_config):
+    model = new_model(tiny_config).eval()
+    clip = clips(1, 4, 3, 2)
+    torch.testing.assert_close(model(clip).logits, model(F.pad(clip, (0, 2, 0, 1))).logits)
 
 
 @pytest.mark.parametrize("frames, height, width", [(1, 32, 32), (3, 33, 47), (7, 4, 4), (2, 1, 1)])

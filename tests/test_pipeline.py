@@ -42,6 +42,23 @@ def test_every_kind_of_input_gets_the_same_answer(classifier, video_files):
         assert classifier(video, top_k=1)[0]["score"] == pytest.approx(expected[0]["score"], abs=1e-6)
 
 
+def test_a_clip_that_was_sampled_already_is_not_sampled_again(classifier, video_files):
+    frames, _ = read_video(video_files["vp9.webm"], [3, 11, 20, 31])
+    clip = classifier.video_processor(frames, do_sample_frames=False, return_tensors="pt")
+    with torch.no_grad():
+        scores = classifier.model(**clip).logits[0].softmax(-1)
+    expected = {classifier.model.config.id2label[number]: score for number, score in enumerate(scores.tolist())}
+    for video in (frames, torch.from_numpy(frames)):
+        answers = classifier(video, top_k=6)
+        assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_cell_of_a_video_column_is_classified(classifier, video_files):
+    path = video_files["vp9.webm"]
+    for cell in ({"path": str(path), "bytes": None}, {"path": "vp9.webm", "bytes": path.read_bytes()}):
+        assert classifier(cell) == classifier(str(path))
+
+
 def test_a_url_gets_the_answer_of_the_file(classifier, video_files):
     path = video_files["vp9.webm"]
 

@@ -17,6 +17,11 @@ from hf_dvflnet import (
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
+NOISE = np.random.default_rng(0).integers(0, 256, (9, 40, 50, 3), dtype=np.uint8)
+
+
+def pixels(processor, video, **options) -> torch.Tensor:
+    return processor(video, return_tensors="pt", **options)["pixel_values"]
 
 
 def expected_clip(frames: np.ndarray, short_side: int, crop: int) -> np.ndarray:
@@ -199,3 +204,155 @@ def test_the_sampled_frames_are_those_of_the_rule(video_files):
 def test_pixel_values_are_contiguous(video_files, views):
     clip = VideoFocalNetVideoProcessor()(str(video_files["h264_short_gop.mp4"]), return_tensors="pt", **views)
     assert clip["pixel_values"].is_contiguous()
+
+
+# which frames of an array are taken
+
+
+@pytest.mark.parametrize("do_sample_frames", [None, True, False])
+@pytest.mark.parametrize("kind", ["array", "tensor", "list", "batch"])
+def test_a_clip_of_num_frames_frames_is_taken_as_it_is(tiny_processor, kind, do_sample_frames):
+    frames = NOISE[:4]
+    videos = {"array": frames, "tensor": torch.from_numpy(frames), "list": list(frames), "batch": frames[None]}
+    options = {} if do_sample_frames is None else {"do_sample_frames": do_sample_frames}
+    images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
+    found = tiny_processor(videos[kind], return_tensors="pt", **options)["pixel_values"]
+    torch.testing.assert_close(found, images(list(frames), return_tensors="pt")["pixel_values"])
+
+
+def test_longer_arrays_are_sampled_by_the_rule_of_files(tiny_processor):
+    chosen = NOISE[evaluation_indices(9, num_frames=4, frame_interval=4)]
+    assert torch.equal(pixels(tiny_processor, NOISE), pixels(tiny_processor, chosen))
+
+
+def test_a_file_of_num_frames_frames_is_sampled_by_the_published_rule(tmp_path):
+    path = write_video(tmp_path / "eight.mp4", num_frames=8)
+    metadata = VideoFocalNetVideoProcessor()(path, return_metadata=True)["video_metadata"][0]
+    assert metadata.frames_indices.tolist() == [0, 0, 1, 2, 2, 3, 4, 4]
+
+
+# what the numbers of an array stand for
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda bytes: bytes.astype(np.float32) / 255,
+        lambda bytes: bytes / 255,
+        lambda bytes: bytes.astype(np.float32),
+        lambda bytes: bytes.astype(np.int64),
+        lambda bytes: bytes.astype(np.uint16),
+        lambda bytes: torch.from_numpy(bytes) / 255,
+    ],
+    ids=["float32 to 1", "float64 to 1", "float32 to 255", "int64", "uint16", "tensor to 1"],
+)
+def test_values_of_any_dtype_are_read_by_their_range(tiny_processor, convert):
+    images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
+    for processor, bytes, converted in (
+        (tiny_processor, NOISE, convert(NOISE)),
+        (images, list(NOISE), list(convert(NOISE))),
+    ):
+        # floats are not rounded to whole numbers when they are resized
+        difference = (pixels(processor, bytes) - pixels(processor, converted)).abs().max()
+        assert difference <= 1.01 / 255 / STD.min()
+
+
+@pytest.mark.parametrize(
+    "frames, values",
+    [
+        (NOISE.astype(np.uint16) * 4, "0 to 1020"),
+        (NOISE.astype(np.float32) * 257, "0 to 65535"),
+        ((NOISE - MEAN * 255) / (STD * 255), "-2.1179 to 2.64"),
+        (np.full_like(NOISE, np.nan, np.float32), "nan to nan"),
+    ],
+    ids=["10 bits", "16 bits", "normalised", "not a number"],
+)
+def test_values_out_of_range_are_refused(tiny_processor, frames, values):
+    images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
+    for processor, videos in ((tiny_processor, frames), (images, list(frames))):
+        with pytest.raises(ValueError, match=rf"must lie in \[0, 255\].* but these go from {values}"):
+            processor(videos)
+
+
+def test_normalised_frames_pass_where_nothing_is_to_be_scaled(tiny_processor):
+    frames = (NOISE[:4, 4:36, 4:36] / 255 - MEAN) / STD
+    steps = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), False)
+    found = pixels(tiny_processor, frames, **steps)[0]
+    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), frames)
+
+
+# transparency
+
+
+def transparent_frames() -> tuple[np.ndarray, np.ndarray]:
+    """RGBA frames of each degree of transparency, and what PIL makes of them on white."""
+    rgba = np.concatenate([NOISE, np.random.default_rng(1).integers(0, 256, (9, 40, 50, 1), dtype=np.uint8)], -1)
+    rgba[:, :10, :, 3], rgba[:, 10:20, :, 3] = 0, 255
+    pictures = [PIL.Image.fromarray(frame, "RGBA") for frame in rgba]
+    white = [PIL.Image.alpha_composite(PIL.Image.new("RGBA", one.size, (255,) * 4), one) for one in pictures]
+    return rgba, np.stack([np.array(one.convert("RGB")) for one in white])
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda rgba: rgba,
+        lambda rgba: torch.from_numpy(rgba),
+        lambda rgba: rgba / 255,
+        lambda rgba: [PIL.Image.fromarray(frame, "RGBA") for frame in rgba],
+    ],
+    ids=["array", "tensor", "floats", "pictures"],
+)
+def test_transparent_pixels_are_laid_on_white(tiny_processor, convert):
+    rgba, rgb = transparent_frames()
+    images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
+    for processor, videos, expected in (
+        (tiny_processor, convert(rgba), rgb),
+        (images, list(convert(rgba)), list(rgb)),
+    ):
+        # a step of 255 where they round differently, on top of what resizing rounds
+        assert (pixels(processor, videos) - pixels(processor, expected)).abs().max() <= 1.51 / 255 / STD.min()
+
+
+def test_a_palette_with_a_transparent_colour_is_laid_on_white(tiny_processor):
+    picture = PIL.Image.new("P", (50, 40), 1)
+    picture.putpalette([255, 0, 0, 0, 255, 0])
+    picture.info["transparency"] = 1
+    assert torch.equal(pixels(tiny_processor, [picture] * 4), pixels(tiny_processor, np.full_like(NOISE[:4], 255)))
+
+
+# what is told of an array
+
+
+def test_metadata_of_an_array_comes_back_with_the_frames_that_were_taken(tiny_processor):
+    told = {"fps": 8.0, "total_num_frames": 9, "duration": 1.125}
+    for video_metadata in (told, [told], [[told]]):
+        found = tiny_processor(NOISE, video_metadata=video_metadata, return_metadata=True)["video_metadata"][0]
+        assert (found.fps, found.duration) == (8.0, 1.125)
+        assert found.frames_indices.tolist() == evaluation_indices(9, num_frames=4).tolist()
+
+
+def test_frames_taken_from_a_longer_video_keep_their_numbers(tiny_processor):
+    told = {"fps": 8.0, "total_num_frames": 90, "frames_indices": range(0, 90, 10)}
+    found = tiny_processor(NOISE, video_metadata=told, return_metadata=True)["video_metadata"][0]
+    assert found.frames_indices.tolist() == [10 * index for index in evaluation_indices(9, num_frames=4)]
+
+
+@pytest.mark.parametrize(
+    "videos, told, message",
+    [
+        (NOISE, {"total_num_frames": 8}, "describes 8 frames, but the video has 9"),
+        (NOISE, [{"total_num_frames": 9}] * 2, "2 entries for 1 videos"),
+        ("a.mp4", {"total_num_frames": 9}, "a file has its own"),
+    ],
+)
+def test_metadata_that_does_not_fit_is_refused(tiny_processor, videos, told, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_processor(videos, video_metadata=told)
+
+
+def test_a_cell_of_a_video_column_is_read(tiny_processor, video_files):
+    path = video_files["vp9.webm"]
+    expected = pixels(tiny_processor, path)
+    for cell in ({"path": str(path), "bytes": None}, {"path": None, "bytes": path.read_bytes()}):
+        assert torch.equal(pixels(tiny_processor, cell), expected)

@@ -27,18 +27,20 @@ def upsample_maps(norms: np.ndarray, frames: int, height: int, width: int, strid
     Args:
         norms: Maps, (map frames, rows, columns); `frames` is a multiple of map frames.
         frames, height, width: Those of the clip.
-        stride: Pixels that a cell spans: the last row and column may reach beyond the picture. By default the map is
-            stretched over the picture, which is the same where the stride divides height and width.
+        stride: Pixels that a cell spans. By default the map is stretched over the picture, which is the same where
+            the stride divides height and width.
 
     Returns:
-        float32, (frames, height, width).
+        float32, (frames, height, width). Pixels at the lower and right border that fill no cell are NaN.
     """
     count, rows, columns = norms.shape
     if frames % count:
         raise ValueError(f"a map of {count} frames does not fit a clip of {frames}")
     size = (height, width) if stride is None else (rows * stride, columns * stride)
     maps = F.interpolate(torch.from_numpy(norms).float()[None], size=size, mode="bilinear", align_corners=False)
-    return maps[0, :, :height, :width].numpy().repeat(frames // count, axis=0)
+    maps = maps[0, :, :height, :width]
+    maps = F.pad(maps, (0, width - maps.shape[2], 0, height - maps.shape[1]), value=math.nan)
+    return maps.numpy().repeat(frames // count, axis=0)
 
 
 MAP_OPACITY = 0.6
@@ -53,7 +55,8 @@ def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int | None = None) 
     own colours would be taken for the map's.
 
     Scaled to [0, 1] over the whole clip, from the least to the greatest value of all frames and positions of this one
-    map: colours compare frames of a map, not stages, kinds or clips. A map of one value is 0 throughout.
+    map: colours compare frames of a map, not stages, kinds or clips. A map of one value is 0 throughout. Where the
+    stage saw no pixels, at the border, the picture stays grey.
 
     Args:
         frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] gives them.
@@ -65,10 +68,11 @@ def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int | None = None) 
     """
     count, height, width = frames.shape[:3]
     maps = upsample_maps(norms, count, height, width, stride)
-    scaled = (maps - maps.min()) / max(float(np.ptp(maps)), 1e-12)
-    colours = matplotlib.colormaps[COLOUR_MAP](scaled, bytes=True)[..., :3]
-    grey = frames @ np.array([0.299, 0.587, 0.114])
-    return (MAP_OPACITY * colours + (1 - MAP_OPACITY) * grey[..., None]).round().astype(np.uint8)
+    least, greatest = np.nanmin(maps), np.nanmax(maps)
+    colours = matplotlib.colormaps[COLOUR_MAP]((maps - least) / max(greatest - least, 1e-12), bytes=True)[..., :3]
+    grey = (frames @ np.array([0.299, 0.587, 0.114]))[..., None]
+    blended = MAP_OPACITY * colours + (1 - MAP_OPACITY) * grey
+    return np.where(np.isnan(maps)[..., None], grey, blended).round().astype(np.uint8)
 
 
 @styled

@@ -24,14 +24,14 @@ class ModulationMaps:
             L2 norm over the channels of the spatial modulator, one per stage, float32 of shape `(frames, height,
             width)`, at least 0 and without an upper bound: stages and models differ in scale. Frames counts those
             behind the stem, `num_frames / tubelet_size`; height and width are those of the clip divided by the stride
-            and rounded up.
+            and rounded down, but at least 1.
         temporal (`tuple[np.ndarray, ...]`):
             The same of the temporal modulator, of the same shapes.
         logits (`np.ndarray` of shape `(num_labels,)`):
             Scores of the clip before the softmax, float32.
         strides (`tuple[int, ...]`):
-            Pixels that a cell of each stage's maps spans, down and across. The last row and column may reach beyond
-            the clip, which the network completes with zeros.
+            Pixels that a cell of each stage's maps spans, down and across. Pixels at the lower and right border that
+            fill no cell were not seen by that stage; a clip smaller than a cell is completed with zeros.
     """
 
     spatial: tuple[np.ndarray, ...]

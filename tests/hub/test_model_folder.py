@@ -11,7 +11,7 @@ from hostile import Command
 from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-from hf_dvflnet import VideoFocalNetModel
+from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetModel
 from hf_dvflnet.hub.loading import load_config, load_model, load_processor, load_teacher
 from hf_dvflnet.hub.model_card import describe_config
 
@@ -139,6 +139,12 @@ def test_a_teacher_without_its_head_or_of_another_shape_is_refused_before_anythi
 
 
 # configs
+
+
+def test_multiply_adds_count_what_the_network_sees_of_a_size_that_no_stage_halves_evenly():
+    # maps of 9, 4, 2 and 1 a side, for 39 pixels as for 36
+    counts = {side: describe_config(VideoFocalNetConfig(), image_size=side)["multiply_adds"] for side in (36, 39, 40)}
+    assert counts[36] == counts[39] < counts[40]
 
 
 @pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])

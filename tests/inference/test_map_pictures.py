@@ -44,6 +44,13 @@ def test_the_last_cells_of_a_map_reach_beyond_a_picture_that_the_stride_does_not
     np.testing.assert_allclose(maps[0, 0], [0, 0, 0.125, 0.375, 0.625, 0.875])
 
 
+def test_a_border_that_fills_no_cell_stays_grey():
+    pictures = np.full((1, 5, 4, 3), 100, np.uint8)
+    blended = map_pictures.blend_map(pictures, np.array([[[0.0, 1.0], [0.5, 0.2]]]), stride=2)
+    assert (blended[:, 4] == 100).all()
+    assert (blended[:, :4].max(-1) != blended[:, :4].min(-1)).all()
+
+
 @pytest.mark.parametrize("stages, path", [([0], "a.png"), ([], "a.png"), ([1], "a.jpg")])
 def test_maps_that_cannot_be_drawn_are_refused(tmp_path, stages, path):
     maps = ModulationMaps((np.ones((2, 2, 2)),), (np.ones((2, 2, 2)),), np.zeros(3), (4,))

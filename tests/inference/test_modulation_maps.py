@@ -50,10 +50,10 @@ def test_a_clip_without_a_batch_dimension_gives_the_same_maps(model):
     assert all(map(np.array_equal, one.spatial + one.temporal, other.spatial + other.temporal))
 
 
-def test_a_size_that_no_stride_divides_gives_maps_rounded_up(model):
+def test_a_size_that_no_stride_divides_gives_maps_rounded_down(model):
     maps = modulation_maps(model, clip(1, 4, 3, 37, 50))
     assert maps.strides == (4, 8, 16, 32)
-    assert [norms.shape for norms in maps.temporal] == [(4, 10, 13), (4, 5, 7), (4, 3, 4), (4, 2, 2)]
+    assert [norms.shape for norms in maps.temporal] == [(4, 9, 12), (4, 4, 6), (4, 2, 3), (4, 1, 1)]
 
 
 def test_a_tubelet_stem_gives_a_map_per_tubelet():
