@@ -50,7 +50,7 @@ def predict(
 
     from hf_dvflnet.hub.loading import load_model, load_processor
     from hf_dvflnet.inference.exported_program import is_exported, load_exported
-    from hf_dvflnet.inference.prediction import predict_videos
+    from hf_dvflnet.inference.prediction import predict_videos, score_text
 
     network: Any = load_exported(model) if is_exported(model) else load_model(model)
     processor: Any = load_processor(model)
@@ -74,7 +74,10 @@ def predict(
             elif as_json:
                 tqdm.write(printable(json.dumps(row, ensure_ascii=False)), file=sys.stdout)
             else:
-                lines = [row["video"], *(f"  {a['score']:6.1%}  {a['label']}" for a in row["answers"])]
+                lines = [
+                    row["video"],
+                    *(f"  {score_text(a['score'], network.config):>6}  {a['label']}" for a in row["answers"]),
+                ]
                 tqdm.write("\n".join(map(printable, lines)), file=sys.stdout)
             progress.update()
     if failed:
@@ -306,7 +309,7 @@ def visualize(
     from hf_dvflnet.hub.model_folder import refuse_existing
     from hf_dvflnet.inference import map_pictures as plots
     from hf_dvflnet.inference.exported_program import is_exported
-    from hf_dvflnet.inference.prediction import best_classes
+    from hf_dvflnet.inference.prediction import best_classes, class_scores, score_text
 
     # before the work rather than after it
     if out.suffix.lower() not in plots.MAP_SUFFIXES:
@@ -325,8 +328,8 @@ def visualize(
     processor = load_processor(model)
     pixel_values = processor(video, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
     maps = modulation_maps(network, pixel_values)
-    scores = torch.from_numpy(maps.logits).softmax(-1)
-    answers = [f"{name} {score:.1%}" for name, score in best_classes(network, scores, 3)]
+    scores = class_scores(torch.from_numpy(maps.logits), network.config)
+    answers = [f"{name} {score_text(score, network.config)}" for name, score in best_classes(network, scores, 3)]
     plots.save_modulation_maps(
         pixels_to_frames(pixel_values, processor),
         maps,

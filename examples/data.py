@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import datasets
+import torch
 import yaml
 from transformers import TrainingArguments, set_seed
 
@@ -128,25 +129,42 @@ def make_model(
     """
     A classifier of the data's classes: the weights at `path`, or random ones of a preset whose config is overridden.
 
-    Its config says what it is trained on, so that an evaluation on that warns.
+    Where the weights are of a classifier of the same classes, its head is kept, its rows in the data's order; else the
+    head is new. The config says what the model is trained on, so that an evaluation on that warns.
     """
     names = data["train"].features["label"].names
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    shown = {"num_frames": data_args.num_frames, "image_size": data_args.image_size}
     set_seed(seed)
     if path is None:
-        shown = {"num_frames": data_args.num_frames, "image_size": data_args.image_size}
         config = VideoFocalNetConfig.from_preset(preset, **shown, **labels)
         if overrides:
             config.update_from_string(overrides)
             config.validate()
         model = VideoFocalNetForVideoClassification(config)
     else:
-        model = VideoFocalNetForVideoClassification.from_pretrained(
-            path, num_frames=data_args.num_frames, ignore_mismatched_sizes=True, **labels
-        )
+        model = VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
+        give_classes(model, names)
     facts = split_facts(data["train"])
     model.config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
     return model
+
+
+def give_classes(model: VideoFocalNetForVideoClassification, names: list[str]):
+    """Make a model's head one of these classes: its own rows in this order if it has just these, else a new one."""
+    config, head = model.config, model.classifier
+    theirs = [config.id2label[index] for index in range(config.num_labels)]
+    if sorted(theirs) == sorted(names) and len(set(names)) == len(names):
+        order = [theirs.index(name) for name in names]
+        with torch.no_grad():
+            head.weight.copy_(head.weight[order])
+            head.bias.copy_(head.bias[order])
+    else:
+        model.classifier = torch.nn.Linear(head.in_features, len(names), dtype=head.weight.dtype)
+        torch.nn.init.trunc_normal_(model.classifier.weight, std=config.initializer_range)
+        torch.nn.init.zeros_(model.classifier.bias)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
 
 
 def training_clips(

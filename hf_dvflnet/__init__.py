@@ -40,7 +40,8 @@ from .inference.windows import predict_windows
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from .training.arguments import VideoTrainingArguments
 from .training.checkpoints import last_whole_checkpoint
-from .training.distillation import DistillationConfig, DistillationTrainer, forward_kl
+from .training.distillation import DistillationConfig, DistillationTrainer
+from .training.losses import forward_kl
 from .training.metrics import TopKAccuracy
 from .training.teacher_cache import TeacherCache, cache_teacher
 from .training.trainer import VideoClassificationTrainer

@@ -64,7 +64,7 @@ class VideoFocalNetClassifierOutput(ModelOutput):
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
             Classification loss.
         logits (`torch.FloatTensor` of shape `(batch, num_labels)`):
-            Scores before the softmax. For several views of a clip: the logarithm of their averaged softmax.
+            Scores before the softmax. For several views of a clip: those whose softmax is the mean of the views'.
         hidden_states, spatial_modulators, temporal_modulators (`tuple[torch.FloatTensor]`, *optional*):
             As in [`VideoFocalNetModelOutput`].
     """
@@ -80,8 +80,8 @@ class VideoFocalNetPatchEmbeddings(nn.Module):
     """
     A strided convolution, then a layer norm: the stem, or the downsampling in front of a later stage.
 
-    Rows and columns at the lower and right border that fill no patch are left out, as in the published code. Only a
-    map smaller than one patch is completed with zeros. (transformers' FocalNet for images completes every map.)
+    What fills no patch at the lower and right border is left out, as in the published code; only a map smaller than
+    one patch is completed with zeros. (transformers' FocalNet for images completes every map.)
     """
 
     def __init__(self, config: VideoFocalNetConfig, in_channels: int, out_channels: int, is_stem: bool = False):
@@ -97,9 +97,9 @@ class VideoFocalNetPatchEmbeddings(nn.Module):
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         # frames: (batch * frames, in_channels, height, width)
-        height, width = frames.shape[-2:]
-        if height < self.smallest or width < self.smallest:
-            frames = F.pad(frames, (0, max(0, self.smallest - width), 0, max(0, self.smallest - height)))
+        missing = [max(0, self.smallest - side) for side in frames.shape[-2:]]
+        if any(missing):
+            frames = F.pad(frames, (0, missing[1], 0, missing[0]))
         hidden_states = self.projection(frames).permute(0, 2, 3, 1)  # (batch * frames, height, width, out_channels)
         return self.norm(hidden_states)
 
@@ -343,9 +343,7 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
-                Normalised clips. Any number of frames that `config.tubelet_size` divides, and any size: what fills no
-                patch at the right and lower border of a stage is left out, and a clip smaller than a patch is
-                completed with zeros.
+                Normalised clips. Any number of frames that `config.tubelet_size` divides, and any size.
             output_hidden_states (`bool`, *optional*, defaults to `config.output_hidden_states`):
                 Return the output of the stem and of each stage.
             output_modulators (`bool`, *optional*, defaults to `False`):
@@ -404,9 +402,12 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
 
 
 def average_views(logits: torch.Tensor, problem_type: str | None) -> torch.Tensor:
-    # (batch, views, num_labels) -> (batch, num_labels): the softmax of the result is the views' averaged softmax
-    if problem_type not in (None, "single_label_classification"):
-        raise ValueError(f"averaging views is not defined for problem_type={problem_type!r}")
+    # (batch, views, num_labels) -> logits (batch, num_labels) whose scores are the mean of the views'
+    if problem_type == "regression" or (problem_type is None and logits.shape[2] == 1):
+        return logits.mean(1)
+    if problem_type == "multi_label_classification":
+        yes, no = (F.logsigmoid(sign * logits).logsumexp(1) for sign in (1, -1))
+        return yes - no
     return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
 
 
@@ -419,6 +420,7 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
 
     def __init__(self, config: VideoFocalNetConfig):
         super().__init__(config)
+        self.loss_type = "ForVideoClassification"  # else the class's name tells, which a subclass changes
         self.videofocalnet = VideoFocalNetModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -436,7 +438,7 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
         Args:
             pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
                 Normalised clips. Several views of each clip, `(batch, views, frames, channels, height, width)`, are
-                classified one by one and their softmax averaged.
+                classified one by one and their scores averaged.
             labels (`torch.Tensor`, *optional*):
                 Class ids of shape `(batch,)`; or probabilities of shape `(batch, num_labels)`, as mixup and label
                 smoothing give them; or, with `config.problem_type="multi_label_classification"`, zeros and ones of

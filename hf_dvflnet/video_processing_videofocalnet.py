@@ -315,7 +315,7 @@ def _as_video(video: Any) -> Any:
         if len(shapes) > 1:
             raise ValueError(f"the frames of a video must have one shape, but have {shapes}")
         # numpy stacks tensors as well, but only those that live on the CPU
-        video = torch.stack(frames) if isinstance(frames[0], torch.Tensor) else np.stack(frames)  # type: ignore[arg-type]
+        video = torch.stack(frames) if isinstance(frames[0], torch.Tensor) else np.stack(frames)
     if isinstance(video, (np.ndarray, torch.Tensor)) and video.ndim != 4:
         raise ValueError(
             "an array is a video of shape (frames, height, width, channels) or (frames, channels, height, width), or "

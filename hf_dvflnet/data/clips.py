@@ -1,10 +1,11 @@
 """Training and evaluation clips of a data set, decoded one by one, from a list or a stream."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import datasets
 import numpy as np
@@ -17,7 +18,7 @@ from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .augmentation import ClipAugmentation
 from .loader_workers import ClipsInHand
-from .video_column import IN_TAR, clip_name, video_source
+from .video_column import IN_TAR, clip_name, undecoded, video_source
 
 
 def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -57,12 +58,24 @@ class _Clips:
         self.on_error = on_error
         self.teacher_cache: CachedLogits | None = None
         self.in_hand = ClipsInHand()
+        self.label_ids: Sequence[int] | None = None
         # in shared memory, since workers that outlive an epoch would not hear of the next one
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     @property
     def epoch(self) -> int:
         return int(self._epoch[0])
+
+    def with_label_ids(self, ids: Sequence[int]) -> Self:
+        """These clips with other labels: `ids[i]` for the class i of the dataset. They share the epoch."""
+        if list(ids) == list(range(len(ids))) and self.label_ids is None:
+            return self
+        clips = copy.copy(self)
+        clips.label_ids = list(ids)
+        return clips
+
+    def _label(self, row: dict[str, Any]) -> Any:
+        return row["label"] if self.label_ids is None else self.label_ids[row["label"]]
 
     def settings(self) -> dict[str, Any]:
         """What a training clip depends on beside its video: sampling, augmentation and seed, as plain values."""
@@ -87,16 +100,17 @@ class _Clips:
             generator = np.random.default_rng([self.seed, epoch, number, attempt])
             if attempt:
                 shown = others[int(generator.integers(len(others)))]
+            shown_name = clip_name(shown) if attempt else name
             try:
                 item = self._read(shown, generator)
             except (OSError, VideoDecodeError) as error:
                 if self.on_error == "raise":
-                    raise VideoDecodeError(f"clip {clip_name(shown)}: {error}") from error
-                broken[clip_name(shown)] = str(error)
+                    raise VideoDecodeError(f"clip {shown_name}: {error}") from error
+                broken[shown_name] = str(error)
                 continue
             if self.teacher_cache is not None:
-                item["teacher_logits"] = self.teacher_cache.logits(name, epoch, clip_name(shown))
-            return {**item, "clip": clip_name(shown), "broken": json.dumps(broken) if broken else ""}
+                item["teacher_logits"] = self.teacher_cache.logits(name, epoch, shown_name)
+            return {**item, "clip": shown_name, "broken": json.dumps(broken) if broken else ""}
         raise VideoDecodeError(
             f"{MAX_REPLACEMENTS} clips drawn in a row cannot be read: "
             + "; ".join(f"{clip}: {reason}" for clip, reason in broken.items())
@@ -114,7 +128,7 @@ class _Clips:
                     generator=generator,
                 ),
             )
-            return {"pixel_values": self._show(frames, generator), "labels": row["label"]}
+            return {"pixel_values": self._show(frames, generator), "labels": self._label(row)}
         finally:
             self.in_hand.drop()
 
@@ -133,12 +147,13 @@ class _Clips:
 
 class VideoClipDataset(_Clips, torch.utils.data.Dataset):
     """
-    Clips of a dataset with the columns `video` (`datasets.Video(decode=False)`), `label` and `video_id`, for a
+    Clips of a dataset with the columns `video` (`datasets.Video`), `label` and, if it has one, `video_id`, for a
     Trainer.
 
-    For training, the frames are drawn by the published training rule ([`training_indices`]) from a seed
-    made of (`seed`, epoch, `video_id`): the number of workers, the order and the other clips do not change
-    what is drawn. Without `train`, the processor samples by its evaluation rule and crops the middle.
+    For training, the frames are drawn by the published training rule ([`training_indices`]) from a seed made of
+    (`seed`, epoch, clip): the number of workers, the order and the other clips do not change what is drawn. A clip is
+    known by its `video_id`; without one, by its path, or by the bytes that a row holds. Without `train`, the processor
+    samples by its evaluation rule and crops the middle.
 
     Args:
         dataset (`datasets.Dataset`): The rows.
@@ -167,7 +182,7 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
         on_error: Literal["raise", "replace"] = "raise",
     ):
         super().__init__(processor, seed, augmentation, on_error)
-        self.dataset = dataset
+        self.dataset = undecoded(dataset)
         self.train = train
 
     def set_epoch(self, epoch: int):
@@ -186,7 +201,7 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
             pixel_values = self.processor(video_source(row["video"]), return_tensors="pt")["pixel_values"][0]
         finally:
             self.in_hand.drop()
-        return {"pixel_values": pixel_values, "labels": row["label"]}
+        return {"pixel_values": pixel_values, "labels": self._label(row)}
 
     def draw(self, index: int, epoch: int) -> dict[str, Any]:
         """The training clip that a row shows in an epoch."""
@@ -232,7 +247,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         super().__init__(processor, seed, augmentation, on_error)
         if num_clips < 1:
             raise ValueError(f"num_clips must be at least 1, got {num_clips}")
-        self.dataset = dataset
+        self.dataset = undecoded(dataset)
         self.num_clips = num_clips
         self.shuffle_buffer = shuffle_buffer
         self.share(1)

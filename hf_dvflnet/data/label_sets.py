@@ -5,6 +5,7 @@ The names are in `class_names/<set>.txt`, one a line; line number - 1 is the id.
 with another order every answer is wrong, and nothing else shows it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -50,6 +51,50 @@ def refuse_bad_names(names: Sequence[str], where: str):
         if name in lines:
             raise ValueError(f"{where}: {name!r} stands in line {lines[name]} and again in line {line}")
         lines[name] = line
+
+
+def are_named(names: Sequence[str]) -> bool:
+    """Whether classes have names of their own, rather than transformers' `LABEL_0`, `LABEL_1`, ..."""
+    return list(names) != [f"LABEL_{index}" for index in range(len(names))]
+
+
+def match_classes(names: Sequence[str], others: Sequence[str], of: tuple[str, str]) -> list[int]:
+    """
+    The position of each name among the others.
+
+    Args:
+        names: Class names in the order of their ids.
+        others: Those among which they are looked up, in the order of their ids.
+        of: What has the names, and what the others, such as `("data", "model")`, for the error.
+
+    Raises:
+        ValueError: If one is not among the others, or the orders differ and a name occurs twice.
+    """
+    if list(names) == list(others)[: len(names)]:
+        return list(range(len(names)))
+    unknown = [name for name in names if name not in set(others)]
+    if unknown:
+        only_others = [name for name in others if name not in set(names)]
+        raise ValueError(
+            f"{of[0]} and {of[1]} must have the same classes, but the {of[0]} has {len(names)} and the {of[1]} "
+            f"{len(others)}; only the {of[0]} has {listed(unknown)}, only the {of[1]} {listed(only_others)}"
+        )
+    refuse_repeated(names, of[0])
+    refuse_repeated(others, of[1])
+    return [list(others).index(name) for name in names]
+
+
+def refuse_repeated(names: Sequence[str], owner: str):
+    """Raise `ValueError` if a class name occurs twice: answers and labels would be matched to the first."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"the {owner} has the class {repeated[0]!r} twice, which cannot be told apart by name")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first five of some names, sorted and quoted, and how many more there are."""
+    shown = ", ".join(repr(name) for name in sorted(names)[:5])
+    return (shown or "none") + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 _VIDEO_FOCALNETS = "the label files of TalalWasim/Video-FocalNets, whose checkpoints use this order"

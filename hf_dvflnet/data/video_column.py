@@ -1,5 +1,6 @@
 """A video as a cell of a data set's column `video`: where its bytes are, how many there are, what it is called."""
 
+import hashlib
 import os
 import re
 from typing import Any
@@ -49,8 +50,38 @@ def video_size(path: str) -> int:
 
 
 def clip_name(row: dict[str, Any]) -> str:
-    """What a clip is called in errors and reports, and what its draws are made of: its `video_id`, or its path."""
-    return row.get("video_id") or row["video"]["path"]
+    """
+    What a clip is called in errors and reports, and what its draws are made of.
+
+    Its `video_id`; else its path; or, where a row holds the bytes of a file and so at most a base name that others may
+    share, that name and a digest of the bytes.
+    """
+    if row.get("video_id"):
+        return row["video_id"]
+    video = row["video"]
+    if video["bytes"] is None:
+        return video["path"]
+    return f"{video['path'] or 'video'}:{hashlib.blake2b(video['bytes'], digest_size=8).hexdigest()}"
+
+
+def undecoded(dataset: Any) -> Any:
+    """
+    A dataset whose column `video` gives paths and bytes, whether or not it was asked to decode.
+
+    Raises:
+        ValueError: If there is no column `video`, or the labels are text.
+    """
+    features = dataset.features
+    if features is None:  # of some streams
+        return dataset
+    if "video" not in features:
+        raise ValueError(f"the dataset has the columns {', '.join(features)}: `video` and `label` are needed")
+    label = features.get("label")
+    if getattr(label, "dtype", None) == "string":
+        raise ValueError("the labels are text: make them ids with dataset.class_encode_column('label')")
+    if getattr(features["video"], "decode", False):
+        dataset = dataset.cast_column("video", datasets.Video(decode=False))
+    return dataset
 
 
 def as_datasets(rows: dict[str, list[dict[str, Any]]], classes: list[str]) -> datasets.DatasetDict:
@@ -67,4 +98,4 @@ def as_datasets(rows: dict[str, list[dict[str, Any]]], classes: list[str]) -> da
     )
 
 
-__all__ = ["IN_TAR", "SPLITS", "VIDEO_SUFFIXES", "as_datasets", "clip_name", "video_size", "video_source"]
+__all__ = ["IN_TAR", "SPLITS", "VIDEO_SUFFIXES", "as_datasets", "clip_name", "undecoded", "video_size", "video_source"]

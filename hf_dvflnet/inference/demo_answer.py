@@ -23,7 +23,7 @@ from ..video_limits import video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .map_pictures import blend_map
 from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
-from .prediction import best_classes
+from .prediction import best_classes, class_scores
 
 
 # What one clip may be. Pixels are those of a 4K frame: the frames of a clip are held in memory as they were decoded.
@@ -108,7 +108,7 @@ def classify_clip(
     steps.append(time.perf_counter())
     maps = modulation_maps(model, clip)
     steps.append(time.perf_counter())
-    scores = torch.from_numpy(maps.logits).softmax(-1)
+    scores = class_scores(torch.from_numpy(maps.logits), model.config)
     notes = {str(warning.message).replace(os.fspath(path), name) for warning in caught}
     return ClipAnswer(
         name=name,

@@ -16,9 +16,10 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from ..data.benchmarks import BENCHMARKS
+from ..data.label_sets import match_classes, refuse_repeated
 from ..data.loader_workers import ClipsInHand, naming_clips_of_dead_workers
 from ..data.loading import load_benchmark, split_facts
-from ..data.video_column import video_source
+from ..data.video_column import clip_name, undecoded, video_source
 from ..hub.loading import load_model, load_processor
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -30,14 +31,14 @@ from .figures import (
     write_predictions,
     write_report,
 )
-from .prediction import VIEWS, best_classes
+from .prediction import VIEWS, best_classes, classify
 
 
 class _Clips(torch.utils.data.Dataset):
     """Some rows of a dataset, decoded once and shown in every view; a clip that cannot be decoded is said to be so."""
 
     def __init__(self, dataset: datasets.Dataset, rows: Sequence[int], processor: Any, views: int):
-        self.dataset, self.rows, self.processor = dataset, rows, processor
+        self.dataset, self.rows, self.processor = undecoded(dataset), rows, processor
         self.num_clips, self.num_crops = VIEWS[views]
         self.in_hand = ClipsInHand()
 
@@ -46,8 +47,8 @@ class _Clips(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.dataset[self.rows[index]]
-        clip = {"row": self.rows[index], "video_id": row["video_id"], "label": row["label"]}
-        self.in_hand.take(row["video_id"])
+        clip = {"row": self.rows[index], "video_id": clip_name(row), "label": row["label"]}
+        self.in_hand.take(clip["video_id"])
         try:
             shown = self.processor(
                 video_source(row["video"]), num_clips=self.num_clips, num_crops=self.num_crops, return_tensors="pt"
@@ -75,8 +76,9 @@ def predict_clips(
     Args:
         model: The classifier.
         processor: Its video processor.
-        dataset: Rows of [`load_benchmark`].
-        views: 1, or 12 for 4 clips x 3 crops, whose softmax is averaged. A video is decoded once for all of them.
+        dataset: Rows of [`load_benchmark`], or others with the columns `video`, `label` and, if they have it,
+            `video_id`.
+        views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged. A video is decoded once for all of them.
         batch_size: Clips that are classified at once.
         num_workers: Processes that decode.
         accelerator: The accelerator to use; a new one by default.
@@ -93,6 +95,8 @@ def predict_clips(
     accelerator = accelerator or Accelerator()
     classes = dataset.features["label"].names
     refuse_other_classes(model, classes)
+    if model.config.problem_type == "regression":
+        raise ValueError("the model's problem_type is regression: accuracies are figures of classes")
     # every process takes each n-th clip: no clip is padded, dropped or counted twice, however uneven the shares
     rows = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     clips = _Clips(dataset, rows, processor, views)
@@ -111,9 +115,8 @@ def predict_clips(
             ]
             batch = [clip for clip in batch if "error" not in clip]
             if batch:
-                pixel_values = torch.stack([clip["pixel_values"] for clip in batch]).to(accelerator.device)
-                with torch.inference_mode():  # the views of a clip are averaged by the network (`average_views`)
-                    scores = model(pixel_values=pixel_values).logits.float().softmax(-1).cpu()
+                pixel_values = torch.stack([clip["pixel_values"] for clip in batch])
+                scores = classify(model, pixel_values)  # the network averages the views of a clip (`average_views`)
                 for clip, values in zip(batch, scores, strict=True):
                     top = [[name, round(score, 6)] for name, score in best_classes(model, values, 5)]
                     row = {"video_id": clip["video_id"], "label": classes[clip["label"]], "top5": top}
@@ -129,14 +132,11 @@ def _first(pair: tuple[int, Any]) -> int:
 
 
 def refuse_other_classes(model: VideoFocalNetForVideoClassification, classes: Sequence[str]):
-    """Raise `ValueError` unless model and dataset have the same class names. Their order does not matter."""
-    theirs = {model.config.id2label[index] for index in range(model.config.num_labels)}
-    if theirs != set(classes):
-        only_model, only_data = sorted(theirs - set(classes)), sorted(set(classes) - theirs)
-        raise ValueError(
-            f"the model has {len(theirs)} classes, the data {len(classes)}, and they differ by name: only the model "
-            f"has {', '.join(only_model[:5]) or 'none'}, only the data {', '.join(only_data[:5]) or 'none'}"
-        )
+    """Raise `ValueError` unless model and dataset have the same class names, each once, in any order."""
+    theirs = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    refuse_repeated(classes, "data")
+    match_classes(theirs, classes, of=("model", "data"))
+    match_classes(classes, theirs, of=("data", "model"))
 
 
 def warn_of_training_data(model: VideoFocalNetForVideoClassification, facts: dict[str, Any]):

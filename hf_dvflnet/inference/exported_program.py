@@ -64,7 +64,7 @@ class ExportedClassifier:
         """
         Args:
             pixel_values: Clips of shape (batch, frames, channels, height, width); or several views of each, (batch,
-                views, frames, channels, height, width), whose softmax is averaged.
+                views, frames, channels, height, width), whose scores are averaged.
 
         Returns:
             An output with `logits` of shape (batch, num_labels) alone.

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from transformers import PreTrainedConfig
 
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_container import VideoSource
@@ -34,14 +35,15 @@ def predict_videos(
         model: The classifier, on any device, in evaluation mode; or an exported program ([`load_exported`]).
         processor: Its video processor.
         videos: As [`read_video`] takes them.
-        views: 1, or 12 for 4 clips x 3 crops, whose softmax is averaged.
+        views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged.
         top_k: Classes named for each video.
         batch_size: Videos that are classified at once.
         num_workers: Threads that decode; 0 decodes in turn with the model.
 
     Returns:
-        A row for each video: `{"video", "views", "answers"}`, where `answers` are `{"label", "score"}`, best first; or
-        `{"video", "error"}`, with the exception, if it cannot be read. Answers come in the order of the videos, each
+        A row for each video: `{"video", "views", "answers"}`, where `answers` are `{"label", "score"}`, best first,
+        with scores as [`class_scores`] gives them; or `{"video", "error"}`, with the exception, if it cannot be read.
+        Answers come in the order of the videos, each
         when its batch is full; an error comes as soon as it is found.
 
     Raises:
@@ -77,9 +79,26 @@ def predict_videos(
 
 
 def classify(model: VideoFocalNetForVideoClassification, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Scores of clips, float32 on the CPU: (batch, num_labels)."""
+    """Scores of clips as [`class_scores`] gives them, float32 on the CPU: (batch, num_labels)."""
     with torch.inference_mode():
-        return model(pixel_values=pixel_values.to(model.device)).logits.float().softmax(-1).cpu()
+        return class_scores(model(pixel_values=pixel_values.to(model.device)).logits.float(), model.config).cpu()
+
+
+def class_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
+    """
+    What is shown of logits of any shape (..., num_labels), as transformers' pipeline has it.
+
+    The softmax where one class is right; the sigmoid where a clip may have several labels, each score in [0, 1]; the
+    value itself in regression.
+    """
+    if config.problem_type == "regression":
+        return logits
+    return logits.sigmoid() if config.problem_type == "multi_label_classification" else logits.softmax(-1)
+
+
+def score_text(score: float, config: PreTrainedConfig) -> str:
+    """`93.1%`, or the value as it is in regression."""
+    return f"{score:.4g}" if config.problem_type == "regression" else f"{score:.1%}"
 
 
 def best_classes(

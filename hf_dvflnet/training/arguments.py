@@ -27,7 +27,10 @@ class VideoTrainingArguments(TrainingArguments):
     )
     reference_batch_size: int | None = field(
         default=None,
-        metadata={"help": "The global batch size that learning rates are given for; they are scaled to the real one."},
+        metadata={
+            "help": "The global batch size that learning rates are given for; they are scaled to the real one, also "
+            "where `auto_find_batch_size` finds it."
+        },
     )
     mixup_alpha: float = field(default=0.0, metadata={"help": "Of mixup's Beta distribution; 0 turns it off."})
     cutmix_alpha: float = field(
@@ -56,18 +59,6 @@ class VideoTrainingArguments(TrainingArguments):
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(f"min_learning_rate={self.min_learning_rate} is above learning_rate={self.learning_rate}")
 
-    @property
-    def learning_rate_scale(self) -> float:
-        """Global batch size by `reference_batch_size`, which scales the learning rates; 1 without a reference."""
-        if self.reference_batch_size is None:
-            return 1.0
-        return clips_per_step(self) / self.reference_batch_size
-
-
-def clips_per_step(args: TrainingArguments) -> int:
-    """Clips that one update of the weights sees, on all processes together."""
-    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-
 
 def published_schedule(step: int, num_training_steps: int, num_warmup_steps: int, floor: float) -> float:
     """
@@ -87,4 +78,4 @@ def published_schedule(step: int, num_training_steps: int, num_warmup_steps: int
     return floor + (1 - floor) * (1 + math.cos(math.pi * min(step / num_training_steps, 1))) / 2
 
 
-__all__ = ["VideoTrainingArguments", "clips_per_step", "published_schedule"]
+__all__ = ["VideoTrainingArguments", "published_schedule"]

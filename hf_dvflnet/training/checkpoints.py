@@ -11,8 +11,6 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 from transformers.utils import logging
 
-from .arguments import clips_per_step
-
 
 logger = logging.get_logger(__name__)
 
@@ -84,11 +82,13 @@ def find_flaw(checkpoint: Path, processes: int) -> str | None:
     return None
 
 
-def refuse_other_steps(checkpoint: str | os.PathLike, args: TrainingArguments):
-    """Raise `ValueError` if an epoch had another number of steps when the checkpoint was written."""
+def refuse_other_steps(checkpoint: str | os.PathLike, args: TrainingArguments, here: int):
+    """Raise `ValueError` if the run of a checkpoint saw another number of clips a step than there are `here`."""
     if args.max_steps > 0 or not Path(checkpoint, "trainer_state.json").is_file():
         return
-    about, here = about_run(Path(checkpoint)), clips_per_step(args)
+    if args.auto_find_batch_size:  # the Trainer goes on with the batch that was found
+        return
+    about = about_run(Path(checkpoint))
     before = about.get("clips_per_step", here)
     if before != here:
         raise ValueError(

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import (
@@ -28,26 +27,14 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from ..data.clips import VideoClipDataset, VideoClipStream
 from ..hub.loading import load_teacher
 from .arguments import VideoTrainingArguments
+from .class_matching import label_names, label_order
+from .losses import forward_kl, soft_loss
 from .metrics import compute_top_k_metrics
 from .teacher_cache import TeacherCache
-from .trainer import VideoClassificationTrainer, smooth_labels
+from .trainer import VideoClassificationTrainer
 
 
 logger = logging.get_logger(__name__)
-
-
-def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """
-    `T^2 * KL(teacher || student)` of the softmaxes at temperature T, averaged over the batch (Hinton et al., 2015).
-
-    Both logits have shape (batch, num_labels). Computed in float32, or in float64 where the student's logits are.
-    """
-    dtype = torch.float64 if student_logits.dtype == torch.float64 else torch.float32
-    student_log_probs = F.log_softmax(student_logits.to(dtype) / temperature, dim=-1)
-    teacher_log_probs = F.log_softmax(teacher_logits.to(dtype) / temperature, dim=-1)
-    # F.kl_div(input, target) is KL(target || input), the reverse of how the formula is read
-    divergence = F.kl_div(student_log_probs, teacher_log_probs, reduction="batchmean", log_target=True)
-    return divergence * temperature**2
 
 
 @dataclass
@@ -144,6 +131,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             raise ValueError(f"distillation needs one label per clip, not {self.model.config.problem_type!r}")
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self.teacher_model: Any = None
+        self._teacher_metrics: dict[str, float] | None = None
         if teacher_model is not None:
             self._take_teacher(teacher_model, teacher_processor)
         if args.teacher_cache is not None:
@@ -198,26 +186,35 @@ class DistillationTrainer(VideoClassificationTrainer):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = dict(inputs)
-        labels = inputs.pop("labels")
         cached = inputs.pop("teacher_logits", None)
-        outputs = model(**inputs)
+        clips, micro_batches = len(inputs["labels"]), self.current_gradient_accumulation_steps
+        if self.compute_loss_func is None:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            cross_entropy = soft_loss(
+                outputs.logits, labels, "single_label_classification", self.args.label_smoothing_factor
+            )
+        else:
+            # such a loss is a part of the step's, where ours is a mean over the micro-batch: times their number, it
+            # is one too
+            share, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            cross_entropy = share * micro_batches
         if self.args.teacher_cache is None:
             teacher_logits = self.teacher_logits(inputs["pixel_values"])
         elif cached is None:
             raise ValueError("the clips carry no cached logits: `remove_unused_columns` must be False")
         else:
             teacher_logits = cached.float()[:, self._cached_order.to(cached.device)]
-        if self.args.label_smoothing_factor:
-            labels = smooth_labels(labels, outputs.logits.shape[-1], self.args.label_smoothing_factor)
 
         divergence = forward_kl(outputs.logits, teacher_logits, self.args.temperature)
-        cross_entropy = F.cross_entropy(outputs.logits.float(), labels)  # of class ids or probabilities
         loss = self.args.alpha * divergence + (1 - self.args.alpha) * cross_entropy
 
         agreement = (outputs.logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
         for name, value in (("loss_kl", divergence), ("loss_ce", cross_entropy), ("agreement", agreement)):
-            self._sums[name] += value.detach() * len(labels)
-        self._sums["clips"] += len(labels)
+            self._sums[name] += value.detach() * clips
+        self._sums["clips"] += clips
+        if self.loss_is_scaled_for_ga:
+            loss = loss / micro_batches
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -230,36 +227,49 @@ class DistillationTrainer(VideoClassificationTrainer):
             self._sums.clear()
         super().log(logs, start_time)
 
+    def train(self, *args, **kwargs):
+        self._teacher_metrics = None
+        return super().train(*args, **kwargs)
+
     def log_teacher(self):
-        """Log the teacher's accuracy on the evaluation split, and warn if it is no better than chance."""
-        metrics = self.evaluate_teacher()
-        self.log(dict(metrics))
-        accuracy, chance = metrics["teacher_top1_accuracy"], 1 / self.model.config.num_labels
-        if accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / metrics["teacher_clips"]):
+        """
+        Log the teacher's accuracy on the evaluation split, and warn if it is no better than chance.
+
+        It is evaluated once, although `auto_find_batch_size` may start a training several times.
+        """
+        found = self._teacher_metrics is None
+        if self._teacher_metrics is None:
+            self._teacher_metrics = self.evaluate_teacher()
+        self.log(dict(self._teacher_metrics))
+        accuracy, chance = self._teacher_metrics["teacher_top1_accuracy"], 1 / self.model.config.num_labels
+        clips = self._teacher_metrics["teacher_clips"]
+        if found and accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / clips):
             logger.warning(
-                f"The teacher is right on {accuracy:.1%} of {metrics['teacher_clips']} evaluation clips, no "
-                f"better than chance ({chance:.1%}): is its head trained, and on these classes?"
+                f"The teacher is right on {accuracy:.1%} of {clips} evaluation clips, no better than chance "
+                f"({chance:.1%}): is its head trained, and on these classes?"
             )
 
-    def evaluate_teacher(self, eval_dataset: Dataset | None = None) -> dict[str, float]:
+    def evaluate_teacher(self, eval_dataset: Dataset | dict[str, Dataset] | None = None) -> dict[str, float]:
         """
         The teacher's `teacher_top1_accuracy` and `teacher_top5_accuracy`, in [0, 1], on `eval_dataset` (by default the
-        trainer's), and the number of clips as `teacher_clips`.
+        trainer's), and the number of clips as `teacher_clips`. Several sets, as a dict, count as one.
 
         Raises:
             ValueError: If there is only a cache of the teacher's answers.
         """
         if self.teacher_model is None:
             raise ValueError("there is no teacher to evaluate, only its cached answers to the training clips")
+        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         logits, labels = [], []
-        for inputs in tqdm(self.get_eval_dataloader(eval_dataset), desc="teacher", disable=self._no_progress_bar()):
-            inputs = self._prepare_inputs(inputs)
-            # gathers each clip once, also where the last batch was filled up to an even share
-            batch = self.accelerator.gather_for_metrics(
-                (self.teacher_logits(inputs["pixel_values"]), inputs["labels"])
-            )
-            logits.append(batch[0].cpu())
-            labels.append(batch[1].cpu())
+        for part in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
+            for inputs in tqdm(self.get_eval_dataloader(part), desc="teacher", disable=self._no_progress_bar()):
+                inputs = self._prepare_inputs(inputs)
+                # gathers each clip once, also where the last batch was filled up to an even share
+                batch = self.accelerator.gather_for_metrics(
+                    (self.teacher_logits(inputs["pixel_values"]), inputs["labels"])
+                )
+                logits.append(batch[0].cpu())
+                labels.append(batch[1].cpu())
         prediction = EvalPrediction(torch.cat(logits).numpy(), torch.cat(labels).numpy())
         metrics = {f"teacher_{name}": value for name, value in compute_top_k_metrics(prediction).items()}
         return {**metrics, "teacher_clips": len(prediction.label_ids)}
@@ -276,32 +286,6 @@ class _LogTeacher(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.log_teacher()
-
-
-def label_names(model: PreTrainedModel) -> list[str]:
-    return [model.config.id2label[index] for index in range(model.config.num_labels)]
-
-
-def label_order(student: PreTrainedModel, teacher_names: list[str]) -> torch.Tensor:
-    """
-    The position of each of the student's classes among the teacher's, matched by name: int64 of shape (num_labels,).
-
-    Raises:
-        ValueError: If they do not have the same names.
-    """
-    student_names = label_names(student)
-    if sorted(student_names) != sorted(teacher_names):
-        raise ValueError(
-            f"teacher and student must have the same classes, but the teacher has {len(teacher_names)} and the "
-            f"student {len(student_names)}; only the teacher has {_some(set(teacher_names) - set(student_names))}, "
-            f"only the student {_some(set(student_names) - set(teacher_names))}"
-        )
-    return torch.tensor([teacher_names.index(name) for name in student_names])
-
-
-def _some(names: set[str]) -> str:
-    listed = ", ".join(repr(name) for name in sorted(names)[:5])
-    return (listed or "none") + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def check_same_clips(
@@ -338,4 +322,4 @@ def _comparable(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-__all__ = ["DistillationConfig", "DistillationTrainer", "forward_kl"]
+__all__ = ["DistillationConfig", "DistillationTrainer"]

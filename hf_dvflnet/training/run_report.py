@@ -39,8 +39,12 @@ class StepClock:
         return times
 
 
-def write_report(trainer: Trainer, broken: BrokenClips):
-    """Write `training_curves.png` and `training_report.md` into the output folder."""
+def write_report(trainer: Trainer, broken: BrokenClips, batch_size: int):
+    """
+    Write `training_curves.png` and `training_report.md` into the output folder.
+
+    `batch_size` is that of one process, which `auto_find_batch_size` may have made smaller than the arguments say.
+    """
     args, state = trainer.args, trainer.state
     folder, history = Path(args.output_dir), state.log_history
     save_training_curves(history, folder / "training_curves.png", title=folder.name)
@@ -51,7 +55,7 @@ def write_report(trainer: Trainer, broken: BrokenClips):
         f"# Training of {folder.name}",
         "",
         f"{state.global_step} steps of {args.world_size} x {args.gradient_accumulation_steps} x "
-        f"{args.train_batch_size} clips (processes, accumulated batches, clips), "
+        f"{batch_size} clips (processes, accumulated batches, clips), "
         f"{last.get('epoch', 0):g} epochs, seed {args.seed}.",
         "",
         "![curves](training_curves.png)",

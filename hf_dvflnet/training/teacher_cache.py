@@ -23,7 +23,8 @@ from transformers import PreTrainedModel
 
 from ..data.clips import VideoClipDataset, collate_clips
 from ..data.loader_workers import naming_clips_of_dead_workers
-from ..data.video_column import video_size
+from ..data.video_column import clip_name, video_size
+from .class_matching import class_names, label_names, refuse_other_classes
 
 
 ROWS_PER_SHARD = 1024  # what an interrupted run may have to do again
@@ -183,8 +184,8 @@ def cache_teacher(
         `rows` (views of all clips), `written` (those of this run), `bytes` (on disk).
 
     Raises:
-        ValueError: If the folder holds a cache of other settings, or something else; if `clips` are not for training;
-            or if the teacher answers with numbers that are not finite.
+        ValueError: If the folder holds a cache of other settings, or something else; if `clips` are not for training,
+            or of other classes than the teacher's; or if the teacher answers with numbers that are not finite.
     """
     accelerator = accelerator or Accelerator()
     folder = Path(folder)
@@ -192,6 +193,7 @@ def cache_teacher(
         raise ValueError(f"views must be at least 1, got {views}")
     if not clips.train:
         raise ValueError("the clips of a cache are training clips: VideoClipDataset(..., train=True)")
+    refuse_other_classes(teacher, class_names(clips))
     sizes = clip_sizes(clips.dataset)
     if len(sizes) < len(clips):
         raise ValueError(
@@ -225,11 +227,10 @@ def _describe(
     teacher: PreTrainedModel, clips: VideoClipDataset, sizes: dict[str, int], views: int, name: str, dtype: str
 ) -> dict[str, Any]:
     """What `teacher_cache.json` says: which teacher, which clips, and how they are shown."""
-    config = teacher.config
     return {
         "teacher": weights_digest(teacher),
         "teacher_name": name,
-        "labels": [config.id2label[index] for index in range(config.num_labels)],
+        "labels": label_names(teacher),
         "clips": {"number": len(sizes), "sha256": digest_of(sizes)},
         **clips.settings(),
         "views": views,
@@ -350,14 +351,18 @@ def _starts(shards: list[Path]) -> Iterator[tuple[int, Path]]:
 def clip_sizes(rows: datasets.Dataset) -> dict[str, int]:
     """Each clip's id and the size of its video in bytes; -1 where that lies at a URL."""
     sizes: dict[str, int] = {}
+    if "video_id" not in rows.column_names:
+        for video in rows.select_columns("video")["video"]:
+            data = video["bytes"]
+            sizes[clip_name({"video": video})] = video_size(video["path"]) if data is None else len(data)
+        return sizes
     for batch in rows.with_format("arrow").iter(batch_size=1000):
-        names = batch["video_id"].to_pylist() if "video_id" in rows.column_names else None
+        names = batch["video_id"].to_pylist()
         for chunk in batch["video"].chunks:  # as arrow, so that the bytes of videos are measured without being read
             paths = chunk.field("path").to_pylist()
             lengths = pyarrow.compute.binary_length(chunk.field("bytes")).to_pylist()
             for path, length in zip(paths, lengths, strict=True):
-                name = path if names is None else names.pop(0)
-                sizes[name] = video_size(path) if length is None else length
+                sizes[names.pop(0)] = video_size(path) if length is None else length
     return sizes
 
 

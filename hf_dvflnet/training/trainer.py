@@ -11,18 +11,20 @@ import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from ..data.augmentation import mix_clips
 from ..data.clips import VideoClipStream, collate_clips
 from ..data.loader_workers import naming_clips_of_dead_workers
-from .arguments import clips_per_step, published_schedule
+from .arguments import published_schedule
 from .broken_clips import BrokenClips
 from .checkpoints import RUN, free_space, last_whole_checkpoint, refuse_other_steps
+from .class_matching import with_labels_of
+from .finite_numbers import not_finite, refuse_broken_weights
 from .interruption import Interruption, let_workers_outlive_signals
+from .losses import as_probabilities, problem_type, refuse_other_than_probabilities, soft_loss
 from .metrics import compute_top_k_metrics
 from .run_report import StepClock, write_report
 
@@ -35,9 +37,10 @@ class VideoClassificationTrainer(Trainer):
     transformers' [`Trainer`] for video classification. What differs:
 
     - weight decay leaves out every 1-D parameter: biases, norms and layer scales, as in the published recipe;
-    - labels may be class ids of shape (batch,) or probabilities of shape (batch, num_labels); in training,
-      `args.label_smoothing_factor` applies to both;
-    - top-1 and top-5 accuracy are computed unless `compute_metrics` is given;
+    - classes of data and model are matched by name: labels are translated, or refused ([`with_labels_of`]);
+    - labels may be class ids of shape (batch,) or probabilities of shape (batch, num_labels), for any model;
+      `args.label_smoothing_factor` applies to both, in training alone;
+    - top-1 and top-5 accuracy are computed unless `compute_metrics` is given, where one label a clip is right;
     - a training dataset with a method `set_epoch` is called with each epoch; a [`VideoClipStream`] is split
       among the processes, and what a resumed run has already seen is skipped without decoding;
     - `train(resume_from_checkpoint=True)` takes the last checkpoint that is whole;
@@ -60,13 +63,28 @@ class VideoClassificationTrainer(Trainer):
     strings in them are not passed to the model.
     """
 
-    # the loss is a mean over the micro-batch, which the Trainer has to divide by their number
-    loss_is_scaled_for_ga = False
+    compute_metrics: Any
+    train_dataset: Any
+    eval_dataset: Any
 
-    def __init__(self, *args, **kwargs):
-        kwargs["compute_metrics"] = kwargs.get("compute_metrics") or compute_top_k_metrics
-        kwargs["data_collator"] = kwargs.get("data_collator") or collate_clips
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        *more,
+        **kwargs,
+    ):
+        super().__init__(model, args, data_collator or collate_clips, *more, **kwargs)
+        # the loss is a mean over the micro-batch, which the Trainer has to divide by their number; a function's is a
+        # part of the whole step's
+        self.loss_is_scaled_for_ga = self.compute_loss_func is not None
+        self.label_smoother = None  # see `compute_loss`
+        self._kind = problem_type(self.model.config) if hasattr(self.model, "config") else ""
+        if self.compute_metrics is None and self._kind == "single_label_classification":
+            self.compute_metrics = compute_top_k_metrics
+        self._match_classes()
+        self._learning_rates: list[float] = []  # of an optimizer that is made here, before they are scaled
         self.broken_clips = BrokenClips(self.args.output_dir)
         self.interruption = Interruption()
         self._clock = StepClock()
@@ -85,7 +103,7 @@ class VideoClassificationTrainer(Trainer):
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir}: holds no whole checkpoint to go on from")
         if resume_from_checkpoint:
-            refuse_other_steps(resume_from_checkpoint, self.args)
+            refuse_other_steps(resume_from_checkpoint, self.args, self.clips_per_step)
         with naming_clips_of_dead_workers(self.train_dataset, self.eval_dataset):
             with self.interruption.heeded(say=self.is_world_process_zero()):
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -99,7 +117,15 @@ class VideoClassificationTrainer(Trainer):
 
     # what is trained on
 
+    def _match_classes(self):
+        self.train_dataset = with_labels_of(self.model, self.train_dataset)
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {name: with_labels_of(self.model, one) for name, one in self.eval_dataset.items()}
+        else:
+            self.eval_dataset = with_labels_of(self.model, self.eval_dataset)
+
     def get_train_dataloader(self) -> DataLoader:
+        self._match_classes()
         stream = self.train_dataset
         if isinstance(stream, VideoClipStream):
             stream.share(self._train_batch_size, self.args.process_index, self.args.world_size)
@@ -117,7 +143,13 @@ class VideoClassificationTrainer(Trainer):
         return self._with_timeout(loader)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        self._match_classes()
+        if not isinstance(eval_dataset, str):
+            eval_dataset = with_labels_of(self.model, eval_dataset)
         return self._with_timeout(super().get_eval_dataloader(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        return self._with_timeout(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
 
     def _with_timeout(self, loader: Any) -> DataLoader:
         if self.args.dataloader_num_workers:
@@ -158,10 +190,21 @@ class VideoClassificationTrainer(Trainer):
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
     def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
+        made_here = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
-        for group in optimizer.param_groups:
-            group["lr"] *= getattr(self.args, "learning_rate_scale", 1.0)
+        if made_here:
+            self._learning_rates = [group["lr"] for group in optimizer.param_groups]
+        reference = getattr(self.args, "reference_batch_size", None)
+        if reference is not None:
+            # again in each attempt of auto_find_batch_size, of which each has another batch and all one optimizer
+            for group, rate in zip(optimizer.param_groups, self._learning_rates, strict=False):
+                group["lr"] = group["initial_lr"] = rate * self.clips_per_step / reference
         return optimizer
+
+    @property
+    def clips_per_step(self) -> int:
+        """Clips that one update of the weights sees, on all processes together."""
+        return self.get_total_train_batch_size(self.args)
 
     lr_scheduler: Any
 
@@ -173,6 +216,7 @@ class VideoClassificationTrainer(Trainer):
                 optimizer or self.optimizer,
                 lambda step: published_schedule(step, num_training_steps, warmup_steps, floor),
             )
+            self._created_lr_scheduler = True  # or the next attempt, or call of `train`, would go on with this one
         return super().create_scheduler(num_training_steps, optimizer)
 
     def training_step(self, model, inputs, *args, **kwargs):
@@ -206,33 +250,34 @@ class VideoClassificationTrainer(Trainer):
         micro_batches, self._micro_batches = self._micro_batches, []
         self._last_clips = [clip for _, clips in micro_batches for clip in clips]
         if diverged:
-            here = [
-                f"{loss.item()} on process {self.args.process_index} for the clips {_listed(clips)}"
-                for loss, clips in micro_batches
-                if not loss.isfinite()
-            ]
-            raise RuntimeError(
-                f"The loss of step {self.state.global_step + 1} is no finite number: {'; '.join(gather_object(here))}."
-                " The weights have not taken it up, and nothing is saved of this step. Look at these clips and their "
-                f"labels, or lower the learning rate, now {self._get_learning_rate():g}; then the run can go on from "
-                "its last checkpoint"
-            )
+            raise not_finite(micro_batches, self.state.global_step + 1, self._get_learning_rate())
 
     def mix_targets(self, inputs: dict[str, Any], shares: torch.Tensor, num_labels: int):
         """Labels of mixed clips: what each is made of, (batch, batch), by what each of those is."""
-        inputs["labels"] = shares @ smooth_labels(inputs["labels"], num_labels, smoothing=0.0).to(shares)
+        labels = inputs["labels"]
+        if self._kind == "single_label_classification":
+            labels = as_probabilities(labels, num_labels)
+        inputs["labels"] = shares @ labels.to(shares)
 
     def _micro_batch(self) -> int:
         """Which of the batches that make up the current step this one is."""
         return len(self._micro_batches)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        smoothing = self.args.label_smoothing_factor
-        if smoothing and model.training:
-            num_labels = self.accelerator.unwrap_model(model).config.num_labels
-            inputs = {**inputs, "labels": smooth_labels(inputs["labels"], num_labels, smoothing)}
-        outputs = model(**inputs)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        labels = inputs.get("labels")
+        smooth = model.training and self._kind == "single_label_classification"  # of others the Trainer has warned
+        smoothing = self.args.label_smoothing_factor if smooth else 0.0
+        mixed = model.training and any(getattr(self.args, name, 0.0) for name in ("mixup_alpha", "cutmix_alpha"))
+        probabilities = self._kind == "single_label_classification" and labels is not None and labels.ndim == 2
+        if self.compute_loss_func is not None or labels is None or not (smoothing or mixed or probabilities):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if probabilities and not mixed:
+            refuse_other_than_probabilities(labels)
+        # computed here, as a model of transformers takes soft labels for several labels a clip
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        loss = soft_loss(logits, labels, self._kind, smoothing)
+        return (loss, outputs) if return_outputs else loss
 
     # how it is stopped
 
@@ -246,9 +291,9 @@ class VideoClassificationTrainer(Trainer):
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     def _save_checkpoint(self, model, trial):
-        self._refuse_broken_weights()
+        refuse_broken_weights(self.model, self.state.global_step, self._last_clips)
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-        about = {"processes": self.args.world_size, "clips_per_step": clips_per_step(self.args)}
+        about = {"processes": self.args.world_size, "clips_per_step": self.clips_per_step}
         self.state.stateful_callbacks[RUN] = about  # the one place in trainer_state.json for what others add
         try:
             super()._save_checkpoint(model, trial)
@@ -259,18 +304,9 @@ class VideoClassificationTrainer(Trainer):
                 f"see to what else is wrong there; then the run can go on from {whole or 'its beginning'}"
             ) from error
 
-    def _refuse_broken_weights(self):
-        weights = (getattr(parameter, "_local_tensor", parameter) for parameter in self.model.parameters())
-        if not all(weight.isfinite().all() for weight in weights):
-            raise RuntimeError(
-                f"The weights are not finite after step {self.state.global_step}, although its loss was: "
-                f"nothing is written of them. Its clips on process {self.args.process_index} were "
-                f"{_listed(self._last_clips)}"
-            )
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
         if not _internal_call:
-            self._refuse_broken_weights()
+            refuse_broken_weights(self.model, self.state.global_step, self._last_clips)
         folder = output_dir or self.args.output_dir
         try:
             super().save_model(output_dir, _internal_call)
@@ -306,18 +342,7 @@ class VideoClassificationTrainer(Trainer):
         """
         if not self.is_world_process_zero():
             return
-        write_report(self, self.broken_clips)
-
-
-def smooth_labels(labels: torch.Tensor, num_labels: int, smoothing: float) -> torch.Tensor:
-    """Class ids (batch,) or probabilities (batch, num_labels) -> probabilities with `smoothing` spread over all."""
-    if not labels.is_floating_point():
-        labels = F.one_hot(labels.long(), num_labels).float()
-    return labels * (1 - smoothing) + smoothing / num_labels
-
-
-def _listed(clips: list[str]) -> str:
-    return ", ".join(clips) or "that the dataset gives no names of"
+        write_report(self, self.broken_clips, self._train_batch_size)
 
 
 class _FollowRun(TrainerCallback):
@@ -359,4 +384,4 @@ class _FollowRun(TrainerCallback):
             self.trainer.leave(self.trainer.interruption.agreed)
 
 
-__all__ = ["VideoClassificationTrainer", "smooth_labels"]
+__all__ = ["VideoClassificationTrainer"]

@@ -1,0 +1,285 @@
+"""What transformers' Trainer does, still done where the trainers of this package override it."""
+
+import copy
+
+import pytest
+import torch
+from small_trainings import RandomClips, arguments, new_model
+from torch.nn import functional as F
+from transformers import Trainer, TrainingArguments
+
+from hf_dvflnet import (
+    DistillationConfig,
+    DistillationTrainer,
+    VideoClassificationTrainer,
+    VideoFocalNetForVideoClassification,
+    VideoTrainingArguments,
+)
+
+
+def make(kind: str, folder, model, clips, changes=None, **options):
+    """A trainer of transformers or of this package, all with the same model, clips and arguments."""
+    settings = arguments(folder, max_grad_norm=0.0, optim="sgd", learning_rate=0.1, **(changes or {}))
+    if kind == "transformers":
+        return Trainer(
+            model, TrainingArguments(remove_unused_columns=False, **settings), train_dataset=clips, **options
+        )
+    if kind == "ours":
+        return VideoClassificationTrainer(model, VideoTrainingArguments(**settings), train_dataset=clips, **options)
+    teacher = copy.deepcopy(model)
+    # without a divergence, distillation is plain training
+    args = DistillationConfig(alpha=options.pop("alpha", 0.0), **settings)
+    return DistillationTrainer(model, args, teacher_model=teacher, train_dataset=clips, **options)
+
+
+def weights_after(trainer) -> torch.Tensor:
+    trainer.train()
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+WEIGHTS = torch.tensor([9.0, 1.0, 1.0, 1.0, 1.0, 0.5])
+
+
+def weighted(outputs, labels, num_items_in_batch=None):
+    """A loss as transformers' documentation has it: summed over the micro-batch, by the items of the whole step."""
+    losses = F.cross_entropy(outputs.logits, labels, weight=WEIGHTS, reduction="sum")
+    return losses / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+# compute_loss: a loss of one's own
+
+
+@pytest.mark.parametrize("accumulated", [1, 4])
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
+def test_a_loss_function_trains_as_in_transformers(tmp_path, tiny_config, kind, accumulated):
+    changes = {"max_steps": 2, "per_device_train_batch_size": 8 // accumulated, "seed": 3}
+    changes["gradient_accumulation_steps"] = accumulated
+    found = [
+        weights_after(
+            make(which, tmp_path, new_model(tiny_config, 0), RandomClips(16), changes, compute_loss_func=weighted)
+        )
+        for which in ("transformers", kind)
+    ]
+    start = torch.cat([parameter.flatten() for parameter in new_model(tiny_config, 0).parameters()])
+    assert (found[0] - start).abs().max() > 1e-2
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_function_takes_the_place_of_the_cross_entropy_whatever_is_accumulated(tmp_path, tiny_config):
+    found = []
+    for batch, accumulated in ((8, 1), (2, 4)):
+        model = new_model(tiny_config, 0)
+        changes = {"max_steps": 1, "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+        trainer = make(
+            *("distillation", tmp_path, model, RandomClips(8), {**changes, "logging_steps": 1}),
+            compute_loss_func=weighted,
+            alpha=0.5,
+        )
+        torch.nn.init.normal_(trainer.teacher_model.classifier.weight, std=1.0)
+        found.append((weights_after(trainer), trainer.state.log_history[-2]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-6)
+    for name in ("loss", "loss_kl", "loss_ce", "agreement"):
+        assert found[0][1][name] == pytest.approx(found[1][1][name], rel=1e-3), name
+
+
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
+def test_a_loss_function_gives_the_evaluation_loss(tmp_path, tiny_config, kind):
+    losses = []
+    for which in ("transformers", kind):
+        trainer = make(which, tmp_path, new_model(tiny_config, 0), RandomClips(8), compute_loss_func=weighted)
+        losses.append(trainer.evaluate(RandomClips(8))["eval_loss"])
+    assert losses[0] == pytest.approx(losses[1]) and losses[0] > 2
+
+
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
+def test_plain_training_gives_the_weights_of_transformers(tmp_path, tiny_config, kind):
+    changes = {"max_steps": 3, "weight_decay": 0.0, "gradient_accumulation_steps": 2}
+    found = [
+        weights_after(make(which, tmp_path, new_model(tiny_config, 0), RandomClips(24), changes))
+        for which in ("transformers", kind)
+    ]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
+def test_smoothing_trains_as_in_transformers(tmp_path, tiny_config, kind):
+    changes = {"label_smoothing_factor": 0.2}
+    found = [
+        weights_after(make(which, tmp_path, new_model(tiny_config, 0), RandomClips(24), changes))
+        for which in ("transformers", kind)
+    ]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+# __init__
+
+
+def test_arguments_are_taken_by_position_as_in_transformers(tmp_path, tiny_config):
+    collated = []
+
+    def collate(items):
+        collated.append(len(items))
+        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+    args = VideoTrainingArguments(**arguments(tmp_path, max_steps=1))
+    VideoClassificationTrainer(new_model(tiny_config, 0), args, collate, RandomClips(8)).train()
+    assert collated == [4]
+
+
+def test_metrics_of_the_caller_replace_ours(tmp_path, tiny_config):
+    args = VideoTrainingArguments(**arguments(tmp_path))
+    trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, compute_metrics=lambda prediction: {"a": 1})
+    metrics = trainer.evaluate(RandomClips(4))
+    assert metrics["eval_a"] == 1 and "eval_top1_accuracy" not in metrics
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_accuracies_are_not_computed_where_no_single_label_is_right(tmp_path, tiny_config, kind):
+    model = new_model(tiny_config, 0)
+    model.config.problem_type = kind
+    clips = RandomClips(4)
+    clips.labels = torch.rand(4, 6)
+    trainer = VideoClassificationTrainer(model, VideoTrainingArguments(**arguments(tmp_path)), eval_dataset=clips)
+    assert not any("accuracy" in name for name in trainer.evaluate())
+
+
+# create_optimizer and create_scheduler
+
+
+def test_an_optimizer_that_is_handed_over_keeps_its_learning_rate(tmp_path, tiny_config):
+    model = new_model(tiny_config, 0)
+    args = VideoTrainingArguments(
+        **arguments(tmp_path, reference_batch_size=1, lr_scheduler_type="constant", logging_steps=1)
+    )
+    optimizers = (torch.optim.SGD(model.parameters(), 0.01), None)
+    trainer = VideoClassificationTrainer(model, args, train_dataset=RandomClips(12), optimizers=optimizers)
+    trainer.train()
+    assert {entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry} == {0.01}
+
+
+class Hungry(VideoFocalNetForVideoClassification):
+    """Runs out of memory with more than two clips."""
+
+    def forward(self, pixel_values, **kwargs):
+        if self.training and len(pixel_values) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return super().forward(pixel_values, **kwargs)
+
+
+def rates_and_losses(trainer) -> list[tuple[float, float]]:
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [(entry["learning_rate"], entry["loss"]) for entry in history]
+
+
+@pytest.mark.parametrize("schedule", [{"lr_scheduler_type": "linear"}, {"published_schedule": True}])
+def test_a_batch_that_is_found_is_trained_as_one_that_is_asked_for(tmp_path, tiny_config, schedule):
+    found = {}
+    for name, changes in (("asked", {"batch": 2}), ("found", {"batch": 8, "auto_find_batch_size": True})):
+        torch.manual_seed(0)
+        options = {"num_train_epochs": 1, "max_steps": -1, "logging_steps": 1, "reference_batch_size": 16}
+        options |= {"per_device_train_batch_size": changes.pop("batch"), **schedule, **changes}
+        args = VideoTrainingArguments(**arguments(tmp_path / name, **options, save_strategy="epoch"))
+        found[name] = VideoClassificationTrainer(Hungry(tiny_config), args, train_dataset=RandomClips(16))
+        found[name].train()
+        found[name].save_report()
+        assert "8 steps of 1 x 1 x 2 clips" in (tmp_path / name / "training_report.md").read_text()
+    rates, expected = (rates_and_losses(found[name]) for name in ("found", "asked"))
+    assert rates[0][0] == pytest.approx(1e-3 * 2 / 16)
+    assert [rate for rate, _ in rates] == pytest.approx([rate for rate, _ in expected])
+    # and a run of this batch goes on from its checkpoint
+    found["asked"].train(resume_from_checkpoint=str(tmp_path / "found" / "checkpoint-8"))
+
+
+def test_a_second_training_begins_with_the_same_learning_rate(tmp_path, tiny_config):
+    args = VideoTrainingArguments(**arguments(tmp_path, reference_batch_size=8, logging_steps=1, optim="sgd"))
+    trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, train_dataset=RandomClips(12))
+    rates = []
+    for _ in range(2):
+        trainer.train()
+        rates.append([rate for rate, _ in rates_and_losses(trainer)])
+    assert rates[0] == rates[1] == pytest.approx([5e-4, 5e-4 * 2 / 3, 5e-4 / 3])
+
+
+def test_the_teacher_is_evaluated_once_however_many_batches_are_tried(tmp_path, tiny_config):
+    asked = []
+
+    class Counting(VideoFocalNetForVideoClassification):
+        def forward(self, pixel_values, **kwargs):
+            asked.append(len(pixel_values))
+            return super().forward(pixel_values, **kwargs)
+
+    options = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 4, "auto_find_batch_size": True}
+    trainer = DistillationTrainer(
+        Hungry(tiny_config),
+        DistillationConfig(**arguments(tmp_path, **options, max_steps=1)),
+        teacher_model=Counting(tiny_config),
+        train_dataset=RandomClips(8),
+        eval_dataset=RandomClips(13),
+    )
+    trainer.train()
+    # 13 evaluation clips once, and the two of the step
+    assert sum(asked) == 13 + 2
+    assert len([entry for entry in trainer.state.log_history if "teacher_top1_accuracy" in entry]) == 1
+
+
+def test_the_teacher_is_evaluated_on_several_sets(tmp_path, tiny_config):
+    trainer = DistillationTrainer(
+        new_model(tiny_config, 0),
+        DistillationConfig(**arguments(tmp_path, max_steps=1)),
+        teacher_model=new_model(tiny_config, 1),
+        train_dataset=RandomClips(8),
+        eval_dataset={"day": RandomClips(4), "night": RandomClips(5)},
+    )
+    trainer.train()
+    assert next(entry["teacher_clips"] for entry in trainer.state.log_history if "teacher_clips" in entry) == 9
+
+
+# get_train_dataloader, get_eval_dataloader, get_test_dataloader, num_examples
+
+
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
+def test_loaders_are_those_of_transformers(tmp_path, tiny_config, kind):
+    changes = {"dataloader_drop_last": True, "dataloader_num_workers": 1, "dataloader_prefetch_factor": 3}
+    loaders = {}
+    for which in ("transformers", kind):
+        trainer = make(which, tmp_path, new_model(tiny_config, 0), RandomClips(10), changes)
+        loaders[which] = [
+            trainer.get_train_dataloader(),
+            trainer.get_eval_dataloader(RandomClips(10)),
+            trainer.get_test_dataloader(RandomClips(10)),
+        ]
+        assert [trainer.num_examples(loader) for loader in loaders[which]] == [10, 10, 10]
+    for theirs, ours in zip(*loaders.values(), strict=True):
+        for name in ("batch_size", "num_workers", "prefetch_factor", "drop_last", "pin_memory", "persistent_workers"):
+            assert getattr(ours, name) == getattr(theirs, name), name
+        assert type(ours.sampler) is type(theirs.sampler) and len(ours) == len(theirs)
+
+
+# _prepare_inputs, training_step, get_batch_samples
+
+
+def test_the_loss_that_is_logged_is_that_of_transformers(tmp_path, tiny_config):
+    logged = []
+    for which in ("transformers", "ours", "distillation"):
+        changes = {"logging_steps": 1, "gradient_accumulation_steps": 2, "max_steps": 2}
+        trainer = make(which, tmp_path, new_model(tiny_config, 0), RandomClips(16), changes)
+        trainer.train()
+        logged.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert logged[0] == pytest.approx(logged[1], rel=1e-4) and logged[0] == pytest.approx(logged[2], rel=1e-4)
+
+
+# save_model and _save_checkpoint
+
+
+def test_checkpoints_hold_the_files_of_transformers(tmp_path, tiny_config, tiny_processor):
+    listed = []
+    for which in ("transformers", "ours", "distillation"):
+        changes = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "save_total_limit": 1}
+        trainer = make(
+            *(which, tmp_path / which, new_model(tiny_config, 0), RandomClips(16), changes),
+            processing_class=tiny_processor,
+        )
+        trainer.train()
+        listed.append({path.name for path in (tmp_path / which / "checkpoint-4").iterdir()})
+        assert [path.name for path in (tmp_path / which).glob("checkpoint-*")] == ["checkpoint-4"]
+    assert listed[0] == listed[1] == listed[2]
