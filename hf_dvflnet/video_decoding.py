@@ -20,10 +20,13 @@ from transformers.video_utils import VideoMetadata
 
 from .video_container import (
     DecodedVideoMetadata,
+    Doubts,
     Packets,
+    Shown,
     Source,
     VideoSource,
     demux,
+    describe,
     open_container,
     opened,
     refuse_format,
@@ -70,7 +73,7 @@ def read_video(
         name = source.name
         container, stream = open_container(source)
         with container:
-            packets = scan(container, stream, source)
+            packets = _counted(scan(container, stream, source), source)
             metadata = packets.metadata
             wanted = _wanted(indices, metadata, name)
             clip = _decode_after_seeking(container, stream, source, packets, wanted)
@@ -110,7 +113,7 @@ def open_frames(
     with opened(video, limits) as source:
         container, stream = open_container(source)
         with container:
-            metadata = scan(container, stream, source).metadata
+            metadata = _counted(scan(container, stream, source), source).metadata
         container, stream = open_container(source)
         with container:
             stream.codec_context.thread_count = 1
@@ -141,6 +144,45 @@ def _none_decoded(name: str, metadata: DecodedVideoMetadata) -> str:
 
 def _decoding_ends(name: str, metadata: DecodedVideoMetadata, count: int) -> str:
     return f"{name}: decoding ends after {count} of {metadata.total_num_frames} frames; these are used"
+
+
+def _counted(packets: Packets, source: Source) -> Packets:
+    """
+    The packets that give a frame: where some may give none, those are left out.
+
+    For that the video is decoded, without turning pictures to RGB; only up to the second keyframe where nothing but
+    the frames before the first one is in doubt.
+    """
+    doubts = packets.doubts
+    if doubts is None:
+        return packets
+    until = None if doubts.placeholders else doubts.until
+    times = []
+    position = source.tell()
+    container, stream = open_container(source)
+    with container:
+        for frame in _frames(container, stream, source):
+            times.append(frame.pts)
+            if until is not None and frame.pts is not None and frame.pts >= until:
+                break
+        come = _come(doubts, times)
+        counted = describe(come, stream) if times else packets  # that none comes is said later
+    source.seek(position)  # from where the container that is open beside this one reads on
+    if times and len(doubts.shown) - len(come) > len(doubts.leading) + doubts.placeholders:
+        warnings.warn(_decoding_ends(source.name, packets.metadata, len(come)), stacklevel=3)
+    return counted
+
+
+def _come(doubts: Doubts, times: list[int | None]) -> list[Shown]:
+    """Those of the packets that give the frames with these timestamps."""
+    known = [pts for pts in times if pts is not None]
+    if not doubts.placeholders:
+        never = doubts.leading.difference(known) if len(known) == len(times) else set()
+        return [packet for packet in doubts.shown if packet[0] not in never]
+    if len(known) < len(times) or known != sorted(set(known)):
+        return [(None, 0, False)] * len(times)  # no timestamp tells a frame: all are decoded from the start
+    packets = {pts: (length, is_keyframe) for pts, length, is_keyframe in doubts.shown}
+    return [(pts, *packets.get(pts, (0, False))) for pts in known]
 
 
 def _wanted(
