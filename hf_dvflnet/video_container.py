@@ -10,7 +10,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -18,7 +18,9 @@ import av
 import av.error
 import numpy as np
 import torch
+from av.codec.codec import UnknownCodecError
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 from transformers.video_utils import VideoMetadata
 
@@ -40,6 +42,9 @@ _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"}
 # The largest packet of MPEG-4 that FFmpeg takes for one without a picture (MAX_NVOP_SIZE): a placeholder for a frame
 # that was left out, or for one that the packet before it holds.
 _LARGEST_PLACEHOLDER = 19
+
+# FFmpeg's decoders that read the transparency of a codec, where the usual one does not.
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 VideoSource = str | os.PathLike | bytes | IO[bytes]
 Shown = tuple[int | None, int, bool]  # of one packet: timestamp, duration, whether it is a keyframe
@@ -102,6 +107,7 @@ class Source:
         self.file, self.name, self.limits = file, name, limits
         self.seek, self.tell = file.seek, file.tell
         self.formats: set[str] = set()  # of frames that were decoded, which can be turned to RGB
+        self.warned_of_alpha = False
         self.deadline = Deadline(name, limits)
 
     def read(self, size: int = -1) -> bytes:
@@ -199,6 +205,30 @@ def main_track(container: av.container.InputContainer) -> av.VideoStream | None:
     return min(
         tracks, key=lambda track: (track is not best, not track.disposition & Disposition.default), default=None
     )
+
+
+def open_decoder(stream: av.VideoStream, source: Source) -> av.VideoStream | VideoCodecContext:
+    """
+    What decodes a stream from here on: the stream itself, but for VP8 and VP9 with transparency, which FFmpeg's own
+    decoders leave out, one of libvpx.
+    """
+    codec = stream.codec_context
+    name = _WITH_ALPHA.get(codec.codec.canonical_name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return stream
+    if source.limits.decoders is None or name in source.limits.decoders:
+        with suppress(UnknownCodecError):
+            decoder: Any = VideoCodecContext.create(name, "r")
+            decoder.options, decoder.thread_count = codec.options, codec.thread_count
+            return decoder
+    if not source.warned_of_alpha:
+        source.warned_of_alpha = True
+        warnings.warn(
+            f"{source.name}: its transparency is not read, for that needs FFmpeg's decoder {name}; colours that are "
+            "meant to be hidden are shown",
+            stacklevel=2,
+        )
+    return stream
 
 
 def refuse_large(width: int, height: int, source: Source):
@@ -341,6 +371,7 @@ __all__ = [
     "describe",
     "main_track",
     "open_container",
+    "open_decoder",
     "opened",
     "refuse_format",
     "refuse_large",

@@ -9,6 +9,7 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import av
@@ -18,6 +19,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from transformers.video_utils import VideoMetadata
 
+from .pixel_conversion import on_white
 from .video_container import (
     DecodedVideoMetadata,
     Doubts,
@@ -28,6 +30,7 @@ from .video_container import (
     demux,
     describe,
     open_container,
+    open_decoder,
     opened,
     refuse_format,
     refuse_large,
@@ -276,7 +279,8 @@ def _decode_after_seeking(
             decoded = _frames(container, stream, source, needed=numbers)
             # frames that precede the keyframe in time, but follow it in the file, lack what they refer to
             frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= keyframe), None)
-            if frame is None or frame.pts != keyframe or frame.pict_type != PictureType.I:
+            # libvpx names no type, and begins at no other frame
+            if frame is None or frame.pts != keyframe or frame.pict_type not in (PictureType.I, PictureType.NONE):
                 return None
             if keyframe in numbers:
                 clip.add(numbers[keyframe], frame)
@@ -299,16 +303,20 @@ def _frames(
     """The frames from here on; with timestamps that are needed, without some others that no frame refers to."""
     if stream.codec_context.codec.canonical_name not in _NOTHING_CARRIED_ON:
         needed = None
+    decoder = open_decoder(stream, source)
+    # AVI: four bytes a pixel without a name (BI_RGB) are three colours and one that means nothing, often 0
+    filled = stream.codec_context.name == "rawvideo" and stream.codec_context.codec_tag == "\0\0\0\0"
     for packet in demux(container, stream, source):
         if needed is not None:
             whole = packet.pts is None or packet.pts in needed or packet.is_keyframe
             stream.codec_context.skip_frame = "DEFAULT" if whole else "NONREF"
-        yield from _decode(stream, packet, source)
+        for frame in _decode(decoder, packet, source):
+            yield frame.reformat(format="bgr0") if filled and frame.format.name == "bgra" else frame
 
 
-def _decode(stream: av.VideoStream, packet: av.Packet, source: Source) -> list[av.VideoFrame]:
+def _decode(decoder: av.VideoStream | av.VideoCodecContext, packet: av.Packet, source: Source) -> list[av.VideoFrame]:
     try:
-        frames = stream.decode(packet)
+        frames = decoder.decode(packet)
     except av.error.FFmpegError:
         return []  # a damaged packet; that a frame is missing shows in their number
     source.deadline.check()
@@ -320,8 +328,17 @@ def _decode(stream: av.VideoStream, packet: av.Packet, source: Source) -> list[a
     return frames
 
 
+@cache
+def _has_alpha(pixel_format: str) -> bool:
+    described = av.VideoFormat(pixel_format)
+    return described.has_palette or any(component.is_alpha for component in described.components)
+
+
 class ToArray:
-    """Frames of one stream to RGB, uint8 (height, width, 3), turned and mirrored as the display matrix says."""
+    """
+    Frames of one stream to RGB, uint8 (height, width, 3), from 0 to 255, turned and mirrored as the display matrix
+    says. Transparent pixels are shown on white, see [`on_white`].
+    """
 
     def __init__(self):
         # one converter for all frames: a frame's own sets itself up anew, threads and all, which takes longer than
@@ -330,17 +347,26 @@ class ToArray:
         self.matrix: list[int] | None = None
 
     def is_upright(self, frame: av.VideoFrame) -> bool:
-        """Whether the frame is shown as it is stored. The stream's first frame decides for all."""
+        """
+        Whether the frame is shown as it is stored: neither turned, which the stream's first frame decides for all, nor
+        with transparent pixels.
+        """
+        return not _has_alpha(frame.format.name) and not self._is_turned(frame)
+
+    def _is_turned(self, frame: av.VideoFrame) -> bool:
         if self.matrix is None:
             side_data: Any = frame.side_data.get("DISPLAYMATRIX")
             # unity, where there is none
             self.matrix = [1, 0, 0, 0, 1] if side_data is None else np.frombuffer(bytes(side_data), np.int32).tolist()
         a, b, _, _, d = self.matrix[:5]
-        return abs(a) >= abs(b) and a > 0 and d > 0
+        return abs(a) < abs(b) or a <= 0 or d <= 0
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        image = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        if self.is_upright(frame):
+        has_alpha = _has_alpha(frame.format.name)
+        image = self.reformatter.reformat(frame, format="rgba" if has_alpha else "rgb24", threads=1).to_ndarray()
+        if has_alpha:
+            image = on_white(image)
+        if not self._is_turned(frame):
             return image
         assert self.matrix is not None  # noqa: S101
         # x' = a x + c y and y' = b x + d y, of which a grid of pixels can only follow quarter turns and mirrors
