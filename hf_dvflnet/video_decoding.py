@@ -51,7 +51,7 @@ def read_video(
     limits: VideoLimits | None = None,
 ) -> tuple[np.ndarray, DecodedVideoMetadata]:
     """
-    Decode some frames of a video.
+    Decode some frames of a video, of several video tracks those of the default one.
 
     Args:
         video: A path, an http or https URL, the bytes of a file, or a seekable binary file object.
@@ -61,7 +61,8 @@ def read_video(
             long video may take more memory than there is: no limit counts that.
 
     Returns:
-        Frames, uint8 RGB of shape (len(indices), height, width, 3), and metadata.
+        Frames, uint8 RGB of shape (len(indices), height, width, 3), from 0 to 255, transparent pixels shown on white;
+        and metadata.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -70,7 +71,8 @@ def read_video(
 
     Warns:
         UserWarning: If the file ends earlier than it says. A function in `indices` is then asked again, with the
-            number of frames that there are.
+            number of frames that there are. Also if the transparency of VP8 or VP9 cannot be read, so that colours
+            that are meant to be hidden are shown.
     """
     with opened(video, limits) as source:
         name = source.name
