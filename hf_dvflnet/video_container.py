@@ -10,7 +10,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -18,7 +18,9 @@ import av
 import av.error
 import numpy as np
 import torch
+from av.codec.codec import UnknownCodecError
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 from transformers.video_utils import VideoMetadata
 
@@ -37,7 +39,15 @@ from .video_limits import (
 # start. Of VP8 this holds for the packets that say that they are shown.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"}
 
+# The largest packet of MPEG-4 that FFmpeg takes for one without a picture (MAX_NVOP_SIZE): a placeholder for a frame
+# that was left out, or for one that the packet before it holds.
+_LARGEST_PLACEHOLDER = 19
+
+# FFmpeg's decoders that read the transparency of a codec, where the usual one does not.
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
 VideoSource = str | os.PathLike | bytes | IO[bytes]
+Shown = tuple[int | None, int, bool]  # of one packet: timestamp, duration, whether it is a keyframe
 
 
 @dataclass
@@ -57,6 +67,17 @@ class Packets:
     metadata: DecodedVideoMetadata
     timestamps: list[int] | None  # of the frames, ascending, where seeking by them is exact
     keyframes: list[int]  # timestamps of the keyframes, ascending
+    doubts: "Doubts | None" = None  # where decoding may give fewer frames
+
+
+@dataclass
+class Doubts:
+    """Which of a stream's packets may give no frame. Only decoding tells whether they do."""
+
+    shown: list[Shown]  # all packets that are to be shown, in the file's order
+    leading: set[int]  # timestamps before the first keyframe's: what these frames refer to may be cut off
+    until: int | None  # timestamp of the second keyframe, before which all leading frames come; None if there is none
+    placeholders: int  # packets elsewhere that may only stand in for a frame
 
 
 def as_file(video: VideoSource, limits: VideoLimits | None = None) -> tuple[IO[bytes], str]:
@@ -86,6 +107,7 @@ class Source:
         self.file, self.name, self.limits = file, name, limits
         self.seek, self.tell = file.seek, file.tell
         self.formats: set[str] = set()  # of frames that were decoded, which can be turned to RGB
+        self.warned_of_alpha = False
         self.deadline = Deadline(name, limits)
 
     def read(self, size: int = -1) -> bytes:
@@ -147,12 +169,10 @@ def open_container(source: Source) -> tuple[av.container.InputContainer, av.Vide
         ) from error
     except (av.error.FFmpegError, PermissionError, ValueError, OSError, MemoryError) as error:
         raise VideoDecodeError(f"{name}: cannot be opened as a video: {error}") from error
-    # a picture on the cover of a song is a video stream too
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
+    stream = main_track(container)
+    if stream is None:
         container.close()
         raise VideoDecodeError(f"{name}: has no video stream")
-    stream = streams[0]
     if stream.codec_context is None:
         container.close()
         raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
@@ -174,6 +194,41 @@ def open_container(source: Source) -> tuple[av.container.InputContainer, av.Vide
     else:
         stream.thread_type = "AUTO"
     return container, stream
+
+
+def main_track(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The video track that FFmpeg and players show, `None` where there is none: the default one of several."""
+    best = container.streams.best("video")
+    # a picture on the cover of a song is a video stream too
+    tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
+    # of equal ones the first
+    return min(
+        tracks, key=lambda track: (track is not best, not track.disposition & Disposition.default), default=None
+    )
+
+
+def open_decoder(stream: av.VideoStream, source: Source) -> av.VideoStream | VideoCodecContext:
+    """
+    What decodes a stream from here on: the stream itself, but for VP8 and VP9 with transparency, which FFmpeg's own
+    decoders leave out, one of libvpx.
+    """
+    codec = stream.codec_context
+    name = _WITH_ALPHA.get(codec.codec.canonical_name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return stream
+    if source.limits.decoders is None or name in source.limits.decoders:
+        with suppress(UnknownCodecError):
+            decoder: Any = VideoCodecContext.create(name, "r")
+            decoder.options, decoder.thread_count = codec.options, codec.thread_count
+            return decoder
+    if not source.warned_of_alpha:
+        source.warned_of_alpha = True
+        warnings.warn(
+            f"{source.name}: its transparency is not read, for that needs FFmpeg's decoder {name}; colours that are "
+            "meant to be hidden are shown",
+            stacklevel=2,
+        )
+    return stream
 
 
 def refuse_large(width: int, height: int, source: Source):
@@ -213,22 +268,42 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream, source:
     codec = stream.codec_context.codec.canonical_name
     # mp4 has its index in one place; what AVI and WebM lack shows in their length
     announced = len(stream.index_entries) if "mp4" in container.format.name else 0
-    shown: list[tuple[int | None, int, bool]] = []  # timestamp, duration, whether it is a keyframe
+    shown: list[Shown] = []
     discarded = 0
+    small: list[int | None] = []  # timestamps of packets that may be placeholders
+    keyframes: list[tuple[int, int | None]] = []  # the first two: packets to be shown before each, and its timestamp
     for packet in demux(container, stream, source):
         if len(shown) + discarded > max_frames:
             raise VideoDecodeError(f"{name}: has more frames than the limit of {max_frames} (max_frames)")
+        if packet.is_keyframe and packet.size and len(keyframes) < 2:
+            keyframes.append((len(shown), packet.pts))
         # decoded, never shown: cut off by an edit list, or there for others to refer to (RFC 6386, 9.1: show_frame)
         if packet.is_discard or (codec == "vp8" and packet.size and not memoryview(packet)[0] & 0x10):
             discarded += 1
         elif packet.size:
             shown.append((packet.pts, packet.duration or 0, packet.is_keyframe))
+            if codec == "mpeg4" and packet.size <= _LARGEST_PLACEHOLDER:
+                small.append(packet.pts)
     if not shown:
         raise VideoDecodeError(f"{name}: its video stream holds no frames")
     missing = _missing_bytes(source.file)
     if len(shown) + discarded < announced or missing:
         reason = f"{missing} bytes are missing" if missing else f"its index names {announced - discarded} frames"
         warnings.warn(f"{name}: is cut short ({reason}): {len(shown)} frames are there; these are used", stacklevel=3)
+    packets = describe(shown, stream)
+    first = keyframes[0][1] if keyframes else None
+    number, until = keyframes[1] if len(keyframes) == 2 else (len(shown), None)
+    # a timestamp that is lower further on is one of a clock that was set anew
+    leading = {pts for pts, _, _ in shown[:number] if pts is not None and first is not None and pts < first}
+    placeholders = sum(pts not in leading for pts in small)
+    if leading or placeholders:
+        packets.doubts = Doubts(shown, leading, until, placeholders)
+    return packets
+
+
+def describe(shown: list[Shown], stream: av.VideoStream) -> Packets:
+    """What these packets of a stream tell of it, if each gives a frame."""
+    codec = stream.codec_context.codec.canonical_name
     stamped = sorted((pts, length, is_keyframe) for pts, length, is_keyframe in shown if pts is not None)
     exact = codec in _ONE_FRAME_PER_PACKET and len({pts for pts, _, _ in stamped}) == len(shown)
     fps = float(stream.average_rate or stream.guessed_rate or 0) or None
@@ -267,9 +342,11 @@ def _rate(told: float | None, times: np.ndarray, duration: float) -> float | Non
 
 def _missing_bytes(source: IO[bytes]) -> int:
     """How far the header of an AVI (RIFF) or of a WebM or Matroska file (EBML) reaches beyond the file's end."""
+    position = source.tell()
     end = source.seek(0, os.SEEK_END)
     source.seek(0)
     head = source.read(4096)
+    source.seek(position)  # where FFmpeg, which does not ask, reads on
     if head[:4] == b"RIFF":
         return max(0, 8 + int.from_bytes(head[4:8], "little") - end)
     segment = head.find(b"\x18\x53\x80\x67")
@@ -285,12 +362,16 @@ def _missing_bytes(source: IO[bytes]) -> int:
 
 __all__ = [
     "DecodedVideoMetadata",
+    "Doubts",
     "Packets",
     "Source",
     "VideoSource",
     "as_file",
     "demux",
+    "describe",
+    "main_track",
     "open_container",
+    "open_decoder",
     "opened",
     "refuse_format",
     "refuse_large",

@@ -9,6 +9,7 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import av
@@ -18,13 +19,18 @@ from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from transformers.video_utils import VideoMetadata
 
+from .pixel_conversion import on_white
 from .video_container import (
     DecodedVideoMetadata,
+    Doubts,
     Packets,
+    Shown,
     Source,
     VideoSource,
     demux,
+    describe,
     open_container,
+    open_decoder,
     opened,
     refuse_format,
     refuse_large,
@@ -45,7 +51,7 @@ def read_video(
     limits: VideoLimits | None = None,
 ) -> tuple[np.ndarray, DecodedVideoMetadata]:
     """
-    Decode some frames of a video.
+    Decode some frames of a video, of several video tracks those of the default one.
 
     Args:
         video: A path, an http or https URL, the bytes of a file, or a seekable binary file object.
@@ -55,7 +61,8 @@ def read_video(
             long video may take more memory than there is: no limit counts that.
 
     Returns:
-        Frames, uint8 RGB of shape (len(indices), height, width, 3), and metadata.
+        Frames, uint8 RGB of shape (len(indices), height, width, 3), from 0 to 255, transparent pixels shown on white;
+        and metadata.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -64,13 +71,14 @@ def read_video(
 
     Warns:
         UserWarning: If the file ends earlier than it says. A function in `indices` is then asked again, with the
-            number of frames that there are.
+            number of frames that there are. Also if the transparency of VP8 or VP9 cannot be read, so that colours
+            that are meant to be hidden are shown.
     """
     with opened(video, limits) as source:
         name = source.name
         container, stream = open_container(source)
         with container:
-            packets = scan(container, stream, source)
+            packets = _counted(scan(container, stream, source), source)
             metadata = packets.metadata
             wanted = _wanted(indices, metadata, name)
             clip = _decode_after_seeking(container, stream, source, packets, wanted)
@@ -110,7 +118,7 @@ def open_frames(
     with opened(video, limits) as source:
         container, stream = open_container(source)
         with container:
-            metadata = scan(container, stream, source).metadata
+            metadata = _counted(scan(container, stream, source), source).metadata
         container, stream = open_container(source)
         with container:
             stream.codec_context.thread_count = 1
@@ -141,6 +149,45 @@ def _none_decoded(name: str, metadata: DecodedVideoMetadata) -> str:
 
 def _decoding_ends(name: str, metadata: DecodedVideoMetadata, count: int) -> str:
     return f"{name}: decoding ends after {count} of {metadata.total_num_frames} frames; these are used"
+
+
+def _counted(packets: Packets, source: Source) -> Packets:
+    """
+    The packets that give a frame: where some may give none, those are left out.
+
+    For that the video is decoded, without turning pictures to RGB; only up to the second keyframe where nothing but
+    the frames before the first one is in doubt.
+    """
+    doubts = packets.doubts
+    if doubts is None:
+        return packets
+    until = None if doubts.placeholders else doubts.until
+    times = []
+    position = source.tell()
+    container, stream = open_container(source)
+    with container:
+        for frame in _frames(container, stream, source):
+            times.append(frame.pts)
+            if until is not None and frame.pts is not None and frame.pts >= until:
+                break
+        come = _come(doubts, times)
+        counted = describe(come, stream) if times else packets  # that none comes is said later
+    source.seek(position)  # from where the container that is open beside this one reads on
+    if times and len(doubts.shown) - len(come) > len(doubts.leading) + doubts.placeholders:
+        warnings.warn(_decoding_ends(source.name, packets.metadata, len(come)), stacklevel=3)
+    return counted
+
+
+def _come(doubts: Doubts, times: list[int | None]) -> list[Shown]:
+    """Those of the packets that give the frames with these timestamps."""
+    known = [pts for pts in times if pts is not None]
+    if not doubts.placeholders:
+        never = doubts.leading.difference(known) if len(known) == len(times) else set()
+        return [packet for packet in doubts.shown if packet[0] not in never]
+    if len(known) < len(times) or known != sorted(set(known)):
+        return [(None, 0, False)] * len(times)  # no timestamp tells a frame: all are decoded from the start
+    packets = {pts: (length, is_keyframe) for pts, length, is_keyframe in doubts.shown}
+    return [(pts, *packets.get(pts, (0, False))) for pts in known]
 
 
 def _wanted(
@@ -234,7 +281,8 @@ def _decode_after_seeking(
             decoded = _frames(container, stream, source, needed=numbers)
             # frames that precede the keyframe in time, but follow it in the file, lack what they refer to
             frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= keyframe), None)
-            if frame is None or frame.pts != keyframe or frame.pict_type != PictureType.I:
+            # libvpx names no type, and begins at no other frame
+            if frame is None or frame.pts != keyframe or frame.pict_type not in (PictureType.I, PictureType.NONE):
                 return None
             if keyframe in numbers:
                 clip.add(numbers[keyframe], frame)
@@ -257,16 +305,20 @@ def _frames(
     """The frames from here on; with timestamps that are needed, without some others that no frame refers to."""
     if stream.codec_context.codec.canonical_name not in _NOTHING_CARRIED_ON:
         needed = None
+    decoder = open_decoder(stream, source)
+    # AVI: four bytes a pixel without a name (BI_RGB) are three colours and one that means nothing, often 0
+    filled = stream.codec_context.name == "rawvideo" and stream.codec_context.codec_tag == "\0\0\0\0"
     for packet in demux(container, stream, source):
         if needed is not None:
             whole = packet.pts is None or packet.pts in needed or packet.is_keyframe
             stream.codec_context.skip_frame = "DEFAULT" if whole else "NONREF"
-        yield from _decode(stream, packet, source)
+        for frame in _decode(decoder, packet, source):
+            yield frame.reformat(format="bgr0") if filled and frame.format.name == "bgra" else frame
 
 
-def _decode(stream: av.VideoStream, packet: av.Packet, source: Source) -> list[av.VideoFrame]:
+def _decode(decoder: av.VideoStream | av.VideoCodecContext, packet: av.Packet, source: Source) -> list[av.VideoFrame]:
     try:
-        frames = stream.decode(packet)
+        frames = decoder.decode(packet)
     except av.error.FFmpegError:
         return []  # a damaged packet; that a frame is missing shows in their number
     source.deadline.check()
@@ -278,8 +330,17 @@ def _decode(stream: av.VideoStream, packet: av.Packet, source: Source) -> list[a
     return frames
 
 
+@cache
+def _has_alpha(pixel_format: str) -> bool:
+    described = av.VideoFormat(pixel_format)
+    return described.has_palette or any(component.is_alpha for component in described.components)
+
+
 class ToArray:
-    """Frames of one stream to RGB, uint8 (height, width, 3), turned and mirrored as the display matrix says."""
+    """
+    Frames of one stream to RGB, uint8 (height, width, 3), from 0 to 255, turned and mirrored as the display matrix
+    says. Transparent pixels are shown on white, see [`on_white`].
+    """
 
     def __init__(self):
         # one converter for all frames: a frame's own sets itself up anew, threads and all, which takes longer than
@@ -288,17 +349,26 @@ class ToArray:
         self.matrix: list[int] | None = None
 
     def is_upright(self, frame: av.VideoFrame) -> bool:
-        """Whether the frame is shown as it is stored. The stream's first frame decides for all."""
+        """
+        Whether the frame is shown as it is stored: neither turned, which the stream's first frame decides for all, nor
+        with transparent pixels.
+        """
+        return not _has_alpha(frame.format.name) and not self._is_turned(frame)
+
+    def _is_turned(self, frame: av.VideoFrame) -> bool:
         if self.matrix is None:
             side_data: Any = frame.side_data.get("DISPLAYMATRIX")
             # unity, where there is none
             self.matrix = [1, 0, 0, 0, 1] if side_data is None else np.frombuffer(bytes(side_data), np.int32).tolist()
         a, b, _, _, d = self.matrix[:5]
-        return abs(a) >= abs(b) and a > 0 and d > 0
+        return abs(a) < abs(b) or a <= 0 or d <= 0
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        image = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        if self.is_upright(frame):
+        has_alpha = _has_alpha(frame.format.name)
+        image = self.reformatter.reformat(frame, format="rgba" if has_alpha else "rgb24", threads=1).to_ndarray()
+        if has_alpha:
+            image = on_white(image)
+        if not self._is_turned(frame):
             return image
         assert self.matrix is not None  # noqa: S101
         # x' = a x + c y and y' = b x + d y, of which a grid of pixels can only follow quarter turns and mirrors

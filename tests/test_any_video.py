@@ -16,6 +16,7 @@ from hf_dvflnet import (
     read_video,
     training_indices,
 )
+from hf_dvflnet.pixel_conversion import on_white
 
 
 MANY = settings(max_examples=100, derandomize=True, deadline=None)
@@ -132,3 +133,22 @@ def test_any_frames_of_a_file_of_any_length_rate_and_size_are_the_ones_asked_for
     assert metadata.fps == pytest.approx(rate, rel=0.01)
     numbers = (frames.mean(axis=(1, 2, 3)) - 10) / 6
     assert np.abs(numbers - asked).max() < 0.5
+
+
+def test_every_colour_of_every_opacity_is_rounded_exactly_on_white():
+    colour, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    pixels = np.stack([colour, 255 - colour, colour, alpha], axis=-1).astype(np.uint8)
+    exact = (pixels[..., :3].astype(int) * alpha[..., None] + 255 * (255 - alpha[..., None])) / 255
+    assert np.array_equal(on_white(pixels), np.rint(exact))
+
+
+@pytest.mark.parametrize("shape", [(4,), (5, 4), (2, 3, 5, 4), (0, 3, 5, 4)])
+def test_pictures_of_any_shape_are_put_on_white(shape):
+    shown = on_white(np.zeros(shape, np.uint8))
+    assert shown.shape == (*shape[:-1], 3) and shown.dtype == np.uint8 and (shown == 255).all()
+
+
+@pytest.mark.parametrize("frames", [np.zeros((2, 3), np.uint8), np.zeros((2, 4)), np.uint8(3)])
+def test_what_is_not_rgba_in_bytes_is_not_put_on_white(frames):
+    with pytest.raises(ValueError, match=r"RGBA pixels are uint8 of shape \(..., 4\), but these are"):
+        on_white(frames)

@@ -8,9 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from videos import KINDS, numbered_frame, read_number, write_video
+from videos import KINDS, numbered_frame, read_number, remux, write_transparent, write_video
 
-from hf_dvflnet import VideoDecodeError, read_video, video_decoding
+from hf_dvflnet import VideoDecodeError, VideoLimits, read_video, video_container, video_decoding
 
 
 def sequential_decode(path: Path) -> np.ndarray:
@@ -375,3 +375,320 @@ def test_a_cover_picture_is_not_taken_for_the_video(tmp_path):
                 target.mux(packet)
     frames, metadata = read_video(tmp_path / "cover.mp4")
     assert metadata.total_num_frames == 10 and frames.shape[1:3] == (96, 160)
+
+
+# several tracks
+
+
+def write_tracks(path: Path, dispositions: list[av.stream.Disposition]) -> Path:
+    """Tracks of 10, 20, ... frames, 32, 64, ... pixels wide."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for number, disposition in enumerate(dispositions, 1):
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 32 * number, 32, "yuv420p"
+            stream.disposition = disposition
+            streams.append(stream)
+        for number, stream in enumerate(streams, 1):
+            for pts in range(10 * number):
+                frame = av.VideoFrame.from_ndarray(np.full((32, 32 * number, 3), 90, np.uint8), format="rgb24")
+                frame.pts, frame.time_base = pts, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return path
+
+
+NO_DISPOSITION, DEFAULT = av.stream.Disposition(0), av.stream.Disposition.default
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "mov"])
+def test_of_several_tracks_the_default_one_is_read(tmp_path, kind):
+    path = write_tracks(tmp_path / f"tracks.{kind}", [NO_DISPOSITION, DEFAULT, NO_DISPOSITION])
+    assert read_video(path)[0].shape == (20, 32, 64, 3)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "mov"])
+def test_of_several_tracks_the_default_one_is_opened_frame_by_frame(tmp_path, kind):
+    path = write_tracks(tmp_path / f"tracks.{kind}", [NO_DISPOSITION, DEFAULT, NO_DISPOSITION])
+    with video_decoding.open_frames(path) as (metadata, frames):
+        assert [frame.width for frame in frames] == [64] * metadata.total_num_frames == [64] * 20
+
+
+class Track:
+    def __init__(self, disposition: av.stream.Disposition):
+        self.disposition = disposition
+
+
+COVER = av.stream.Disposition.attached_pic
+
+
+@pytest.mark.parametrize(
+    ("dispositions", "best", "expected"),
+    [
+        ([COVER, NO_DISPOSITION, DEFAULT], 0, 2),
+        ([COVER, NO_DISPOSITION, NO_DISPOSITION], 0, 1),
+        ([NO_DISPOSITION, DEFAULT], 0, 0),
+        ([COVER], 0, None),
+        ([], None, None),
+    ],
+)
+def test_a_cover_that_ffmpeg_likes_best_gives_way_to_the_default_track_or_the_first(dispositions, best, expected):
+    class Streams:
+        video = [Track(disposition) for disposition in dispositions]
+
+        def best(self, kind):
+            return None if best is None else self.video[best]
+
+    class Container:
+        streams = Streams()
+
+    found = video_container.main_track(Container())
+    assert found is (None if expected is None else Streams.video[expected])
+
+
+# packets that give no frame
+
+
+PLACEHOLDERS = {"one byte": b"\x7f", "a picture that is not coded": b"\x00\x00\x01\xb6\x50\x00"}
+
+
+@pytest.fixture(params=["avi", "mp4", "mkv"])
+def led_by_placeholders(tmp_path, request) -> Path:
+    """40 numbered frames with keyframes at 0, 12, 24 and 36, behind two placeholders."""
+    plain = write_video(tmp_path / f"plain.{request.param}", "mpeg4", options={"g": "12", "b": "2M"})
+    path = remux(plain, tmp_path / f"led.{request.param}", lambda packets: [b"\x7f", b"\x7f", *packets])
+    with av.open(str(path)) as container:
+        assert sum(1 for packet in container.demux(video=0) if packet.size) == 42
+    return path
+
+
+@pytest.fixture(params=PLACEHOLDERS)
+def with_placeholders_inside(tmp_path, request) -> Path:
+    """40 numbered frames with keyframes at 0, 12, 24 and 36, and placeholders behind frames 5, 20 and 21."""
+    holder = PLACEHOLDERS[request.param]
+    plain = write_video(tmp_path / "plain.avi", "mpeg4", tag="XVID", options={"g": "12", "b": "2M"})
+    path = remux(
+        plain,
+        tmp_path / "inside.avi",
+        lambda packets: [
+            item
+            for number, packet in enumerate(packets)
+            for item in ([packet, holder] if number in (5, 20, 21) else [packet])
+        ],
+    )
+    with av.open(str(path)) as container:
+        assert sum(1 for packet in container.demux(video=0) if packet.size) == 43
+    return path
+
+
+def test_placeholders_that_lead_a_file_are_not_counted(led_by_placeholders):
+    assert read_video(led_by_placeholders, [0])[1].total_num_frames == 40
+
+
+def test_placeholders_inside_a_file_are_not_counted(with_placeholders_inside):
+    assert read_video(with_placeholders_inside, [0])[1].total_num_frames == 40
+
+
+def test_frames_behind_leading_placeholders_are_sought(led_by_placeholders, monkeypatch):
+    monkeypatch.setattr(video_decoding, "_decode_from_start", None)
+    asked = [39, 0, 14, 24, 1]
+    assert [read_number(frame) for frame in read_video(led_by_placeholders, asked)[0]] == asked
+
+
+def test_frames_around_placeholders_inside_are_sought(with_placeholders_inside, monkeypatch):
+    monkeypatch.setattr(video_decoding, "_decode_from_start", None)
+    asked = [39, 5, 6, 20, 21, 22, 36]
+    assert [read_number(frame) for frame in read_video(with_placeholders_inside, asked)[0]] == asked
+
+
+def test_all_frames_behind_leading_placeholders_equal_those_of_a_sequential_decode(led_by_placeholders):
+    frames, _ = read_video(led_by_placeholders)
+    assert [read_number(frame) for frame in frames] == list(range(40))
+
+
+def test_open_frames_counts_without_placeholders(with_placeholders_inside, recwarn):
+    with video_decoding.open_frames(with_placeholders_inside) as (metadata, frames):
+        assert metadata.total_num_frames == len(list(frames)) == 40
+    assert not recwarn.list
+
+
+def test_leading_placeholders_do_not_count_as_time(led_by_placeholders):
+    metadata = read_video(led_by_placeholders, [0])[1]
+    assert metadata.duration == pytest.approx(40 / 25) and metadata.fps == 25
+
+
+def test_only_the_beginning_is_decoded_to_count_leading_placeholders(led_by_placeholders, monkeypatch):
+    taken = []
+    original = video_decoding._frames
+
+    def counted(*arguments, **options):
+        for frame in original(*arguments, **options):
+            taken.append(frame)
+            yield frame
+
+    monkeypatch.setattr(video_decoding, "_frames", counted)
+    with video_decoding.open_frames(led_by_placeholders):
+        assert len(taken) == 13  # up to the second keyframe
+
+
+def test_a_file_with_placeholders_that_is_broken_is_still_said_to_end_early(with_placeholders_inside):
+    path = with_placeholders_inside
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        for packet in [packet for packet in container.demux(video=0) if packet.size][30:]:
+            data = data.replace(bytes(packet), bytes(packet.size))
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="decoding ends after 27 of 43 frames; these are used"):
+        assert read_video(path, [0])[1].total_num_frames == 27
+
+
+def write_cut(tmp_path: Path, codec: str, kind: str, options: dict[str, str], lead: int = 0) -> Path:
+    """60 numbered frames without all that the file holds before `lead` packets ahead of the second keyframe."""
+    whole = write_video(tmp_path / f"whole.{kind}", codec, 60, options=options)
+
+    def cut(packets: list[av.Packet]) -> list[av.Packet]:
+        second = [number for number, packet in enumerate(packets) if packet.is_keyframe][1]
+        return packets[second - lead :]
+
+    return remux(whole, tmp_path / f"cut.{kind}", cut)
+
+
+CUTS = {
+    "HEVC, open GOP": (
+        "libx265",
+        "mkv",
+        {"x265-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:log-level=none"},
+    ),
+    "MPEG-4, open GOP": ("mpeg4", "mkv", {"g": "12", "bf": "2", "b": "2M"}),
+    "MPEG-2, open GOP": ("mpeg2video", "ts", {"g": "12", "bf": "2", "b": "3M"}),
+    "H.264, begun before a keyframe": ("libx264", "mkv", {"g": "12", "bf": "2"}, 4),
+}
+
+
+@pytest.mark.parametrize("kind", CUTS)
+def test_frames_whose_references_are_cut_off_are_not_counted(tmp_path, kind, recwarn):
+    path = write_cut(tmp_path, *CUTS[kind])
+    numbers = [read_number(frame) for frame in sequential_decode(path)]
+    with av.open(str(path)) as container:
+        assert sum(1 for packet in container.demux(video=0) if packet.size) > len(numbers) > 40
+    frames, metadata = read_video(path, lambda metadata: range(metadata.total_num_frames))
+    assert metadata.total_num_frames == len(numbers)
+    assert [read_number(frame) for frame in frames] == numbers
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CUTS if "MPEG-2" not in kind])
+def test_frames_of_a_file_that_is_cut_at_the_front_are_sought(tmp_path, kind, monkeypatch):
+    path = write_cut(tmp_path, *CUTS[kind])
+    numbers = [read_number(frame) for frame in sequential_decode(path)]
+    monkeypatch.setattr(video_decoding, "_decode_from_start", None)
+    asked = [len(numbers) - 1, 0, 20]
+    assert [read_number(frame) for frame in read_video(path, asked)[0]] == [numbers[index] for index in asked]
+
+
+def test_frames_behind_a_clock_that_was_set_anew_are_counted(tmp_path):
+    options = {"g": "12", "bf": "0"}
+    late = write_video(tmp_path / "late.ts", options=options, timestamps=[n + 500 for n in range(40)])
+    early = write_video(tmp_path / "early.ts", options=options, first_number=40)
+    frames, metadata = read_video(late.read_bytes() + early.read_bytes())
+    assert metadata.total_num_frames == 80 and len(frames) == 80
+
+
+# transparent pixels
+
+
+TRANSPARENT = {
+    "PNG": ("png", "rgba", "mov"),
+    "Animation": ("qtrle", "argb", "mov"),
+    "ProRes 4444": ("prores_ks", "yuva444p10le", "mov"),
+    "FFV1": ("ffv1", "bgra", "mkv"),
+    "VP8": ("libvpx", "yuva420p", "webm"),
+    "VP9": ("libvpx-vp9", "yuva420p", "webm"),
+    "VP9 in Matroska": ("libvpx-vp9", "yuva420p", "mkv"),
+}
+
+
+@pytest.fixture
+def transparent(tmp_path, request) -> Path:
+    codec, pixel_format, kind = TRANSPARENT[request.param]
+    return write_transparent(tmp_path / f"transparent.{kind}", codec, pixel_format)
+
+
+@pytest.mark.parametrize("transparent", TRANSPARENT, indirect=True)
+def test_transparent_pixels_are_shown_white(transparent):
+    frames, _ = read_video(transparent)
+    assert (frames[:, :4] == 255).all()
+
+
+@pytest.mark.parametrize("transparent", TRANSPARENT, indirect=True)
+def test_opaque_pixels_beside_transparent_ones_keep_their_colour(transparent):
+    frames, _ = read_video(transparent)
+    expected = [[0, 20 * number + 30, 0] for number in range(12)]
+    assert np.abs(frames[:, 16, 16].astype(int) - expected).max() <= 12
+
+
+@pytest.mark.parametrize("transparent", ["VP8", "VP9", "VP9 in Matroska"], indirect=True)
+def test_transparent_frames_of_webm_are_sought(transparent, monkeypatch):
+    expected = read_video(transparent)[0][[11, 3, 7]]
+    monkeypatch.setattr(video_decoding, "_decode_from_start", None)
+    assert np.array_equal(read_video(transparent, [11, 3, 7])[0], expected)
+
+
+@pytest.mark.parametrize("transparent", ["VP8", "VP9"], indirect=True)
+def test_that_a_limit_keeps_transparency_from_being_read_is_said_once(transparent, recwarn):
+    frames, _ = read_video(transparent, limits=VideoLimits(decoders=("vp8", "vp9")))
+    assert [str(warning.message).partition(": ")[2][:31] for warning in recwarn] == ["its transparency is not read, f"]
+    assert frames[0, 2, 2, 1] < 10
+
+
+def test_transparency_that_this_ffmpeg_cannot_read_is_said(tmp_path, monkeypatch):
+    path = write_transparent(tmp_path / "transparent.webm", "libvpx-vp9", "yuva420p")
+    monkeypatch.setattr(video_container, "_WITH_ALPHA", {"vp9": "libvpx-vp9-of-another-build"})
+    with pytest.warns(UserWarning, match="needs FFmpeg's decoder libvpx-vp9-of-another-build"):
+        read_video(path)
+
+
+def test_a_half_transparent_pixel_is_mixed_with_white(tmp_path):
+    path = tmp_path / "half.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "rgba"
+        picture = np.full((32, 32, 4), (255, 100, 0, 128), np.uint8)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
+        container.mux(stream.encode())
+    assert (read_video(path)[0] == (255, 177, 127)).all()
+
+
+def test_transparent_colours_of_a_palette_are_shown_white(tmp_path):
+    path = tmp_path / "palette.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "pal8"
+        palette = np.zeros((256, 4), np.uint8)
+        palette[:2] = [(0, 255, 0, 0), (255, 0, 0, 200)]  # alpha, red, green, blue
+        indices = np.zeros((32, 32), np.uint8)
+        indices[16:] = 1
+        container.mux(stream.encode(av.VideoFrame.from_ndarray((indices, palette), format="pal8")))
+        container.mux(stream.encode())
+    frames, _ = read_video(path)
+    assert (frames[0, :16] == 255).all() and (frames[0, 16:] == (0, 0, 200)).all()
+
+
+def test_the_fourth_byte_of_uncompressed_avi_is_no_transparency(tmp_path):
+    path = tmp_path / "capture.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "bgra"
+        picture = np.full((32, 32, 4), (200, 100, 50, 0), np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format="bgra")
+        frame.pts = 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert (read_video(path)[0] == (200, 100, 50)).all()
+
+
+@pytest.mark.parametrize("transparent", ["FFV1"], indirect=True)
+def test_a_frame_with_transparent_pixels_is_not_shown_as_it_is_stored(transparent):
+    to_array = video_decoding.ToArray()
+    with video_decoding.open_frames(transparent) as (_, frames):
+        assert not any(to_array.is_upright(frame) for frame in frames)

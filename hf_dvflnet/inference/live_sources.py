@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import av
 import av.error
 
+from ..video_container import main_track
 from ..video_decoding import VideoDecodeError, open_frames
 
 
@@ -107,9 +108,9 @@ def _open_source(source: str | os.PathLike, options: dict[str, str] | None, reso
         reason = _reason(error, SECONDS_TO_OPEN)
         raise VideoDecodeError(f"{name}: cannot be opened as a live video: {reason}") from error
     resources.enter_context(container)
-    if not container.streams.video:
+    stream = main_track(container)
+    if stream is None:
         raise VideoDecodeError(f"{name}: has no video stream")
-    stream = container.streams.video[0]
     if stream.codec_context is None:
         raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
     stream.thread_type = "SLICE"  # threads that share out frames hold as many of them back

@@ -1,5 +1,6 @@
 """Writes real video files for the tests. Each frame carries its number as black and white squares."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,6 +72,49 @@ def write_video(
         for number in range(num_frames):
             frame = av.VideoFrame.from_ndarray(numbered_frame(first_number + number, width, height), format="rgb24")
             frame.pts = timestamps[number] if timestamps else number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def remux(source: Path, path: Path, change: Callable[[list[av.Packet]], list[av.Packet | bytes]]) -> Path:
+    """Write the packets that `change` makes of a file's; where it adds bytes, the later ones move by a frame."""
+    with av.open(str(source)) as container, av.open(str(path), "w") as target:
+        template = container.streams.video[0]
+        stream = target.add_stream_from_template(template)
+        packets = [packet for packet in container.demux(template) if packet.size]
+        step, time_base, added = packets[0].duration, packets[0].time_base, 0
+        before = -step
+        for item in change(packets):
+            if isinstance(item, bytes):
+                packet = av.Packet(item)
+                packet.pts = packet.dts = before + step
+                packet.time_base, packet.duration = time_base, step
+                added += 1
+            else:
+                packet = item
+                packet.pts += added * step
+                if packet.dts is not None:
+                    packet.dts += added * step
+            before = packet.dts
+            packet.stream = stream
+            target.mux(packet)
+    return path
+
+
+def write_transparent(path: Path, codec: str, pixel_format: str, num_frames: int = 12) -> Path:
+    """32 x 32 frames: a middle of opaque green, 20 n + 30 in frame n, and around it red that is wholly transparent."""
+    with av.open(str(path), "w") as container:
+        # libvpx reads no transparency where it is allowed frames that are not shown
+        options = {"g": "5", "auto-alt-ref": "0"} if "vpx" in codec else {}
+        stream = container.add_stream(codec, rate=8, options=options)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, pixel_format
+        for number in range(num_frames):
+            picture = np.zeros((32, 32, 4), np.uint8)
+            picture[..., 0] = 255
+            picture[8:24, 8:24] = (0, 20 * number + 30, 0, 255)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=pixel_format)
+            frame.pts, frame.time_base = number, Fraction(1, 8)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

@@ -123,7 +123,7 @@ def test_arguments_are_taken_by_position_as_in_transformers(tmp_path, tiny_confi
 
     args = VideoTrainingArguments(**arguments(tmp_path, max_steps=1))
     VideoClassificationTrainer(new_model(tiny_config, 0), args, collate, RandomClips(8)).train()
-    assert collated == [4]
+    assert set(collated) == {4}
 
 
 def test_metrics_of_the_caller_replace_ours(tmp_path, tiny_config):
