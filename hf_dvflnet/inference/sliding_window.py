@@ -124,21 +124,13 @@ class SlidingWindow:
     Window k ends `window + k * stride` after the first frame. These are seconds by the frames' timestamps
     (`in_seconds`), or frames. Of windows counted in frames it is known beforehand which frames are shown, and only
     those are made small.
-
-    Args:
-        fps: Frames per second, if they are known, for as long as one frame does not tell them; only for seconds.
     """
 
     def __init__(
-        self,
-        processor: VideoFocalNetVideoProcessor,
-        window: float,
-        stride: float,
-        *,
-        in_seconds: bool = False,
-        fps: float | None = None,
+        self, processor: VideoFocalNetVideoProcessor, window: float, stride: float, *, in_seconds: bool = False
     ):
-        self.window, self.stride, self.in_seconds, self.fps = window, stride, in_seconds, fps
+        self.window, self.stride, self.in_seconds = window, stride, in_seconds
+        self.fps: float | None = None  # of the source, if it states them; used until two frames have come
         self.small = SmallPictures(processor)
         self.sampled = lru_cache(maxsize=256)(partial(sampled, processor))
         # a window starts at each multiple of the stride: what it shows lies this far behind one
@@ -149,8 +141,9 @@ class SlidingWindow:
         self.half = 0.0
         self.count = 0
         self.due = range(0)
-        self.timestamp: float | None = None  # of the newest frame, as its arrival
-        self.arrived = self.start = 0.0
+        self.timestamp: float | None = None  # of the newest frame, which came at `arrived`
+        self.arrived = 0.0
+        self.start = 0.0  # when the first frame came, as `times` tell it
 
     def add(self, frame: Callable[[], np.ndarray], timestamp: float | None) -> range:
         """
