@@ -18,7 +18,7 @@ def predict(
     views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops, softmax averaged, as published.")] = 1,
     windows: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Classify windows of this length: a table of times, as CSV."),
+        typer.Option(metavar="SECONDS", help="Classify windows that last so long: a table of times, as CSV."),
     ] = None,
     stride: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="From window to window; their length if unset.")
@@ -161,9 +161,12 @@ def watch(
         ),
     ],
     model: Model,
-    window: Annotated[float, typer.Option(metavar="SECONDS", help="What an answer spans.")] = 2.0,
+    window: Annotated[
+        float, typer.Option(metavar="SECONDS", help="What an answer spans, by the timestamps of the frames.")
+    ] = 2.0,
     stride: Annotated[
-        int | None, typer.Option(min=1, help="Frames from answer to answer; half a second's if unset.")
+        int | None,
+        typer.Option(min=1, help="Frames from answer to answer, at the source's rate; half a second if unset."),
     ] = None,
     smoothing: Annotated[
         float, typer.Option(help="Weight of the previous answers in the average, from 0 to below 1.")
@@ -171,7 +174,8 @@ def watch(
     threshold: Annotated[float, typer.Option(help="Score below which no label is given, from 0 to 1.")] = 0.0,
     top_k: Annotated[int, typer.Option(min=1, help="Classes in a line of JSON.")] = 5,
     fps: Annotated[
-        float | None, typer.Option(help="Frames per second of the source, where it states none, or a wrong one.")
+        float | None,
+        typer.Option(help="Count frames at so many per second, where the source's timestamps or rate are wrong."),
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Show a file at its own pace.")] = False,
     device: Device = "cpu",
@@ -199,14 +203,18 @@ def watch(
     processor = load_processor(model)
     latencies: deque[float] = deque(maxlen=100_000)  # a camera may be watched for months
     with open_stream(source) as stream:
-        rate = fps or stream.fps
-        if not rate:
-            raise ValueError(f"{source}: states no frame rate: give --fps")
+        lengths: dict[str, Any]
+        if fps:
+            lengths = {"window": max(1, round(window * fps)), "stride": stride or max(1, round(fps / 2))}
+        elif stride and not stream.fps:
+            raise ValueError(f"{source}: states no frame rate, which a --stride in frames needs: give --fps")
+        else:
+            seconds = stride / stream.fps if stride and stream.fps else 0.5
+            lengths = {"window_seconds": window, "stride_seconds": seconds}
         classifier = VideoStreamClassifier(
             network,
             processor,
-            window=max(1, round(window * rate)),
-            stride=stride or max(1, round(rate / 2)),
+            **lengths,
             smoothing=smoothing,
             threshold=threshold,
             top_k=top_k,

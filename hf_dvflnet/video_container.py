@@ -11,7 +11,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import av
@@ -53,11 +53,16 @@ Shown = tuple[int | None, int, bool]  # of one packet: timestamp, duration, whet
 @dataclass
 class DecodedVideoMetadata(VideoMetadata):
     """
-    transformers' metadata (`total_num_frames`, `fps`, `width`, `height`, `duration` in seconds, `frames_indices`) and
-    the codec's name, such as `"h264"`. Width and height are those of the upright picture, in pixels.
+    transformers' metadata (`total_num_frames`, `fps`, `width`, `height`, `duration` in seconds, `frames_indices`), the
+    codec's name, such as `"h264"`, and when each frame comes. Width and height are those of the upright picture, in
+    pixels.
+
+    `frame_times` are seconds since the first frame, float64 (frames,), ascending, one for each frame that the packets
+    tell of, even if fewer can be decoded; `None` where the container's timestamps do not tell them exactly.
     """
 
     codec: str | None = None
+    frame_times: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass
@@ -308,9 +313,11 @@ def describe(shown: list[Shown], stream: av.VideoStream) -> Packets:
     exact = codec in _ONE_FRAME_PER_PACKET and len({pts for pts, _, _ in stamped}) == len(shown)
     fps = float(stream.average_rate or stream.guessed_rate or 0) or None
     duration = len(shown) / fps if fps else None
+    frame_times = None
     if exact and stream.time_base:
         duration = float((stamped[-1][0] + stamped[-1][1] - stamped[0][0]) * stream.time_base)
-        fps = _rate(fps, np.array([pts for pts, _, _ in stamped]) * float(stream.time_base), duration)
+        frame_times = np.array([pts - stamped[0][0] for pts, _, _ in stamped]) * float(stream.time_base)
+        fps = _rate(fps, frame_times, duration)
     return Packets(
         metadata=DecodedVideoMetadata(
             total_num_frames=len(shown),
@@ -320,6 +327,7 @@ def describe(shown: list[Shown], stream: av.VideoStream) -> Packets:
             duration=duration,
             video_backend="pyav",
             codec=codec,
+            frame_times=frame_times,
         ),
         timestamps=[pts for pts, _, _ in stamped] if exact else None,
         keyframes=[pts for pts, _, is_keyframe in stamped if is_keyframe],

@@ -4,6 +4,7 @@ import gc
 import http.server
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -35,6 +36,7 @@ from hf_dvflnet import (
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.inference.live_sources import open_stream
 from hf_dvflnet.inference.prediction import run_ahead
+from hf_dvflnet.inference.sliding_window import SmallPictures
 from hf_dvflnet.inference.speed import time_stages
 from hf_dvflnet.inference.windows import predict_windows
 
@@ -159,6 +161,80 @@ def test_settings_out_of_range_are_refused(tiny_model, tiny_processor, options, 
         VideoStreamClassifier(tiny_model, tiny_processor, **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window": 8, "stride_seconds": 1.0},
+        {"window_seconds": 1.0, "stride": 8},
+        {"window_seconds": 1.0},
+        {"window": 8, "stride": 8, "window_seconds": 1.0, "stride_seconds": 1.0},
+    ],
+)
+def test_a_window_in_frames_with_a_stride_in_seconds_is_refused(tiny_model, tiny_processor, options):
+    with pytest.raises(ValueError, match="both in frames .* or both in seconds"):
+        VideoStreamClassifier(tiny_model, tiny_processor, **options)
+
+
+@pytest.mark.parametrize("seconds", [(0, 1), (1, -1), (float("inf"), 1), (float("nan"), 1)])
+def test_a_window_of_no_seconds_is_refused(tiny_model, tiny_processor, seconds):
+    with pytest.raises(ValueError, match="longer than 0 s and end"):
+        VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=seconds[0], stride_seconds=seconds[1])
+
+
+@pytest.mark.parametrize(
+    "timestamps, reason",
+    [
+        ([0.0, None], "needs the timestamp of each frame, got None"),
+        ([0.0, float("nan")], "needs the timestamp of each frame, got nan"),
+        ([0.5, 0.25], "must not go backwards, got 0.25 after 0.5"),
+    ],
+)
+def test_a_window_in_seconds_refuses_a_frame_without_a_time(tiny_model, tiny_processor, timestamps, reason):
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=1, stride_seconds=1)
+    classifier.feed(frames_of(1)[0], timestamps[0])
+    with pytest.raises(ValueError, match=reason):
+        classifier.feed(frames_of(1)[0], timestamps[1])
+
+
+@pytest.mark.parametrize("rate", [25, 30, 29.97])
+@pytest.mark.parametrize("window, stride", [(10, 3), (6, 9), (3, 2), (5, 5)])
+def test_seconds_of_a_constant_rate_equal_frames(tiny_model, tiny_processor, rate, window, stride):
+    in_frames = VideoStreamClassifier(tiny_model, tiny_processor, window=window, stride=stride, top_k=6)
+    in_seconds = VideoStreamClassifier(
+        tiny_model, tiny_processor, window_seconds=window / rate, stride_seconds=stride / rate, top_k=6
+    )
+    for number, frame in enumerate(frames_of(40)):
+        expected, answer = (classifier.feed(frame, 7 + number / rate) for classifier in (in_frames, in_seconds))
+        assert (answer is None) == (expected is None), number
+        if answer is not None:
+            assert answer.time == expected.time
+            same(answer.top, dict(expected.top))
+    assert (in_seconds.answers, in_seconds.dropped, in_seconds.skipped) == (in_frames.answers, 0, 0)
+
+
+def test_times_that_jitter_do_not_delay_an_answer(tiny_model, tiny_processor):
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=1, stride_seconds=0.5)
+    jitter = np.random.default_rng(0).uniform(-0.004, 0.004, 120)
+    frames = frames_of(8)
+    answered = [
+        number
+        for number, late in enumerate(jitter)
+        if classifier.feed(frames[number % 8], number / 30 + (late if number else 0))
+    ]
+    assert answered == list(range(29, 120, 15))
+
+
+def test_after_a_gap_a_fed_frame_gives_the_newest_window(tiny_model, tiny_processor):
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=1, stride_seconds=0.5, top_k=6)
+    frames = frames_of(12)
+    times = [*(number / 10 for number in range(10)), 4.2, 4.3]
+    answers = [classifier.feed(frame, second) for frame, second in zip(frames, times, strict=True)]
+    assert [index for index, answer in enumerate(answers) if answer] == [9, 10]
+    # the windows that end at 1.5, 2, ... 4 s; the last of them shows nothing but the frame at 0.9 s
+    assert (answers[10].time, answers[10].skipped) == (0.9, 5)
+    same(answers[10].top, scores_by_hand(tiny_model, tiny_processor, frames[9:10]))
+
+
 def test_what_is_no_frame_is_refused(tiny_model, tiny_processor):
     classifier = VideoStreamClassifier(tiny_model, tiny_processor)
     for frame, found in (
@@ -172,14 +248,17 @@ def test_what_is_no_frame_is_refused(tiny_model, tiny_processor):
             classifier.feed(frame)
 
 
-def test_memory_is_flat_over_ten_thousand_frames(tiny_model, tiny_processor):
+@pytest.mark.parametrize(
+    "lengths", [{"window": 30, "stride": 25}, {"window_seconds": 1.0, "stride_seconds": 25 / 30}], ids=str
+)
+def test_memory_is_flat_over_ten_thousand_frames(tiny_model, tiny_processor, lengths):
     class Fixed(torch.nn.Module):  # how long the model takes is not what is asked about
         config, device = tiny_model.config, tiny_model.device
 
         def forward(self, pixel_values):
             return SimpleNamespace(logits=torch.zeros(len(pixel_values), 6))
 
-    classifier = VideoStreamClassifier(Fixed(), tiny_processor, window=30, stride=25, smoothing=0.5)
+    classifier = VideoStreamClassifier(Fixed(), tiny_processor, **lengths, smoothing=0.5)
     frames = frames_of(8)
     blocks, resident = {}, {}
     for number in range(1, 10_001):
@@ -242,6 +321,84 @@ def test_a_slow_model_drops_frames_and_does_not_fall_behind(tiny_model, tiny_pro
     for answer in answers:  # what is answered is a window without gaps
         end = round(answer.time * 50) + 1
         same(answer.top, scores_by_hand(tiny_model, tiny_processor, frames[end - 8 : end]))
+
+
+@pytest.fixture(params=["mp4", "mkv"])
+def varied(request, tmp_path) -> tuple[Path, list[float]]:
+    """A recording of 6 s at 30 frames a second, then 2.5, which is a still screen, then 30; and its frames' times."""
+    ticks = np.cumsum([0] + [1] * 45 + [12] * 10 + [1] * 44).tolist()
+    path = tmp_path / f"varied.{request.param}"
+    write_video(path, num_frames=len(ticks), width=64, height=48, rate=30, timestamps=ticks)
+    return path, [tick / 30 for tick in ticks]
+
+
+def shown_between(times: list[float], start: float, end: float) -> list[int]:
+    """The frames on the screen from start to end; cuts that fall on a frame may be off by the clock's milliseconds."""
+    until = [*times[1:], float("inf")]
+    return [i for i, time in enumerate(times) if time < end - 0.002 and until[i] > start + 0.002]
+
+
+def test_strides_of_a_file_whose_rate_varies_last_their_seconds(tiny_model, tiny_processor, varied):
+    path, times = varied
+    frames, _ = read_video(path)
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=1, stride_seconds=0.7, top_k=6)
+    answers = list(classifier.run(path))
+    ends = [1 + 0.7 * number for number in range(len(answers))]
+    assert len(answers) == 9  # the last ends at 6.6 of 6.97 s
+    assert (classifier.frames, classifier.dropped, classifier.skipped) == (len(times), 0, 0)
+    for end, answer in zip(ends, answers, strict=True):
+        shown = shown_between(times, end - 1, end)
+        assert answer.time == pytest.approx(times[shown[-1]], abs=0.002)
+        same(answer.top, scores_by_hand(tiny_model, tiny_processor, frames[shown]))
+
+
+def test_feeding_frames_whose_rate_varies_answers_as_the_file(tiny_model, tiny_processor, varied):
+    path, times = varied
+    lengths = {"window_seconds": 1, "stride_seconds": 0.7, "top_k": 6}
+    expected = list(VideoStreamClassifier(tiny_model, tiny_processor, **lengths).run(path))
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, **lengths)
+    answers = [classifier.feed(frame, time) for frame, time in zip(read_video(path)[0], times, strict=True)]
+    found = [answer for answer in answers if answer]
+    assert [answer.time for answer in found] == pytest.approx([answer.time for answer in expected], abs=0.002)
+    for answer, other in zip(found, expected, strict=True):
+        same(answer.top, dict(other.top))
+
+
+def test_after_a_gap_a_file_is_answered_window_by_window(tiny_model, tiny_processor, tmp_path):
+    ticks = [*range(10), 40, *range(41, 50)]
+    path = write_video(tmp_path / "gap.mp4", num_frames=20, width=64, height=48, rate=10, timestamps=ticks)
+    lengths = {"window_seconds": 0.7, "stride_seconds": 0.5}
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, **lengths)
+    assert len(list(classifier.run(path))) == 9  # at 0.7, 1.2, ... 4.7 s
+    assert (classifier.skipped, classifier.dropped) == (0, 0)
+
+
+def test_after_a_gap_a_live_source_is_answered_once(tiny_model, tiny_processor, video_files):
+    times = [*(number / 10 for number in range(10)), 4.0]
+    with open_stream(video_files["h264.mkv"]) as stream:
+        frames = [frame for frame, _ in islice(stream.frames, 11)]
+
+        def shown():
+            yield from zip(frames[:10], times, strict=False)
+            answered.wait(5)
+            yield frames[10], times[10]
+
+        answered, found = threading.Event(), []
+        live = type(stream)("camera", 10.0, True, shown())
+        classifier = VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=1, stride_seconds=0.5)
+        for answer in classifier.run(live):
+            found.append((answer.time, answer.skipped, answer.dropped))
+            answered.set()
+    assert found == [(0.9, 0, 0), (0.9, 5, 0)]  # of the windows that end at 1.5, 2, ... 4 s the last
+
+
+def test_a_clock_that_starts_anew_goes_on_where_it_stopped(tiny_model, tiny_processor, video_files):
+    with open_stream(video_files["h264.mkv"]) as stream:
+        shown = list(islice(stream.frames, 20))
+        twice = type(stream)("joined", 25.0, False, iter(shown * 2))
+        classifier = VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=0.4, stride_seconds=0.4)
+        times = [answer.time for answer in classifier.run(twice)]
+    assert times == pytest.approx([0.36, 0.76, 1.16], abs=0.002)  # 40 frames, of which two come at 0.76 s
 
 
 def free_port(kind: int) -> int:
@@ -565,6 +722,79 @@ def test_windows_that_end_with_the_video_need_no_last_one(tiny_model, tiny_proce
     assert [row["first_frame"] for row in rows] == [0, 32, 64, 96]
 
 
+def test_windows_of_a_rate_that_varies_last_what_was_asked(tiny_model, tiny_processor, varied):
+    path, times = varied
+    frames, metadata = read_video(path)
+    assert metadata.frame_times == pytest.approx(times, abs=0.001)
+    rows = list(predict_windows(tiny_model, tiny_processor, path, seconds=1.5, stride_seconds=1.0, top_k=6))
+    cuts = [(number, number + 1.5) for number in range(6)] + [(metadata.duration - 1.5, metadata.duration)]
+    assert [(row["start"], row["end"]) for row in rows] == cuts
+    for row in rows:
+        shown = shown_between(times, row["start"], row["end"])
+        assert (row["first_frame"], row["frames"]) == (shown[0], len(shown))
+        answers = [(answer["label"], answer["score"]) for answer in row["answers"]]
+        same(answers, scores_by_hand(tiny_model, tiny_processor, frames[shown]))
+
+
+@pytest.mark.parametrize("name, rate", [("a.mp4", 30), ("a.mkv", 30), ("a.mkv", 60), ("a.mp4", 24)])
+@pytest.mark.parametrize("window, stride", [(12, 12), (12, 5), (7, 10), (1, 1)])
+def test_windows_of_a_constant_rate_are_frames_of_a_grid(
+    tiny_model, tiny_processor, tmp_path, name, rate, window, stride
+):
+    path = write_video(tmp_path / name, num_frames=40, width=64, height=48, rate=rate)
+    lengths = {"seconds": window / rate, "stride_seconds": stride / rate}
+    rows = list(predict_windows(tiny_model, tiny_processor, path, **lengths, batch_size=8))
+    starts = list(range(0, 40 - window + 1, stride))
+    if starts[-1] + window < 40:
+        starts.append(40 - window)
+    assert [(row["first_frame"], row["frames"]) for row in rows] == [(start, window) for start in starts]
+
+
+def test_a_still_screen_longer_than_a_window_is_one_frame_in_each(tiny_model, tiny_processor, tmp_path):
+    ticks = [*range(10), 40, *range(41, 50)]
+    path = write_video(tmp_path / "still.mp4", num_frames=20, width=64, height=48, rate=10, timestamps=ticks)
+    rows = list(predict_windows(tiny_model, tiny_processor, path, seconds=1.0, top_k=6))
+    found = [(row["start"], row["first_frame"], row["frames"]) for row in rows]
+    assert found == [(0.0, 0, 10), (1.0, 9, 1), (2.0, 9, 1), (3.0, 9, 1), (4.0, 10, 10)]
+    still = scores_by_hand(tiny_model, tiny_processor, read_video(path, [9])[0])
+    same([(answer["label"], answer["score"]) for answer in rows[2]["answers"]], still)
+
+
+def test_windows_without_exact_timestamps_are_counted_from_the_rate(tiny_model, tiny_processor, tmp_path):
+    # a packet of MPEG-2 need not be a frame
+    path = write_video(tmp_path / "a.mkv", "mpeg2video", num_frames=30, width=64, height=48, rate=25)
+    assert read_video(path, [0])[1].frame_times is None
+    rows = list(predict_windows(tiny_model, tiny_processor, path, seconds=0.4))
+    assert [(row["first_frame"], row["frames"]) for row in rows] == [(0, 10), (10, 10), (20, 10)]
+
+
+def test_windows_end_where_decoding_does(tiny_model, tiny_processor, tmp_path):
+    path = write_video(tmp_path / "broken.mp4", num_frames=40, options={"g": "40", "bf": "0"})
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        start, size = packets[25].pos, sum(packet.size for packet in packets[25:])
+    data = bytearray(path.read_bytes())
+    data[start : start + size] = bytes(size)  # the last 15 frames are zeros
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match="decoding ends after"):
+        frames, _ = read_video(path)
+        rows = list(predict_windows(tiny_model, tiny_processor, path, seconds=0.4, top_k=6))
+    assert len(frames) < 30 and len(frames) % 10
+    assert [row["first_frame"] for row in rows] == [*range(0, len(frames) - 9, 10), len(frames) - 10]
+    assert rows[-1]["end"] == pytest.approx(len(frames) / 25)
+    last = scores_by_hand(tiny_model, tiny_processor, frames[-10:])
+    same([(answer["label"], answer["score"]) for answer in rows[-1]["answers"]], last)
+
+
+def test_only_frames_that_a_window_shows_are_made_small(tiny_model, tiny_processor, video_files, monkeypatch):
+    numbers = []
+    shrink = SmallPictures.shrink
+    monkeypatch.setattr(SmallPictures, "shrink", lambda *args: numbers.append(args[2]) or shrink(*args))
+    list(predict_windows(tiny_model, tiny_processor, video_files["h264.mkv"], seconds=0.64))
+    first = evaluation_indices(16, num_frames=4)
+    assert numbers == sorted({int(start + index) for start in (0, 16, 24) for index in first})
+
+
 def test_calls_ahead_keep_their_order_and_run_before_they_are_asked_for():
     started = threading.Event()
 
@@ -653,6 +883,18 @@ def test_predict_windows_prints_and_writes_one_table(dvflnet, tiny_folder, two_m
     ]
 
 
+def test_predict_windows_prints_seconds_of_a_rate_that_varies(dvflnet, tiny_folder, varied):
+    path, times = varied
+    out = dvflnet("predict", tiny_folder, path, "--windows", 1.5, "--json")[1]
+    rows = [json.loads(line) for line in out.splitlines()]
+    duration = read_video(path, [0])[1].duration
+    last = [round(duration - 1.5, 3), round(duration, 3)]
+    assert [[row["start"], row["end"]] for row in rows] == [[0, 1.5], [1.5, 3], [3, 4.5], [4.5, 6], last]
+    for row in rows:
+        shown = shown_between(times, row["start"], row["end"])
+        assert (row["first_frame"], row["frames"]) == (shown[0], len(shown))
+
+
 def test_predict_windows_names_a_broken_video_and_answers_the_others(dvflnet, tiny_folder, video_files, tmp_path):
     (tmp_path / "broken.mp4").write_text("no video")
     code, out, err = dvflnet("predict", tiny_folder, tmp_path / "broken.mp4", video_files["vp9.webm"], "--windows", 1)
@@ -736,6 +978,41 @@ def test_watch_prints_a_line_per_answer_and_a_summary(dvflnet, tiny_folder, vide
     rows = [json.loads(line) for line in dvflnet(*command, "--json", "--threshold", 1)[1].splitlines()]
     assert [row["label"] for row in rows[:-1]] == [None] * 4
     assert {"frames", "answers", "dropped", "skipped", "latency_median", "latency_p95"} == set(rows[-1])
+
+
+def times_watched(dvflnet, *arguments) -> list[float]:
+    lines = [json.loads(line) for line in dvflnet("watch", *arguments, "--json")[1].splitlines()]
+    return [line["time"] for line in lines[:-1]]
+
+
+def test_watch_answers_every_half_second_whatever_the_rate(dvflnet, tiny_folder, varied):
+    path, times = varied
+    ends = [1 + 0.5 * number for number in range(13)]
+    expected = [times[shown_between(times, end - 1, end)[-1]] for end in ends]
+    found = times_watched(dvflnet, path, tiny_folder, "--window", 1)
+    assert found == pytest.approx(expected, abs=0.002)
+
+
+def test_watch_counts_frames_where_it_is_told_their_rate(dvflnet, tiny_folder, varied):
+    path, times = varied
+    found = times_watched(dvflnet, path, tiny_folder, "--window", 1, "--fps", 20)
+    assert found == pytest.approx(times[19::10], abs=0.002)
+
+
+@pytest.mark.parametrize("options, reason", [((), None), (("--stride", 5), "states no frame rate.*give --fps")])
+def test_watch_needs_a_rate_only_for_a_stride_in_frames(
+    dvflnet, tiny_folder, video_files, monkeypatch, options, reason
+):
+    @contextmanager
+    def without_rate(source):
+        with open_stream(source) as stream:
+            stream.fps = None
+            yield stream
+
+    monkeypatch.setattr("hf_dvflnet.inference.live_sources.open_stream", without_rate)
+    code, out, err = dvflnet("watch", video_files["h264.mkv"], tiny_folder, "--window", 1, *options)
+    assert code == (1 if reason else 0)
+    assert re.search(reason, err) if reason else "40 frames, 2 answers" in out
 
 
 def test_watch_ends_with_its_summary_when_interrupted(dvflnet, tiny_folder, video_files, monkeypatch):
