@@ -198,6 +198,7 @@ def watch(
     from hf_dvflnet import VideoStreamClassifier
     from hf_dvflnet.hub.loading import load_model, load_processor
     from hf_dvflnet.inference.live_sources import open_stream
+    from hf_dvflnet.inference.prediction import score_text
 
     network = on_device(load_model(model), device)
     processor = load_processor(model)
@@ -228,7 +229,8 @@ def watch(
                     typer.echo(printable(json.dumps({**vars(answer), "top": top}, ensure_ascii=False)))
                     continue
                 typer.echo(
-                    f"{answer.time:9.2f} s  {answer.score:6.1%}  {printable(answer.label or '-')}  "
+                    f"{answer.time:9.2f} s  {score_text(answer.score, network.config):>6}  "
+                    f"{printable(answer.label or '-')}  "
                     f"(latency {1000 * answer.latency:.0f} ms, dropped {answer.dropped}, skipped {answer.skipped})"
                 )
         except KeyboardInterrupt:

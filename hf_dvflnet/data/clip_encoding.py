@@ -15,6 +15,7 @@ import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from ..video_container import DecodedVideoMetadata
 from ..video_decoding import ToArray, VideoDecodeError, open_frames
 from .prepared_folders import Row
 from .worker_processes import LOST
@@ -90,6 +91,9 @@ def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]
         rate = Fraction(metadata.fps or 25).limit_denominator(1001) or Fraction(1)
         stream: av.VideoStream = container.add_stream("libx264", rate=rate, options=options)
         codec = stream.codec_context
+        ticks = _varying_ticks(metadata, float(rate))
+        if ticks is not None:
+            codec.time_base = _CLOCK
         for number, frame in enumerate(frames):
             stored.add((frame.height, frame.width))
             if len(stored) > 1:
@@ -119,10 +123,36 @@ def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]
                     # processor has AVX-512 (seen at 64 and 160 pixels)
                     codec.options = {**options, "x264-params": "mbtree=0"}
             picture.pts, picture.time_base = number, 1 / rate
+            if ticks is not None:
+                picture.pts, picture.time_base = ticks[number], _CLOCK
             picture.pict_type = PictureType.NONE  # else the source's keyframes become the clip's
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+            _mux(container, stream.encode(picture), ticks, metadata)
+        _mux(container, stream.encode(), ticks, metadata)
     return {"frames": number + 1, "width": width, "height": height}
+
+
+def _mux(
+    container: av.container.OutputContainer,
+    packets: list[av.Packet],
+    ticks: list[int] | None,
+    metadata: DecodedVideoMetadata,
+):
+    for packet in packets:
+        # of the other frames, the time of the next one tells how long they are shown
+        if ticks is not None and packet.pts == ticks[-1]:
+            packet.duration = max(1, round((metadata.duration or 0) / _CLOCK) - ticks[-1])
+        container.mux(packet)
+
+
+_CLOCK = Fraction(1, 90_000)
+
+
+def _varying_ticks(metadata: DecodedVideoMetadata, rate: float) -> list[int] | None:
+    """When each frame is shown, on our clock, if a constant rate would move one by more than half a frame."""
+    times = metadata.frame_times
+    if times is None or np.abs(times - np.arange(len(times)) / rate).max() <= 0.5 / rate:
+        return None
+    return [round(seconds / _CLOCK) for seconds in times.tolist()]
 
 
 def _small_size(width: int, height: int, short_side: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from .benchmarks import BENCHMARKS
 from .class_folders import load_video_folder
 from .label_sets import LABEL_SETS
 from .prepared_folders import stream_tars, unreadable_videos
-from .video_column import VIDEO_SUFFIXES
+from .video_column import VIDEO_SUFFIXES, clip_name
 
 
 def load_benchmark(
@@ -206,7 +206,7 @@ def _load_parquet(
             label = theirs[label] if 0 <= label < len(theirs) else None
         if label not in names:
             raise ValueError(f"{data_dir}: row {index} has the class {label!r}, which {builder.title} has not")
-        return {"label": names.index(label), "video_id": row.get("video_id") or f"{index}:{row['video']['path']}"}
+        return {"label": names.index(label), "video_id": clip_name(row)}
 
     features = datasets.Features(
         {

@@ -28,9 +28,8 @@ def label_order(student: PreTrainedModel, teacher_names: Sequence[str]) -> torch
         ValueError: If they do not have the same names, or a name twice.
     """
     names = label_names(student)
-    order = match_classes(names, teacher_names, of=("student", "teacher"))
     match_classes(teacher_names, names, of=("teacher", "student"))
-    return torch.tensor(order)
+    return torch.tensor(match_classes(names, teacher_names, of=("student", "teacher")))
 
 
 def with_labels_of(model: Any, dataset: Any) -> Any:

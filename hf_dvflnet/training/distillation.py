@@ -187,7 +187,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = dict(inputs)
         cached = inputs.pop("teacher_logits", None)
-        clips, micro_batches = len(inputs["labels"]), self.current_gradient_accumulation_steps
+        clips, micro_batches = len(inputs["labels"]), getattr(self, "current_gradient_accumulation_steps", 1)
         if self.compute_loss_func is None:
             labels = inputs.pop("labels")
             outputs = model(**inputs)

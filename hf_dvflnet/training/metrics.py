@@ -39,9 +39,17 @@ class TopKAccuracy(evaluate.Metric):
 
 
 def compute_top_k_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """`compute_metrics` of a Trainer: top-1 and top-5 accuracy, in [0, 1], of logits of shape (clips, num_labels)."""
+    """
+    `compute_metrics` of a Trainer: top-1 and top-5 accuracy, in [0, 1], of logits of shape (clips, num_labels).
+
+    Clips without a label, -100, are left out; labels that are probabilities count as their likeliest class.
+    """
+    scores, labels = prediction.predictions, np.asarray(prediction.label_ids)
+    if labels.ndim == 2:
+        labels = labels.argmax(-1)
+    labelled = labels != -100
     metrics = evaluate.combine([TopKAccuracy(k=1, keep_in_memory=True), TopKAccuracy(k=5, keep_in_memory=True)])
-    return metrics.compute(predictions=prediction.predictions, references=prediction.label_ids)
+    return metrics.compute(predictions=scores[labelled], references=labels[labelled])
 
 
 __all__ = ["TopKAccuracy", "compute_top_k_metrics"]

@@ -70,6 +70,18 @@ def kinds(tmp_path_factory, video_files) -> Path:
 # The clips
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_clip_keeps_the_times_of_frames_whose_rate_varies(tmp_path, suffix):
+    times = [*range(10), *range(20, 60, 8), *range(60, 70)]
+    path = tmp_path / "tree" / "train" / "run" / f"varying.{suffix}"
+    path.parent.mkdir(parents=True)
+    write_video(path, num_frames=len(times), timestamps=times)
+    prepare(tmp_path / "tree", tmp_path / "out")
+    frames, metadata = read_video(tmp_path / "out" / "train" / "run" / "varying.mp4")
+    assert [read_number(frame) for frame in frames] == list(range(25))
+    np.testing.assert_allclose(metadata.frame_times, np.array(times) / 25, atol=0.002)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_clip_has_the_frames_of_its_source(kinds, video_files, kind):
     source, _ = read_video(video_files[kind])
@@ -92,12 +104,10 @@ def test_a_clip_has_no_sound_and_short_closed_gops_and_its_index_first(kinds):
     assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
 
 
-def test_a_clip_has_the_average_rate_of_its_source(kinds, video_files):
-    rates = [
-        read_video(path, [0])[1].fps
-        for path in (video_files["h264_irregular.mp4"], next((kinds / "h264_irregular.mp4").iterdir()))
-    ]
-    assert rates[0] == pytest.approx(rates[1], rel=1e-3)
+@pytest.mark.parametrize("name", ["h264_irregular.mp4", "h264_short_gop.mp4"])
+def test_a_clip_lasts_as_long_as_its_source(kinds, video_files, name):
+    lengths = [read_video(path, [0])[1].duration for path in (video_files[name], next((kinds / name).iterdir()))]
+    assert lengths[0] == pytest.approx(lengths[1], abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_a_model_of_other_classes_is_refused(dvflnet, tiny_folder, ucf101, tmp_p
     result = dvflnet(
         *("evaluate", tiny_folder, "--dataset", "ucf101", "--data-dir", ucf101, "--output", tmp_path / "out")
     )
-    refused(result, "the model has 6 classes, the data 101", "only the model has LABEL_0", "ApplyEyeMakeup")
+    refused(result, "the model has 6 and the data 101", "only the model has 'LABEL_0'", "ApplyEyeMakeup")
 
 
 def test_twelve_views_are_repeatable_to_the_last_digit(evaluate, tmp_path):

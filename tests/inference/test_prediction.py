@@ -1,7 +1,19 @@
 import pytest
 import torch
+from transformers import pipeline
 
-from hf_dvflnet import VideoDecodeError, load_model, load_processor, predict_videos
+from hf_dvflnet import (
+    VideoDecodeError,
+    VideoStreamClassifier,
+    load_model,
+    load_processor,
+    load_video_folder,
+    predict_clips,
+    predict_videos,
+    predict_windows,
+    read_video,
+)
+from hf_dvflnet.inference.demo_answer import classify_clip
 
 
 @pytest.fixture
@@ -37,3 +49,90 @@ def test_an_answer_is_that_of_processor_and_model(model_and_processor, video_fil
 def test_numbers_out_of_range_are_refused(model_and_processor, options, reason):
     with pytest.raises(ValueError, match=reason):
         list(predict_videos(*model_and_processor, [], **options))
+
+
+# scores
+
+
+PROBLEM_TYPES = [None, "single_label_classification", "multi_label_classification", "regression"]
+
+
+def of_problem_type(folder, problem_type):
+    """The model, its processor, and the pipeline's answer to a video: a score for each class."""
+    model = load_model(str(folder))
+    torch.nn.init.normal_(model.classifier.weight, std=1.0)
+    model.config.problem_type = problem_type
+    model.save_pretrained(folder)
+    classifier = pipeline("video-classification", model=str(folder), device="cpu", top_k=6)
+    return model, load_processor(str(folder)), lambda video: {a["label"]: a["score"] for a in classifier(str(video))}
+
+
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+def test_every_answer_has_the_scores_of_the_pipeline(tiny_folder, video_files, problem_type, dvflnet):
+    model, processor, ask = of_problem_type(tiny_folder, problem_type)
+    video = video_files["h264_short_gop.mp4"]
+    frames = len(read_video(video)[0])
+    expected = ask(video)
+    total = {"single_label_classification": 1, None: 1}.get(problem_type, sum(expected.values()))
+    assert sum(expected.values()) == pytest.approx(total)
+    (row,) = predict_videos(model, processor, [video], top_k=6)
+    (window,) = predict_windows(model, processor, video, seconds=1000, top_k=6)
+    (streamed,) = VideoStreamClassifier(model, processor, window=frames, stride=frames, top_k=6).run(video)
+    found = {
+        "predict": {answer["label"]: answer["score"] for answer in row["answers"]},
+        "windows": {answer["label"]: answer["score"] for answer in window["answers"]},
+        "stream": dict(streamed.top),
+        "page": dict(classify_clip(model, processor, video, top_k=6).scores),
+    }
+    for name, scores in found.items():
+        assert scores == pytest.approx(expected, abs=1e-5), name
+    best = max(expected, key=expected.get)
+    shown = f"{expected[best]:.4g}" if problem_type == "regression" else f"{expected[best]:.1%}"
+    assert f"{shown}  {best}" in dvflnet("predict", tiny_folder, video)[1]
+
+
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+def test_the_score_of_several_views_is_the_mean_of_theirs(tiny_folder, video_files, problem_type):
+    model, processor, _ = of_problem_type(tiny_folder, problem_type)
+    video = video_files["h264_short_gop.mp4"]
+    views = processor(video, num_clips=4, num_crops=3, return_tensors="pt")["pixel_values"][0]
+    with torch.no_grad():
+        logits = model(views).logits
+    score = {"regression": lambda x: x, "multi_label_classification": torch.sigmoid}.get(
+        problem_type, lambda x: x.softmax(-1)
+    )
+    (row,) = predict_videos(model, processor, [video], views=12, top_k=6)
+    expected = {model.config.id2label[index]: value for index, value in enumerate(score(logits).mean(0).tolist())}
+    assert {answer["label"]: answer["score"] for answer in row["answers"]} == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_evaluation_has_the_scores_of_the_pipeline(tiny_folder, video_tree):
+    rows = load_video_folder(video_tree)["test"]
+    for problem_type in PROBLEM_TYPES[:3]:
+        model, processor, _ = of_problem_type(tiny_folder, problem_type)
+        model.config.id2label = dict(enumerate(["jump", "wave hands"]))
+        model.classifier = torch.nn.Linear(64, 2)
+        torch.nn.init.normal_(model.classifier.weight, std=1.0)
+        model.save_pretrained(tiny_folder)
+        classifier = pipeline("video-classification", model=str(tiny_folder), device="cpu")
+        predictions, _ = predict_clips(model, processor, rows)
+        for row, prediction in zip(rows, predictions, strict=True):
+            answers = {answer["label"]: answer["score"] for answer in classifier(row["video"]["path"])}
+            assert dict(prediction["top5"]) == pytest.approx(answers, abs=1e-5)
+
+
+def test_figures_of_classes_are_not_given_of_values(tiny_folder, video_tree):
+    rows = load_video_folder(video_tree)["test"]
+    model = load_model(str(tiny_folder))
+    model.config.id2label = dict(enumerate(["jump", "wave hands"]))
+    model.config.problem_type = "regression"
+    with pytest.raises(ValueError, match="problem_type is regression"):
+        predict_clips(model, load_processor(str(tiny_folder)), rows)
+
+
+def test_classes_of_one_name_are_not_told_apart(tiny_folder, video_tree):
+    rows = load_video_folder(video_tree)["test"]
+    model = load_model(str(tiny_folder))
+    model.config.id2label = {0: "jump", 1: "wave hands", 2: "jump"}
+    with pytest.raises(ValueError, match="the model has the class 'jump' twice"):
+        predict_clips(model, load_processor(str(tiny_folder)), rows)

@@ -138,6 +138,62 @@ def test_every_recipe_runs_in_small(recipe, motion_tree, tmp_path):
     assert (folder / "training_curves.png").is_file() and (folder / "model.safetensors").is_file()
 
 
+@pytest.fixture
+def start(motion_tree, tmp_path, tiny_config):
+    """Clips, and what a model is made of that starts from one of some classes: `start(names)`, the other and ours."""
+
+    def make(names: list[str]):
+        labels = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+        torch.manual_seed(0)
+        config = hf_dvflnet.VideoFocalNetConfig(**{**tiny_config.to_dict(), **labels})
+        other = hf_dvflnet.VideoFocalNetForVideoClassification(config).eval()
+        torch.nn.init.normal_(other.classifier.weight, std=1.0)
+        other.save_pretrained(tmp_path / "start")
+        arguments = data.DataArguments(data_dir=str(motion_tree), num_frames=6, image_size=36, short_side=36)
+        rows = {"train": hf_dvflnet.load_benchmark("folder", motion_tree, "train")}
+        return other, data.make_model(str(tmp_path / "start"), "nano", None, rows, arguments, seed=0).eval(), rows
+
+    return make
+
+
+def test_a_start_with_the_same_classes_keeps_its_head_in_the_datas_order(start, tmp_path):
+    names = sorted(hf_dvflnet.data.motion_videos.MOTIONS)
+    other, model, rows = start(names[::-1])
+    clip = torch.randn(1, 6, 3, 36, 36)
+    assert [model.config.id2label[number] for number in range(16)] == names
+    torch.testing.assert_close(model(clip).logits, other(clip).logits.flip(-1))
+    # the trainer then has nothing left to translate
+    seen = []
+
+    def count(prediction):
+        seen.extend(prediction.label_ids.tolist())
+        return {"right": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+    processor = data.video_processor(data.DataArguments(num_frames=6, image_size=36, short_side=36))
+    args = hf_dvflnet.VideoTrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none")
+    clips = hf_dvflnet.VideoClipDataset(rows["train"], processor)
+    trainer = hf_dvflnet.VideoClassificationTrainer(model, args, eval_dataset=clips, compute_metrics=count)
+    predictions, _ = hf_dvflnet.predict_clips(other, processor, rows["train"])
+    right = hf_dvflnet.compute_figures(predictions, names)["top1"]
+    assert trainer.evaluate()["eval_right"] == pytest.approx(right) and seen == rows["train"]["label"]
+
+
+@pytest.mark.parametrize(
+    "names", [[f"LABEL_{number}" for number in range(16)], ["cat", *"abcdefghijklmno"], ["cat", "dog"]]
+)
+def test_a_start_with_other_classes_gets_a_new_head(start, names):
+    other, model, _ = start(names)
+    assert model.classifier.weight.shape == (16, 64) and model.classifier.weight.std() < 0.03
+    assert [model.config.id2label[number] for number in range(16)] == sorted(hf_dvflnet.data.motion_videos.MOTIONS)
+    theirs = other.videofocalnet.state_dict()
+    assert all(torch.equal(weight, theirs[name]) for name, weight in model.videofocalnet.state_dict().items())
+
+
+def test_a_start_is_shown_clips_as_the_data_arguments_say(start):
+    _, model, _ = start(["cat"])
+    assert (model.config.num_frames, model.config.image_size) == (6, 36)
+
+
 def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tmp_path):
     options = {**SHOWN, "data_dir": ucf101, "num_train_epochs": 1, "use_cpu": True, "dataloader_num_workers": 0}
     process = launch(

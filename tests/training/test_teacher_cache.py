@@ -232,7 +232,7 @@ def test_a_clip_that_has_changed_is_refused(tmp_path, folder, video_tree, config
 
 
 def test_other_classes_are_refused(tmp_path, folder, config, clips):
-    with pytest.raises(ValueError, match="only the teacher has 'jump', only the student 'swim'"):
+    with pytest.raises(ValueError, match="only the data has 'jump', only the model 'swim'"):
         distil(tmp_path, labelled(config, ["swim", "wave hands"]), clips(), cache=folder)
 
 

@@ -28,7 +28,6 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.training.arguments import published_schedule
-from hf_dvflnet.training.trainer import smooth_labels
 
 
 def train(folder, config, dataset, **changes):
@@ -98,12 +97,6 @@ def test_label_smoothing_applies_to_training_alone(tmp_path, tiny_config):
         torch.testing.assert_close(
             trainer.compute_loss(model.eval(), batch), torch.nn.functional.cross_entropy(log_probs, batch["labels"])
         )
-
-
-def test_smoothed_labels_are_probabilities():
-    smoothed = smooth_labels(torch.tensor([0, 2]), 3, 0.3)
-    torch.testing.assert_close(smoothed, torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))
-    torch.testing.assert_close(smooth_labels(smoothed, 3, 0.0), smoothed)
 
 
 def test_evaluation_counts_every_clip_of_an_uneven_last_batch(tmp_path, tiny_config):
