@@ -283,3 +283,28 @@ def test_checkpoints_hold_the_files_of_transformers(tmp_path, tiny_config, tiny_
         listed.append({path.name for path in (tmp_path / which / "checkpoint-4").iterdir()})
         assert [path.name for path in (tmp_path / which).glob("checkpoint-*")] == ["checkpoint-4"]
     assert listed[0] == listed[1] == listed[2]
+
+
+# train, log, create_scheduler
+
+
+def test_a_scheduler_that_is_handed_over_is_the_one_that_steps(tmp_path, tiny_config):
+    model = new_model(tiny_config, 0)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    args = VideoTrainingArguments(**arguments(tmp_path, published_schedule=True, logging_steps=1))
+    trainer = VideoClassificationTrainer(model, args, train_dataset=RandomClips(12), optimizers=(optimizer, scheduler))
+    trainer.train()
+    assert [rate for rate, _ in rates_and_losses(trainer)] == [1.0, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
+def test_the_output_and_the_log_have_the_entries_of_transformers(tmp_path, tiny_config, kind):
+    outputs, logged = [], []
+    for which in ("transformers", kind):
+        trainer = make(which, tmp_path, new_model(tiny_config, 0), RandomClips(12), {"logging_steps": 1})
+        output = trainer.train(ignore_keys_for_eval=["logits"])
+        outputs.append((output.global_step, set(output.metrics)))
+        logged.append([set(entry) for entry in trainer.state.log_history])
+    assert outputs[0] == outputs[1]
+    assert all(theirs <= ours for theirs, ours in zip(*logged, strict=True))
