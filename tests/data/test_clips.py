@@ -1,6 +1,8 @@
 import json
+import os
 import shutil
 
+import datasets
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -218,3 +220,68 @@ def test_a_broken_clip_of_a_stream_is_replaced_by_one_that_was_read(motion_tree,
 def test_a_stream_too_short_for_a_batch_each_is_refused(motion_tree, tiny_processor):
     with pytest.raises(ValueError, match="32 clips do not fill a batch of 20 for each of 2 processes"):
         stream(motion_tree, tiny_processor).share(20, 0, 2)
+
+
+# clips without ids of their own, as data sets of the Hub come
+
+
+def as_on_the_hub(rows: datasets.Dataset, path: str | None = "name") -> datasets.Dataset:
+    """Rows that hold the bytes of their videos, with their base names, one name for all, or none; without ids."""
+
+    def cell(video: dict) -> dict:
+        with open(video["path"], "rb") as file:
+            return {"bytes": file.read(), "path": os.path.basename(video["path"]) if path == "name" else path}
+
+    features = datasets.Features({"video": datasets.Video(decode=False), "label": rows.features["label"]})
+    listed = [{"video": cell(row["video"]), "label": row["label"]} for row in rows]
+    return datasets.Dataset.from_list(listed, features=features)
+
+
+@pytest.mark.parametrize("path", ["name", "video.mp4", None], ids=["base names", "one name", "no names"])
+def test_clips_whose_names_repeat_are_drawn_each_for_itself(motion_tree, tiny_processor, path, monkeypatch):
+    rows = as_on_the_hub(load_video_folder(motion_tree)["train"], path)
+    drawn = []
+    real = ClipAugmentation.draw_crop
+
+    def draw(augmentation, height, width, generator):
+        drawn.append(real(augmentation, height, width, generator))
+        return drawn[-1]
+
+    monkeypatch.setattr(ClipAugmentation, "draw_crop", draw)
+    clips = VideoClipDataset(rows, tiny_processor, train=True, augmentation=ClipAugmentation())
+    names = [clips[index]["clip"] for index in range(32)]
+    assert len(set(names)) == 32 and len(set(drawn)) > 28
+
+
+def test_a_stream_shows_clips_without_ids_as_the_list_does(motion_tree, tiny_processor):
+    rows = as_on_the_hub(load_video_folder(motion_tree)["train"])
+    listed = VideoClipDataset(rows, tiny_processor, train=True, augmentation=ClipAugmentation())
+    expected = {item["clip"]: item["pixel_values"] for item in (listed[index] for index in range(32))}
+    stream = VideoClipStream(
+        rows.to_iterable_dataset(num_shards=4), tiny_processor, num_clips=32, augmentation=ClipAugmentation()
+    )
+    stream.share(8)
+    for batch in stream:
+        for name, clip in zip(batch["clip"], batch["pixel_values"], strict=True):
+            assert torch.equal(clip, expected.pop(name))
+    assert not expected
+
+
+def test_a_column_that_is_asked_to_decode_is_read_all_the_same(motion_tree, tiny_processor):
+    rows = load_video_folder(motion_tree)["train"]
+    decoding = rows.cast_column("video", datasets.Video())
+    assert torch.equal(
+        VideoClipDataset(decoding, tiny_processor)[0]["pixel_values"],
+        VideoClipDataset(rows, tiny_processor)[0]["pixel_values"],
+    )
+
+
+def test_labels_that_are_text_are_refused(motion_tree, tiny_processor):
+    rows = load_video_folder(motion_tree)["train"].cast_column("label", datasets.Value("string"))
+    with pytest.raises(ValueError, match=r"dataset\.class_encode_column\('label'\)"):
+        VideoClipDataset(rows, tiny_processor)
+
+
+def test_a_data_set_without_videos_is_refused(tiny_processor):
+    with pytest.raises(ValueError, match="has the columns clip, label"):
+        VideoClipDataset(datasets.Dataset.from_dict({"clip": ["a"], "label": [0]}), tiny_processor)

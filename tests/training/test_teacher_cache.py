@@ -4,6 +4,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from small_trainings import arguments, labelled, new_model
@@ -222,6 +223,20 @@ def test_another_clip_list_is_refused(tmp_path, folder, video_tree, config, clip
     shutil.copy(video_tree / "train" / "jump" / "0.mp4", video_tree / "train" / "jump" / "9.mp4")
     with pytest.raises(ValueError, match="its clip list is another one: jump/9.mp4 is not in it"):
         distil(tmp_path, config, clips(), cache=folder)
+
+
+def test_clips_without_ids_are_found_in_the_cache_by_their_bytes(tmp_path, teacher, clips, config):
+    rows = clips().dataset
+    listed = []
+    for row in rows:
+        with open(row["video"]["path"], "rb") as file:
+            listed.append({"video": {"bytes": file.read(), "path": "clip.mp4"}, "label": row["label"]})
+    features = {name: feature for name, feature in rows.features.items() if name != "video_id"}
+    bare = datasets.Dataset.from_list(listed, features=datasets.Features(features))
+    cache_teacher(teacher, clips(rows=bare), tmp_path / "cache", views=2, dtype="float32")
+    online = losses(distil(tmp_path / "online", config, clips(rows=bare), teacher=teacher))
+    cached = losses(distil(tmp_path / "cached", config, clips(rows=bare), cache=tmp_path / "cache"))
+    torch.testing.assert_close(cached, online, rtol=1e-4, atol=1e-5)
 
 
 def test_a_clip_that_has_changed_is_refused(tmp_path, folder, video_tree, config, clips):
