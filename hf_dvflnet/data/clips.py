@@ -68,10 +68,11 @@ class _Clips:
 
     def with_label_ids(self, ids: Sequence[int]) -> Self:
         """These clips with other labels: `ids[i]` for the class i of the dataset. They share the epoch."""
-        if list(ids) == list(range(len(ids))) and self.label_ids is None:
+        label_ids = None if list(ids) == list(range(len(ids))) else list(ids)
+        if label_ids == self.label_ids:
             return self
         clips = copy.copy(self)
-        clips.label_ids = list(ids)
+        clips.label_ids = label_ids
         return clips
 
     def _label(self, row: dict[str, Any]) -> Any:

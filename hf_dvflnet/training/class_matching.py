@@ -73,7 +73,7 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
         )
         if not _labels_may_be_translated(dataset):
             raise ValueError(f"{message}. Translate the labels, or make the model with the data's id2label")
-        logger.warning(f"{message}. Its labels are taken as they come: does its transform translate them?")
+        logger.warning_once(f"{message}. Its labels are taken as they come: does its transform translate them?")
     return dataset
 
 

@@ -268,7 +268,12 @@ class VideoClassificationTrainer(Trainer):
         smooth = model.training and self._kind == "single_label_classification"  # of others the Trainer has warned
         smoothing = self.args.label_smoothing_factor if smooth else 0.0
         mixed = model.training and any(getattr(self.args, name, 0.0) for name in ("mixup_alpha", "cutmix_alpha"))
-        probabilities = self._kind == "single_label_classification" and labels is not None and labels.ndim == 2
+        probabilities = (
+            self._kind == "single_label_classification"
+            and labels is not None
+            and labels.ndim == 2
+            and labels.is_floating_point()
+        )
         if self.compute_loss_func is not None or labels is None or not (smoothing or mixed or probabilities):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if probabilities and not mixed:
