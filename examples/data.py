@@ -1,4 +1,4 @@
-"""What the examples share: their settings files, and the videos that they train on."""
+"""Code shared by the example scripts: settings files, datasets, models and video processors."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from hf_dvflnet import (
 
 
 def with_files(arguments: list[str]) -> list[str]:
-    """Leading YAML or JSON files become options in front of the others; what comes later wins."""
+    """Replace leading YAML or JSON files by the options in them. If an option occurs twice, the later one counts."""
     words: list[str] = []
     while arguments and arguments[0].endswith((".yaml", ".yml", ".json")):
         options = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
@@ -35,52 +35,64 @@ def with_files(arguments: list[str]) -> list[str]:
 
 @dataclass
 class DataArguments:
-    """Which videos, and how they are shown."""
+    """The videos to train on, and how clips are made of them."""
 
     dataset: str | None = field(
         default=None,
-        metadata={"help": "ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder; folder if --data_dir is set alone."},
+        metadata={"help": "ucf50, ucf101, hmdb51, ssv2, kinetics400 or folder (class folders); folder if unset."},
     )
     data_dir: str | None = field(
         default=None,
-        metadata={"help": "The benchmark's release, or {train,validation,test}/<class>/<video>; rendered if unset."},
+        metadata={
+            "help": "Folder of the benchmark's release, or of videos as {train,validation,test}/<class>/<video>. If "
+            "unset, small videos are rendered."
+        },
     )
     protocol: str | None = field(
-        default=None, metadata={"help": "Which of the benchmark's lists; its first if unset."}
+        default=None, metadata={"help": "Name of the benchmark's split lists; the first ones if unset."}
     )
-    fold: int = field(default=1, metadata={"help": "Which fold of them."})
-    block_list: str | None = field(default=None, metadata={"help": "A report of `dvflnet verify`."})
+    fold: int = field(default=1, metadata={"help": "Fold of the split lists."})
+    block_list: str | None = field(
+        default=None, metadata={"help": "Report of `dvflnet verify`; its unusable clips are left out."}
+    )
     streaming: bool = field(
-        default=False, metadata={"help": "Stream the training clips, as from tars; each process reads its share."}
+        default=False,
+        metadata={"help": "Stream the training clips, for example from tar files; each process reads its share."},
     )
     on_error: Literal["replace", "raise"] = field(
-        default="replace", metadata={"help": "What becomes of a training clip that cannot be read."}
+        default="replace",
+        metadata={
+            "help": "What to do with an unreadable training clip: replace it by another clip, or raise an error."
+        },
     )
     num_frames: int = field(default=8, metadata={"help": "Frames per clip."})
-    frame_interval: int = field(
-        default=4, metadata={"help": "The interval f of the published sampling rules, in frames."}
+    frame_interval: int = field(default=4, metadata={"help": "Interval f of the published sampling rules, in frames."})
+    image_size: int = field(default=224, metadata={"help": "Height and width of a clip (the side of the crop)."})
+    short_side: int = field(
+        default=256, metadata={"help": "Length of the short side after resizing, before the crop."}
     )
-    image_size: int = field(default=224, metadata={"help": "Height and width of a clip: the side of the crop."})
-    short_side: int = field(default=256, metadata={"help": "What the short side is resized to before the crop."})
     augment: bool = field(
-        default=False, metadata={"help": "The published augmentation of training clips: crops, flips and colours."}
+        default=False, metadata={"help": "Use the published augmentation of training clips: crops, flips and colours."}
     )
     flip: float = field(
-        default=0.5, metadata={"help": "Its probability of a mirror image; 0 where classes tell left from right."}
+        default=0.5,
+        metadata={"help": "Probability of a horizontal flip with --augment; use 0 if left and right matter."},
     )
-    rendered_train_clips: int = field(default=150, metadata={"help": "Rendered training clips per class."})
-    rendered_validation_clips: int = field(default=5, metadata={"help": "Rendered validation clips per class."})
-    rendered_test_clips: int = field(default=25, metadata={"help": "Rendered test clips per class."})
+    rendered_train_clips: int = field(default=150, metadata={"help": "Number of rendered training clips per class."})
+    rendered_validation_clips: int = field(
+        default=5, metadata={"help": "Number of rendered validation clips per class."}
+    )
+    rendered_test_clips: int = field(default=25, metadata={"help": "Number of rendered test clips per class."})
 
 
 def load_data(
     data_args: DataArguments, args: TrainingArguments
 ) -> dict[str, datasets.Dataset | datasets.IterableDataset]:
     """
-    Train (a stream, if so asked), validation and test split.
+    Load the train, validation and test splits. With `--streaming`, the train split is a stream.
 
-    The lists of a benchmark have no third split: validation is then the one that figures are reported on. Nothing is
-    chosen by it, as the last weights are the ones that are kept.
+    The lists of a benchmark have no third split: validation is then the split that results are reported on. It is not
+    used to select anything, since the last weights are kept.
     """
     name, data_dir = data_args.dataset or "folder", data_args.data_dir
     if data_dir is None:
@@ -103,7 +115,7 @@ def load_data(
         reported = BENCHMARKS[name].test_split
         splits = {"train": "train", "validation": reported, "test": reported}
     else:
-        raise SystemExit(f"there is no dataset {name!r}; there are {', '.join(BENCHMARKS)} and folder")
+        raise SystemExit(f"unknown dataset {name!r}; choose one of {', '.join(BENCHMARKS)}, folder")
     try:
         with args.main_process_first(desc="listing videos"):
             return {
@@ -127,10 +139,12 @@ def make_model(
     seed: int,
 ) -> VideoFocalNetForVideoClassification:
     """
-    A classifier of the data's classes: the weights at `path`, or random ones of a preset whose config is overridden.
+    Make a classifier for the classes of the data.
 
-    Where the weights are of a classifier of the same classes, its head is kept, its rows in the data's order; else the
-    head is new. The config says what the model is trained on, so that an evaluation on that warns.
+    The weights are those at `path`, or random ones for a preset with config overrides. If the weights at `path` belong
+    to a classifier of the same classes, its head is kept, with its rows in the data's order. Otherwise, the head is
+    new.
+    The config records the training split, so that an evaluation on the same split gives a warning.
     """
     names = data["train"].features["label"].names
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
@@ -151,7 +165,11 @@ def make_model(
 
 
 def give_classes(model: VideoFocalNetForVideoClassification, names: list[str]):
-    """Make a model's head one of these classes: its own rows in this order if it has just these, else a new one."""
+    """
+    Give a model a head for these classes, in this order.
+
+    If the model has exactly these classes, the rows of its head are reordered; otherwise the head is new.
+    """
     config, head = model.config, model.classifier
     theirs = [config.id2label[index] for index in range(config.num_labels)]
     if sorted(theirs) == sorted(names) and len(set(names)) == len(names):

@@ -1,18 +1,19 @@
 """
-Distil a video classifier: a teacher, a student trained alone, and the same student taught by the teacher.
+Distill a video classifier: train or load a teacher, train a student alone, and train the same student with a teacher.
 
 On videos that the script renders itself, as `make demo` does:
 
     accelerate launch examples/distill.py examples/demo.yaml
 
-On your own videos, in folders `DIR/{train,validation,test}/<class>/<video>`, with a teacher that knows these classes;
-or on a benchmark, with `--dataset ucf101` and the like:
+On your own videos, in folders `DIR/{train,validation,test}/<class>/<video>`, with a teacher that has these classes
+(for a benchmark, add its name, such as `--dataset ucf101`):
 
     accelerate launch examples/distill.py --output_dir runs/mine --data_dir DIR --teacher_model_name_or_path TEACHER
 
-Every field of `DataArguments`, `ModelArguments` and `DistillationConfig` (hence of transformers' TrainingArguments) is
-an option; YAML or JSON files of them may stand in front (`recipes/`), and what comes later wins. A run that was
-stopped goes on with `--resume_from_checkpoint last`.
+Every field of `DataArguments`, `ModelArguments` and `DistillationConfig` (and so of transformers' TrainingArguments)
+is an option. Options can also be read from YAML or JSON files given as the first arguments, such as those in
+`recipes/`. If an option occurs twice, the later one counts. Use `--resume_from_checkpoint last` to resume an
+interrupted run.
 """
 
 import copy
@@ -51,22 +52,31 @@ from hf_dvflnet import (
 
 @dataclass
 class ModelArguments:
-    """A teacher is loaded (`--teacher_model_name_or_path`) or trained here; so is what the student starts from."""
+    """The teacher, which is loaded (`--teacher_model_name_or_path`) or trained by this script, and the student."""
 
     student_train_clips: int | None = field(
         default=None,
-        metadata={"help": "Training clips per class that the student sees, the first ones; all if unset."},
+        metadata={"help": "Number of training clips per class for the student (the first ones); all if unset."},
     )
-    teacher_preset: str = field(default="base", metadata={"help": "Size of a teacher that is trained here."})
+    teacher_preset: str = field(
+        default="base", metadata={"help": "Preset (size) of a teacher that this script trains."}
+    )
     teacher_config_overrides: str | None = field(
-        default=None, metadata={"help": "Fields of its config, such as `embed_dim=32,patch_size=8`."}
+        default=None, metadata={"help": "Overrides of the teacher's config, such as `embed_dim=32,patch_size=8`."}
     )
-    teacher_epochs: float = field(default=10.0, metadata={"help": "Passes over the training split."})
-    student_model_name_or_path: str | None = field(default=None, metadata={"help": "Weights the student starts from."})
+    teacher_epochs: float = field(default=10.0, metadata={"help": "Epochs of the teacher's training."})
+    student_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the student's initial weights; random if unset."}
+    )
     student_preset: str = field(
-        default="nano", metadata={"help": "Size of a student that starts from random weights."}
+        default="nano", metadata={"help": "Preset (size) of a student with random initial weights."}
     )
-    student_config_overrides: str | None = field(default=None, metadata={"help": "Fields of its config, likewise."})
+    student_config_overrides: str | None = field(
+        default=None,
+        metadata={
+            "help": "Overrides of the config of a student with random initial weights, such as `drop_path_rate=0.1`."
+        },
+    )
     compare_alone: bool = field(default=True, metadata={"help": "Also train the student without the teacher."})
 
 
@@ -75,7 +85,7 @@ def main():
     data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
     output_dir = Path(args.output_dir)
     if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
-        raise SystemExit(f"{output_dir} holds a finished run: choose another --output_dir")
+        raise SystemExit(f"{output_dir} already contains a finished run; choose a different --output_dir")
 
     # data
     data = load_data(data_args, args)
@@ -96,7 +106,7 @@ def main():
             setattr(phase_args, field_name, value)
         return phase_args
 
-    # the teacher
+    # teacher
     teacher = args.teacher_model_name_or_path
     if teacher is None:
         trainer = VideoClassificationTrainer(
@@ -110,7 +120,7 @@ def main():
         train_or_load(trainer)
         teacher = trainer.args.output_dir
 
-    # the student alone, then with the teacher: the same initial weights, clips, order and steps
+    # student alone, then student with teacher: same initial weights, clips, order and steps
     results = {}
     if model_args.compare_alone:
         trainer = VideoClassificationTrainer(
@@ -126,7 +136,7 @@ def main():
     metrics = trainer.evaluate_teacher(test_clips)
     results["teacher"] = figures(trainer.teacher_model, metrics, "teacher", metrics["teacher_clips"])
 
-    # what came out
+    # results
     if trainer.is_world_process_zero():
         facts = {
             "test split": describe_split(split_facts(data["test"])),
@@ -143,7 +153,7 @@ def first_clips_per_class(rows: datasets.Dataset, clips: int | None) -> datasets
     if clips is None:
         return rows
     if not isinstance(rows, datasets.Dataset):
-        raise SystemExit("--student_train_clips needs a list of clips; train without --streaming")
+        raise SystemExit("--student_train_clips cannot be used with --streaming; remove one of the two options")
     seen: dict[int, int] = {}
     chosen = []
     for index, label in enumerate(rows["label"]):
@@ -154,7 +164,12 @@ def first_clips_per_class(rows: datasets.Dataset, clips: int | None) -> datasets
 
 
 def train_or_load(trainer: Trainer):
-    """Train and save, from the last checkpoint if the run is resumed; load what an earlier run has finished."""
+    """
+    Train and save a model.
+
+    With `--resume_from_checkpoint`, training continues from the last complete checkpoint, and a model whose training
+    is already finished is only loaded.
+    """
     folder = Path(trainer.args.output_dir)
     resume = trainer.args.resume_from_checkpoint and folder.is_dir()
     finished = [folder / "model.safetensors", folder / "training_args.bin"]  # `save_model` writes the second one last
@@ -167,7 +182,7 @@ def train_or_load(trainer: Trainer):
         processor = trainer.processing_class
         VideoFocalNetImageProcessor(size=processor.size, crop_size=processor.crop_size).save_pretrained(folder)
     trainer.save_model()
-    trainer.accelerator.wait_for_everyone()  # the next phase may read what this one has saved
+    trainer.accelerator.wait_for_everyone()  # the next phase may read the files saved here
 
 
 def measure_student(trainer: Trainer, test_clips: VideoClipDataset) -> dict[str, float]:
@@ -185,7 +200,7 @@ def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[s
 
 
 def report(results: dict[str, dict[str, float]], trainer: Trainer, example: dict, facts: dict[str, object]):
-    """Print the table and one prediction; write `results.json` and the student's card."""
+    """Print the table of results and one prediction; write `results.json` and the student's model card."""
     args = trainer.args
     student = Path(args.output_dir)
     facts = {**facts, "alpha": args.alpha, "temperature": args.temperature, "seed": args.seed}

@@ -1,9 +1,10 @@
 """
-`dvflnet evaluate` on several processes:
+Run `dvflnet evaluate` on several processes:
 
     accelerate launch examples/evaluate_checkpoint.py MODEL --dataset ucf101 --data-dir DIR --views 12
 
-takes the command's arguments. (It is not called evaluate.py, since that would hide the library of this name.)
+The arguments are those of `dvflnet evaluate`. (The script is not called evaluate.py, because that name would hide the
+`evaluate` library.)
 """
 
 import sys

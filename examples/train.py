@@ -1,16 +1,18 @@
 """
 Train or fine-tune one video classifier.
 
-On a benchmark, from a converted checkpoint:
+On a benchmark, starting from a converted checkpoint:
 
     dvflnet convert focalnet_tiny_srf.pth start --depths nano --labels ucf101
     accelerate launch examples/train.py examples/recipes/student.yaml examples/recipes/ucf101.yaml \
         --data_dir UCF101 --output_dir runs/ucf101 --model_name_or_path start
 
-or on class folders, `--data_dir DIR` with `DIR/{train,validation,test}/<class>/<video>`. Every field of
-`DataArguments`, `ModelArguments` and `VideoTrainingArguments` (hence of transformers' TrainingArguments) is an option;
-YAML or JSON files of them may stand in front, and what comes later wins. A run that was stopped goes on with
-`--resume_from_checkpoint last`.
+On your own videos, leave out the benchmark's YAML file and use `--data_dir DIR`, with videos in
+`DIR/{train,validation,test}/<class>/<video>`.
+
+Every field of `DataArguments`, `ModelArguments` and `VideoTrainingArguments` (and so of transformers'
+TrainingArguments) is an option. Options can also be read from YAML or JSON files given as the first arguments. If an
+option occurs twice, the later one counts. Use `--resume_from_checkpoint last` to resume an interrupted run.
 """
 
 import json
@@ -40,12 +42,17 @@ from hf_dvflnet import (
 
 @dataclass
 class ModelArguments:
-    """What the training starts from."""
+    """The model before training."""
 
-    model_name_or_path: str | None = field(default=None, metadata={"help": "Weights; random if unset."})
-    preset: str = field(default="nano", metadata={"help": "Size of a network of random weights."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the initial weights; random if unset."}
+    )
+    preset: str = field(default="nano", metadata={"help": "Preset (size) of a model with random initial weights."})
     config_overrides: str | None = field(
-        default=None, metadata={"help": "Fields of its config, such as `drop_path_rate=0.2`."}
+        default=None,
+        metadata={
+            "help": "Overrides of the config of a model with random initial weights, such as `drop_path_rate=0.2`."
+        },
     )
 
 
@@ -54,7 +61,7 @@ def main():
     data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
     output_dir = Path(args.output_dir)
     if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
-        raise SystemExit(f"{output_dir} holds a finished run: choose another --output_dir")
+        raise SystemExit(f"{output_dir} already contains a finished run; choose a different --output_dir")
 
     data = load_data(data_args, args)
     processor = video_processor(data_args)

@@ -1,1 +1,1 @@
-"""Training and distillation with transformers' Trainer, and what a run survives."""
+"""Training and distillation with transformers' Trainer, with resuming and fault handling."""

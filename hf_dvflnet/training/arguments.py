@@ -1,4 +1,4 @@
-"""Arguments of a training, and the published learning rate schedule."""
+"""Training arguments and the learning rate schedule of the published recipe."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 @dataclass
 class VideoTrainingArguments(TrainingArguments):
     """
-    transformers' [`TrainingArguments`] with the additional settings of the published recipe.
+    transformers' [`TrainingArguments`] with additional settings for the published recipe.
 
     Raises:
         ValueError: If a value is out of range.
@@ -18,36 +18,45 @@ class VideoTrainingArguments(TrainingArguments):
     published_schedule: bool = field(
         default=False,
         metadata={
-            "help": "The published schedule instead of `lr_scheduler_type`: a cosine over all steps, whose beginning "
-            "a linear warm-up (`warmup_steps`) replaces."
+            "help": "Use the published schedule instead of `lr_scheduler_type`: a cosine over all training steps. "
+            "During the first `warmup_steps`, a linear warm-up replaces the cosine."
         },
     )
     min_learning_rate: float = field(
-        default=0.0, metadata={"help": "Where the published schedule's warm-up begins and its cosine ends."}
+        default=0.0, metadata={"help": "Learning rate at which the published schedule starts and ends."}
     )
     reference_batch_size: int | None = field(
         default=None,
         metadata={
-            "help": "The global batch size that learning rates are given for; they are scaled to the real one, also "
-            "where `auto_find_batch_size` finds it."
+            "help": "Global batch size for which the learning rates are given. They are scaled linearly to the actual "
+            "global batch size, including one found by `auto_find_batch_size`. Not scaled if unset."
         },
     )
-    mixup_alpha: float = field(default=0.0, metadata={"help": "Of mixup's Beta distribution; 0 turns it off."})
+    mixup_alpha: float = field(
+        default=0.0, metadata={"help": "Parameter alpha of mixup's Beta distribution; 0 disables mixup."}
+    )
     cutmix_alpha: float = field(
-        default=0.0, metadata={"help": "Of cutmix's Beta distribution; with mixup, each gets half the batches."}
+        default=0.0,
+        metadata={
+            "help": "Parameter alpha of CutMix's Beta distribution; 0 disables CutMix. If mixup is enabled too, each "
+            "batch uses one of the two at random, with equal probability."
+        },
     )
     max_broken_share: float = field(
         default=0.01,
-        metadata={"help": "Share of the training clips that may be unreadable, and replaced, before the run stops."},
+        metadata={"help": "Maximum share of unreadable (replaced) training clips; the run stops if there are more."},
     )
     dataloader_timeout: float = field(
         default=600.0,
-        metadata={"help": "Seconds without a batch after which a worker that decodes is taken to hang; 0 waits on."},
+        metadata={
+            "help": "Seconds to wait for a batch before the decoding worker counts as hung and the run stops; 0 means "
+            "no limit."
+        },
     )
-    # what clips carry beside pixels and labels (their names, a teacher's logits) is no argument of a model
-    remove_unused_columns: bool = field(default=False, metadata={"help": "As in transformers; false by default."})
-    # it would hide a loss that is no number, which stops the run, and ask the device about every micro-batch
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "As in transformers; false by default."})
+    # clip names and cached teacher logits are not arguments of the model, but must reach the trainer
+    remove_unused_columns: bool = field(default=False, metadata={"help": "As in transformers, but False by default."})
+    # the filter would hide a loss that is not finite, which must stop the run, and synchronize every micro-batch
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "As in transformers, but False by default."})
 
     def __post_init__(self):
         super().__post_init__()
@@ -62,16 +71,17 @@ class VideoTrainingArguments(TrainingArguments):
 
 def published_schedule(step: int, num_training_steps: int, num_warmup_steps: int, floor: float) -> float:
     """
-    The published learning rate at a step, as a multiple of its peak (Video-FocalNets' and DVFL-Net's recipe).
+    The learning rate at a step in the recipe of Video-FocalNets and DVFL-Net, as a multiple of the peak rate.
 
-    The cosine runs over all steps, and the warm-up, linear from `floor` to 1, replaces its beginning: the rate steps
-    down where it ends, with a sixth of the steps to 0.93 of the peak. (transformers' own begin the cosine there.)
+    The cosine spans all steps, and a linear warm-up from `floor` to 1 replaces its beginning. The rate therefore drops
+    when the warm-up ends: to 0.93 of the peak if the warm-up takes a sixth of the steps. (In transformers' schedules
+    the cosine begins at the end of the warm-up.)
 
     Args:
-        step: The step, from 0.
-        num_training_steps: All steps.
-        num_warmup_steps: Those of the warm-up.
-        floor: Where warm-up begins and cosine ends, as a multiple of the peak.
+        step: Index of the step, starting at 0.
+        num_training_steps: Total number of training steps.
+        num_warmup_steps: Number of warm-up steps.
+        floor: The value at the start of the warm-up and at the end of the cosine, as a multiple of the peak rate.
     """
     if step < num_warmup_steps:
         return floor + (1 - floor) * step / num_warmup_steps

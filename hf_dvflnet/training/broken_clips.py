@@ -1,4 +1,4 @@
-"""Training clips that cannot be read: counted over all processes, written down, and limited in number."""
+"""Tracking of unreadable training clips: counts them over all processes, lists them in a file, limits their number."""
 
 import json
 from collections.abc import Iterable
@@ -16,27 +16,27 @@ logger = logging.get_logger(__name__)
 
 class BrokenClips:
     """
-    The clips that could not be read and were replaced by others.
+    The training clips that could not be read and were replaced by other clips.
 
     Args:
-        folder: Where `broken_clips.jsonl` is written, a line a clip.
+        folder: Folder of the file `broken_clips.jsonl`, which has one line per clip.
 
     Attributes:
-        found: Clips and why they could not be read, of all processes.
+        found: The unreadable clips of all processes, each with the reason.
     """
 
     def __init__(self, folder: str):
         self.file = Path(folder, "broken_clips.jsonl")
         self.found: dict[str, str] = {}
-        self._new: dict[str, str] = {}  # of this process, since the last count
+        self._new: dict[str, str] = {}  # found by this process since the last count
 
     def begin(self, resumed: bool, writes: bool):
-        """Read back what a run that goes on had found; else remove what another run has left."""
+        """Load the list of the interrupted run if it is resumed; otherwise delete the list of an earlier run."""
         self.found, self._new = {}, {}
         if resumed and self.file.is_file():
             text = self.file.read_text(encoding="utf-8")
             for line in text.splitlines():
-                with suppress(ValueError):  # half a line, at which the run was ended
+                with suppress(ValueError):  # incomplete line: the run was killed while writing it
                     row = json.loads(line)
                     self.found[row["clip"]] = row["reason"]
             if text and not text.endswith("\n") and writes:
@@ -46,7 +46,7 @@ class BrokenClips:
             self.file.unlink(missing_ok=True)
 
     def note(self, broken: Iterable[str]):
-        """Take what a batch says of its clips: JSON of `{clip: reason}`, or empty, for each."""
+        """Record the broken clips of a batch: for each item, JSON of the form `{clip: reason}` or an empty string."""
         for found in broken:
             for clip, reason in json.loads(found or "{}").items():
                 if clip not in self.found and clip not in self._new:
@@ -55,13 +55,13 @@ class BrokenClips:
 
     def count(self, writes: bool) -> bool:
         """
-        Bring together what the processes have found, and write it down.
+        Gather the broken clips of all processes and append the new ones to the file.
 
         Args:
             writes: Whether this process writes the file.
 
         Returns:
-            Whether there are new ones.
+            Whether there are new broken clips.
         """
         found = dict(gather_object(list(self._new.items())))
         new = {clip: reason for clip, reason in found.items() if clip not in self.found}
@@ -72,21 +72,21 @@ class BrokenClips:
             try:
                 with open(self.file, "a", encoding="utf-8") as file:
                     file.write(lines)
-            except OSError as error:  # what the log says too, and no reason to end the run
+            except OSError as error:  # the log lists the clips too, so the run can continue
                 logger.warning(
-                    f"{self.file}: cannot be written ({error}; {free_space(self.file.parent)}), and lacks "
-                    f"{', '.join(new)}"
+                    f"{self.file}: cannot be written ({error}; {free_space(self.file.parent)}); these broken clips "
+                    f"are missing from it: {', '.join(new)}"
                 )
         return bool(new)
 
     def refuse_too_many(self, clips: int, max_share: float):
-        """Raise `RuntimeError` if more than `max_share` of all `clips` training clips are broken."""
+        """Raise `RuntimeError` if more than `max_share` of the `clips` training clips are broken."""
         if len(self.found) > max_share * clips:
             listed = "; ".join(f"{clip}: {reason}" for clip, reason in list(self.found.items())[:20])
             raise RuntimeError(
                 f"{len(self.found)} of {clips} training clips cannot be read, more than "
                 f"max_broken_share={max_share:g}: {listed}{'; ...' if len(self.found) > 20 else ''}. "
-                f"All are in {self.file}"
+                f"The full list is in {self.file}"
             )
 
 

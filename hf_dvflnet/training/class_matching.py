@@ -1,4 +1,4 @@
-"""Classes of a data set, a model and its teacher, matched by name: their ids may be in another order."""
+"""Matches the classes of a dataset, a model and a teacher by name, since their class ids may differ."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,10 +22,10 @@ def label_names(model: PreTrainedModel) -> list[str]:
 
 def label_order(student: PreTrainedModel, teacher_names: Sequence[str]) -> torch.Tensor:
     """
-    The position of each of the student's classes among the teacher's, matched by name: int64 of shape (num_labels,).
+    The teacher's class id for each of the student's classes, matched by name: int64 of shape (num_labels,).
 
     Raises:
-        ValueError: If they do not have the same names, or a name twice.
+        ValueError: If student and teacher do not have the same class names, or if a name occurs twice.
     """
     names = label_names(student)
     match_classes(teacher_names, names, of=("teacher", "student"))
@@ -34,20 +34,21 @@ def label_order(student: PreTrainedModel, teacher_names: Sequence[str]) -> torch
 
 def with_labels_of(model: Any, dataset: Any) -> Any:
     """
-    A data set whose labels are the ids that a model gives their names.
+    Translate the labels of a dataset to the class ids of a model, matched by class name.
 
-    Data sets without class names, and models that have none of their own (`LABEL_0`, `LABEL_1`, ...), are taken as
-    they are: their ids mean the same to both.
+    If the dataset has no class names, or the model has only generic ones (`LABEL_0`, `LABEL_1`, ...), the class ids
+    are assumed to mean the same in both.
 
     Args:
-        model: A model with a config; others have no class names.
-        dataset: The data set. The labels of a [`VideoClipDataset`] or [`VideoClipStream`] are translated.
+        model: A model. A model without a config has no class names.
+        dataset: The dataset. The labels of a [`VideoClipDataset`] or [`VideoClipStream`] are translated.
 
     Returns:
-        The data set itself, or a view of it with translated labels.
+        The dataset itself, or a view of it with translated labels.
 
     Raises:
-        ValueError: If the model does not know a class, or a data set of another kind has the classes in another order.
+        ValueError: If the model does not know a class, or has too few outputs; or if a dataset of a type whose labels
+            cannot be translated has its classes in a different order.
     """
     names = class_names(dataset)
     config = getattr(model, "config", None)
@@ -57,8 +58,8 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
     if not are_named(theirs):
         if len(theirs) < len(names):
             raise ValueError(
-                f"the model has {len(theirs)} outputs, and the data {len(names)} classes: give it num_labels="
-                f"{len(names)}, or better their names (id2label)"
+                f"the model has {len(theirs)} outputs, but the data has {len(names)} classes; create the model with "
+                f"num_labels={len(names)}, or better with the class names (id2label)"
             )
         ids = list(range(len(names)))
     else:
@@ -68,17 +69,21 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
     if ids != list(range(len(ids))):
         moved = next(index for index, number in enumerate(ids) if index != number)
         message = (
-            f"the model has the data's classes in another order: {names[moved]!r} is class {moved} of the data, and "
-            f"class {ids[moved]} of the model"
+            f"the model has the data's classes in a different order: {names[moved]!r} is class {moved} of the data, "
+            f"but class {ids[moved]} of the model"
         )
         if not _labels_may_be_translated(dataset):
-            raise ValueError(f"{message}. Translate the labels, or make the model with the data's id2label")
-        logger.warning_once(f"{message}. Its labels are taken as they come: does its transform translate them?")
+            raise ValueError(f"{message}. Translate the labels, or create the model with the data's id2label")
+        logger.warning_once(f"{message}. The labels are used unchanged; check that the dataset's transform translates them")
     return dataset
 
 
 def refuse_other_classes(teacher: PreTrainedModel, names: Sequence[str] | None):
-    """Raise `ValueError` unless a teacher has the data's classes, in any order, or as many without names."""
+    """
+    Raise `ValueError` unless a teacher has the data's classes, in any order.
+
+    A teacher without class names must have the same number of classes.
+    """
     theirs = label_names(teacher)
     if names is None or (not are_named(theirs) and len(theirs) == len(names)):
         return
@@ -88,7 +93,9 @@ def refuse_other_classes(teacher: PreTrainedModel, names: Sequence[str] | None):
 
 def class_names(dataset: Any) -> list[str] | None:
     """
-    The class names of a data set of this package or of `datasets`, or of a part or a sum of such; None if it has none.
+    The class names of a dataset, or None if it has none.
+
+    Supports the datasets of this package and of `datasets`, and torch's `Subset` and `ConcatDataset` of them.
     """
     if isinstance(dataset, torch.utils.data.ConcatDataset):
         found = [class_names(part) for part in dataset.datasets]
@@ -99,7 +106,7 @@ def class_names(dataset: Any) -> list[str] | None:
             if isinstance(features.get(column), datasets.ClassLabel):
                 return list(features[column].names)
         return None
-    inner = getattr(dataset, "dataset", None)  # of clips, and of torch's Subset
+    inner = getattr(dataset, "dataset", None)  # the clip datasets and torch's Subset have this attribute
     return None if inner is None else class_names(inner)
 
 

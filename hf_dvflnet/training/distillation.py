@@ -1,8 +1,8 @@
 """
-Forward-KL distillation of video classifiers, as DVFL-Net's paper describes it (arXiv 2507.12426).
+Forward-KL distillation of video classifiers, as described in the DVFL-Net paper (arXiv 2507.12426).
 
-The published code computes another loss: it multiplies the teacher's probabilities by (log p_teacher - p_student), an
-inner product and no divergence, and it re-initialises the teacher's head before it trains.
+The published code computes a different loss: it multiplies the teacher's probabilities by (log p_teacher - p_student),
+which is an inner product and not a divergence. It also re-initializes the teacher's head before training.
 """
 
 import math
@@ -40,7 +40,7 @@ logger = logging.get_logger(__name__)
 @dataclass
 class DistillationConfig(VideoTrainingArguments):
     """
-    [`VideoTrainingArguments`] and the settings of the distillation. Defaults are the published ones.
+    [`VideoTrainingArguments`] with the settings of the distillation. The defaults are the published values.
 
     Raises:
         ValueError: If a value is out of range.
@@ -48,25 +48,28 @@ class DistillationConfig(VideoTrainingArguments):
 
     teacher_model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "Folder or Hub id of the teacher, where no teacher_model is given to the trainer."},
+        metadata={"help": "Folder or Hub id of the teacher. Used if no teacher_model is passed to the trainer."},
     )
     teacher_dtype: str | None = field(
         default=None,
-        metadata={"help": "Type of the teacher's weights: float32, bfloat16 or float16; as saved if unset."},
+        metadata={"help": "Data type of the teacher's weights: float32, bfloat16 or float16; as saved if unset."},
     )
     teacher_cache: str | None = field(
         default=None,
-        metadata={"help": "Folder of `dvflnet cache-teacher`, whose logits are used instead of asking the teacher."},
+        metadata={
+            "help": "Folder written by `dvflnet cache-teacher`. Its logits are used instead of running the teacher."
+        },
     )
     alpha: float = field(
-        default=0.2, metadata={"help": "Weight of the divergence in [0, 1]; the cross-entropy weighs 1 - alpha."}
+        default=0.2,
+        metadata={"help": "Weight of the KL divergence, in [0, 1]; the weight of the cross-entropy is 1 - alpha."},
     )
-    temperature: float = field(default=10.0, metadata={"help": "Temperature of both softmaxes, above 0."})
+    temperature: float = field(default=10.0, metadata={"help": "Temperature of both softmaxes; must be above 0."})
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
+            raise ValueError(f"alpha must be in [0, 1], got {self.alpha}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
         if self.teacher_dtype not in (None, "float32", "bfloat16", "float16"):
@@ -78,35 +81,36 @@ class DistillationTrainer(VideoClassificationTrainer):
     [`VideoClassificationTrainer`] with a teacher: the loss is
     `alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy`.
 
-    Both are shown the same clips. The teacher is frozen, in evaluation mode, and part of no optimizer or checkpoint.
-    The evaluation loss is the student's cross-entropy alone.
+    Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
+    of the checkpoints. The evaluation loss is the student's cross-entropy alone.
 
     Args:
         model ([`PreTrainedModel`]):
             The student.
         teacher_model ([`PreTrainedModel`], `str` or path, *optional*, defaults to `args.teacher_model_name_or_path`):
             Any video classifier that takes `pixel_values` of shape (batch, frames, channels, height, width), or the
-            folder or Hub id of one, which is read from safetensors alone. If its classes have the student's names in
-            another order, its logits are permuted. With `args.teacher_cache` it may be left out; if it is given, it is
-            evaluated, but not asked in training.
+            folder or Hub id of one. Weights are loaded from safetensors only. If the teacher has the student's class
+            names in a different order, its logits are permuted. Optional with `args.teacher_cache`: a teacher given in
+            addition to the cache is evaluated, but not run during training.
         teacher_processor ([`BaseVideoProcessor`], *optional*):
-            The teacher's video processor, which is compared with the student's (`processing_class`). Loaded with the
-            teacher if that is a folder or Hub id.
-        kwargs: As [`VideoClassificationTrainer`].
+            The teacher's video processor, which is compared with the student's (`processing_class`). If
+            `teacher_model` is a folder or Hub id, the default is the processor saved there.
+        kwargs: Passed to [`VideoClassificationTrainer`].
 
-    Logged with the training loss, each the mean over all clips of all ranks since the last log: `loss_kl` (with its
-    `T^2`), `loss_ce`, and `agreement`, the share of clips on which both have the same first class. The teacher's
-    accuracy on the evaluation split is logged as `teacher_top1_accuracy` when training starts.
+    The following values are logged with the training loss. Each is the mean over all clips of all ranks since the last
+    log: `loss_kl` (including the factor `T^2`), `loss_ce`, and `agreement`, the share of clips for which teacher and
+    student predict the same class. The teacher's accuracy on the evaluation split is logged as
+    `teacher_top1_accuracy` when training starts.
 
-    With `args.teacher_cache` ([`TeacherCache`]), `train_dataset` shows in epoch e the cached view e mod
-    K of each clip, and the teacher's logits for it are read. Where clips are mixed, the teacher has not seen the
-    mixture: its probabilities, at the temperature, are then mixed like the labels.
+    With `args.teacher_cache` ([`TeacherCache`]), `train_dataset` shows the cached view e mod K of each clip in epoch
+    e, and the teacher's logits for this view are read from the cache. With mixup or CutMix, the cached teacher has not
+    seen the mixed clip. Its probabilities at the given temperature are then mixed in the same way as the labels.
 
     Raises:
-        ValueError: If there is no teacher, or its folder lacks weights; the student has several labels per clip;
-            teacher and student differ in their classes, or in number of frames, size, mean or standard deviation of
-            what they are shown; or the cache is of another teacher, or of other clips or settings than those of
-            `train_dataset`.
+        ValueError: If there is no teacher, or its folder contains no weights; if the student has multiple labels per
+            clip; if teacher and student differ in their classes, or in the number of frames, size, mean or standard
+            deviation of their input clips; or if the cache belongs to a different teacher, or to clips or settings
+            other than those of `train_dataset`.
     """
 
     args: DistillationConfig
@@ -124,11 +128,13 @@ class DistillationTrainer(VideoClassificationTrainer):
         teacher_model = teacher_model or args.teacher_model_name_or_path
         if teacher_model is None and args.teacher_cache is None:
             raise ValueError(
-                "there is no teacher: give `teacher_model`, `args.teacher_model_name_or_path` or `args.teacher_cache`"
+                "no teacher is given; set `teacher_model`, `args.teacher_model_name_or_path` or `args.teacher_cache`"
             )
         super().__init__(model=model, args=args, **kwargs)
         if self.model.config.problem_type not in (None, "single_label_classification"):
-            raise ValueError(f"distillation needs one label per clip, not {self.model.config.problem_type!r}")
+            raise ValueError(
+                f"distillation needs one label per clip, got problem_type {self.model.config.problem_type!r}"
+            )
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self.teacher_model: Any = None
         self._teacher_metrics: dict[str, float] | None = None
@@ -150,7 +156,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         check_same_clips(self.model, self.processing_class, teacher, teacher_processor)
         self._teacher_order = label_order(self.model, label_names(teacher))
 
-        # moved here too: accelerate leaves that out under FSDP
+        # moved to the device here, since accelerate does not do it under FSDP
         teacher.eval().requires_grad_(False).to(self.args.device)
         self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
         if self.eval_dataset is not None:
@@ -159,8 +165,8 @@ class DistillationTrainer(VideoClassificationTrainer):
     def _take_cache(self, cache: TeacherCache):
         if not isinstance(self.train_dataset, (VideoClipDataset, VideoClipStream)):
             raise ValueError(
-                "a teacher cache needs a `train_dataset` that shows the cached views: VideoClipDataset or "
-                f"VideoClipStream, not {type(self.train_dataset).__name__}"
+                "with a teacher cache, `train_dataset` must be a VideoClipDataset or VideoClipStream, which show the "
+                f"cached views; got {type(self.train_dataset).__name__}"
             )
         cache.refuse_other_clips(self.train_dataset)
         if self.teacher_model is not None:
@@ -169,7 +175,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         self.train_dataset.teacher_cache = cache
 
     def teacher_logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The teacher's logits, float32, in the student's order of classes: (batch, num_labels)."""
+        """The teacher's logits in the student's class order: float32 of shape (batch, num_labels)."""
         dtype = next(self.teacher_model.parameters()).dtype
         with torch.no_grad():
             logits = self.teacher_model(pixel_values=pixel_values.to(dtype)).logits
@@ -180,7 +186,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         if "teacher_logits" in inputs:
             temperature = self.args.temperature
             probabilities = shares @ (inputs["teacher_logits"].to(shares) / temperature).softmax(-1)
-            inputs["teacher_logits"] = probabilities.log() * temperature  # logits whose softmax these are
+            inputs["teacher_logits"] = probabilities.log() * temperature  # logits whose softmax is `probabilities`
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not model.training:
@@ -195,14 +201,14 @@ class DistillationTrainer(VideoClassificationTrainer):
                 outputs.logits, labels, "single_label_classification", self.args.label_smoothing_factor
             )
         else:
-            # such a loss is a part of the step's, where ours is a mean over the micro-batch: times their number, it
-            # is one too
+            # `compute_loss_func` returns this micro-batch's share of the loss of the step. Multiplied by the number of
+            # micro-batches, it becomes a mean over the micro-batch, as in the other branch.
             share, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             cross_entropy = share * micro_batches
         if self.args.teacher_cache is None:
             teacher_logits = self.teacher_logits(inputs["pixel_values"])
         elif cached is None:
-            raise ValueError("the clips carry no cached logits: `remove_unused_columns` must be False")
+            raise ValueError("the batch contains no cached teacher logits; set `remove_unused_columns` to False")
         else:
             teacher_logits = cached.float()[:, self._cached_order.to(cached.device)]
 
@@ -235,7 +241,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         """
         Log the teacher's accuracy on the evaluation split, and warn if it is no better than chance.
 
-        It is evaluated once, although `auto_find_batch_size` may start a training several times.
+        The teacher is evaluated only once, even if `auto_find_batch_size` starts the training several times.
         """
         found = self._teacher_metrics is None
         if self._teacher_metrics is None:
@@ -245,26 +251,30 @@ class DistillationTrainer(VideoClassificationTrainer):
         clips = self._teacher_metrics["teacher_clips"]
         if found and accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / clips):
             logger.warning(
-                f"The teacher is right on {accuracy:.1%} of {clips} evaluation clips, no better than chance "
-                f"({chance:.1%}): is its head trained, and on these classes?"
+                f"The teacher's accuracy is {accuracy:.1%} on {clips} evaluation clips, no better than chance "
+                f"({chance:.1%}). Check that its head was trained, and on these classes"
             )
 
     def evaluate_teacher(self, eval_dataset: Dataset | dict[str, Dataset] | None = None) -> dict[str, float]:
         """
-        The teacher's `teacher_top1_accuracy` and `teacher_top5_accuracy`, in [0, 1], on `eval_dataset` (by default the
-        trainer's), and the number of clips as `teacher_clips`. Several sets, as a dict, count as one.
+        Evaluate the teacher on `eval_dataset`, by default the trainer's own. A dict of datasets is evaluated as one.
+
+        Returns:
+            `teacher_top1_accuracy` and `teacher_top5_accuracy`, in [0, 1], and `teacher_clips`, the number of clips.
 
         Raises:
-            ValueError: If there is only a cache of the teacher's answers.
+            ValueError: If there is no teacher, but only a cache of its logits.
         """
         if self.teacher_model is None:
-            raise ValueError("there is no teacher to evaluate, only its cached answers to the training clips")
+            raise ValueError(
+                "there is no teacher to evaluate, only its cached logits for the training clips; pass `teacher_model`"
+            )
         eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         logits, labels = [], []
         for part in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
             for inputs in tqdm(self.get_eval_dataloader(part), desc="teacher", disable=self._no_progress_bar()):
                 inputs = self._prepare_inputs(inputs)
-                # gathers each clip once, also where the last batch was filled up to an even share
+                # drops the clips that were repeated to fill the last batch, so that each clip counts once
                 batch = self.accelerator.gather_for_metrics(
                     (self.teacher_logits(inputs["pixel_values"]), inputs["labels"])
                 )
@@ -279,7 +289,7 @@ class DistillationTrainer(VideoClassificationTrainer):
 
 
 class _LogTeacher(TrainerCallback):
-    """When training starts; before that, the Trainer would forget what is logged."""
+    """Logs the teacher's accuracy when training starts. The Trainer would discard an earlier log entry."""
 
     def __init__(self, trainer: DistillationTrainer):
         self.trainer = trainer
@@ -295,10 +305,11 @@ def check_same_clips(
     teacher_processor: Any,
 ):
     """
-    Check that both networks were trained on the same kind of clip, since both are shown the same tensor.
+    Check that teacher and student expect the same kind of clip, since both receive the same tensor.
 
     Raises:
-        ValueError: If number of frames, size, crop, mean or standard deviation differ, naming each.
+        ValueError: If the number of frames, size, crop, mean or standard deviation differs. The message lists every
+            difference.
     """
     differences = []
     teacher_frames = getattr(teacher.config, "num_frames", None)
@@ -311,7 +322,7 @@ def check_same_clips(
                 differences.append(f"processor.{name}: {theirs} and {ours}")
     if differences:
         raise ValueError(
-            "teacher and student must be shown the same clips, but they differ (teacher's value first) in "
+            "teacher and student must expect the same clips, but they differ (teacher's value first) in "
             + "; ".join(differences)
         )
 

@@ -1,4 +1,4 @@
-"""Losses and weights that are no finite numbers: the errors that name the clips which brought them about."""
+"""Errors for a loss or weights that are not finite. They name the clips of the step."""
 
 from collections.abc import Sequence
 
@@ -10,32 +10,32 @@ from torch.distributed import get_rank, is_initialized
 
 def not_finite(micro_batches: Sequence[tuple[torch.Tensor, Sequence[str]]], step: int, rate: float) -> RuntimeError:
     """
-    The error of a step whose loss is not finite on some process. All processes must call it.
+    Build the error for a step whose loss is not finite on at least one process. All processes must call it.
 
     Args:
-        micro_batches: Loss and clips of each micro-batch of this process.
-        step: The step, from 1.
-        rate: Its learning rate.
+        micro_batches: Loss and clip names of each micro-batch of this process.
+        step: Number of the step, starting at 1.
+        rate: Learning rate of the step.
     """
     here = [
-        f"{loss.item()} on process {_process()} for the clips {_listed(clips)}"
+        f"{loss.item()} on process {_process()} (clips: {_listed(clips)})"
         for loss, clips in micro_batches
         if not loss.isfinite()
     ]
     return RuntimeError(
-        f"The loss of step {step} is no finite number: {'; '.join(gather_object(here))}. The weights have not taken "
-        "it up, and nothing is saved of this step. Look at these clips and their labels, or lower the learning rate, "
-        f"now {rate:g}; then the run can go on from its last checkpoint"
+        f"The loss of step {step} is not finite: {'; '.join(gather_object(here))}. The weights have not been updated, "
+        "and nothing of this step is saved. Check these clips and their labels, or lower the learning rate (now "
+        f"{rate:g}), then resume the run from its last checkpoint"
     )
 
 
 def refuse_broken_weights(model: nn.Module, step: int, clips: Sequence[str]):
-    """Raise `RuntimeError` if a weight is not finite after a step, for which this process has seen some clips."""
+    """Raise `RuntimeError` if a weight is not finite after a step. `clips` are those of this process in the step."""
     weights = (getattr(parameter, "_local_tensor", parameter) for parameter in model.parameters())
     if not all(weight.isfinite().all() for weight in weights):
         raise RuntimeError(
-            f"The weights are not finite after step {step}, although its loss was: nothing is written of them. Its "
-            f"clips on process {_process()} were {_listed(clips)}"
+            f"The weights are not finite after step {step}, although its loss was finite. They are not saved. Clips "
+            f"of this step on process {_process()}: {_listed(clips)}"
         )
 
 
@@ -44,7 +44,7 @@ def _process() -> int:
 
 
 def _listed(clips: Sequence[str]) -> str:
-    return ", ".join(clips) or "that the dataset gives no names of"
+    return ", ".join(clips) or "the dataset gives no names"
 
 
 __all__ = ["not_finite", "refuse_broken_weights"]

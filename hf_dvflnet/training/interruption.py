@@ -1,4 +1,4 @@
-"""How a run is told to stop: SIGTERM and Ctrl-C are noted, and the loader's workers outlive them."""
+"""Signal handling of a run: records SIGTERM and Ctrl-C, and keeps the data loading workers alive through them."""
 
 import multiprocessing
 import os
@@ -13,11 +13,11 @@ from typing import Any
 
 class Interruption:
     """
-    Notes the signals that tell a process to stop, for the training to look at between two steps.
+    Records the signals that ask a process to stop. The trainer checks for them between two steps.
 
     Attributes:
-        told: The signal that this process was told, 0 if none.
-        agreed: The signal that all processes have agreed to stop by, 0 if none.
+        told: The signal that this process has received; 0 if none.
+        agreed: The signal for which all processes have agreed to stop; 0 if none.
     """
 
     def __init__(self):
@@ -26,26 +26,26 @@ class Interruption:
     @contextmanager
     def heeded(self, say: bool) -> Iterator[None]:
         """
-        Within, SIGTERM and Ctrl-C are noted. A second Ctrl-C raises `KeyboardInterrupt` at once.
+        Context manager that records SIGTERM and Ctrl-C. A second Ctrl-C raises `KeyboardInterrupt` at once.
 
         Args:
-            say: Write on stderr that the run stops after this step.
+            say: Whether to print to stderr that training stops after the current step.
         """
         self.told = self.agreed = 0
         first = 0.0
 
         def note(number: int, frame: object):
             nonlocal first
-            # a launcher passes on the Ctrl-C that the terminal has already told everybody of
+            # a launcher forwards a Ctrl-C that the terminal has sent to all processes: within 1 s they count as one
             if number == signal.SIGINT and self.told and time.monotonic() - first > 1:
                 raise KeyboardInterrupt
             if not self.told:
                 self.told, first = int(number), time.monotonic()
-                if say:  # a logger may be at work just now, and cannot be entered twice
-                    os.write(2, f"\n{signal.Signals(number).name}: stops after this step\n".encode())
+                if say:  # the signal may have interrupted a logger, which is not reentrant
+                    os.write(2, f"\n{signal.Signals(number).name}: training stops after this step\n".encode())
 
         before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # no other can be told
+        if threading.current_thread() is threading.main_thread():  # only the main thread can set handlers
             for number in (signal.SIGTERM, signal.SIGINT):
                 if signal.getsignal(number) != signal.SIG_IGN:
                     before[number] = signal.signal(number, note) or signal.SIG_DFL
@@ -58,10 +58,10 @@ class Interruption:
 
 def let_workers_outlive_signals(loader: Any):
     """
-    Have the workers of a DataLoader, where they are forked, ended by SIGKILL alone.
+    Make the workers of a DataLoader ignore SIGTERM and Ctrl-C, so that only SIGKILL ends them. Forked workers only.
 
-    A scheduler tells SIGTERM to all processes of a job, and a terminal Ctrl-C: without its workers the training could
-    not come to the end of its step.
+    A scheduler sends SIGTERM to all processes of a job, and a terminal sends Ctrl-C to all of them. Without its
+    workers the training could not finish the current step.
     """
     if multiprocessing.get_start_method() == "fork" and loader.multiprocessing_context is None:
         loader.multiprocessing_context = _deaf_workers()
@@ -72,7 +72,7 @@ def _deaf_workers() -> multiprocessing.context.BaseContext:
     class Worker(multiprocessing.context.ForkProcess):
         def start(self):
             super().start()
-            # at its end a process tells its daemons SIGTERM past `Process.terminate`, and waits for them
+            # at exit, a process sends its daemons SIGTERM without calling `Process.terminate`, and waits for them
             self._popen.terminate = self._popen.kill  # type: ignore[attr-defined]
 
     class Workers(multiprocessing.context.ForkContext):

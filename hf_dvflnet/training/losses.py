@@ -1,4 +1,4 @@
-"""The losses of a training: of class ids, probabilities and several labels, and the divergence from a teacher."""
+"""Loss functions: for class ids, class probabilities, multiple labels and regression, and the KL divergence."""
 
 import torch
 from torch.nn import functional as F
@@ -7,24 +7,30 @@ from transformers import PreTrainedConfig
 
 def problem_type(config: PreTrainedConfig) -> str:
     """
-    `"single_label_classification"`, `"multi_label_classification"` or `"regression"`.
+    The problem type: `"single_label_classification"`, `"multi_label_classification"` or `"regression"`.
 
-    Where a config does not say, one output is regression and several are classes of which one is right.
+    If the config does not set it, a model with one output is a regression model, and a model with several outputs is a
+    single-label classifier.
     """
     return config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
 
 
 def soft_loss(logits: torch.Tensor, labels: torch.Tensor, kind: str, smoothing: float = 0.0) -> torch.Tensor:
     """
-    The loss of labels that may be soft, averaged over the batch, in float32.
+    The loss for hard or soft labels, averaged over the batch, in float32.
 
     Args:
-        logits: (batch, num_labels).
-        labels: For one label a clip, class ids of shape (batch,), where -100 is no label, or probabilities of shape
-            (batch, num_labels): the cross-entropy. For several, probabilities of each: the binary cross-entropy. For
-            regression, values of the shape of the logits, or of (batch,): the mean squared error.
-        kind: As [`problem_type`] gives it.
-        smoothing: Label smoothing (arXiv 1512.00567), spread over all classes, where one label a clip is right.
+        logits: Logits of shape (batch, num_labels).
+        labels: Depends on `kind`:
+
+            - single-label classification (cross-entropy): class ids of shape (batch,), where -100 means no label, or
+              probabilities of shape (batch, num_labels);
+            - multi-label classification (binary cross-entropy): the probability of each label, of shape (batch,
+              num_labels);
+            - regression (mean squared error): values of the shape of the logits, or of shape (batch,).
+        kind: The problem type, as returned by [`problem_type`].
+        smoothing: Label smoothing (arXiv 1512.00567), spread over all classes. Used for single-label classification
+            only.
     """
     logits = logits.float()
     if kind == "regression":
@@ -33,7 +39,7 @@ def soft_loss(logits: torch.Tensor, labels: torch.Tensor, kind: str, smoothing: 
         return F.binary_cross_entropy_with_logits(logits, labels.float())
     if labels.is_floating_point():
         return F.cross_entropy(logits, labels.float(), label_smoothing=smoothing)
-    # PyTorch's mean over no labels at all is no number
+    # PyTorch's mean over zero labels is NaN
     labelled = (labels != -100).sum().clamp(min=1)
     return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / labelled
 
@@ -43,14 +49,18 @@ def refuse_other_than_probabilities(labels: torch.Tensor):
     sums = labels.float().sum(-1)
     if not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
         raise ValueError(
-            f"labels of shape {tuple(labels.shape)} are the probabilities of classes of which one is right, but a row "
-            f"sums to {sums[(sums - 1).abs().argmax()].item():g}. For several labels a clip, set the model's "
+            f"labels of shape {tuple(labels.shape)} are read as class probabilities, so each row must sum to 1, but "
+            f"a row sums to {sums[(sums - 1).abs().argmax()].item():g}. For multiple labels per clip, set the model's "
             'config.problem_type = "multi_label_classification"'
         )
 
 
 def as_probabilities(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
-    """Class ids (batch,) -> probabilities (batch, num_labels), all 0 where there is no label (-100); others stay."""
+    """
+    Convert class ids of shape (batch,) to probabilities of shape (batch, num_labels).
+
+    The row of a clip without a label (-100) is all zeros. Labels that are probabilities already are returned as is.
+    """
     if labels.is_floating_point():
         return labels
     labels = labels.long()
@@ -62,12 +72,12 @@ def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, tempe
     """
     `T^2 * KL(teacher || student)` of the softmaxes at temperature T, averaged over the batch (Hinton et al., 2015).
 
-    Both logits have shape (batch, num_labels). Computed in float32, or in float64 where the student's logits are.
+    Both logits have shape (batch, num_labels). Computed in float32, or in float64 if the student's logits are float64.
     """
     dtype = torch.float64 if student_logits.dtype == torch.float64 else torch.float32
     student_log_probs = F.log_softmax(student_logits.to(dtype) / temperature, dim=-1)
     teacher_log_probs = F.log_softmax(teacher_logits.to(dtype) / temperature, dim=-1)
-    # F.kl_div(input, target) is KL(target || input), the reverse of how the formula is read
+    # F.kl_div(input, target) is KL(target || input): its arguments are in the reverse order of the formula
     divergence = F.kl_div(student_log_probs, teacher_log_probs, reduction="batchmean", log_target=True)
     return divergence * temperature**2
 

@@ -1,4 +1,4 @@
-"""Metrics that work without a network."""
+"""Top-k accuracy for evaluation. Computing it needs no internet access."""
 
 import datasets
 import evaluate
@@ -11,7 +11,7 @@ class TopKAccuracy(evaluate.Metric):
     The share of clips whose true class is among the `k` highest scores.
 
     `predictions` are scores of shape (clips, num_labels), `references` class ids of shape (clips,). With fewer than
-    `k` classes every clip counts as right. `compute` returns `{"top{k}_accuracy": float in [0, 1]}`.
+    `k` classes, every clip counts as correct. `compute` returns `{"top{k}_accuracy": float in [0, 1]}`.
 
     >>> TopKAccuracy(k=1).compute(predictions=[[0.2, 0.8], [0.6, 0.4]], references=[1, 1])
     {'top1_accuracy': 0.5}
@@ -33,16 +33,16 @@ class TopKAccuracy(evaluate.Metric):
 
     def _compute(self, predictions, references) -> dict[str, float]:
         scores, labels = np.asarray(predictions), np.asarray(references)
-        # stable, so that equal scores are ranked by class id and a figure can be computed twice
+        # a stable sort ranks equal scores by class id, so that the metric is reproducible
         ranked = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
         return {f"top{self.k}_accuracy": float((ranked == labels[:, None]).any(axis=1).mean())}
 
 
 def compute_top_k_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """
-    `compute_metrics` of a Trainer: top-1 and top-5 accuracy, in [0, 1], of logits of shape (clips, num_labels).
+    `compute_metrics` for a Trainer: top-1 and top-5 accuracy in [0, 1], from logits of shape (clips, num_labels).
 
-    Clips without a label, -100, are left out; labels that are probabilities count as their likeliest class.
+    Clips without a label (-100) are ignored. For labels given as probabilities, the most likely class is the true one.
     """
     scores, labels = prediction.predictions, np.asarray(prediction.label_ids)
     if labels.ndim == 2:

@@ -1,4 +1,4 @@
-"""What is seen of a run: how long its steps take, and the report with its curves."""
+"""Step timing of a run, and its final report with the training curves."""
 
 import time
 from pathlib import Path
@@ -10,14 +10,14 @@ from .broken_clips import BrokenClips
 
 
 class StepClock:
-    """How long steps take, and how much of that is waiting for clips."""
+    """Measures how long the steps take, and how much of that time is spent waiting for clips."""
 
     def __init__(self):
         self.begin()
 
     def begin(self):
         self.warned = False
-        # the first step of a run waits for workers to start and, where it is resumed, for what is passed over
+        # -1: the first step is not counted, since it waits for workers to start and, when resumed, for skipped data
         self.steps, self.data, self.total, self.current = -1, 0.0, 0.0, 0.0
 
     def waited(self, seconds: float):
@@ -31,7 +31,7 @@ class StepClock:
         self.steps += 1
 
     def read(self) -> tuple[float, float] | None:
-        """Mean seconds of data and of all of a step since the last time."""
+        """Mean seconds per step since the last call: waiting for data, and in total. None if no step was counted."""
         if self.steps < 1:
             return None
         times = self.data / self.steps, self.total / self.steps
@@ -43,7 +43,8 @@ def write_report(trainer: Trainer, broken: BrokenClips, batch_size: int):
     """
     Write `training_curves.png` and `training_report.md` into the output folder.
 
-    `batch_size` is that of one process, which `auto_find_batch_size` may have made smaller than the arguments say.
+    `batch_size` is the batch size per process, which `auto_find_batch_size` may have reduced below that in the
+    arguments.
     """
     args, state = trainer.args, trainer.state
     folder, history = Path(args.output_dir), state.log_history

@@ -1,8 +1,9 @@
 """
-A teacher's answers to the training clips, computed once, so that distillation costs no more than plain training.
+Cache of a teacher's logits for the training clips, so that distillation costs no more than plain training.
 
-A training clip is a pure function of (seed, epoch, clip), so the teacher's logits for the views of K epochs can be
-stored, and any later training whose epoch e shows view e mod K can read them instead of asking the teacher.
+A training clip is a pure function of (seed, epoch, clip). The teacher's logits for the clip views of K epochs can
+therefore be computed once and stored. Later trainings, whose epoch e shows view e mod K, read them instead of running
+the teacher.
 """
 
 import hashlib
@@ -27,30 +28,30 @@ from ..data.video_column import clip_name, video_size
 from .class_matching import class_names, label_names, refuse_other_classes
 
 
-ROWS_PER_SHARD = 1024  # what an interrupted run may have to do again
+ROWS_PER_SHARD = 1024  # an interrupted run repeats at most this many rows per process
 DESCRIPTION = "teacher_cache.json"
 
 
 class TeacherCache:
     """
-    A folder that [`cache_teacher`] wrote: the teacher's logits for `views` views of each clip.
+    Reads a cache written by [`cache_teacher`]: the teacher's logits for `views` views of each clip.
 
     Args:
-        folder: The folder.
+        folder: Folder of the cache.
 
     Attributes:
-        views: K. Epoch e shows view e mod K.
+        views: Number of views per clip, K. Epoch e shows view e mod K.
         labels: Names of the teacher's classes, in the order of the logits.
 
     Raises:
-        FileNotFoundError: If there is no cache, or it is not finished.
-        ValueError: If it is damaged.
+        FileNotFoundError: If the folder contains no cache, or an unfinished one.
+        ValueError: If the cache is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         if not (self.folder / DESCRIPTION).is_file():
-            raise FileNotFoundError(f"{folder}: holds no {DESCRIPTION}; write a cache with `dvflnet cache-teacher`")
+            raise FileNotFoundError(f"{folder}: contains no {DESCRIPTION}; write a cache with `dvflnet cache-teacher`")
         try:
             self.about: dict[str, Any] = json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8"))
             self.views: int = self.about["views"]
@@ -61,8 +62,8 @@ class TeacherCache:
         missing = [path for path in self._shards() if not path.is_file()]
         if missing:
             raise FileNotFoundError(
-                f"{folder}: {len(missing)} of its {len(self._shards())} parts are missing, such as "
-                f"{missing[0].name}: continue with the same `dvflnet cache-teacher` command"
+                f"{folder}: {len(missing)} of the {len(self._shards())} files of the cache are missing, such as "
+                f"{missing[0].name}; run the same `dvflnet cache-teacher` command again to write them"
             )
         try:
             self.rows = datasets.load_dataset(
@@ -73,8 +74,8 @@ class TeacherCache:
             self._sizes = dict(zip(first_view["clip"], first_view["bytes"], strict=True))
         except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, LookupError) as error:
             raise ValueError(
-                f"{folder}/{self._damaged_part()}: is damaged ({error.__cause__ or error}); delete it, and continue "
-                "with the same `dvflnet cache-teacher` command"
+                f"{folder}/{self._damaged_part()}: is damaged ({error.__cause__ or error}); delete it and "
+                "run the same `dvflnet cache-teacher` command again to rewrite it"
             ) from error
 
     def _damaged_part(self) -> str:
@@ -83,38 +84,40 @@ class TeacherCache:
                 pyarrow.parquet.read_table(path)
             except (OSError, pyarrow.ArrowException):
                 return path.name
-        return DESCRIPTION  # speaks of other parts than there are
+        return DESCRIPTION  # does not match the files that exist
 
     def _shards(self) -> list[Path]:
         return shard_files(self.folder, self.views * self.about["clips"]["number"])
 
     def logits(self, clip: str, view: int, shown: str) -> torch.Tensor:
         """
-        The teacher's logits for a view of a clip less the largest, float32 in its own order of classes: (num_labels,).
+        The teacher's logits for one view of a clip: float32 of shape (num_labels,), in the teacher's class order. They
+        are shifted so that the largest is 0.
 
         Args:
             clip: The clip's id.
-            view: From 0 to `views` - 1.
-            shown: The clip that is shown: `clip` itself, or its replacement if that could not be read.
+            view: Index of the view, from 0 to `views` - 1.
+            shown: Id of the clip that training shows: `clip` itself, or its replacement if `clip` cannot be read.
 
         Raises:
-            ValueError: If the teacher saw another clip in its place, or never saw it.
+            ValueError: If the clip is not in the cache, or the teacher was shown a different clip in its place.
         """
         if clip not in self._places:
-            raise ValueError(f"{self.folder}: the clip {clip} is not in the cache")
+            raise ValueError(f"{self.folder}: clip {clip} is not in the cache")
         row = self.rows[view * len(self._places) + self._places[clip]]
         if str(row["shown"]) != shown:
             raise ValueError(
-                f"{self.folder}: view {view} of {clip} showed {row['shown']} when the cache was written, and shows "
-                f"{shown} now: has one of them been broken or repaired since? Write the cache again"
+                f"{self.folder}: view {view} of {clip} showed {row['shown']} when the cache was written, but shows "
+                f"{shown} now. One of the two files may have been broken or repaired since; write the cache again"
             )
         return torch.from_numpy(np.asarray(row["logits"], dtype=np.float32))
 
     def refuse_other_clips(self, clips: Any):
         """
-        Raise `ValueError` if training would show other clips than the teacher saw, naming the difference.
+        Raise `ValueError` if training would show clips that the teacher did not see. The message names the difference.
 
-        Training on a subset of the cached clips is allowed. The clips of a stream are looked up as they come.
+        Training on a subset of the cached clips is allowed. The clips of a stream are not checked here, but when each
+        of them is read.
         """
         for name, value in clips.settings().items():
             cached = self.about.get(name)
@@ -125,27 +128,29 @@ class TeacherCache:
                         for key in value
                         if value[key] != cached.get(key)
                     )
-                raise ValueError(f"{self.folder}: was written with {name} {cached}, but training has {value}")
+                raise ValueError(f"{self.folder}: was written with {name} {cached}, but training uses {value}")
         if isinstance(clips, VideoClipDataset):
             sizes = clip_sizes(clips.dataset)
             if digest_of(sizes) == self.about["clips"]["sha256"]:
                 return
             for name, size in sizes.items():
                 if name not in self._sizes:
-                    raise ValueError(f"{self.folder}: its clip list is another one: {name} is not in it")
+                    raise ValueError(
+                        f"{self.folder}: the cached clips differ from the training clips: {name} is not cached"
+                    )
                 if size != self._sizes[name]:
                     raise ValueError(
-                        f"{self.folder}: its clip list is another one: {name} had {self._sizes[name]} bytes when the "
-                        f"cache was written, and has {size} now"
+                        f"{self.folder}: the cached clips differ from the training clips: {name} had "
+                        f"{self._sizes[name]} bytes when the cache was written, and has {size} now"
                     )
 
     def refuse_other_teacher(self, teacher: PreTrainedModel):
-        """Raise `ValueError` if a teacher has other weights than the one that was cached."""
+        """Raise `ValueError` if the weights of a teacher differ from those of the cached teacher."""
         found = weights_digest(teacher)
         if found != self.about["teacher"]:
             raise ValueError(
-                f"{self.folder}: was written with the teacher {self.about['teacher_name']}, whose weights have the "
-                f"digest {self.about['teacher'][:12]}; those of this teacher have {found[:12]}"
+                f"{self.folder}: was written with a different teacher, {self.about['teacher_name']}: the digest of "
+                f"its weights is {self.about['teacher'][:12]}, but {found[:12]} for this teacher"
             )
 
 
@@ -164,41 +169,43 @@ def cache_teacher(
     """
     Store a teacher's logits for the views that training shows in its first `views` epochs.
 
-    Writes Parquet of 1,024 rows each (columns `clip`, `shown`, `bytes`, `seed`, `view`, and `logits`, from which the
-    largest of each row is taken, so that it is 0), shared out among the processes, and `teacher_cache.json`, with
-    digests of the teacher's weights and of the clip list, the classes, the settings of sampling and augmentation, the
-    seed and K. Parts that are there are kept, so that a run that was stopped goes on.
+    Two kinds of files are written:
+
+    - Parquet files of 1,024 rows each, distributed over the processes, with the columns `clip`, `shown`, `bytes`,
+      `seed`, `view` and `logits`. The logits of each row are shifted so that the largest is 0.
+    - `teacher_cache.json`, with digests of the teacher's weights and of the clip list, the classes, the settings of
+      sampling and augmentation, the seed and K.
+
+    Parquet files that exist are kept, so an interrupted run can be continued with the same call.
 
     Args:
         teacher: Any video classifier that takes `pixel_values`.
-        clips: The training clips, as the training will show them.
-        folder: The folder to write.
-        views: K.
-        name: The teacher's name in error messages.
-        dtype: Of the stored logits.
-        batch_size: Clips that are classified at once.
-        num_workers: Processes that decode.
+        clips: The training clips, with the settings that the training will use.
+        folder: Output folder.
+        views: Number of views per clip, K.
+        name: The teacher's name, for error messages.
+        dtype: Data type of the stored logits.
+        batch_size: Number of clips per forward pass.
+        num_workers: Number of decoding processes.
         accelerator: The accelerator to use; a new one by default.
 
     Returns:
-        `rows` (views of all clips), `written` (those of this run), `bytes` (on disk).
+        `rows` (number of views of all clips), `written` (rows written by this run) and `bytes` (size on disk).
 
     Raises:
-        ValueError: If the folder holds a cache of other settings, or something else; if `clips` are not for training,
-            or of other classes than the teacher's; or if the teacher answers with numbers that are not finite.
+        ValueError: If the folder contains a cache with different settings, or other files; if `clips` are not training
+            clips, or have classes other than the teacher's; or if the teacher's logits are not finite.
     """
     accelerator = accelerator or Accelerator()
     folder = Path(folder)
     if views < 1:
         raise ValueError(f"views must be at least 1, got {views}")
     if not clips.train:
-        raise ValueError("the clips of a cache are training clips: VideoClipDataset(..., train=True)")
+        raise ValueError("the clips of a cache must be training clips; use VideoClipDataset(..., train=True)")
     refuse_other_classes(teacher, class_names(clips))
     sizes = clip_sizes(clips.dataset)
     if len(sizes) < len(clips):
-        raise ValueError(
-            f"{len(clips)} clips have only {len(sizes)} different ids, so that views cannot be told apart"
-        )
+        raise ValueError(f"{len(clips)} clips have only {len(sizes)} different ids; each clip needs an id of its own")
     about = _describe(teacher, clips, sizes, views, name, dtype)
     if accelerator.is_main_process:
         _begin(folder, about)
@@ -226,7 +233,7 @@ def cache_teacher(
 def _describe(
     teacher: PreTrainedModel, clips: VideoClipDataset, sizes: dict[str, int], views: int, name: str, dtype: str
 ) -> dict[str, Any]:
-    """What `teacher_cache.json` says: which teacher, which clips, and how they are shown."""
+    """The content of `teacher_cache.json`: the teacher, the clips, and how the clips are sampled."""
     return {
         "teacher": weights_digest(teacher),
         "teacher_name": name,
@@ -249,7 +256,7 @@ def _ask_and_write(
     num_workers: int,
     accelerator: Accelerator,
 ):
-    """Ask the teacher about the views of this process's shards, and write each shard when it is full."""
+    """Run the teacher on the views of this process's shards, and write each shard when it is full."""
     loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
         _Views(clips), batch_sampler=batches, num_workers=num_workers, collate_fn=collate_clips
     )
@@ -279,15 +286,15 @@ def _ask_and_write(
             with torch.inference_mode():
                 pixel_values = batch["pixel_values"].to(accelerator.device, weights_dtype)
                 logits = teacher(pixel_values=pixel_values).logits.float()
-            # no softmax sees what is taken off all classes alike, and numbers near 0 are the ones that half precision
-            # holds exactly: 17 is stored to 0.008, 0.1 to 0.00003
+            # A softmax is unchanged if the same number is subtracted from all classes, and half precision is most
+            # exact near 0: the error is up to 0.008 for 17, and up to 0.00003 for 0.1.
             logits = (logits - logits.amax(dim=-1, keepdim=True)).cpu().numpy().astype(dtype)
             finite = np.isfinite(logits).all(axis=-1)
             if not finite.all():
                 clip = batch["clip"][int(finite.argmin())]
                 raise ValueError(
-                    f"{name or 'the teacher'}: its answer to the clip {clip} holds numbers that are not finite; "
-                    "nothing is cached of it. Are its weights damaged, or does it overflow in half precision?"
+                    f"{name or 'the teacher'}: the logits for clip {clip} are not finite, and are not cached. "
+                    "Check whether the weights are damaged, or whether the model overflows in half precision"
                 )
             view_and_place = [divmod(number, len(clips)) for number in numbers]
             columns["clip"] += [names[place] for _, place in view_and_place]
@@ -307,7 +314,7 @@ def _ask_and_write(
 
 
 class _Views(torch.utils.data.Dataset):
-    """All views of all clips, view by view."""
+    """All views of all clips, ordered by view."""
 
     def __init__(self, clips: VideoClipDataset):
         self.clips = clips
@@ -318,7 +325,7 @@ class _Views(torch.utils.data.Dataset):
 
 
 def cache_bytes(clips: int, views: int, num_labels: int, dtype: str = "float16") -> int:
-    """How large the logits of a cache are, in bytes, before Parquet packs them."""
+    """Size of the logits of a cache in bytes, before Parquet's compression."""
     return clips * views * num_labels * np.dtype(dtype).itemsize
 
 
@@ -329,12 +336,13 @@ def _begin(folder: Path, about: dict[str, Any]):
         differing = [name for name in about if name != "teacher_name" and found.get(name) != about[name]]
         if differing:
             raise ValueError(
-                f"{folder}: holds a cache of another {', '.join(differing)}; choose another folder, or delete this one"
+                f"{folder}: contains a cache with different settings ({', '.join(differing)}); choose a different "
+                "folder, or delete this one"
             )
         return
     unfinished = description.with_suffix(".unfinished")
     if folder.is_dir() and any(path != unfinished for path in folder.iterdir()):
-        raise ValueError(f"{folder}: is not empty, and holds no teacher cache; choose another folder")
+        raise ValueError(f"{folder}: is not empty, and does not contain a teacher cache; choose a different folder")
     folder.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(unfinished, description)
@@ -349,7 +357,7 @@ def _starts(shards: list[Path]) -> Iterator[tuple[int, Path]]:
 
 
 def clip_sizes(rows: datasets.Dataset) -> dict[str, int]:
-    """Each clip's id and the size of its video in bytes; -1 where that lies at a URL."""
+    """Size of each clip's video in bytes, by clip id; -1 for a video at a URL."""
     sizes: dict[str, int] = {}
     if "video_id" not in rows.column_names:
         for video in rows.select_columns("video")["video"]:
@@ -358,7 +366,7 @@ def clip_sizes(rows: datasets.Dataset) -> dict[str, int]:
         return sizes
     for batch in rows.with_format("arrow").iter(batch_size=1000):
         names = batch["video_id"].to_pylist()
-        for chunk in batch["video"].chunks:  # as arrow, so that the bytes of videos are measured without being read
+        for chunk in batch["video"].chunks:  # in Arrow format, the size of a video is known without reading its bytes
             paths = chunk.field("path").to_pylist()
             lengths = pyarrow.compute.binary_length(chunk.field("bytes")).to_pylist()
             for path, length in zip(paths, lengths, strict=True):
@@ -371,11 +379,11 @@ def digest_of(sizes: dict[str, int]) -> str:
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 over names, types, shapes and values of a model's weights."""
+    """SHA-256 digest of the names, data types, shapes and values of a model's weights."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        # as bytes, since numpy has no bfloat16
+        # as bytes, since NumPy has no bfloat16
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Training a video classifier with transformers' Trainer, by the published recipe where that is asked for."""
+"""Training of video classifiers with transformers' Trainer, optionally with the published recipe."""
 
 import math
 import signal
@@ -34,33 +34,33 @@ logger = logging.get_logger(__name__)
 
 class VideoClassificationTrainer(Trainer):
     """
-    transformers' [`Trainer`] for video classification. What differs:
+    transformers' [`Trainer`] for video classification. It differs from [`Trainer`] as follows:
 
-    - weight decay leaves out every 1-D parameter: biases, norms and layer scales, as in the published recipe;
-    - classes of data and model are matched by name: labels are translated, or refused ([`with_labels_of`]);
+    - weight decay is not applied to 1-D parameters (biases, norms and layer scales), as in the published recipe;
+    - classes of data and model are matched by name: labels are translated, or an error is raised ([`with_labels_of`]);
     - labels may be class ids of shape (batch,) or probabilities of shape (batch, num_labels), for any model;
-      `args.label_smoothing_factor` applies to both, in training alone;
-    - top-1 and top-5 accuracy are computed unless `compute_metrics` is given, where one label a clip is right;
-    - a training dataset with a method `set_epoch` is called with each epoch; a [`VideoClipStream`] is split
-      among the processes, and what a resumed run has already seen is skipped without decoding;
-    - `train(resume_from_checkpoint=True)` takes the last checkpoint that is whole;
-    - also logged: `step_seconds`, and `data_seconds`, the part of it spent waiting for clips; and `broken_clips`, the
-      number of clips that could not be read, if these are replaced. `broken_clips.jsonl` in the output folder lists
-      them. The run stops if they exceed `args.max_broken_share` of the training clips;
+      `args.label_smoothing_factor` applies to both, in training only;
+    - for single-label classification, top-1 and top-5 accuracy are computed unless `compute_metrics` is given;
+    - if the training dataset has a method `set_epoch`, it is called at the start of each epoch. A [`VideoClipStream`]
+      is split among the processes; clips that a resumed run has already seen are skipped without decoding;
+    - `train(resume_from_checkpoint=True)` resumes from the last complete checkpoint;
+    - `step_seconds` and `data_seconds`, the part of it spent waiting for clips, are logged, and so is `broken_clips`,
+      the number of unreadable clips, if these are replaced. `broken_clips.jsonl` in the output folder lists them. The
+      run stops if they exceed `args.max_broken_share` of the training clips;
     - if a worker dies or hangs, the error names the clip that it was reading;
     - a loss that is not finite stops the run before the weights are updated, and the error gives the step and the
       clips on every process; weights that are not finite are never saved;
-    - SIGTERM and Ctrl-C stop the run after the current step, with a checkpoint, whatever `args.save_strategy`
-      says, but without an evaluation that is due; `train` then raises `SystemExit(143)` or `KeyboardInterrupt`. A
-      second Ctrl-C stops at once. Workers of the loader outlive the signal where they are forked, as on Linux up to
-      Python 3.13; elsewhere it ends them, and the run without a checkpoint, if it is sent to them too;
+    - SIGTERM and Ctrl-C stop the run after the current step. A checkpoint is saved regardless of `args.save_strategy`;
+      a due evaluation is skipped. `train` then raises `SystemExit(143)` or `KeyboardInterrupt`. A second Ctrl-C stops
+      at once. Forked data loading workers (Linux up to Python 3.13) ignore the signal. Workers that are not forked are
+      ended by it if they receive it, and the run then ends without a checkpoint;
     - if a checkpoint cannot be written, for example because the disk is full, the run stops and names the folder;
-    - `save_report` writes curves and a summary into the output folder;
-    - with [`VideoTrainingArguments`], the published schedule, learning rates scaled with the global batch, and mixup
-      and cutmix, drawn from the run's seed, the step, the micro-batch and the rank.
+    - `save_report` writes training curves and a summary to the output folder;
+    - [`VideoTrainingArguments`] adds the published schedule, scaling of the learning rate with the global batch size,
+      and mixup and CutMix, whose random numbers depend on the run's seed, the step, the micro-batch and the rank.
 
     Takes the arguments of [`Trainer`]. Dataset items are `{"pixel_values", "labels"}`, as in [`VideoClipDataset`];
-    strings in them are not passed to the model.
+    strings in the items are not passed to the model.
     """
 
     compute_metrics: Any
@@ -76,46 +76,46 @@ class VideoClassificationTrainer(Trainer):
         **kwargs,
     ):
         super().__init__(model, args, data_collator or collate_clips, *more, **kwargs)
-        # the loss is a mean over the micro-batch, which the Trainer has to divide by their number; a function's is a
-        # part of the whole step's
+        # our loss is a mean over the micro-batch, so the Trainer must divide it by the number of micro-batches; a
+        # `compute_loss_func` returns the micro-batch's share of the loss of the step
         self.loss_is_scaled_for_ga = self.compute_loss_func is not None
         self.label_smoother = None  # see `compute_loss`
         self._kind = problem_type(self.model.config) if hasattr(self.model, "config") else ""
         if self.compute_metrics is None and self._kind == "single_label_classification":
             self.compute_metrics = compute_top_k_metrics
         self._match_classes()
-        self._learning_rates: list[float] = []  # of an optimizer that is made here, before they are scaled
+        self._learning_rates: list[float] = []  # unscaled rates of an optimizer created here
         self.broken_clips = BrokenClips(self.args.output_dir)
         self.interruption = Interruption()
         self._clock = StepClock()
-        self._micro_batches: list[tuple[torch.Tensor, list[str]]] = []  # loss and clips, since the last update
+        self._micro_batches: list[tuple[torch.Tensor, list[str]]] = []  # loss and clips since the last update
         self._last_clips: list[str] = []
         self.add_callback(_FollowRun(self))
 
     @property
     def broken(self) -> dict[str, str]:
-        """Training clips that could not be read, and why, of all processes."""
+        """The unreadable training clips of all processes, each with the reason."""
         return self.broken_clips.found
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
-                raise ValueError(f"{self.args.output_dir}: holds no whole checkpoint to go on from")
+                raise ValueError(f"{self.args.output_dir}: contains no complete checkpoint to resume from")
         if resume_from_checkpoint:
             refuse_other_steps(resume_from_checkpoint, self.args, self.clips_per_step)
         with naming_clips_of_dead_workers(self.train_dataset, self.eval_dataset):
             with self.interruption.heeded(say=self.is_world_process_zero()):
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
-            # by all, or those that were told would wait for the others
+            # on all processes, since those that received a signal would otherwise wait for the others
             told = max(gather_object([self.interruption.told]))
-            if told:  # in the evaluation after the last step
+            if told:  # the signal came during the evaluation after the last step
                 if self.args.save_strategy == "no":
                     self._save_checkpoint(self.model, trial=None)
                 self.leave(told)
             return output
 
-    # what is trained on
+    # Data and classes
 
     def _match_classes(self):
         self.train_dataset = with_labels_of(self.model, self.train_dataset)
@@ -129,7 +129,7 @@ class VideoClassificationTrainer(Trainer):
         stream = self.train_dataset
         if isinstance(stream, VideoClipStream):
             stream.share(self._train_batch_size, self.args.process_index, self.args.world_size)
-            # not prepared by accelerate, which would have the main process read for all
+            # not prepared by accelerate, which would make the main process read the clips of all processes
             loader: Any = DataLoader(
                 stream,
                 batch_size=None,
@@ -171,20 +171,20 @@ class VideoClassificationTrainer(Trainer):
         return batches
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        # strings tell which clips these are, which is not for the model to know
+        # strings that identify the clips are not inputs of the model
         names = {key: inputs.pop(key) for key in ("clip", "broken") if key in inputs}
         self.broken_clips.note(names.get("broken", ()))
         return super()._prepare_inputs(inputs)
 
     def _count_broken(self):
-        """Bring together what the processes have found, write it down, and stop the run if it is too much."""
+        """Gather and record the broken clips of all processes, and stop the run if there are too many."""
         if getattr(self.train_dataset, "on_error", "raise") != "replace":
             return
         if self.broken_clips.count(writes=self.is_world_process_zero()):
             clips = getattr(self.train_dataset, "num_clips", None) or len(self.train_dataset)
             self.broken_clips.refuse_too_many(clips, getattr(self.args, "max_broken_share", 0.01))
 
-    # how it is trained
+    # Optimization and loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
@@ -196,14 +196,14 @@ class VideoClassificationTrainer(Trainer):
             self._learning_rates = [group["lr"] for group in optimizer.param_groups]
         reference = getattr(self.args, "reference_batch_size", None)
         if reference is not None:
-            # again in each attempt of auto_find_batch_size, of which each has another batch and all one optimizer
+            # repeated in each attempt of auto_find_batch_size: the batch size changes, but the optimizer is the same
             for group, rate in zip(optimizer.param_groups, self._learning_rates, strict=False):
                 group["lr"] = group["initial_lr"] = rate * self.clips_per_step / reference
         return optimizer
 
     @property
     def clips_per_step(self) -> int:
-        """Clips that one update of the weights sees, on all processes together."""
+        """Number of clips per update of the weights, over all processes."""
         return self.get_total_train_batch_size(self.args)
 
     lr_scheduler: Any
@@ -216,7 +216,7 @@ class VideoClassificationTrainer(Trainer):
                 optimizer or self.optimizer,
                 lambda step: published_schedule(step, num_training_steps, warmup_steps, floor),
             )
-            self._created_lr_scheduler = True  # or the next attempt, or call of `train`, would go on with this one
+            self._created_lr_scheduler = True  # else the next attempt or call of `train` would reuse it
         return super().create_scheduler(num_training_steps, optimizer)
 
     def training_step(self, model, inputs, *args, **kwargs):
@@ -237,10 +237,10 @@ class VideoClassificationTrainer(Trainer):
 
     def before_update(self):
         """
-        Checked once a step, when the gradients are there and the weights not yet updated: is the loss finite, and has
-        any process been asked to stop?
+        Check whether the loss is finite, and whether any process has been asked to stop. Called once per step, after
+        the gradients are computed and before the weights are updated.
 
-        All processes come to the same answer, so that none waits for another that has stopped.
+        All processes get the same result, so that none waits for a process that has stopped.
         """
         finite = torch.stack([loss.isfinite() for loss, _ in self._micro_batches])
         found = torch.stack([~finite.all(), torch.tensor(self.interruption.told, device=finite.device)])
@@ -253,19 +253,23 @@ class VideoClassificationTrainer(Trainer):
             raise not_finite(micro_batches, self.state.global_step + 1, self._get_learning_rate())
 
     def mix_targets(self, inputs: dict[str, Any], shares: torch.Tensor, num_labels: int):
-        """Labels of mixed clips: what each is made of, (batch, batch), by what each of those is."""
+        """
+        Replace the labels of mixed clips: the product of `shares`, of shape (batch, batch), and the original labels.
+
+        Row i of `shares` gives the share of each original clip in mixed clip i.
+        """
         labels = inputs["labels"]
         if self._kind == "single_label_classification":
             labels = as_probabilities(labels, num_labels)
         inputs["labels"] = shares @ labels.to(shares)
 
     def _micro_batch(self) -> int:
-        """Which of the batches that make up the current step this one is."""
+        """Index of the current micro-batch within the step."""
         return len(self._micro_batches)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs.get("labels")
-        smooth = model.training and self._kind == "single_label_classification"  # of others the Trainer has warned
+        smooth = model.training and self._kind == "single_label_classification"  # for other kinds, the Trainer warns
         smoothing = self.args.label_smoothing_factor if smooth else 0.0
         mixed = model.training and any(getattr(self.args, name, 0.0) for name in ("mixup_alpha", "cutmix_alpha"))
         probabilities = (
@@ -278,20 +282,20 @@ class VideoClassificationTrainer(Trainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if probabilities and not mixed:
             refuse_other_than_probabilities(labels)
-        # computed here, as a model of transformers takes soft labels for several labels a clip
+        # computed here, since transformers' models treat soft labels as multiple labels per clip
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         loss = soft_loss(logits, labels, self._kind, smoothing)
         return (loss, outputs) if return_outputs else loss
 
-    # how it is stopped
+    # Interruption and checkpoints
 
     def leave(self, number: int):
-        """End the process as the signal asks, when all processes have written what they had to."""
+        """End the process as the signal requests, after all processes have finished writing."""
         self.accelerator.wait_for_everyone()
         logger.warning(
             f"{self.args.output_dir}: stopped by {signal.Signals(number).name} after step {self.state.global_step} of "
-            f"{self.state.max_steps}, with a checkpoint that the run can go on from"
+            f"{self.state.max_steps}. A checkpoint was saved, so the run can be resumed"
         )
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
@@ -299,14 +303,14 @@ class VideoClassificationTrainer(Trainer):
         refuse_broken_weights(self.model, self.state.global_step, self._last_clips)
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
         about = {"processes": self.args.world_size, "clips_per_step": self.clips_per_step}
-        self.state.stateful_callbacks[RUN] = about  # the one place in trainer_state.json for what others add
+        self.state.stateful_callbacks[RUN] = about  # the only place in trainer_state.json for additional data
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
             whole = last_whole_checkpoint(folder.parent, self.args.world_size)
             raise OSError(
-                f"{folder}: the checkpoint cannot be written ({error}; {free_space(folder.parent)}). Make room, or "
-                f"see to what else is wrong there; then the run can go on from {whole or 'its beginning'}"
+                f"{folder}: the checkpoint cannot be written ({error}; {free_space(folder.parent)}). Free disk space, "
+                f"or fix the cause given above; the run can then resume from {whole or 'the beginning'}"
             ) from error
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
@@ -316,11 +320,11 @@ class VideoClassificationTrainer(Trainer):
         try:
             super().save_model(output_dir, _internal_call)
         except (OSError, RuntimeError, SafetensorError) as error:
-            if _internal_call:  # as part of a checkpoint
+            if _internal_call:  # `_save_checkpoint` reports the error
                 raise
             raise OSError(f"{folder}: the model cannot be written ({error}; {free_space(Path(folder))})") from error
 
-    # what is seen and kept of it
+    # Logging and report
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs or "train_loss" in logs:
@@ -332,18 +336,18 @@ class VideoClassificationTrainer(Trainer):
             if times[0] > times[1] / 2 and not self._clock.warned and self.is_local_process_zero():
                 self._clock.warned = True
                 logger.warning(
-                    f"{times[0]:.2f} of the {times[1]:.2f} s of a step are spent waiting for clips. More decoding "
-                    f"processes help (dataloader_num_workers, now {self.args.dataloader_num_workers}), and so do "
-                    "clips that are small and quick to seek in (`dvflnet prepare`)"
+                    f"{times[0]:.2f} of the {times[1]:.2f} s of a step are spent waiting for clips. Use more decoding "
+                    f"processes (dataloader_num_workers, now {self.args.dataloader_num_workers}), or convert the "
+                    "videos with `dvflnet prepare` to small ones that are fast to seek in"
                 )
         super().log(logs, start_time)
 
     def save_report(self):
         """
-        Write `training_curves.png` (loss and its parts, accuracies, agreement, learning rate, seconds a step) and
-        `training_report.md` (how it ended, how long it took, which clips were broken) into the output folder.
+        Write `training_curves.png` (loss and its parts, accuracies, agreement, learning rate, seconds per step) and
+        `training_report.md` (number of steps, last logged values, number of broken clips) to the output folder.
 
-        Both are of the whole run, also where it was resumed.
+        Both cover the whole run, including the part before it was resumed.
         """
         if not self.is_world_process_zero():
             return
@@ -352,7 +356,7 @@ class VideoClassificationTrainer(Trainer):
 
 class _FollowRun(TrainerCallback):
     """
-    Passes each epoch on to the dataset (accelerate does so for the sampler at best), times the steps, stops the run.
+    Tells the dataset about each new epoch (accelerate informs at most the sampler), times the steps and stops the run.
     """
 
     def __init__(self, trainer: VideoClassificationTrainer):
@@ -379,11 +383,11 @@ class _FollowRun(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer._clock.stepped()
         if self.trainer.interruption.agreed:
-            # who sends SIGTERM waits for seconds, not for an evaluation
+            # the sender of SIGTERM waits only seconds, which is too short for an evaluation
             control.should_save, control.should_evaluate, control.should_training_stop = True, False, True
 
     def on_save(self, args, state, control, **kwargs):
-        # the Trainer's own way to the end may delete the checkpoint, and returns as if all steps were done
+        # the Trainer's normal ending may delete the checkpoint, and returns as if all steps were done
         if self.trainer.interruption.agreed:
             self.trainer.callback_handler.on_train_end(args, state, control)
             self.trainer.leave(self.trainer.interruption.agreed)

@@ -68,7 +68,7 @@ def test_the_example_leaves_a_student_that_transformers_opens(run):
 
 def test_a_finished_run_is_not_overwritten(run):
     process = distil(run[0])
-    assert process.returncode != 0 and "holds a finished run: choose another --output_dir" in process.stderr
+    assert process.returncode != 0 and "contains a finished run; choose a different --output_dir" in process.stderr
 
 
 def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_student(run, tmp_path):

@@ -253,7 +253,7 @@ def test_the_teachers_accuracy_is_logged_when_training_starts(tmp_path, config, 
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"alpha": 1.5}, "alpha must lie in"),
+        ({"alpha": 1.5}, "alpha must be in"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"teacher_dtype": "int8"}, "teacher_dtype"),
     ],
@@ -264,7 +264,7 @@ def test_settings_out_of_range_are_refused(tmp_path, wrong, message):
 
 
 def test_training_without_a_teacher_is_refused(tmp_path, config):
-    with pytest.raises(ValueError, match="there is no teacher"):
+    with pytest.raises(ValueError, match="no teacher is given"):
         DistillationTrainer(new_model(config, 0), DistillationConfig(**arguments(tmp_path)))
 
 

@@ -27,7 +27,7 @@ def test_accelerate_reads_each_configuration_and_it_says_whether_it_was_run(name
     text = (CONFIGS / name).read_text()
     config = load_config_from_file(str(CONFIGS / name))
     assert config.num_processes == yaml.safe_load(text)["num_processes"]
-    assert any(line.startswith(("# Run: yes", "# Run: no")) for line in text.splitlines())
+    assert any(line.startswith(("# Tested: yes", "# Tested: no")) for line in text.splitlines())
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,7 @@ def test_a_half_written_checkpoint_is_passed_over_and_named(stopped, name, spoil
         assert last_whole_checkpoint(stopped) == str(stopped / "checkpoint-1")
     finally:
         logger.propagate = False
-    assert re.search(rf"checkpoint-2: is not whole \(\S*{name.partition('.')[0]}", caplog.text)
+    assert re.search(rf"checkpoint-2: the checkpoint is incomplete \(\S*{name.partition('.')[0]}", caplog.text)
 
 
 def test_two_processes_need_the_random_state_of_both(stopped):
@@ -154,7 +154,7 @@ def test_a_checkpoint_of_another_number_of_processes_is_whole(stopped, caplog):
         assert last_whole_checkpoint(stopped, processes=2) == str(stopped / "checkpoint-2")
     finally:
         logger.propagate = False
-    assert "checkpoint-2: was written by another number of processes (1, now 2)" in caplog.text
+    assert "checkpoint-2: was written by a different number of processes (1, now 2)" in caplog.text
 
 
 def going_on(folder, config, teacher, make_clips, **ends) -> DistillationTrainer:
@@ -166,7 +166,7 @@ def going_on(folder, config, teacher, make_clips, **ends) -> DistillationTrainer
 
 def test_other_steps_an_epoch_are_refused(stopped, config, teacher, make_clips):
     trainer = going_on(stopped, config, teacher, make_clips, max_steps=-1, num_train_epochs=2)
-    with pytest.raises(ValueError, match="checkpoint-2: was written with 8 clips a step .*, and now there are 1 "):
+    with pytest.raises(ValueError, match="checkpoint-2: was written with 8 clips per step .*, but this run has 1 "):
         trainer.train(resume_from_checkpoint=True)
 
 
@@ -179,7 +179,7 @@ def test_other_clips_a_step_are_taken_where_no_epochs_are_counted(stopped, confi
 def test_resuming_where_nothing_is_whole_is_refused(tmp_path, config, teacher, make_clips):
     args = DistillationConfig(**arguments(tmp_path))
     trainer = DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips("list"))
-    with pytest.raises(ValueError, match="holds no whole checkpoint to go on from"):
+    with pytest.raises(ValueError, match="contains no complete checkpoint to resume from"):
         trainer.train(resume_from_checkpoint=True)
 
 

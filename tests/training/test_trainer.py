@@ -311,7 +311,7 @@ def test_a_run_goes_on_where_broken_clips_cannot_be_written_down(tmp_path, tiny_
     finally:
         logger.propagate = False
     assert list(trainer.broken) == ["move_000/0001.mp4"]
-    assert re.search(r"broken_clips.jsonl: cannot be written \(.*lacks move_000/0001.mp4", caplog.text)
+    assert re.search(r"broken_clips.jsonl: cannot be written \(.*missing from it: move_000/0001.mp4", caplog.text)
 
 
 def test_too_many_broken_clips_stop_the_run_with_their_list(tmp_path, tiny_config, troubled):
