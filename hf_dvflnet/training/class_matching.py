@@ -74,7 +74,9 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
         )
         if not _labels_may_be_translated(dataset):
             raise ValueError(f"{message}. Translate the labels, or create the model with the data's id2label")
-        logger.warning_once(f"{message}. The labels are used unchanged; check that the dataset's transform translates them")
+        logger.warning_once(
+            f"{message}. The labels are used unchanged; check that the dataset's transform translates them"
+        )
     return dataset
 
 
