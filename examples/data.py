@@ -1,5 +1,7 @@
 """Code shared by the example scripts: settings files, datasets, models and video processors."""
 
+import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,6 +33,31 @@ def with_files(arguments: list[str]) -> list[str]:
         words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
         arguments = arguments[1:]
     return words + arguments
+
+
+def begin_or_resume(args: TrainingArguments):
+    """
+    Note the arguments of a run in its output folder; if they are there already, the run was stopped, and goes on.
+
+    `--resume_from_checkpoint last` continues a run with other arguments too.
+    """
+    output_dir = Path(args.output_dir)
+    if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
+        raise SystemExit(f"{output_dir} already contains a finished run; choose a different --output_dir")
+    noted, words = output_dir / "arguments.json", with_files(sys.argv[1:])
+    with args.main_process_first(desc="noting the arguments"):
+        if not noted.is_file():
+            noted.parent.mkdir(parents=True, exist_ok=True)
+            noted.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
+        elif args.resume_from_checkpoint is None:
+            before = json.loads(noted.read_text(encoding="utf-8"))
+            if before != words:
+                differing = [word for word in {*before, *words} if (word in before) != (word in words)]
+                raise SystemExit(
+                    f"{output_dir} contains an unfinished run with other arguments ({', '.join(sorted(differing))}); "
+                    "choose a different --output_dir, or add --resume_from_checkpoint last to continue that run"
+                )
+            args.resume_from_checkpoint = "last"
 
 
 @dataclass

@@ -19,13 +19,16 @@ interrupted run.
 import copy
 import json
 import sys
+import time
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
 from data import (
     DataArguments,
+    begin_or_resume,
     load_data,
     make_model,
     training_clips,
@@ -34,7 +37,7 @@ from data import (
 )
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
-from transformers import HfArgumentParser, Trainer, pipeline
+from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainerState, pipeline
 
 from hf_dvflnet import (
     DistillationConfig,
@@ -45,6 +48,7 @@ from hf_dvflnet import (
     VideoFocalNetImageProcessor,
     describe_split,
     last_whole_checkpoint,
+    save_comparison,
     split_facts,
     video_source,
 )
@@ -78,14 +82,17 @@ class ModelArguments:
         },
     )
     compare_alone: bool = field(default=True, metadata={"help": "Also train the student without the teacher."})
+    train_teacher: bool = field(
+        default=False,
+        metadata={"help": "Train the teacher here as well, even if `teacher_model_name_or_path` names one."},
+    )
 
 
 def main():
     parser = HfArgumentParser((DataArguments, ModelArguments, DistillationConfig))
     data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
     output_dir = Path(args.output_dir)
-    if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
-        raise SystemExit(f"{output_dir} already contains a finished run; choose a different --output_dir")
+    begin_or_resume(args)
 
     # data
     data = load_data(data_args, args)
@@ -100,6 +107,9 @@ def main():
         path, preset = model_args.student_model_name_or_path, model_args.student_preset
         return make_model(path, preset, model_args.student_config_overrides, data, data_args, args.seed)
 
+    teacher = None if model_args.train_teacher else args.teacher_model_name_or_path
+    phases = ["teacher"] * (teacher is None) + ["student alone"] * model_args.compare_alone + ["student distilled"]
+
     def phase(name: str, **changes: object) -> DistillationConfig:
         phase_args = copy.copy(args)
         for field_name, value in {"output_dir": str(output_dir / name), **changes}.items():
@@ -107,7 +117,6 @@ def main():
         return phase_args
 
     # teacher
-    teacher = args.teacher_model_name_or_path
     if teacher is None:
         trainer = VideoClassificationTrainer(
             make_model(
@@ -117,21 +126,21 @@ def main():
             train_dataset=teacher_clips,
             **common,
         )
-        train_or_load(trainer)
+        train_or_load(trainer, "teacher", phases)
         teacher = trainer.args.output_dir
 
     # student alone, then student with teacher: same initial weights, clips, order and steps
-    results = {}
+    results, histories = {}, {}
     if model_args.compare_alone:
         trainer = VideoClassificationTrainer(
             new_student(), phase("student_alone"), train_dataset=student_clips, **common
         )
-        train_or_load(trainer)
+        histories["student alone"] = train_or_load(trainer, "student alone", phases)
         results["student alone"] = measure_student(trainer, test_clips)
     trainer = DistillationTrainer(
         new_student(), phase("student"), teacher_model=teacher, train_dataset=student_clips, **common
     )
-    train_or_load(trainer)
+    histories["student distilled"] = train_or_load(trainer, "student distilled", phases)
     results["student distilled"] = measure_student(trainer, test_clips)
     metrics = trainer.evaluate_teacher(test_clips)
     results["teacher"] = figures(trainer.teacher_model, metrics, "teacher", metrics["teacher_clips"])
@@ -145,7 +154,7 @@ def main():
             "training clips of the student": getattr(student_clips, "num_clips", None) or len(student_clips),
             "processes": args.world_size,
         }
-        report(results, trainer, example=data["test"][0], facts=facts)
+        report(results, histories, trainer, example=data["test"][0], facts=facts)
     trainer.accelerator.end_training()
 
 
@@ -163,26 +172,50 @@ def first_clips_per_class(rows: datasets.Dataset, clips: int | None) -> datasets
     return rows.select(chosen)
 
 
-def train_or_load(trainer: Trainer):
-    """
-    Train and save a model.
+class Announce(TrainerCallback):
+    """Prints which phase of a run begins, and after a few steps how long it will take."""
 
-    With `--resume_from_checkpoint`, training continues from the last complete checkpoint, and a model whose training
-    is already finished is only loaded.
+    def __init__(self, name: str, phases: list[str]):
+        self.title = f"[{phases.index(name) + 1}/{len(phases)}] {name}" if name in phases else name
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.first = state.global_step
+        if state.is_world_process_zero:
+            done = f", {self.first} of them done" if self.first else ""
+            print(f"\n{self.title}: {state.max_steps} steps of {args.train_batch_size} clips{done}", flush=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step = state.global_step - self.first
+        if step == 2:  # the first step waits for what is set up once
+            self.began = time.perf_counter()
+        if step == 7 and state.is_world_process_zero:
+            minutes = (time.perf_counter() - self.began) / 5 * (state.max_steps - state.global_step) / 60
+            print(f"{self.title}: about {max(minutes, 0.1):.1f} minutes", flush=True)
+
+
+def train_or_load(trainer: Trainer, name: str, phases: Sequence[str] = ()) -> list[dict[str, float]]:
+    """
+    Train and save a model, and return what was logged.
+
+    In a run that is resumed, training continues from the last complete checkpoint, and a model whose training is
+    already finished is only loaded.
     """
     folder = Path(trainer.args.output_dir)
     resume = trainer.args.resume_from_checkpoint and folder.is_dir()
     finished = [folder / "model.safetensors", folder / "training_args.bin"]  # `save_model` writes the second one last
     if resume and finished[0].exists() and zipfile.is_zipfile(finished[1]):
         trainer.model.load_state_dict(load_file(finished[0]))
-        return
+        return TrainerState.load_from_json(str(folder / "trainer_state.json")).log_history
+    trainer.add_callback(Announce(name, list(phases)))
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder, trainer.args.world_size) if resume else None)
     trainer.save_report()
+    trainer.save_state()
     if trainer.is_world_process_zero():
         processor = trainer.processing_class
         VideoFocalNetImageProcessor(size=processor.size, crop_size=processor.crop_size).save_pretrained(folder)
     trainer.save_model()
     trainer.accelerator.wait_for_everyone()  # the next phase may read the files saved here
+    return trainer.state.log_history
 
 
 def measure_student(trainer: Trainer, test_clips: VideoClipDataset) -> dict[str, float]:
@@ -199,8 +232,14 @@ def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[s
     }
 
 
-def report(results: dict[str, dict[str, float]], trainer: Trainer, example: dict, facts: dict[str, object]):
-    """Print the table of results and one prediction; write `results.json` and the student's model card."""
+def report(
+    results: dict[str, dict[str, float]],
+    histories: dict[str, list[dict[str, float]]],
+    trainer: Trainer,
+    example: dict,
+    facts: dict[str, object],
+):
+    """Print the table of results and one prediction; write `results.json`, a picture and the student's model card."""
     args = trainer.args
     student = Path(args.output_dir)
     facts = {**facts, "alpha": args.alpha, "temperature": args.temperature, "seed": args.seed}
@@ -218,13 +257,18 @@ def report(results: dict[str, dict[str, float]], trainer: Trainer, example: dict
         classes=", ".join(trainer.model.config.label2id),
     ).save(student / "README.md")
 
+    picture = student.parent / "comparison.png"
+    save_comparison(results, histories, picture, f"{facts['test clips']} test clips ({facts['test split']})")
+    truth = trainer.train_dataset.dataset.features["label"].names[example["label"]]
     answers = pipeline("video-classification", model=str(student))(video_source(example["video"]), top_k=3)
     print("\n" + "\n".join(lines))
     print("\n" + ", ".join(f"{name}: {value}" for name, value in facts.items()))
-    print(f"\n{example['video_id']}")
+    print(f"\n{example['video_id']}, which is {truth}:")
     for answer in answers:
         print(f"  {answer['score']:6.1%}  {answer['label']}")
-    print(f"\nThe distilled student is in {student}")
+    print(f"\n{student}: the distilled student, with its card, curves and report")
+    print(f"{picture}: accuracies and validation curves")
+    print(f"{student.parent / 'results.json'}: all figures")
 
 
 if __name__ == "__main__":

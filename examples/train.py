@@ -22,6 +22,7 @@ from pathlib import Path
 
 from data import (
     DataArguments,
+    begin_or_resume,
     load_data,
     make_model,
     training_clips,
@@ -60,8 +61,7 @@ def main():
     parser = HfArgumentParser((DataArguments, ModelArguments, VideoTrainingArguments))
     data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
     output_dir = Path(args.output_dir)
-    if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
-        raise SystemExit(f"{output_dir} already contains a finished run; choose a different --output_dir")
+    begin_or_resume(args)
 
     data = load_data(data_args, args)
     processor = video_processor(data_args)
@@ -75,7 +75,7 @@ def main():
         eval_dataset=VideoClipDataset(data["validation"], processor),
         processing_class=processor,
     )
-    train_or_load(trainer)
+    train_or_load(trainer, output_dir.name)
 
     output = trainer.predict(VideoClipDataset(data["test"], processor))
     if trainer.is_world_process_zero():

@@ -1,5 +1,9 @@
 """DVFL-Net and Video-FocalNet for transformers. Importing this package registers them with the Auto classes."""
 
+from .hub import torchao_remarks  # noqa: F401
+
+
+# isort: split
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -38,6 +42,7 @@ from .inference.prediction import predict_videos
 from .inference.streams import VideoStreamClassifier
 from .inference.windows import predict_windows
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
+from .plots.charts import save_comparison
 from .training.arguments import VideoTrainingArguments
 from .training.checkpoints import last_whole_checkpoint
 from .training.distillation import DistillationConfig, DistillationTrainer
@@ -119,6 +124,7 @@ __all__ = [
     "read_labels",
     "read_video",
     "report_predictions",
+    "save_comparison",
     "save_model_folder",
     "save_modulation_maps",
     "serve_demo",

@@ -127,4 +127,53 @@ def save_training_curves(history: Sequence[dict[str, Any]], path: str | os.PathL
     figure.savefig(path)
 
 
-__all__ = ["save_class_bars", "save_confusion_matrix", "save_training_curves"]
+@styled
+def save_comparison(
+    results: dict[str, dict[str, float]],
+    histories: dict[str, Sequence[dict[str, Any]]],
+    path: str | os.PathLike,
+    title: str,
+):
+    """
+    Draw students beside their teacher: test accuracies as bars, and validation accuracies in the course of training.
+
+    Args:
+        results: Test figures by network, with `top1` in [0, 1]; that of `"teacher"`, if there is one, becomes a line.
+        histories: A Trainer's `state.log_history` by network. Without validation accuracies there are only bars.
+        path: The PNG to write.
+        title: Title of the picture.
+    """
+    teacher = results.get("teacher")
+    students = [name for name in results if name != "teacher"]
+    curves = {
+        name: [(entry["step"], entry["eval_top1_accuracy"]) for entry in history if "eval_top1_accuracy" in entry]
+        for name, history in histories.items()
+    }
+    curves = {name: points for name, points in curves.items() if points}
+    figure = Figure(figsize=(8 if curves else 4, 3.2), layout="constrained")
+    figure.suptitle(wrapped(title, 8 if curves else 4))
+    panels = figure.subplots(1, 2 if curves else 1, sharey=True, squeeze=False)[0]
+    colours = dict(zip(students, LINE_COLOURS, strict=False))
+    panels[0].bar(students, [results[name]["top1"] for name in students], color=list(colours.values()), width=0.6)
+    for place, name in enumerate(students):
+        panels[0].text(place, results[name]["top1"] + 0.015, f"{results[name]['top1']:.1%}", ha="center")
+    panels[0].set_ylabel("top-1")
+    panels[0].set_title("test")
+    for name, points in curves.items():
+        panels[1].plot(*zip(*points, strict=True), color=colours[name], label=name, marker=".")
+    if curves:
+        panels[1].set_xlabel("step")
+        panels[1].set_title("validation, while training")
+        panels[1].legend(loc="upper left")
+    for axes in panels:
+        axes.grid(visible=True, axis="y")
+        if teacher is not None:
+            axes.axhline(teacher["top1"], color="#555555", linestyle="--", linewidth=1)
+    if teacher is not None:
+        panels[0].text(-0.4, teacher["top1"] + 0.015, f"teacher {teacher['top1']:.1%}", fontsize=SMALL_FONT_SIZE)
+    panels[0].set_ylim(0, 1.1)
+    panels[0].set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    figure.savefig(path)
+
+
+__all__ = ["save_class_bars", "save_comparison", "save_confusion_matrix", "save_training_curves"]

@@ -1,0 +1,11 @@
+"""
+Keeps two remarks of torchao off the terminal. Imported before transformers.
+
+Where torchao is installed (executorch asks for it), transformers imports it, and torch then logs advice on torchao's
+own source code.
+"""
+
+import logging
+
+
+logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant" not in record.getMessage())
