@@ -64,7 +64,7 @@ AutoImageProcessor.register(
 )
 AutoVideoProcessor.register(VideoFocalNetConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
 
-# a saved folder carries the code, for `trust_remote_code=True` where this package is not installed
+# `save_pretrained` copies the code into the folder, so that `trust_remote_code=True` loads it without this package
 VideoFocalNetConfig.register_for_auto_class("AutoConfig")
 VideoFocalNetModel.register_for_auto_class("AutoModel")
 VideoFocalNetForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")

@@ -1,15 +1,16 @@
-"""Which frames of a video make a clip: indices only, no I/O. The rules are those of the published code."""
+"""Selects the frames of a video that form a clip, by the rules of the published code. Computes indices only."""
 
 import numpy as np
 
 
 def evaluation_indices(total_num_frames: int, *, num_frames: int, frame_interval: int = 4) -> np.ndarray:
     """
-    Frames of the one evaluation clip: the middles of `num_frames` equal parts of the video.
+    Return the indices of the evaluation clip: the middle frame of each of `num_frames` equal segments of the video.
 
-    With N frames, T wanted and interval f, `a = (N - f + 1) / T`; frame i is `floor(i * a + a / 2)`, or 0 where
-    N < f, taken modulo N. The interval only shortens the video at its end. A video shorter than the clip repeats
-    frames.
+    For a video of N frames, T = `num_frames` and f = `frame_interval`, let `a = (N - f + 1) / T`. The index of frame i
+    of the clip is `floor(i * a + a / 2)` modulo N, or 0 if N < f. The interval only excludes the last f - 1 frames of
+    the video; it is not the distance between the sampled frames. If the video has fewer frames than the clip, indices
+    are repeated.
 
     >>> evaluation_indices(32, num_frames=8)  # a = 29 / 8
     array([ 1,  5,  9, 12, 16, 19, 23, 27])
@@ -18,7 +19,7 @@ def evaluation_indices(total_num_frames: int, *, num_frames: int, frame_interval
         Indices of shape (num_frames,), int64, each in [0, total_num_frames).
 
     Raises:
-        ValueError: If one of the numbers is not positive.
+        ValueError: If an argument is not positive.
     """
     _check_positive(total_num_frames=total_num_frames, num_frames=num_frames, frame_interval=frame_interval)
     if total_num_frames < frame_interval:
@@ -29,10 +30,11 @@ def evaluation_indices(total_num_frames: int, *, num_frames: int, frame_interval
 
 def multi_clip_indices(total_num_frames: int, *, num_frames: int, num_clips: int) -> np.ndarray:
     """
-    Frames of several evaluation clips that interleave: clip k takes the point `(2 k + 1) / (2 K)` of each part.
+    Return the indices of K = `num_clips` interleaved evaluation clips.
 
-    Deterministic, unlike the published 4-clip test, which draws its frames at random. One clip is the evaluation rule
-    with an interval of 1.
+    The video is divided into `num_frames` equal segments. Clip k takes the frame at the fraction `(2 k + 1) / (2 K)`
+    of each segment. The indices are deterministic, whereas the published 4-clip test draws its frames at random. With
+    `num_clips=1`, they equal those of [`evaluation_indices`] with `frame_interval=1`.
 
     >>> multi_clip_indices(16, num_frames=4, num_clips=2)
     array([[ 1,  5,  9, 13],
@@ -42,7 +44,7 @@ def multi_clip_indices(total_num_frames: int, *, num_frames: int, num_clips: int
         Indices of shape (num_clips, num_frames), int64, each in [0, total_num_frames).
 
     Raises:
-        ValueError: If one of the numbers is not positive.
+        ValueError: If an argument is not positive.
     """
     _check_positive(total_num_frames=total_num_frames, num_frames=num_frames, num_clips=num_clips)
     part = total_num_frames / num_frames
@@ -54,17 +56,20 @@ def training_indices(
     total_num_frames: int, *, num_frames: int, frame_interval: int = 4, generator: np.random.Generator
 ) -> np.ndarray:
     """
-    Frames of one training clip: a random frame of each of `num_frames` equal parts of the video.
+    Return the indices of a training clip: a random frame of each of `num_frames` equal segments of the video.
 
-    With `b = (N - f + 1) // T`: if b > 0, frame i is `i * b` plus a draw from [0, b); else, if N > max(T, f), the
-    frames are sorted draws from [0, N - f + 1); else, if b = 0, frame i is `round(i * (N - f + 1) / T)`; else 0. All
-    modulo N.
+    For a video of N frames, T = `num_frames`, f = `frame_interval` and `b = (N - f + 1) // T`, the first rule that
+    applies gives the indices, which are then taken modulo N:
+    - if b > 0, frame i is `i * b` plus a random integer from [0, b);
+    - if N > max(T, f), the indices are T random integers from [0, N - f + 1), sorted;
+    - if b = 0, frame i is `round(i * (N - f + 1) / T)`;
+    - otherwise, all indices are 0.
 
     Returns:
         Indices of shape (num_frames,), int64, ascending before the modulo, each in [0, total_num_frames).
 
     Raises:
-        ValueError: If one of the numbers is not positive.
+        ValueError: If an argument is not positive.
     """
     _check_positive(total_num_frames=total_num_frames, num_frames=num_frames, frame_interval=frame_interval)
     usable = total_num_frames - frame_interval + 1

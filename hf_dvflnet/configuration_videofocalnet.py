@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 
-# The published sizes. Parameters are counted with 400 classes, multiply-adds for one clip of 8x224x224.
+# The published sizes. The comments give the parameters with 400 classes and the multiply-adds for a clip of 8x224x224.
 PRESETS: dict[str, dict[str, Any]] = {
     "nano": {
         "depths": [1, 1, 2, 1],
@@ -31,51 +31,54 @@ class VideoFocalNetConfig(PreTrainedConfig):
 
     Args:
         image_size (`int`, *optional*, defaults to 224):
-            Height and width that processors crop to by default. The model itself takes any size.
+            Height and width of the processors' default crop, in pixels. The model itself accepts any size.
         num_frames (`int`, *optional*, defaults to 8):
-            Frames that processors and the pipeline sample from a clip. The model itself takes any number of frames
-            that `tubelet_size` divides.
+            Number of frames that the processors and the pipeline sample for a clip. The model itself accepts any
+            number of frames that is a multiple of `tubelet_size`.
         num_channels (`int`, *optional*, defaults to 3):
-            Channels of a frame.
+            Number of channels of a frame.
         patch_size (`int`, *optional*, defaults to 4):
-            Side of the patches of the stem, in pixels. Each later stage halves height and width once more.
+            Side length of the patches of the stem, in pixels. Each later stage halves height and width again.
         tubelet_size (`int`, *optional*, defaults to 1):
-            Consecutive frames that the stem merges into one.
+            Number of consecutive frames that the stem merges into one.
         embed_dim (`int`, *optional*, defaults to 96):
-            Channels of the first stage. Each later stage doubles them.
+            Number of channels of the first stage. Each later stage doubles it.
         depths (`list[int]`, *optional*, defaults to `[1, 1, 2, 1]`):
-            Blocks of each stage.
+            Number of blocks of each stage.
         focal_levels (`list[int]`, *optional*, defaults to `[2, 2, 2, 2]`):
-            Focal levels of each stage; one global level is always added.
+            Number of focal levels of each stage, without the global level, which is always added.
         focal_windows (`list[int]`, *optional*, defaults to `[3, 3, 3, 3]`):
-            Kernel size of the first focal level of each stage, odd; level `l` has `window + 2 * l`.
+            Kernel size of the first focal level of each stage. Must be odd. Level `l`, counted from 0, has the kernel
+            size `window + 2 * l`.
         mlp_ratio (`float`, *optional*, defaults to 4.0):
-            Hidden channels of a block's MLP, as a multiple of its channels.
+            Number of hidden channels of a block's MLP, as a multiple of the block's channels.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
-            Activation of the MLPs and of the focal contexts.
+            Activation function of the MLPs and of the focal contexts.
         drop_path_rate (`float`, *optional*, defaults to 0.1):
-            Stochastic depth rate of the last block, in [0, 1); it rises linearly from 0 at the first.
+            Stochastic depth rate of the last block, in [0, 1). The rate increases linearly from 0 at the first block.
         use_conv_embed (`bool`, *optional*, defaults to `False`):
-            Overlapping convolutions as stem (kernel 7, stride 4) and between stages (kernel 3, stride 2). Needs
-            `patch_size=4` and `tubelet_size=1`.
+            Whether to use overlapping convolutions as the stem (kernel 7, stride 4) and between stages (kernel 3,
+            stride 2). Requires `patch_size=4` and `tubelet_size=1`.
         use_layerscale (`bool`, *optional*, defaults to `False`):
-            Scale both branches of every block by a learned vector.
+            Whether to scale both branches of every block by a learned vector.
         layerscale_value (`float`, *optional*, defaults to 1e-4):
-            Initial value of these vectors.
+            Initial value of the layer scale vectors.
         use_post_layernorm (`bool`, *optional*, defaults to `False`):
-            Normalise behind modulation and MLP rather than before them (the published `use_postln`).
+            Whether to apply layer norm after the modulation and the MLP instead of before them (the published
+            `use_postln`).
         use_post_layernorm_in_modulation (`bool`, *optional*, defaults to `False`):
-            Normalise the modulated query before its output projection (the published `use_postln_in_modulation`).
+            Whether to apply layer norm to the modulated query before its output projection (the published
+            `use_postln_in_modulation`).
         normalize_modulator (`bool`, *optional*, defaults to `False`):
-            Divide the summed context by the number of levels, the global one included.
+            Whether to divide the summed context by the number of levels, including the global level.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the truncated normal that linear layers start from.
+            Standard deviation of the truncated normal distribution that initialises the linear layers.
         layer_norm_eps (`float`, *optional*, defaults to 1e-5):
-            Epsilon of every layer norm.
+            Epsilon of all layer norms.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError:
-            If a value has the wrong type, or the values do not describe a network.
+            If a value has the wrong type, or if the values do not describe a valid network.
 
     Example:
 
@@ -111,7 +114,7 @@ class VideoFocalNetConfig(PreTrainedConfig):
     layer_norm_eps: float | int = 1e-5
 
     def __post_init__(self, **kwargs):
-        # JSON knows lists only: with them a config equals its reloaded self
+        # JSON has no tuples: with lists, a config equals itself after saving and loading
         self.depths = list(self.depths)
         self.focal_levels = list(self.focal_levels)
         self.focal_windows = list(self.focal_windows)
@@ -119,65 +122,70 @@ class VideoFocalNetConfig(PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, name: str, **kwargs) -> "VideoFocalNetConfig":
-        """The published size `name` (`"nano"`, `"tiny"`, `"small"` or `"base"`); `kwargs` override single fields."""
+        """
+        Return the config of the published size `name` (`"nano"`, `"tiny"`, `"small"` or `"base"`). `kwargs` override
+        individual fields.
+        """
         if name not in PRESETS:
-            raise ValueError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **kwargs})
 
     @property
     def hidden_sizes(self) -> list[int]:
-        """Channels of each stage."""
+        """Number of channels of each stage."""
         return [self.embed_dim * 2**stage for stage in range(len(self.depths))]
 
     @property
     def hidden_size(self) -> int:
-        """Channels of the last stage, hence of `last_hidden_state`."""
+        """Number of channels of the last stage, and therefore of `last_hidden_state`."""
         return self.hidden_sizes[-1]
 
     def validate_architecture(self):
-        """Part of `@strict`: run at construction."""
+        """Check the values. `@strict` calls this method when a config is constructed."""
         stages = len(self.depths)
         for name in ("focal_levels", "focal_windows"):
             if len(getattr(self, name)) != stages:
                 raise ValueError(
-                    f"{name}={getattr(self, name)} must have one entry per stage, as depths={self.depths} has"
+                    f"{name}={getattr(self, name)} must have one entry per stage, like depths={self.depths}"
                 )
         for name in ("depths", "focal_levels"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive numbers")
+                raise ValueError(f"{name}={getattr(self, name)} must be a non-empty list of positive integers")
         if any(window < 1 or window % 2 == 0 for window in self.focal_windows):
-            raise ValueError(f"focal_windows={self.focal_windows} must be odd: an even kernel would shift the frame")
+            raise ValueError(
+                f"focal_windows={self.focal_windows} must be odd and positive: an even kernel would shift the frame"
+            )
         for name in ("image_size", "num_frames", "num_channels", "patch_size", "tubelet_size", "embed_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("mlp_ratio", "layer_norm_eps"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be a finite number, 0 or above")
+                raise ValueError(f"{name}={getattr(self, name)} must be a finite number greater than or equal to 0")
         if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
+            raise ValueError(f"drop_path_rate={self.drop_path_rate} must be in [0, 1)")
         if self.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act={self.hidden_act!r} is not one of transformers' activations: {list(ACT2FN)}")
+            raise ValueError(f"hidden_act={self.hidden_act!r} is not an activation of transformers: {list(ACT2FN)}")
         if self.num_frames % self.tubelet_size:
             raise ValueError(f"num_frames={self.num_frames} must be a multiple of tubelet_size={self.tubelet_size}")
         if self.use_conv_embed and self.tubelet_size > 1:
             raise ValueError(
-                f"use_conv_embed=True and tubelet_size={self.tubelet_size} exclude each other: the published stem of "
-                "overlapping convolutions has no form over several frames. Set one of them to its default."
+                f"use_conv_embed=True cannot be combined with tubelet_size={self.tubelet_size}: the published stem of "
+                "overlapping convolutions does not merge frames. Set one of them to its default."
             )
         if self.use_conv_embed and self.patch_size != 4:
-            raise ValueError(f"use_conv_embed=True has a stem of stride 4: patch_size={self.patch_size} must be 4")
+            raise ValueError(f"use_conv_embed=True has a stem of stride 4, so patch_size={self.patch_size} must be 4")
 
 
 def refuse_other_num_frames(folder: str | os.PathLike, num_frames: int, file_name: str):
-    """Raise `ValueError` if `file_name` in `folder` is there and gives another number of frames than `num_frames`."""
+    """Raise `ValueError` if `file_name` exists in `folder` and has a `num_frames` that differs from the argument."""
     path = Path(folder, file_name)
     if not path.is_file():
         return
     saved = json.loads(path.read_text(encoding="utf-8")).get("num_frames")
     if saved is not None and saved != num_frames:
         raise ValueError(
-            f"{path} has num_frames={saved}, but num_frames={num_frames} is about to be saved beside it: a model and "
-            "its processor must agree. Give both the same `num_frames`, or choose another folder."
+            f"{path} has num_frames={saved}, but num_frames={num_frames} is about to be saved in the same folder. A "
+            "model and its processor must have the same `num_frames`: change one of them, or choose another folder."
         )
 
 

@@ -1,4 +1,4 @@
-"""Lists of frames to `pixel_values`. For video files and sampling see `video_processing_videofocalnet.py`."""
+"""Image processor: converts lists of frames to `pixel_values`. For videos, see `video_processing_videofocalnet.py`."""
 
 import torch
 from torchvision.transforms.v2 import functional as tvF
@@ -20,14 +20,15 @@ from .video_limits import refuse_thin, video_limits
 
 class VideoFocalNetImageProcessor(TorchvisionBackend):
     """
-    Prepare clips given as lists of frames.
+    Prepares clips that are given as lists of frames.
 
-    Takes the frames of one clip (PIL images, or arrays or tensors of shape (height, width, channels) or (channels,
-    height, width)) or a list of such lists, all frames as they are: nothing is sampled. By default resizes the short
-    side to 256, crops the middle 224 x 224, scales from [0, 255] to [0, 1] and normalises with ImageNet's mean and
-    standard deviation. Resizing is bilinear without antialiasing, as the published checkpoints saw it.
+    The input is a list of the frames of one clip (PIL images, or arrays or tensors of shape (height, width, channels)
+    or (channels, height, width)), or a list of such lists. All frames are used: none are sampled. By default, the
+    processor resizes the short side to 256 pixels, crops the central 224 x 224 pixels, scales the values from [0, 255]
+    to [0, 1] and normalises them with ImageNet's mean and standard deviation. Resizing is bilinear without
+    antialiasing, as for the published checkpoints.
 
-    Values of arrays may lie in [0, 255], or in [0, 1] as floats ([`to_byte_range`]). Transparent pixels are laid on
+    The values of arrays may be in [0, 255], or floats in [0, 1] ([`to_byte_range`]). Transparent pixels are shown on
     white.
 
     Returns `pixel_values`, float32 of shape (batch, frames, channels, height, width).
@@ -54,7 +55,7 @@ class VideoFocalNetImageProcessor(TorchvisionBackend):
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
-        # a file was refused before, but not frames that come as arrays or pictures
+        # files are checked when they are read, but frames given as arrays or images are checked only here
         refuse_thin(image.shape[-1], image.shape[-2], "the clip", video_limits())
         return super().resize(image, size, resample, antialias=False)
 
@@ -81,7 +82,9 @@ class VideoFocalNetImageProcessor(TorchvisionBackend):
         for number, frames in enumerate(images):
             if len({frame.shape for frame in frames}) != 1:
                 shapes = sorted({tuple(frame.shape) for frame in frames})
-                raise ValueError(f"clip {number} must have frames, all of one size, but has {len(frames)}: {shapes}")
+                raise ValueError(
+                    f"clip {number} must have frames of one shape, but has {len(frames)} frames of the shapes {shapes}"
+                )
             clip = torch.stack(frames)
             if do_rescale:
                 clip = to_byte_range(clip)
@@ -96,13 +99,13 @@ class VideoFocalNetImageProcessor(TorchvisionBackend):
 
 
 _NO_PIL = (
-    "there is no PIL version of this processor: PIL antialiases when it shrinks a picture, and published checkpoints "
-    "saw frames without antialiasing. Leave out `use_fast` and `backend`"
+    "there is no PIL version of this processor: PIL always antialiases when it shrinks an image, but the published "
+    "checkpoints expect frames without antialiasing. Remove the arguments `use_fast` and `backend`"
 )
 
 
 class VideoFocalNetImageProcessorPil(PilBackend):
-    """Stands in the Auto classes for `backend="pil"`, which would otherwise be answered by the torchvision version."""
+    """Raises an error for `backend="pil"` in the Auto classes, which would otherwise load the torchvision version."""
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):

@@ -2,14 +2,14 @@
 Video-FocalNet, a video network built on spatio-temporal focal modulation, in PyTorch.
 
 Papers: Video-FocalNets (arXiv 2307.06947), DVFL-Net (arXiv 2507.12426), FocalNets (arXiv 2203.11926). Their code is
-published at TalalWasim/Video-FocalNets, hayatkhan8660-maker/DVFL-Net and microsoft/FocalNet. This is an implementation
-of its own; it computes what theirs computes (`tests/golden`), and differs in this:
-- activations are channels-last, (batch, frames, height, width, channels), from stem to head: both branches of the
-  modulation read the same memory and nothing is transposed between them;
-- no 3-D convolution: a tubelet stem is a 2-D convolution over frames folded into channels, and a convolution along
-  frames is a 2-D one with a (k, 1) kernel over (frames, height * width);
-- a stage begins, rather than ends, with its downsampling;
-- modulators are returned on request and never kept on a module.
+published at TalalWasim/Video-FocalNets, hayatkhan8660-maker/DVFL-Net and microsoft/FocalNet. This is an independent
+implementation. It computes the same outputs as the published code (`tests/golden`), with these differences:
+- activations are channels-last, (batch, frames, height, width, channels), from the stem to the head, so that both
+  branches of the modulation read the same memory and nothing is transposed between them;
+- there are no 3-D convolutions: a tubelet stem is a 2-D convolution over frames folded into channels, and a
+  convolution along frames is a 2-D convolution with a (k, 1) kernel over (frames, height * width);
+- a stage begins with its downsampling instead of ending with it;
+- modulators are returned on request and never stored on a module.
 """
 
 import math
@@ -32,20 +32,20 @@ from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_f
 @dataclass
 class VideoFocalNetModelOutput(ModelOutput):
     """
-    Output of [`VideoFocalNetModel`]. Frames counts those behind the stem: `num_frames / tubelet_size`.
+    Output of [`VideoFocalNetModel`]. `frames` counts the frames after the stem: `num_frames / tubelet_size`.
 
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch, frames * height * width, hidden_size)`):
-            Normalised features of the last stage, frame after frame.
+            Normalised features of the last stage, ordered by frame.
         pooler_output (`torch.FloatTensor` of shape `(batch, hidden_size)`):
-            Their mean over positions and frames.
+            Mean of `last_hidden_state` over positions and frames.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
             Output of the stem and of each stage, each of shape `(batch, frames, height, width, channels)`.
         spatial_modulators (`tuple[torch.FloatTensor]`, *optional*, with `output_modulators=True`):
             Spatial modulator of the last block of each stage, each of shape `(batch, frames, height, width,
             channels)`.
         temporal_modulators (`tuple[torch.FloatTensor]`, *optional*, with `output_modulators=True`):
-            Temporal modulator of the last block of each stage, of the same shapes.
+            Temporal modulator of the last block of each stage, with the same shapes as the spatial ones.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -64,7 +64,7 @@ class VideoFocalNetClassifierOutput(ModelOutput):
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
             Classification loss.
         logits (`torch.FloatTensor` of shape `(batch, num_labels)`):
-            Scores before the softmax. For several views of a clip: those whose softmax is the mean of the views'.
+            Scores before softmax. With several views of a clip, their softmax is the mean softmax of the views.
         hidden_states, spatial_modulators, temporal_modulators (`tuple[torch.FloatTensor]`, *optional*):
             As in [`VideoFocalNetModelOutput`].
     """
@@ -78,10 +78,10 @@ class VideoFocalNetClassifierOutput(ModelOutput):
 
 class VideoFocalNetPatchEmbeddings(nn.Module):
     """
-    A strided convolution, then a layer norm: the stem, or the downsampling in front of a later stage.
+    A strided convolution followed by a layer norm: the stem, or the downsampling at the start of a later stage.
 
-    What fills no patch at the lower and right border is left out, as in the published code; only a map smaller than
-    one patch is completed with zeros. (transformers' FocalNet for images completes every map.)
+    Pixels at the bottom and right border that do not fill a patch are dropped, as in the published code. Only a map
+    smaller than one patch is padded with zeros. (transformers' FocalNet for images pads every map.)
     """
 
     def __init__(self, config: VideoFocalNetConfig, in_channels: int, out_channels: int, is_stem: bool = False):
@@ -91,7 +91,7 @@ class VideoFocalNetPatchEmbeddings(nn.Module):
             kernel_size, padding = (7, 2) if is_stem else (3, 1)
         else:
             kernel_size, padding = stride, 0
-        self.smallest = kernel_size - 2 * padding  # height and width that the convolution needs
+        self.smallest = kernel_size - 2 * padding  # minimum height and width of the input
         self.projection = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
         self.norm = nn.LayerNorm(out_channels, eps=config.layer_norm_eps)
 
@@ -105,7 +105,7 @@ class VideoFocalNetPatchEmbeddings(nn.Module):
 
 
 class VideoFocalNetModulation(nn.Module):
-    """Spatio-temporal focal modulation (Video-FocalNets, equations 4 to 8): a query times two gathered contexts."""
+    """Spatio-temporal focal modulation (Video-FocalNets, equations 4 to 8): multiplies a query by two contexts."""
 
     def __init__(self, config: VideoFocalNetConfig, stage: int):
         super().__init__()
@@ -122,7 +122,7 @@ class VideoFocalNetModulation(nn.Module):
         )
         self.projection_context = nn.Linear(channels, channels)
 
-        # dense, unlike the spatial ones, which are depthwise
+        # dense convolutions, whereas the spatial ones are depthwise
         self.temporal_projection_in = nn.Linear(channels, channels + levels + 1)
         self.temporal_focal_layers = nn.ModuleList(
             nn.Conv2d(channels, channels, (size, 1), padding=(size // 2, 0), bias=False) for size in kernel_sizes
@@ -147,11 +147,11 @@ class VideoFocalNetModulation(nn.Module):
         """
         context = context.permute(0, 3, 1, 2)  # a view for the convolutions; memory stays channels-last
         gates = gates.permute(0, 3, 1, 2)
-        dim = tuple(d + 1 for d in dim)  # the channels stand before rows and columns here
+        dim = tuple(d + 1 for d in dim)  # here, the channels come before rows and columns
         gathered = context.new_zeros(())
         for level, focal_layer in enumerate(focal_layers):
             context = self.activation(focal_layer(context))
-            # a product and a sum in one pass over the memory
+            # multiplies and adds in one pass over the memory
             gathered = torch.addcmul(gathered, context, gates[:, level : level + 1])
         context = self.activation(context.mean(dim, keepdim=True))
         gathered = torch.addcmul(gathered, context, gates[:, -1:])
@@ -164,12 +164,12 @@ class VideoFocalNetModulation(nn.Module):
         shape = hidden_states.shape
         channels, levels = shape[-1], len(self.focal_layers) + 1
 
-        # what surrounds a position within its frame
+        # spatial context: the surroundings of a position within its frame
         query, context, gates = self.projection_in(hidden_states).split([channels, channels, levels], dim=-1)
         context = self.gather_context(context.flatten(0, 1), gates.flatten(0, 1), self.focal_layers, dim=(1, 2))
         spatial_modulator = self.projection_context(context).view(shape)
 
-        # what precedes and follows it, at the same place in the other frames
+        # temporal context: the same position in the frames before and after
         context, gates = self.temporal_projection_in(hidden_states).split([channels, levels], dim=-1)
         context = self.gather_context(context.flatten(2, 3), gates.flatten(2, 3), self.temporal_focal_layers, dim=(1,))
         temporal_modulator = self.temporal_projection_context(context).view(shape)
@@ -191,7 +191,7 @@ class VideoFocalNetMlp(nn.Module):
 
 
 class VideoFocalNetDropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382). As in the published code, each frame of each clip is drawn by itself."""
+    """Stochastic depth (arXiv 1603.09382). As published, each frame of each clip is dropped independently."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -209,7 +209,7 @@ class VideoFocalNetDropPath(nn.Module):
 
 
 class VideoFocalNetLayer(GradientCheckpointingLayer):
-    """One block: modulation, then an MLP, both residual."""
+    """One block: a modulation followed by an MLP, both with residual connections."""
 
     def __init__(self, config: VideoFocalNetConfig, stage: int, drop_path_rate: float):
         super().__init__()
@@ -248,7 +248,7 @@ class VideoFocalNetLayer(GradientCheckpointingLayer):
 
 
 class VideoFocalNetStage(nn.Module):
-    """Downsampling, except in the first stage, then a run of blocks."""
+    """One stage: downsampling, except in the first stage, followed by a sequence of blocks."""
 
     def __init__(self, config: VideoFocalNetConfig, stage: int, drop_path_rates: list[float]):
         super().__init__()
@@ -267,7 +267,7 @@ class VideoFocalNetStage(nn.Module):
 
 
 class VideoFocalNetPreTrainedModel(PreTrainedModel):
-    """Weight initialisation and everything that transformers asks of a model."""
+    """Base class with the weight initialisation and the attributes that transformers requires."""
 
     config: VideoFocalNetConfig
     base_model_prefix = "videofocalnet"
@@ -278,8 +278,8 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        # As published: truncated normal for linear layers, PyTorch's own default for whatever is a convolution there,
-        # which the two context projections are.
+        # As published: truncated normal for linear layers, and PyTorch's default for convolutions. The two context
+        # projections are convolutions in the published code.
         if isinstance(module, VideoFocalNetModulation):
             for linear in (module.projection_context, module.temporal_projection_context):
                 self._init_as_convolution(linear)
@@ -297,7 +297,7 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
         refuse_other_num_frames(save_directory, self.config.num_frames, "video_preprocessor_config.json")
-        # whichever class is saved, the folder opens through every Auto class where the package is not installed
+        # whichever class is saved, every Auto class can load the folder without this package
         self.config.auto_map = {
             "AutoConfig": "configuration_videofocalnet.VideoFocalNetConfig",
             "AutoModel": "modeling_videofocalnet.VideoFocalNetModel",
@@ -314,7 +314,7 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
 
 
 class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
-    """A Video-FocalNet without a head: clips in, features out."""
+    """Video-FocalNet without a classification head: returns the features of clips."""
 
     def __init__(self, config: VideoFocalNetConfig):
         super().__init__(config)
@@ -343,17 +343,17 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
-                Normalised clips. Any number of frames that `config.tubelet_size` divides, and any size.
+                Normalised clips of any size. `frames` must be a multiple of `config.tubelet_size`.
             output_hidden_states (`bool`, *optional*, defaults to `config.output_hidden_states`):
-                Return the output of the stem and of each stage.
+                Whether to return the output of the stem and of each stage.
             output_modulators (`bool`, *optional*, defaults to `False`):
-                Return the spatial and temporal modulators of the last block of each stage.
+                Whether to return the spatial and temporal modulators of the last block of each stage.
             return_dict (`bool`, *optional*, defaults to `config.return_dict`):
-                Return a [`VideoFocalNetModelOutput`] rather than a tuple.
+                Whether to return a [`VideoFocalNetModelOutput`] instead of a tuple.
 
         Raises:
-            ValueError: If `pixel_values` has another rank or number of channels, or a number of frames that
-                `config.tubelet_size` does not divide.
+            ValueError: If `pixel_values` does not have 5 dimensions, has a wrong number of channels, or a number of
+                frames that is not a positive multiple of `config.tubelet_size`.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -366,7 +366,7 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         if channels != self.config.num_channels:
             raise ValueError(
                 f"pixel_values of shape {tuple(pixel_values.shape)} have {channels} channels in dimension 2, but the "
-                f"model takes {self.config.num_channels}: the layout is (batch, frames, channels, height, width)"
+                f"model expects {self.config.num_channels}: the layout is (batch, frames, channels, height, width)"
             )
         tubelet_size = self.config.tubelet_size
         if frames == 0 or frames % tubelet_size:
@@ -376,7 +376,7 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
             )
 
         pixel_values = pixel_values.to(self.embeddings.projection.weight.dtype)
-        # the frames of a tubelet become channels of one frame, frame after frame
+        # the frames of a tubelet become the channels of one frame, ordered by frame
         pixel_values = pixel_values.reshape(-1, tubelet_size * channels, *pixel_values.shape[-2:])
         hidden_states = self.embeddings(pixel_values).unflatten(0, (batch, frames // tubelet_size))
 
@@ -402,7 +402,7 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
 
 
 def average_views(logits: torch.Tensor, problem_type: str | None) -> torch.Tensor:
-    # (batch, views, num_labels) -> logits (batch, num_labels) whose scores are the mean of the views'
+    # (batch, views, num_labels) -> (batch, num_labels): logits whose scores are the mean of the scores of the views
     if problem_type == "regression" or (problem_type is None and logits.shape[2] == 1):
         return logits.mean(1)
     if problem_type == "multi_label_classification":
@@ -412,15 +412,15 @@ def average_views(logits: torch.Tensor, problem_type: str | None) -> torch.Tenso
 
 
 class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
-    """A Video-FocalNet with a linear head over the mean of its features."""
+    """Video-FocalNet with a linear classification head on the mean of its features."""
 
-    # The loss is a mean over the batch; without this flag the Trainer takes it for a sum that it has to divide when it
-    # accumulates gradients.
+    # The loss is a mean over the batch. Without this flag, the Trainer assumes a loss scaled by `num_items_in_batch`,
+    # and does not average it over accumulated batches.
     accepts_loss_kwargs = False
 
     def __init__(self, config: VideoFocalNetConfig):
         super().__init__(config)
-        self.loss_type = "ForVideoClassification"  # else the class's name tells, which a subclass changes
+        self.loss_type = "ForVideoClassification"  # by default, inferred from the name of the (sub)class
         self.videofocalnet = VideoFocalNetModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -438,21 +438,21 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
         Args:
             pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
                 Normalised clips. Several views of each clip, `(batch, views, frames, channels, height, width)`, are
-                classified one by one and their scores averaged.
+                classified separately, and their scores are averaged.
             labels (`torch.Tensor`, *optional*):
-                Class ids of shape `(batch,)`; or probabilities of shape `(batch, num_labels)`, as mixup and label
-                smoothing give them; or, with `config.problem_type="multi_label_classification"`, zeros and ones of
-                shape `(batch, num_labels)`; or, with `"regression"`, values.
+                Class ids of shape `(batch,)`, or probabilities of shape `(batch, num_labels)`, such as those of mixup
+                or label smoothing. With `config.problem_type="multi_label_classification"`, zeros and ones of shape
+                `(batch, num_labels)`. With `"regression"`, target values.
             output_hidden_states (`bool`, *optional*, defaults to `config.output_hidden_states`):
-                Return the output of the stem and of each stage. With several views, the first dimension is
-                `batch * views`.
+                Whether to return the output of the stem and of each stage.
             output_modulators (`bool`, *optional*, defaults to `False`):
-                Return the spatial and temporal modulators of the last block of each stage, likewise.
+                Whether to return the spatial and temporal modulators of the last block of each stage. With several
+                views, the first dimension of these and of the hidden states is `batch * views`.
             return_dict (`bool`, *optional*, defaults to `config.return_dict`):
-                Return a [`VideoFocalNetClassifierOutput`] rather than a tuple.
+                Whether to return a [`VideoFocalNetClassifierOutput`] instead of a tuple.
 
         Raises:
-            ValueError: As [`VideoFocalNetModel.forward`]; or if `labels` have a shape that fits no loss.
+            ValueError: As in [`VideoFocalNetModel.forward`], or if the shape of `labels` does not fit the loss.
         """
         views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
         if views is not None:
@@ -480,12 +480,12 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
         if problem_type == "single_label_classification" and labels.is_floating_point():
             if labels.shape != logits.shape:
                 raise ValueError(
-                    f"labels of type {labels.dtype} are taken as probabilities and must have the shape of the logits, "
-                    f"{tuple(logits.shape)}, but have {tuple(labels.shape)}. Class ids must be integers."
+                    f"labels of dtype {labels.dtype} are used as probabilities and must have the shape of the logits, "
+                    f"{tuple(logits.shape)}, but have the shape {tuple(labels.shape)}. Class ids must be integers."
                 )
             return F.cross_entropy(logits, labels.to(logits))
-        # transformers' loss writes the problem type it infers into the config it is given: not into ours, or a saved
-        # model would remember its last batch
+        # transformers' loss writes the problem type that it infers into its config. It gets a copy, so that a saved
+        # model does not contain the problem type of its last batch.
         config = SimpleNamespace(problem_type=problem_type, num_labels=self.config.num_labels)
         return self.loss_function(labels, logits, config)
 

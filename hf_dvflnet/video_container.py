@@ -1,8 +1,8 @@
 """
-Opening a video file that may come from a stranger, and what one pass over its packets shows, without decoding.
+Opens video files from untrusted sources, and reads their metadata in one pass over the packets, without decoding.
 
-FFmpeg only ever reads the bytes it is handed: it opens no URL, and no second file that a playlist may name. What a
-file may cost is limited, see [`VideoLimits`].
+FFmpeg reads only the bytes that it is given: it opens no URL, and no other file that a playlist may name. The
+resources that a file may use are limited, see [`VideoLimits`].
 """
 
 import io
@@ -35,15 +35,15 @@ from .video_limits import (
 )
 
 
-# Codecs in which each packet is one frame, so that a timestamp tells a frame's number. The others are decoded from the
-# start. Of VP8 this holds for the packets that say that they are shown.
+# Codecs in which each packet is one frame, so that a timestamp identifies a frame. Videos of other codecs are decoded
+# from the start. In VP8, this applies only to packets that are marked as shown.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"}
 
-# The largest packet of MPEG-4 that FFmpeg takes for one without a picture (MAX_NVOP_SIZE): a placeholder for a frame
-# that was left out, or for one that the packet before it holds.
+# Size in bytes up to which FFmpeg treats an MPEG-4 packet as one without a picture (MAX_NVOP_SIZE): a placeholder for
+# a frame that was dropped, or for a frame in the previous packet.
 _LARGEST_PLACEHOLDER = 19
 
-# FFmpeg's decoders that read the transparency of a codec, where the usual one does not.
+# FFmpeg decoders that read transparency, for codecs whose default decoder does not.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 VideoSource = str | os.PathLike | bytes | IO[bytes]
@@ -53,12 +53,12 @@ Shown = tuple[int | None, int, bool]  # of one packet: timestamp, duration, whet
 @dataclass
 class DecodedVideoMetadata(VideoMetadata):
     """
-    transformers' metadata (`total_num_frames`, `fps`, `width`, `height`, `duration` in seconds, `frames_indices`), the
-    codec's name, such as `"h264"`, and when each frame comes. Width and height are those of the upright picture, in
-    pixels.
+    Metadata of transformers (`total_num_frames`, `fps`, `width`, `height`, `duration` in seconds, `frames_indices`),
+    with the codec and the times of the frames. Width and height are those of the upright picture, in pixels.
 
-    `frame_times` are seconds since the first frame, float64 (frames,), ascending, one for each frame that the packets
-    tell of, even if fewer can be decoded; `None` where the container's timestamps do not tell them exactly.
+    `codec` is the name of the codec, such as `"h264"`. `frame_times` are the times of the frames in seconds since the
+    first frame, float64 of shape (frames,), ascending. They include all frames that the packets announce, even if
+    fewer can be decoded. `frame_times` is `None` if the container's timestamps do not give the exact times.
     """
 
     codec: str | None = None
@@ -67,22 +67,22 @@ class DecodedVideoMetadata(VideoMetadata):
 
 @dataclass
 class Packets:
-    """What one pass over the packets, without decoding, shows of a video stream."""
+    """What one pass over the packets of a video stream shows, without decoding."""
 
     metadata: DecodedVideoMetadata
-    timestamps: list[int] | None  # of the frames, ascending, where seeking by them is exact
+    timestamps: list[int] | None  # of the frames, ascending; None if seeking by them is not exact
     keyframes: list[int]  # timestamps of the keyframes, ascending
-    doubts: "Doubts | None" = None  # where decoding may give fewer frames
+    doubts: "Doubts | None" = None  # not None if decoding may give fewer frames
 
 
 @dataclass
 class Doubts:
-    """Which of a stream's packets may give no frame. Only decoding tells whether they do."""
+    """The packets of a stream that may give no frame. Only decoding shows whether they do."""
 
-    shown: list[Shown]  # all packets that are to be shown, in the file's order
-    leading: set[int]  # timestamps before the first keyframe's: what these frames refer to may be cut off
-    until: int | None  # timestamp of the second keyframe, before which all leading frames come; None if there is none
-    placeholders: int  # packets elsewhere that may only stand in for a frame
+    shown: list[Shown]  # all packets that are meant to be shown, in the order of the file
+    leading: set[int]  # timestamps before the first keyframe's, whose reference frames may be missing
+    until: int | None  # timestamp of the second keyframe; all leading frames come before it; None if there is none
+    placeholders: int  # number of other packets that may be placeholders for frames
 
 
 def as_file(video: VideoSource, limits: VideoLimits | None = None) -> tuple[IO[bytes], str]:
@@ -95,23 +95,23 @@ def as_file(video: VideoSource, limits: VideoLimits | None = None) -> tuple[IO[b
         kind = os.stat(name).st_mode
         if stat.S_ISDIR(kind):
             raise VideoDecodeError(f"{name}: is a folder, not a video file")
-        if stat.S_ISFIFO(kind):  # opening it waits until somebody writes
+        if stat.S_ISFIFO(kind):  # opening it would wait for a writer
             raise VideoDecodeError(f"{name}: is a named pipe, not a video file")
         return open(name, "rb"), str(name)
     if hasattr(video, "read") and hasattr(video, "seek"):
         return video, str(getattr(video, "name", f"<{type(video).__name__}>"))
     raise TypeError(
-        f"a video is a path, a URL, bytes or a seekable binary file object, but this is a {type(video).__name__}"
+        f"a video must be a path, a URL, bytes or a seekable binary file object, but got {type(video).__name__}"
     )
 
 
 class Source:
-    """What FFmpeg reads a file through: no longer than the limit allows."""
+    """File object that FFmpeg reads from. Reading raises an error after the time limit."""
 
     def __init__(self, file: IO[bytes], name: str, limits: VideoLimits):
         self.file, self.name, self.limits = file, name, limits
         self.seek, self.tell = file.seek, file.tell
-        self.formats: set[str] = set()  # of frames that were decoded, which can be turned to RGB
+        self.formats: set[str] = set()  # pixel formats of the decoded frames, checked for conversion to RGB
         self.warned_of_alpha = False
         self.deadline = Deadline(name, limits)
 
@@ -134,29 +134,30 @@ def opened(video: VideoSource, limits: VideoLimits | None) -> Iterator[Source]:
 
 
 def _refuse_nested(url: str, flags: int, options: dict):
-    raise PermissionError(f"the video names another file, {url}, which is not opened")
+    raise PermissionError(f"the video refers to another file, {url}, which is not opened")
 
 
-# Kinds of video files, by FFmpeg's names. Of its 300 others many are no video, and some are lists of further files.
+# The supported file formats, by FFmpeg's names. Many of its 300 other formats are not video, and some list other
+# files.
 _FORMATS = (
     "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,"
     "rm,webm,wtv,yuv4mpegpipe"
 )
 
-# Three guards, each of which is enough for the files that the tests know: which kinds of files are read at all; what a
-# demuxer asks to be opened; and what one opens by itself.
+# Three guards: the formats that are read at all, the files that a demuxer asks to open, and the files that it opens
+# itself. Each guard alone is enough for the files of the tests.
 _GUARDS: dict[str, Any] = {
     "io_open": _refuse_nested,
     "container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": "none"},
 }
 
-# FFmpeg decodes a frame of each on opening, and keeps them all; further ones are ignored
+# FFmpeg decodes and keeps a frame of each track when it opens a file; tracks beyond this number are ignored
 _MAX_TRACKS = 32
 
 
 def open_container(source: Source) -> tuple[av.container.InputContainer, av.VideoStream]:
     name = source.name
-    # what FFmpeg makes room for; it counts margins too, which for small pictures are as large as these
+    # the size that FFmpeg allocates includes margins, which can be as large as a small picture itself
     options = {"max_pixels": str(2 * source.limits.max_pixels + (1 << 16))}
     source.seek(0)
     container_options = {**_GUARDS.get("container_options", {}), "max_streams": str(_MAX_TRACKS)}
@@ -170,7 +171,7 @@ def open_container(source: Source) -> tuple[av.container.InputContainer, av.Vide
         raise
     except av.error.ArgumentError as error:
         raise VideoDecodeError(
-            f"{name}: cannot be opened as a video: it is none, or of a kind that is not read"
+            f"{name}: cannot be opened as a video: it is not a video, or its format is not supported"
         ) from error
     except (av.error.FFmpegError, PermissionError, ValueError, OSError, MemoryError) as error:
         raise VideoDecodeError(f"{name}: cannot be opened as a video: {error}") from error
@@ -185,15 +186,15 @@ def open_container(source: Source) -> tuple[av.container.InputContainer, av.Vide
     if decoders is not None and codec.name not in decoders:
         container.close()
         raise VideoDecodeError(
-            f"{name}: is in {codec.codec.canonical_name}, and only {', '.join(decoders)} can be read here (decoders)"
+            f"{name}: is in {codec.codec.canonical_name}, but only {', '.join(decoders)} can be read here (decoders)"
         )
-    codec.options = options  # frames may become larger than the header says
+    codec.options = options  # later frames may be larger than the header says
     try:
         refuse_large(codec.width, codec.height, source)
     except VideoDecodeError:
         container.close()
         raise
-    # threads take longer to start than a small picture to decode, and a loader's workers have the cores already
+    # starting threads takes longer than decoding a small picture, and a data loader's workers already use all cores
     if codec.width * codec.height < 640 * 360 or torch.utils.data.get_worker_info() is not None:
         codec.thread_count = 1
     else:
@@ -202,11 +203,11 @@ def open_container(source: Source) -> tuple[av.container.InputContainer, av.Vide
 
 
 def main_track(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The video track that FFmpeg and players show, `None` where there is none: the default one of several."""
+    """Return the video track that FFmpeg and players show (of several, the default one), or `None` without one."""
     best = container.streams.best("video")
-    # a picture on the cover of a song is a video stream too
+    # the cover picture of a song is a video stream too
     tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
-    # of equal ones the first
+    # of equal tracks, the first
     return min(
         tracks, key=lambda track: (track is not best, not track.disposition & Disposition.default), default=None
     )
@@ -214,8 +215,8 @@ def main_track(container: av.container.InputContainer) -> av.VideoStream | None:
 
 def open_decoder(stream: av.VideoStream, source: Source) -> av.VideoStream | VideoCodecContext:
     """
-    What decodes a stream from here on: the stream itself, but for VP8 and VP9 with transparency, which FFmpeg's own
-    decoders leave out, one of libvpx.
+    Return the decoder of a stream: the stream itself, or a libvpx decoder for VP8 and VP9 with transparency, which
+    FFmpeg's own decoders ignore.
     """
     codec = stream.codec_context
     name = _WITH_ALPHA.get(codec.codec.canonical_name)
@@ -229,8 +230,8 @@ def open_decoder(stream: av.VideoStream, source: Source) -> av.VideoStream | Vid
     if not source.warned_of_alpha:
         source.warned_of_alpha = True
         warnings.warn(
-            f"{source.name}: its transparency is not read, for that needs FFmpeg's decoder {name}; colours that are "
-            "meant to be hidden are shown",
+            f"{source.name}: its transparency is not read, because this needs FFmpeg's decoder {name}; colours that "
+            "should be hidden are shown",
             stacklevel=2,
         )
     return stream
@@ -246,15 +247,15 @@ def refuse_large(width: int, height: int, source: Source):
 
 
 def refuse_format(name: str, source: Source):
-    """Some formats FFmpeg writes, but turns into no other."""
+    """Raise `VideoDecodeError` if FFmpeg cannot convert the pixel format `name` to RGB."""
     try:
         VideoReformatter().reformat(av.VideoFrame(16, 16, name), format="rgb24", threads=1)
     except av.error.FFmpegError as error:
-        raise VideoDecodeError(f"{source.name}: has frames of the pixel format {name}, which is not read") from error
+        raise VideoDecodeError(f"{source.name}: has frames of the unsupported pixel format {name}") from error
 
 
 def demux(container: av.container.InputContainer, stream: av.VideoStream, source: Source) -> Iterator[av.Packet]:
-    """The packets of a stream, the empty one that flushes the decoder last, up to where the file can be read."""
+    """Yield the packets of a stream as far as the file can be read. The last one is empty and flushes the decoder."""
     packets = container.demux(stream)
     while True:
         source.deadline.check()
@@ -262,7 +263,7 @@ def demux(container: av.container.InputContainer, stream: av.VideoStream, source
             packet = next(packets)
         except StopIteration:
             return
-        except (av.error.FFmpegError, IndexError):  # so PyAV ends where a stream comes to light midway
+        except (av.error.FFmpegError, IndexError):  # IndexError: a stream appears midway
             yield av.Packet()
             return
         yield packet
@@ -271,18 +272,18 @@ def demux(container: av.container.InputContainer, stream: av.VideoStream, source
 def scan(container: av.container.InputContainer, stream: av.VideoStream, source: Source) -> Packets:
     name, max_frames = source.name, source.limits.max_frames
     codec = stream.codec_context.codec.canonical_name
-    # mp4 has its index in one place; what AVI and WebM lack shows in their length
+    # mp4 has one complete index; in AVI and WebM, missing data shows in the file size
     announced = len(stream.index_entries) if "mp4" in container.format.name else 0
     shown: list[Shown] = []
     discarded = 0
     small: list[int | None] = []  # timestamps of packets that may be placeholders
-    keyframes: list[tuple[int, int | None]] = []  # the first two: packets to be shown before each, and its timestamp
+    keyframes: list[tuple[int, int | None]] = []  # the first two: number of shown packets before, timestamp
     for packet in demux(container, stream, source):
         if len(shown) + discarded > max_frames:
             raise VideoDecodeError(f"{name}: has more frames than the limit of {max_frames} (max_frames)")
         if packet.is_keyframe and packet.size and len(keyframes) < 2:
             keyframes.append((len(shown), packet.pts))
-        # decoded, never shown: cut off by an edit list, or there for others to refer to (RFC 6386, 9.1: show_frame)
+        # decoded but never shown: cut off by an edit list, or only a reference frame (RFC 6386, 9.1: show_frame)
         if packet.is_discard or (codec == "vp8" and packet.size and not memoryview(packet)[0] & 0x10):
             discarded += 1
         elif packet.size:
@@ -290,15 +291,17 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream, source:
             if codec == "mpeg4" and packet.size <= _LARGEST_PLACEHOLDER:
                 small.append(packet.pts)
     if not shown:
-        raise VideoDecodeError(f"{name}: its video stream holds no frames")
+        raise VideoDecodeError(f"{name}: its video stream contains no frames")
     missing = _missing_bytes(source.file)
     if len(shown) + discarded < announced or missing:
-        reason = f"{missing} bytes are missing" if missing else f"its index names {announced - discarded} frames"
-        warnings.warn(f"{name}: is cut short ({reason}): {len(shown)} frames are there; these are used", stacklevel=3)
+        reason = f"{missing} bytes are missing" if missing else f"its index lists {announced - discarded} frames"
+        warnings.warn(
+            f"{name}: is truncated ({reason}); only the {len(shown)} frames that exist are used", stacklevel=3
+        )
     packets = describe(shown, stream)
     first = keyframes[0][1] if keyframes else None
     number, until = keyframes[1] if len(keyframes) == 2 else (len(shown), None)
-    # a timestamp that is lower further on is one of a clock that was set anew
+    # a lower timestamp after the second keyframe comes from a clock that was reset
     leading = {pts for pts, _, _ in shown[:number] if pts is not None and first is not None and pts < first}
     placeholders = sum(pts not in leading for pts in small)
     if leading or placeholders:
@@ -307,7 +310,7 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream, source:
 
 
 def describe(shown: list[Shown], stream: av.VideoStream) -> Packets:
-    """What these packets of a stream tell of it, if each gives a frame."""
+    """Describe a stream by its packets, assuming that each gives a frame."""
     codec = stream.codec_context.codec.canonical_name
     stamped = sorted((pts, length, is_keyframe) for pts, length, is_keyframe in shown if pts is not None)
     exact = codec in _ONE_FRAME_PER_PACKET and len({pts for pts, _, _ in stamped}) == len(shown)
@@ -336,31 +339,31 @@ def describe(shown: list[Shown], stream: av.VideoStream) -> Packets:
 
 def _rate(told: float | None, times: np.ndarray, duration: float) -> float | None:
     """
-    The frame rate that a file states, or else that of its frames: what browsers record states none, and FFmpeg then
-    takes the 1000 ticks a second of its clock.
+    Return the frame rate that a file states if its timestamps confirm it, otherwise the rate of the timestamps.
+    Recordings of browsers state none, and FFmpeg then reports the 1000 ticks per second of their clock.
     """
     if len(times) < 2:
         return told
-    # against the usual distance of two frames, which a pause or a jump in the timestamps does not change
+    # compare with the median distance of two frames, which a pause or a jump in the timestamps does not change
     if told and 0.5 <= told * float(np.median(np.diff(times))) <= 2:
         return told
-    # such a file need not tell either how long the last frame is shown: as long as the others, where it is less
+    # such a file may not state how long the last frame is shown: count at least the mean duration of the others
     return len(times) / max(duration, float(times[-1] - times[0]) * len(times) / (len(times) - 1))
 
 
 def _missing_bytes(source: IO[bytes]) -> int:
-    """How far the header of an AVI (RIFF) or of a WebM or Matroska file (EBML) reaches beyond the file's end."""
+    """Return by how many bytes an AVI (RIFF), WebM or Matroska (EBML) file is shorter than its header says."""
     position = source.tell()
     end = source.seek(0, os.SEEK_END)
     source.seek(0)
     head = source.read(4096)
-    source.seek(position)  # where FFmpeg, which does not ask, reads on
+    source.seek(position)  # FFmpeg continues to read here
     if head[:4] == b"RIFF":
         return max(0, 8 + int.from_bytes(head[4:8], "little") - end)
     segment = head.find(b"\x18\x53\x80\x67")
     if head[:4] != b"\x1a\x45\xdf\xa3" or segment < 0 or segment + 4 == len(head):
         return 0
-    # a number of n bytes begins with n - 1 zero bits and a one; all ones behind that mean that the size is not known
+    # a number of n bytes begins with n - 1 zero bits and a one; if only ones follow, the size is unknown
     start = segment + 4
     width = 9 - head[start].bit_length()
     size = int.from_bytes(head[start : start + width], "big") - (1 << 7 * width)

@@ -1,8 +1,8 @@
 """
-Video files to frames, on PyAV.
+Decodes video files to frames with PyAV.
 
-Frame i is the i-th frame of a full sequential decode, bit for bit, shown upright. How a file is opened, and what it
-may cost, is in `video_container` and `video_limits`.
+Frame i is the i-th frame of a full sequential decode, bit for bit, shown upright. `video_container` opens the files,
+and `video_limits` limits the resources that they may use.
 """
 
 import warnings
@@ -39,8 +39,8 @@ from .video_container import (
 from .video_limits import VideoDecodeError, VideoLimits
 
 
-# Codecs in which a frame that no other refers to can be left out. In VP8 and VP9 such a frame may still change how the
-# next ones are read.
+# Codecs in which a frame that no other frame refers to can be skipped. In VP8 and VP9, such a frame may still change
+# how the next frames are decoded.
 _NOTHING_CARRIED_ON = {"h264", "hevc", "mpeg4"}
 
 
@@ -51,28 +51,28 @@ def read_video(
     limits: VideoLimits | None = None,
 ) -> tuple[np.ndarray, DecodedVideoMetadata]:
     """
-    Decode some frames of a video, of several video tracks those of the default one.
+    Decode all or some frames of a video. If the file has several video tracks, the default track is decoded.
 
     Args:
         video: A path, an http or https URL, the bytes of a file, or a seekable binary file object.
-        indices: The frames wanted, in any order, repeated or not; a function from the metadata to them; or `None` for
-            all frames.
-        limits: What the video may cost, by default those of [`set_video_limits`]. All frames of a
-            long video may take more memory than there is: no limit counts that.
+        indices: Indices of the frames to decode, in any order, with or without repetitions; a function that returns
+            them from the metadata; or `None` for all frames.
+        limits: Limits on the resources that the video may use. Defaults to those of [`set_video_limits`]. They do not
+            limit the memory of the returned frames, which may be too large if all frames of a long video are decoded.
 
     Returns:
-        Frames, uint8 RGB of shape (len(indices), height, width, 3), from 0 to 255, transparent pixels shown on white;
-        and metadata.
+        The frames, uint8 RGB of shape (len(indices), height, width, 3), from 0 to 255, with transparent pixels shown
+        on white; and the metadata.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        VideoDecodeError: If it is no video, holds no frame that can be decoded, cannot be downloaded, goes beyond a
-            limit, or has fewer frames than `indices` name.
+        FileNotFoundError: If the file does not exist.
+        VideoDecodeError: If the file is not a video, contains no frame that can be decoded, cannot be downloaded,
+            exceeds a limit, or does not have all frames in `indices`.
 
     Warns:
-        UserWarning: If the file ends earlier than it says. A function in `indices` is then asked again, with the
-            number of frames that there are. Also if the transparency of VP8 or VP9 cannot be read, so that colours
-            that are meant to be hidden are shown.
+        UserWarning: If the file ends earlier than its header says. A function in `indices` is then called again, with
+            the actual number of frames. Also if the transparency of VP8 or VP9 cannot be read, so that colours that
+            should be hidden are shown.
     """
     with opened(video, limits) as source:
         name = source.name
@@ -92,7 +92,7 @@ def read_video(
                 wanted = _wanted(indices, metadata, name)
                 clip, _ = _decode_from_start(source, wanted)
                 if clip.missing:
-                    raise VideoDecodeError(f"{name}: other frames come out each time that it is decoded")
+                    raise VideoDecodeError(f"{name}: decoding it again gives a different number of frames")
 
     metadata.height, metadata.width = clip.frames.shape[1:3]
     metadata.frames_indices = np.asarray(wanted)
@@ -104,16 +104,18 @@ def open_frames(
     video: VideoSource, limits: VideoLimits | None = None
 ) -> Iterator[tuple[DecodedVideoMetadata, Iterator[av.VideoFrame]]]:
     """
-    All frames that [`read_video`] counts, in its order, as FFmpeg's own frames, decoded one by one in one thread.
+    Decode all frames of a video one by one, in one thread, as FFmpeg frames.
 
-    They are as the file stores them: [`ToArray`] tells whether they are upright, and turns them. `limits` as there;
-    what is done with the frames does not count as time.
+    These are the frames that [`read_video`] counts, in the same order, but as the file stores them: [`ToArray`] tells
+    whether they are upright, and rotates them. `limits` is as in [`read_video`]; the time that the caller spends on
+    the frames does not count.
 
     Raises:
-        FileNotFoundError, VideoDecodeError: As [`read_video`]; what concerns the decoding, while the frames are read.
+        FileNotFoundError, VideoDecodeError: As in [`read_video`]. Decoding errors are raised while the frames are
+            read.
 
     Warns:
-        UserWarning: If the file ends earlier than it says; if frames are missing, after the last one.
+        UserWarning: If the file ends earlier than its header says. Missing frames are reported after the last frame.
     """
     with opened(video, limits) as source:
         container, stream = open_container(source)
@@ -153,10 +155,10 @@ def _decoding_ends(name: str, metadata: DecodedVideoMetadata, count: int) -> str
 
 def _counted(packets: Packets, source: Source) -> Packets:
     """
-    The packets that give a frame: where some may give none, those are left out.
+    Return the packets without those that give no frame.
 
-    For that the video is decoded, without turning pictures to RGB; only up to the second keyframe where nothing but
-    the frames before the first one is in doubt.
+    If some packets may give no frame, the video is decoded, without conversion to RGB. If only frames before the first
+    keyframe are in doubt, it is decoded only up to the second keyframe.
     """
     doubts = packets.doubts
     if doubts is None:
@@ -171,21 +173,21 @@ def _counted(packets: Packets, source: Source) -> Packets:
             if until is not None and frame.pts is not None and frame.pts >= until:
                 break
         come = _come(doubts, times)
-        counted = describe(come, stream) if times else packets  # that none comes is said later
-    source.seek(position)  # from where the container that is open beside this one reads on
+        counted = describe(come, stream) if times else packets  # no frame at all raises an error later
+    source.seek(position)  # the other container, which is still open, continues to read here
     if times and len(doubts.shown) - len(come) > len(doubts.leading) + doubts.placeholders:
         warnings.warn(_decoding_ends(source.name, packets.metadata, len(come)), stacklevel=3)
     return counted
 
 
 def _come(doubts: Doubts, times: list[int | None]) -> list[Shown]:
-    """Those of the packets that give the frames with these timestamps."""
+    """Return the packets that give the frames with these timestamps."""
     known = [pts for pts in times if pts is not None]
     if not doubts.placeholders:
         never = doubts.leading.difference(known) if len(known) == len(times) else set()
         return [packet for packet in doubts.shown if packet[0] not in never]
     if len(known) < len(times) or known != sorted(set(known)):
-        return [(None, 0, False)] * len(times)  # no timestamp tells a frame: all are decoded from the start
+        return [(None, 0, False)] * len(times)  # timestamps do not identify frames: decode all from the start
     packets = {pts: (length, is_keyframe) for pts, length, is_keyframe in doubts.shown}
     return [(pts, *packets.get(pts, (0, False))) for pts in known]
 
@@ -198,12 +200,12 @@ def _wanted(
         return list(range(total))
     wanted = [int(index) for index in (indices(metadata) if callable(indices) else indices)]
     if not wanted or min(wanted) < 0 or max(wanted) >= total:
-        raise VideoDecodeError(f"{name}: has frames 0 to {total - 1}, but the frames asked for are {wanted}")
+        raise VideoDecodeError(f"{name}: has frames 0 to {total - 1}, but the requested frames are {wanted}")
     return wanted
 
 
 class _Clip:
-    """The frames wanted, in one array from the start: a long clip is never held twice."""
+    """The requested frames, decoded directly into one array, so that a long clip is never in memory twice."""
 
     def __init__(self, wanted: Sequence[int], name: str):
         self.name = name
@@ -223,13 +225,13 @@ class _Clip:
             except MemoryError:
                 size = f"{np.prod(shape) / 2**30:.1f} GiB"
                 raise VideoDecodeError(
-                    f"{self.name}: {shape[0]} frames of {shape[2]} x {shape[1]} take {size}, more memory than there "
-                    f"is; ask for fewer"
+                    f"{self.name}: {shape[0]} frames of {shape[2]} x {shape[1]} take {size}, more memory than is "
+                    f"available; request fewer frames"
                 ) from None
         if shape != self.frames.shape:
             shapes = sorted([shape[1:], self.frames.shape[1:]])
             raise VideoDecodeError(
-                f"{self.name}: its frames change size midway, (height, width, channels) are {shapes}"
+                f"{self.name}: its frames change size midway; their shapes (height, width, channels) are {shapes}"
             )
         for position in self.positions[index]:
             self.frames[position] = image
@@ -237,7 +239,9 @@ class _Clip:
 
 
 def _decode_from_start(source: Source, wanted: Sequence[int]) -> tuple[_Clip, int]:
-    """Those of the frames wanted that exist, and how many frames were decoded: all of them if any is missing."""
+    """
+    Return the requested frames that exist, and how many frames were decoded: all frames if a requested one is missing.
+    """
     clip, count = _Clip(wanted, source.name), 0
     container, stream = open_container(source)
     with container:
@@ -258,18 +262,18 @@ def _decode_after_seeking(
     wanted: Sequence[int],
 ) -> _Clip | None:
     """
-    The frames wanted, skipping what lies between a frame and the last keyframe before the next. `None` where
-    timestamps do not tell the frames, or where what comes out is not what they promised.
+    Return the requested frames. After each of them, skip to the last keyframe before the next one. Return `None` if
+    the timestamps do not identify the frames, or if the decoded frames do not match the timestamps.
     """
     if packets.timestamps is None:
         return None
-    # each frame wanted and the keyframe that decoding it starts from
+    # each requested frame, and the keyframe from which its decoding starts
     starts = {index: bisect_right(packets.keyframes, packets.timestamps[index]) - 1 for index in sorted(set(wanted))}
     if min(starts.values()) < 0:
         return None
     numbers = {packets.timestamps[index]: index for index in starts}
     clip = _Clip(wanted, source.name)
-    reached = -1  # the keyframe behind which the decoder stands
+    reached = -1  # the keyframe from which the decoder has started
     decoded: Iterator[av.VideoFrame] = iter(())
     for index, start in starts.items():
         if start > reached:
@@ -279,9 +283,9 @@ def _decode_after_seeking(
             except av.error.FFmpegError:
                 return None
             decoded = _frames(container, stream, source, needed=numbers)
-            # frames that precede the keyframe in time, but follow it in the file, lack what they refer to
+            # frames before the keyframe in time, but after it in the file, lack their reference frames
             frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= keyframe), None)
-            # libvpx names no type, and begins at no other frame
+            # libvpx states no picture type, and starts at keyframes only
             if frame is None or frame.pts != keyframe or frame.pict_type not in (PictureType.I, PictureType.NONE):
                 return None
             if keyframe in numbers:
@@ -302,11 +306,11 @@ def _frames(
     source: Source,
     needed: Container[int] | None = None,
 ) -> Iterator[av.VideoFrame]:
-    """The frames from here on; with timestamps that are needed, without some others that no frame refers to."""
+    """Yield the frames from here on. With `needed` timestamps, skip some other frames that no frame refers to."""
     if stream.codec_context.codec.canonical_name not in _NOTHING_CARRIED_ON:
         needed = None
     decoder = open_decoder(stream, source)
-    # AVI: four bytes a pixel without a name (BI_RGB) are three colours and one that means nothing, often 0
+    # AVI: the four bytes of a pixel without a codec tag (BI_RGB) are three colours and one unused byte, often 0
     filled = stream.codec_context.name == "rawvideo" and stream.codec_context.codec_tag == "\0\0\0\0"
     for packet in demux(container, stream, source):
         if needed is not None:
@@ -320,7 +324,7 @@ def _decode(decoder: av.VideoStream | av.VideoCodecContext, packet: av.Packet, s
     try:
         frames = decoder.decode(packet)
     except av.error.FFmpegError:
-        return []  # a damaged packet; that a frame is missing shows in their number
+        return []  # a damaged packet; the number of frames shows that one is missing
     source.deadline.check()
     for frame in frames:
         refuse_large(frame.width, frame.height, source)
@@ -338,27 +342,27 @@ def _has_alpha(pixel_format: str) -> bool:
 
 class ToArray:
     """
-    Frames of one stream to RGB, uint8 (height, width, 3), from 0 to 255, turned and mirrored as the display matrix
-    says. Transparent pixels are shown on white, see [`on_white`].
+    Converts the frames of one stream to RGB, uint8 of shape (height, width, 3), from 0 to 255. Rotates and mirrors
+    them as the display matrix says, and shows transparent pixels on white, see [`on_white`].
     """
 
     def __init__(self):
-        # one converter for all frames: a frame's own sets itself up anew, threads and all, which takes longer than
-        # converting a small picture
+        # one converter for all frames: with one per frame, the setup and its threads would take longer than converting
+        # a small picture
         self.reformatter = VideoReformatter()
         self.matrix: list[int] | None = None
 
     def is_upright(self, frame: av.VideoFrame) -> bool:
         """
-        Whether the frame is shown as it is stored: neither turned, which the stream's first frame decides for all, nor
-        with transparent pixels.
+        Whether the frame is shown as it is stored: not rotated or mirrored, and without transparent pixels. The first
+        frame of the stream determines the rotation of all frames.
         """
         return not _has_alpha(frame.format.name) and not self._is_turned(frame)
 
     def _is_turned(self, frame: av.VideoFrame) -> bool:
         if self.matrix is None:
             side_data: Any = frame.side_data.get("DISPLAYMATRIX")
-            # unity, where there is none
+            # without a display matrix: the identity
             self.matrix = [1, 0, 0, 0, 1] if side_data is None else np.frombuffer(bytes(side_data), np.int32).tolist()
         a, b, _, _, d = self.matrix[:5]
         return abs(a) < abs(b) or a <= 0 or d <= 0
@@ -371,13 +375,13 @@ class ToArray:
         if not self._is_turned(frame):
             return image
         assert self.matrix is not None  # noqa: S101
-        # x' = a x + c y and y' = b x + d y, of which a grid of pixels can only follow quarter turns and mirrors
+        # x' = a x + c y and y' = b x + d y; of these, a grid of pixels allows only quarter turns and mirroring
         a, b, _, c, d = self.matrix[:5]
         if abs(a) < abs(b):
             image = image.swapaxes(0, 1)
             a, d = c, b
         turned = image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-        # one channel after the other is copied in a quarter of the time that pixel after pixel takes
+        # copying channel by channel takes a quarter of the time of copying pixel by pixel
         upright = np.empty(turned.shape, np.uint8)
         for channel in range(3):
             upright[..., channel] = turned[..., channel]

@@ -1,8 +1,8 @@
 """
-Limits on what one video may cost and reach, for files and URLs that come from strangers.
+Limits the resources that a video may use and the addresses that a URL may reach, for videos from untrusted sources.
 
-Every limit is on by default. [`set_video_limits`] changes them for a process; the environment variable
-`DVFLNET_VIDEO_LIMITS` for all that inherit it, such as commands and the workers of a loader.
+Every limit is on by default. [`set_video_limits`] changes the limits of a process. The environment variable
+`DVFLNET_VIDEO_LIMITS` changes them for all processes that inherit it, such as commands and data loader workers.
 """
 
 import ipaddress
@@ -21,32 +21,35 @@ from huggingface_hub.utils import httpx
 
 
 class VideoDecodeError(ValueError):
-    """A video that cannot be read, or goes beyond a limit. The message names the file and the reason."""
+    """Raised if a video cannot be read or exceeds a limit. The message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class VideoLimits:
     """
-    Limits on one video. [`VideoDecodeError`] is raised for a video that exceeds one.
+    Limits on one video. [`VideoDecodeError`] is raised for a video that exceeds a limit.
 
     Args:
-        max_pixels: Width times height of a frame. By default above that of 8K (7680 x 4320, 8192 x 4320).
-        max_aspect_ratio: Long over short side of a frame. Bringing the short side of a thin frame to the size of a
-            model makes the long one many times as long.
-        max_frames: Frames of a file. By default more than four hours of 60 a second.
-        max_seconds: Spent on reading and decoding a file; what is done with its frames in between does not count.
-            Checked wherever the file is read and between its packets, so that a single frame may exceed it.
-        max_download_bytes: Of a URL.
-        max_download_seconds: From the first request to the last byte, redirects and all.
-        max_redirects: That are followed from a URL.
-        allow_private_addresses: Whether a URL may lead to this machine or its network. False where URLs come from
-            users of a server: then every address that a host name has must be a public one, at each redirect, and
-            only an address that was checked is connected to.
-        decoders: FFmpeg's decoders that may be used, by name, such as `("h264", "libdav1d")`; all that it has by
-            default. Some that few files need can be kept busy for minutes by a single crafted frame.
+        max_pixels: Maximum width times height of a frame, in pixels. The default is above 8K (7680 x 4320, 8192 x
+            4320).
+        max_aspect_ratio: Maximum ratio of the long to the short side of a frame. When the short side of a thin frame
+            is resized to the input size of a model, the long side becomes many times as long.
+        max_frames: Maximum number of frames of a file. The default is more than four hours at 60 frames per second.
+        max_seconds: Maximum time for reading and decoding a file, in seconds. The time that the caller spends on the
+            frames does not count. The limit is checked when the file is read and between its packets, so that a single
+            frame may exceed it.
+        max_download_bytes: Maximum size of a download, in bytes.
+        max_download_seconds: Maximum time from the first request to the last byte, in seconds, including redirects.
+        max_redirects: Maximum number of redirects that are followed from a URL.
+        allow_private_addresses: Whether a URL may lead to this machine or its network. Set it to False on a server
+            whose users give URLs: then all addresses of a host name must be public, also after each redirect, and
+            connections are made only to an address that was checked.
+        decoders: Names of the FFmpeg decoders that may be used, such as `("h264", "libdav1d")`. By default, all
+            decoders may be used. Some decoders that few files need can be kept busy for minutes by a single crafted
+            frame.
 
     Raises:
-        ValueError: If a number is not positive (of `max_redirects`: negative).
+        ValueError: If a number is not positive, or if `max_redirects` is negative.
     """
 
     max_pixels: int = 40_000_000
@@ -67,18 +70,18 @@ class VideoLimits:
 
 
 def set_video_limits(limits: VideoLimits):
-    """Set the limits of this process, used wherever a call is given none, and of processes that it forks."""
+    """Set the default limits of this process and of the processes that it forks, for calls without `limits`."""
     global _limits
     _limits = limits
 
 
 def video_limits() -> VideoLimits:
-    """The limits of this process."""
+    """Return the default limits of this process."""
     return _limits
 
 
 def _read_limits(text: str) -> VideoLimits:
-    """`"max_frames=5000000 allow_private_addresses=no decoders=h264+hevc"` -> limits, the others as by default."""
+    """Parse `"max_frames=5000000 allow_private_addresses=no decoders=h264+hevc"`. Other limits keep their defaults."""
     found: dict[str, Any] = {}
     for part in text.replace(",", " ").split():
         name, _, value = part.partition("=")
@@ -95,7 +98,7 @@ def _read_limits(text: str) -> VideoLimits:
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"DVFLNET_VIDEO_LIMITS: cannot read {part!r}; expected NAME=NUMBER, allow_private_addresses=no, or "
-                f"decoders=NAME+NAME, with the names {', '.join(VideoLimits.__dataclass_fields__)}"
+                f"decoders=DECODER+DECODER; the limits are {', '.join(VideoLimits.__dataclass_fields__)}"
             ) from error
     return replace(VideoLimits(), **found)
 
@@ -104,7 +107,7 @@ _limits = _read_limits(os.environ.get("DVFLNET_VIDEO_LIMITS", ""))
 
 
 class Deadline:
-    """Counts the seconds that a file takes, from `start` to `stop`, and again."""
+    """Measures the total time that a file takes, over one or more periods from `start` to `stop`."""
 
     def __init__(self, name: str, limits: VideoLimits):
         self.name, self.limit = name, limits.max_seconds
@@ -126,23 +129,23 @@ class Deadline:
 
 def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
     """
-    Download an http or https URL into a temporary file, in memory while it is small, which is gone when closed.
+    Download an http or https URL into a temporary file. A small file is kept in memory; closing the file deletes it.
 
     Raises:
-        VideoDecodeError: If the scheme is another one, also that of a redirect; if the server does not answer with a
-            file; or if a limit is reached, by default one of those of [`set_video_limits`].
+        VideoDecodeError: If the URL or a redirect has a scheme other than http and https, if the server does not
+            answer with a file, or if a limit is exceeded. `limits` defaults to those of [`set_video_limits`].
     """
     limits = limits or _limits
     _refuse_other_schemes(url, url)
     file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
     download = _Download(url, limits)
-    # a server that trickles its headers would never let a check between two reads come: the timer ends such a read
+    # if a server sends its headers very slowly, no check between two reads is reached: the timer ends such a read
     timer = threading.Timer(limits.max_download_seconds, download.stop)
     timer.daemon = True
     timer.start()
     try:
         download.into(file)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:  # the last of a host's name
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:  # UnicodeError: the host name
         file.close()
         if download.stopped:
             raise VideoDecodeError(download.too_slow()) from error
@@ -161,7 +164,7 @@ class _Download:
         self.url, self.limits = url, limits
         self.end = time.monotonic() + limits.max_download_seconds
         self.stopped = False
-        self.connection: Any = None  # the newest one
+        self.connection: Any = None  # the latest connection
 
     def too_slow(self) -> str:
         seconds = self.limits.max_download_seconds
@@ -171,11 +174,11 @@ class _Download:
         self.stopped = True
         connection = self.connection.get_extra_info("socket") if self.connection is not None else None
         if connection is not None:
-            with suppress(OSError):  # is closed already
-                connection.shutdown(socket.SHUT_RDWR)  # closing it would not wake who reads from it
+            with suppress(OSError):  # already closed
+                connection.shutdown(socket.SHUT_RDWR)  # closing it would not wake a thread that reads from it
 
     def note(self, event: str, info: dict[str, Any]):
-        """Told by the HTTP client what it does: keeps the connection, encrypted or not, for `stop`."""
+        """Callback for the events of the HTTP client. Stores the connection, encrypted or not, for `stop`."""
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             self.connection = info["return_value"]
             if self.stopped:
@@ -191,7 +194,7 @@ class _Download:
                         _refuse_other_schemes(str(address), self.url)
                         continue
                     response.raise_for_status()
-                    # as it comes: what a server compresses may be of any size when it is unpacked
+                    # the raw bytes: compressed data may have any size after decompression
                     for chunk in response.iter_raw():
                         file.write(chunk)
                         if file.tell() > self.limits.max_download_bytes:
@@ -201,7 +204,7 @@ class _Download:
                             )
                         if self.stopped or time.monotonic() > self.end:
                             break
-                    if self.stopped or time.monotonic() > self.end:  # a stopped connection may look like an end
+                    if self.stopped or time.monotonic() > self.end:  # a stop may look like the end of the file
                         raise VideoDecodeError(self.too_slow())
                     return
         raise VideoDecodeError(
@@ -215,7 +218,7 @@ class _Download:
         headers = {"accept-encoding": "identity"}
         extensions: dict[str, Any] = {"trace": self.note}
         if not self.limits.allow_private_addresses:
-            # the very address that was checked is asked, for a name may have another one at the next look-up
+            # connect to the address that was checked: the host name may have a different address at the next look-up
             headers["host"] = address.netloc.decode("ascii")
             extensions["sni_hostname"] = address.host
             address = address.copy_with(host=_public_address(address, self.url))
@@ -235,15 +238,15 @@ def _public_address(address: httpx.URL, url: str) -> str:
     for one in found:
         if not is_public(one):
             raise VideoDecodeError(
-                f"{url}: {address.host} has the address {one}, which is not public, and private ones are refused "
-                "(allow_private_addresses)"
+                f"{url}: {address.host} has the address {one}, which is not public; private addresses are not "
+                "allowed (allow_private_addresses)"
             )
-    # an address of the older kind first: many a machine has no route to the newer
+    # prefer an IPv4 address: many machines have no route to IPv6 addresses
     return min(found, key=lambda one: ":" in one)
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address, or the one that an IPv6 address stands for, can be anybody's on the internet."""
+    """Whether an IP address, or the IPv4 address inside an IPv6 address, is a public address on the internet."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         translated = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
@@ -266,10 +269,10 @@ def refuse_thin(width: int, height: int, name: str, limits: VideoLimits):
 
 def refuse_inflated_index(source: Any, name: str, limits: VideoLimits):
     """
-    Raise `VideoDecodeError` if an mp4's header names more frames than the limit, in all its tracks together.
+    Raise `VideoDecodeError` if the header of an mp4 file announces more frames than the limit, in all tracks together.
 
-    FFmpeg makes room for them all when it opens the file, and where all frames have one size, 20 bytes of the header
-    say how many there are: a small file could ask for gigabytes.
+    FFmpeg allocates memory for all frames when it opens the file. If all frames have the same size, 20 bytes of the
+    header give their number, so that a small file could make FFmpeg allocate gigabytes.
     """
     end = source.seek(0, os.SEEK_END)
     position = in_fragments = 0
@@ -283,19 +286,19 @@ def refuse_inflated_index(source: Any, name: str, limits: VideoLimits):
         elif size == 0:
             size = end - position
         if size < 8:
-            return  # no mp4, or none that FFmpeg would read on in
-        # FFmpeg passes over what has no name; whatever has another one may hold a header
+            return  # not an mp4 file, or FFmpeg would not read further
+        # FFmpeg skips a box without a valid name; any other box except mdat may contain a header
         if kind != b"mdat" and kind.isascii() and kind.decode("ascii").isprintable():
             source.seek(position)
             box = source.read(min(size, _LARGEST_HEADER))
             if b"dcomzlib" in box:
                 raise VideoDecodeError(f"{name}: its header is compressed, which is not supported")
             count = sum(_frames_of_one_size(track, end) for track in re.split(b"trak", box))
-            # without a tfhd before it, FFmpeg passes over a trun, and it is a word of a title ("trunk")
+            # without a tfhd before it, FFmpeg skips a trun; it may be part of a title ("trunk")
             fragment_begun |= b"tfhd" in box
             if fragment_begun:
                 in_fragments += sum(int.from_bytes(run[4:8], "big") for run in _find(box, b"trun"))
-            # those of fragments are of all tracks together, of which there is more than one
+            # frames in fragments are counted over all tracks together, and there may be several tracks
             if count > limits.max_frames or in_fragments > 4 * limits.max_frames:
                 raise VideoDecodeError(
                     f"{name}: says that it has {max(count, in_fragments)} frames, more than the limit of "
@@ -308,7 +311,7 @@ _LARGEST_HEADER = 64 << 20
 
 
 def _find(box: bytes, kind: bytes) -> Iterator[bytes]:
-    """The first bytes of the content of each box of this kind, wherever it lies, and however large it says it is."""
+    """Yield the first 16 bytes of the content of each box of this kind, at any position and of any stated size."""
     for match in re.finditer(kind, box):
         size = int.from_bytes(box[max(0, match.start() - 4) : match.start()], "big")
         start = match.end() + (8 if size == 1 else 0)
@@ -316,12 +319,12 @@ def _find(box: bytes, kind: bytes) -> Iterator[bytes]:
 
 
 def _frames_of_one_size(track: bytes, file_size: int) -> int:
-    """How many frames a track has if its header does not list them one by one; of sound as it is played, 0."""
-    tables = [table for table in _find(track, b"stsz") if any(table[4:8])]  # else they are listed
+    """Return the number of frames of a track if its header does not list them one by one, and 0 for plain sound."""
+    tables = [table for table in _find(track, b"stsz") if any(table[4:8])]  # otherwise, they are listed
     if not tables:
         return 0
     lasting = [(entries[4:8], entries[12:16]) for entries in _find(track, b"stts")]
-    # a sound's samples that last one tick each are many, but FFmpeg takes them by the thousand
+    # sound has many samples of one tick each, but FFmpeg reads them in blocks of thousands
     is_plain_sound = b"soun" in track and b"vide" not in track and lasting == [(b"\0\0\0\1", b"\0\0\0\1")]
     found = 0
     for table in tables:

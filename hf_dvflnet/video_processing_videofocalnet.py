@@ -1,4 +1,4 @@
-"""Videos to `pixel_values`: decode, sample frames, resize, crop, normalise."""
+"""Video processor: converts videos to `pixel_values` (decode, sample frames, resize, crop, normalise)."""
 
 import os
 from collections.abc import Callable
@@ -34,11 +34,11 @@ from .video_limits import refuse_thin, video_limits
 class VideoFocalNetVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """
     frame_interval (`int`, *optional*, defaults to `self.frame_interval`):
-        The interval f of the evaluation rule, in frames.
+        Interval f of the evaluation rule, in frames.
     num_clips (`int`, *optional*, defaults to `self.num_clips`):
-        Clips per video.
+        Number of clips per video.
     num_crops (`int`, *optional*, defaults to `self.num_crops`):
-        Crops per clip: 1 or 3.
+        Number of crops per clip: 1 or 3.
     """
 
     frame_interval: int
@@ -48,47 +48,48 @@ class VideoFocalNetVideoProcessorKwargs(VideosKwargs, total=False):  # type: ign
 
 class VideoFocalNetVideoProcessor(BaseVideoProcessor):
     """
-    Prepare videos for a Video-FocalNet.
+    Prepares videos for a Video-FocalNet.
 
-    A video is a path, an http or https URL, the bytes of a file, a binary file object, a cell of a column
-    `datasets.Video`, an array or tensor of shape (frames, height, width, channels) or (frames, channels, height,
-    width), or a list of PIL images or of single frames; a batch is a list of videos, of any sizes and lengths, or an
-    array with one dimension more.
+    A video can be a path, an http or https URL, the bytes of a file, a binary file object, a cell of a
+    `datasets.Video` column, an array or tensor of shape (frames, height, width, channels) or (frames, channels,
+    height, width), or a list of frames (PIL images, arrays or tensors). A batch is a list of videos, of any sizes and
+    lengths, or an array or tensor with one more dimension.
 
-    By default samples `num_frames` frames by the published evaluation rule ([`evaluation_indices`]), resizes the short
-    side to 256, crops the middle 224 x 224, scales from [0, 255] to [0, 1] and normalises with ImageNet's mean and
-    standard deviation. Resizing is bilinear without antialiasing, as the published checkpoints saw it.
+    By default, the processor samples `num_frames` frames by the published evaluation rule ([`evaluation_indices`]),
+    resizes the short side to 256 pixels, crops the central 224 x 224 pixels, scales the values from [0, 255] to [0, 1]
+    and normalises them with ImageNet's mean and standard deviation. Resizing is bilinear without antialiasing, as for
+    the published checkpoints.
 
-    Frames are sampled where there is a choice. An array, tensor or list of exactly `num_frames` frames is taken as it
-    is: it was sampled already. Longer and shorter ones are sampled as files are; `do_sample_frames=False` takes all
-    frames of an array as they are. A file of exactly `num_frames` frames is sampled too, since the published rule
-    leaves out the last `frame_interval - 1` frames of every file: of 8 frames it takes 0 0 1 2 2 3 4 4, and that is
-    what the published accuracies were measured with.
+    An array, tensor or list of exactly `num_frames` frames is used as it is, because it is assumed to be sampled
+    already. Longer and shorter ones are sampled like files. With `do_sample_frames=False`, all frames of an array are
+    used. A file of exactly `num_frames` frames is sampled too, because the published rule leaves out the last
+    `frame_interval - 1` frames of every file. Of 8 frames, it takes the frames 0 0 1 2 2 3 4 4, and the published
+    accuracies were measured this way.
 
-    Values of arrays may lie in [0, 255], or in [0, 1] as floats ([`to_byte_range`]). Transparent pixels are laid on
+    The values of arrays may be in [0, 255], or floats in [0, 1] ([`to_byte_range`]). Transparent pixels are shown on
     white.
 
-    Several views of a video, for the published 4 x 3 test: `num_clips=4` samples four clips that interleave
-    ([`multi_clip_indices`]); `num_crops=3` resizes the short side to the crop's and crops both ends and
-    the middle of the long side, in the order first, last, middle.
+    The published 4 x 3 test uses several views of a video: `num_clips=4` samples four interleaved clips
+    ([`multi_clip_indices`]), and `num_crops=3` resizes the short side to the crop size and crops both ends and the
+    middle of the long side, in the order first, last, middle.
 
     Args:
         num_frames (`int`, *optional*, defaults to 8):
-            Frames of a clip. Must agree with the model's `config.num_frames`: a processor that is saved beside, or
-            piped into, a model of another number is refused.
+            Number of frames of a clip. Must equal the model's `config.num_frames`: an error is raised if the processor
+            is saved in the same folder as a model with a different number, or used with it in a pipeline.
         frame_interval (`int`, *optional*, defaults to 4):
-            The interval f of the evaluation rule; not used with several clips.
+            Interval f of the evaluation rule, in frames. Not used if `num_clips` is greater than 1.
         num_clips (`int`, *optional*, defaults to 1):
-            Clips per video.
+            Number of clips per video.
         num_crops (`int`, *optional*, defaults to 1):
-            Crops per clip: 1 or 3.
+            Number of crops per clip: 1 or 3.
 
-    Returns `pixel_values`, float32 of shape (batch, num_frames, channels, height, width); with several views (batch,
-    num_clips * num_crops, num_frames, channels, height, width), clips outermost.
+    Returns `pixel_values`, float32 of shape (batch, num_frames, channels, height, width); with several views, (batch,
+    num_clips * num_crops, num_frames, channels, height, width), ordered by clip, then by crop.
 
     Raises:
-        FileNotFoundError, VideoDecodeError: As [`read_video`].
-        ValueError, TypeError: If an input is no video, or the options do not fit each other.
+        FileNotFoundError, VideoDecodeError: As in [`read_video`].
+        ValueError, TypeError: If an input is not a video, or if the options contradict each other.
     """
 
     resample = PILImageResampling.BILINEAR
@@ -111,17 +112,17 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values"]
 
     def preprocess(self, videos: Any, **kwargs: Unpack[VideoFocalNetVideoProcessorKwargs]) -> BatchFeature:
-        # This is how the pipeline calls, with the model's number of frames.
+        # The pipeline calls the processor with the model's number of frames.
         if kwargs.get("do_sample_frames") and kwargs.get("num_frames") not in (None, self.num_frames):
             raise ValueError(
-                f"the model takes {kwargs['num_frames']} frames, but its processor samples {self.num_frames}. Give "
-                "both the same number: `model.config.num_frames` and `processor.num_frames`."
+                f"the model takes {kwargs['num_frames']} frames, but its processor samples {self.num_frames}. Set "
+                "`model.config.num_frames` and `processor.num_frames` to the same number."
             )
         num_crops = kwargs.get("num_crops", self.num_crops)
         if num_crops not in (1, 3):
             raise ValueError(f"num_crops must be 1 or 3, got {num_crops}")
         if not kwargs.get("do_sample_frames", self.do_sample_frames) and kwargs.get("num_clips", self.num_clips) > 1:
-            raise ValueError("several clips (num_clips > 1) are sampled from a video: do_sample_frames must be True")
+            raise ValueError("num_clips > 1 requires do_sample_frames=True: the clips are sampled from the video")
         return super().preprocess(videos, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
@@ -137,13 +138,13 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         **kwargs,
     ) -> np.ndarray:
         """
-        Indices of the frames to take, of shape (num_clips * num_frames,), clips outermost.
+        Return the indices of the frames to use, of shape (num_clips * num_frames,), ordered by clip.
 
-        `metadata` of a file is a `DecodedVideoMetadata`. Frames that come otherwise, exactly `num_frames` of them,
-        were sampled already and are all taken.
+        For a file, `metadata` is a `DecodedVideoMetadata`. For any other input of exactly `num_frames` frames, all
+        frames are used, because they are assumed to be sampled already.
         """
         if kwargs.get("fps") is not None:
-            raise ValueError("sampling is by number of frames: `fps` is not supported, set `num_frames`")
+            raise ValueError("`fps` is not supported: set `num_frames`, the number of frames to sample")
         total = metadata.total_num_frames
         num_frames, num_clips = num_frames or self.num_frames, num_clips or self.num_clips
         if num_clips > 1:
@@ -172,12 +173,14 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
     ) -> tuple[np.ndarray | torch.Tensor, VideoMetadata]:
         if not isinstance(video, (np.ndarray, torch.Tensor)):
             if told is not None:
-                raise ValueError("video_metadata describes frames that are given as arrays; a file has its own")
+                raise ValueError(
+                    "video_metadata is only for frames that are given as arrays; a file has its own metadata"
+                )
             return read_video(video, sample_indices_fn)
         if len(video) == 0:
             raise ValueError(f"a video of shape {tuple(video.shape)} has no frames")
         metadata = told or VideoMetadata(total_num_frames=len(video))
-        # which frames of a longer video these are
+        # the indices of these frames in the original video
         numbers = range(metadata.total_num_frames) if metadata.frames_indices is None else metadata.frames_indices
         if len(numbers) != len(video):
             raise ValueError(f"video_metadata describes {len(numbers)} frames, but the video has {len(video)}")
@@ -194,10 +197,12 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         input_data_format: str | ChannelDimension | None = None,
         device: str | None = None,
     ) -> list[torch.Tensor]:
-        # Channels come first as a view: the base class copies, which takes eight times as long as resizing at 1080p.
+        # Moves the channels first as a view. The base class copies, which takes eight times as long as resizing at
+        # 1080p.
         channels_first = []
         for video in videos:
-            # four channels only where they come last: (channels, frames, height, width) of four frames looks alike
+            # four channels are detected only in last place: in (frames, channels, height, width), they could be four
+            # frames of a video with channels first
             has_alpha = video.shape[-1] == 4 and video.shape[1] not in (1, 3)
             layout = input_data_format or (
                 ChannelDimension.LAST if has_alpha else infer_channel_dimension_format(video)
@@ -210,7 +215,7 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         return super()._prepare_input_videos(channels_first, do_convert_rgb, ChannelDimension.FIRST, device)
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
-        # a file was refused before, but not frames that come as arrays or pictures
+        # files are checked when they are read, but frames given as arrays or images are checked only here
         refuse_thin(image.shape[-1], image.shape[-2], "the clip", video_limits())
         return super().resize(image, size, resample, antialias=False)
 
@@ -248,19 +253,21 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
             clips = self.rescale_and_normalize(clips, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
             # (num_crops, num_clips * num_frames, ...) -> (num_clips * num_crops, num_frames, ...)
             views = clips.unflatten(1, (num_clips, -1)).transpose(0, 1).flatten(0, 1)
-            # runtimes such as ExecuTorch take no other layout
+            # runtimes such as ExecuTorch accept only contiguous tensors
             prepared.append((views if num_clips * num_crops > 1 else views[0]).contiguous())
         return BatchFeature(data={"pixel_values": prepared}, tensor_type=return_tensors)
 
 
 def _three_crops(video: torch.Tensor, crop_size: SizeDict) -> list[torch.Tensor]:
-    """Squares at the two ends and in the middle of the long side, of a video whose short side is the square's."""
+    """
+    Crop squares at the two ends and in the middle of the long side. The short side must have the size of the square.
+    """
     height, width = video.shape[-2:]
     side = crop_size.height
     if crop_size.width != side or min(height, width) != side:
         raise ValueError(
-            f"three crops need a square crop_size, and do_resize to bring the short side to it: got frames of "
-            f"{height} x {width} and a crop of {side} x {crop_size.width}"
+            f"num_crops=3 requires a square crop_size and do_resize=True to resize the short side to it, but got "
+            f"frames of {height} x {width} and a crop of {side} x {crop_size.width}"
         )
     step = (max(height, width) - side) // 2
     offsets = (0, 2 * step, step)
@@ -270,20 +277,20 @@ def _three_crops(video: torch.Tensor, crop_size: SizeDict) -> list[torch.Tensor]
 
 
 def _as_list_of_videos(videos: Any) -> list[Any]:
-    """One video or a batch -> a list of videos, each an array or tensor of four dimensions or something to decode."""
+    """Convert a video or a batch to a list of videos, each a 4-dimensional array or tensor, or a source to decode."""
     if isinstance(videos, (np.ndarray, torch.Tensor)) and videos.ndim == 5:
         return list(videos)
     if not isinstance(videos, (list, tuple)):
         return [_as_video(videos)]
     if len(videos) == 0:
-        raise ValueError("an empty list holds no videos")
+        raise ValueError("the list of videos is empty")
     if all(_is_frame(item) for item in videos):
         return [_as_video(videos)]
     return [_as_video(video) for video in videos]
 
 
 def _as_list_of_metadata(video_metadata: Any, count: int) -> list[VideoMetadata | None]:
-    """What is told of each video, given for one video, as a list, or as a list of lists."""
+    """Return the metadata of each video, given for one video, as a list, or as a list of lists."""
     if video_metadata is None:
         return [None] * count
     if not isinstance(video_metadata, (list, tuple)):
@@ -291,8 +298,10 @@ def _as_list_of_metadata(video_metadata: Any, count: int) -> list[VideoMetadata 
     elif any(isinstance(told, (list, tuple)) for told in video_metadata):
         video_metadata = [told for several in video_metadata for told in several]
     if len(video_metadata) != count:
-        raise ValueError(f"video_metadata has {len(video_metadata)} entries for {count} videos; give one for each")
-    # a copy: what is sampled is written into it
+        raise ValueError(
+            f"video_metadata has {len(video_metadata)} entries for {count} videos; give one entry for each video"
+        )
+    # a copy: the sampled indices are written into it
     return [None if told is None else VideoMetadata(**dict(told)) for told in video_metadata]
 
 
@@ -301,7 +310,7 @@ def _is_frame(item: Any) -> bool:
 
 
 def _as_video(video: Any) -> Any:
-    video = getattr(video, "_hf_encoded", video)  # what a decoded cell of `datasets.Video` was made of
+    video = getattr(video, "_hf_encoded", video)  # the source of a decoded cell of `datasets.Video`
     if isinstance(video, dict) and {"path", "bytes"} <= set(video):
         return video["bytes"] if video["bytes"] is not None else video["path"]
     if isinstance(video, (list, tuple)):
@@ -313,13 +322,13 @@ def _as_video(video: Any) -> Any:
         ]
         shapes = sorted({tuple(frame.shape) for frame in frames})
         if len(shapes) > 1:
-            raise ValueError(f"the frames of a video must have one shape, but have {shapes}")
-        # numpy stacks tensors as well, but only those that live on the CPU
+            raise ValueError(f"the frames of a video must have the same shape, but have the shapes {shapes}")
+        # numpy stacks tensors too, but only those on the CPU
         video = torch.stack(frames) if isinstance(frames[0], torch.Tensor) else np.stack(frames)
     if isinstance(video, (np.ndarray, torch.Tensor)) and video.ndim != 4:
         raise ValueError(
-            "an array is a video of shape (frames, height, width, channels) or (frames, channels, height, width), or "
-            f"a batch of them with one dimension more, but this one has shape {tuple(video.shape)}"
+            "a video array must have shape (frames, height, width, channels) or (frames, channels, height, width), "
+            f"with one more dimension for a batch, but this one has shape {tuple(video.shape)}"
         )
     return video
 

@@ -150,5 +150,5 @@ def test_pictures_of_any_shape_are_put_on_white(shape):
 
 @pytest.mark.parametrize("frames", [np.zeros((2, 3), np.uint8), np.zeros((2, 4)), np.uint8(3)])
 def test_what_is_not_rgba_in_bytes_is_not_put_on_white(frames):
-    with pytest.raises(ValueError, match=r"RGBA pixels are uint8 of shape \(..., 4\), but these are"):
+    with pytest.raises(ValueError, match=r"RGBA pixels must be uint8 of shape \(..., 4\), but are"):
         on_white(frames)

@@ -164,9 +164,7 @@ def test_a_clip_beyond_the_memory_is_refused(video_files, monkeypatch):
 
     path = video_files["h264_short_gop.mp4"]
     monkeypatch.setattr(video_decoding.np, "empty", little_memory)
-    with pytest.raises(
-        VideoDecodeError, match=rf"^{path}: 40 frames of 160 x 96 take 0.0 GiB, more memory than there"
-    ):
+    with pytest.raises(VideoDecodeError, match=rf"^{path}: 40 frames of 160 x 96 take 0.0 GiB, more memory than is"):
         read_video(path)
 
 
@@ -269,7 +267,7 @@ def test_what_is_no_video_is_named(tmp_path):
         with pytest.raises(VideoDecodeError, match=reason) as error:
             read_video(tmp_path / path)
         assert str(tmp_path) in str(error.value)
-    with pytest.raises(TypeError, match="this is a float"):
+    with pytest.raises(TypeError, match="but got float"):
         read_video(3.5)
 
 
@@ -290,7 +288,7 @@ def test_a_video_stream_without_frames_is_named(tmp_path):
     flags = {"movflags": "frag_keyframe+empty_moov"}
     whole = write_video(tmp_path / "whole.mp4", num_frames=5, container_options=flags).read_bytes()
     (tmp_path / "header.mp4").write_bytes(whole[: whole.index(b"moof") - 4])
-    with pytest.raises(VideoDecodeError, match="header.mp4: its video stream holds no frames"):
+    with pytest.raises(VideoDecodeError, match="header.mp4: its video stream contains no frames"):
         read_video(tmp_path / "header.mp4")
 
 
@@ -302,9 +300,7 @@ def test_a_pixel_format_that_ffmpeg_only_writes_is_refused_by_name(tmp_path):
         frame = av.VideoFrame(64, 48, "bgr4")
         frame.pts = 0
         container.mux(stream.encode(frame))
-    with pytest.raises(
-        VideoDecodeError, match="four_bits.nut: has frames of the pixel format bgr4, which is not read"
-    ):
+    with pytest.raises(VideoDecodeError, match="four_bits.nut: has frames of the unsupported pixel format bgr4"):
         read_video(path)
 
 
@@ -315,7 +311,7 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
 
 
 def test_a_frame_that_does_not_exist_is_refused(video_files):
-    with pytest.raises(VideoDecodeError, match="has frames 0 to 39, but the frames asked for are"):
+    with pytest.raises(VideoDecodeError, match="has frames 0 to 39, but the requested frames are"):
         read_video(video_files["h264_short_gop.mp4"], [40])
 
 
@@ -330,7 +326,7 @@ def test_of_a_truncated_file_what_decodes_is_used_and_said(tmp_path, video_files
     number = len(sequential_decode(whole))
     cut = tmp_path / f"cut_{kind}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.warns(UserWarning, match=f"{cut.name}: .*these are used"):
+    with pytest.warns(UserWarning, match=f"{cut.name}: is truncated .* are used"):
         frames, metadata = read_video(cut, lambda metadata: [0, metadata.total_num_frames - 1])
     assert 5 < metadata.total_num_frames < number
     assert read_number(frames[0]) == 0

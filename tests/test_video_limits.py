@@ -300,7 +300,7 @@ def test_other_decoders_than_those_allowed_are_not_used(video_files, monkeypatch
     limits = VideoLimits(decoders=("vp8", "vp9"))
     assert len(read_video(video_files["vp9.webm"], [0], limits=limits)[0]) == 1
     with pytest.raises(
-        VideoDecodeError, match=r"h264.mkv: is in h264, and only vp8, vp9 can be read here \(decoders\)"
+        VideoDecodeError, match=r"h264.mkv: is in h264, but only vp8, vp9 can be read here \(decoders\)"
     ):
         read_video(video_files["h264.mkv"], [0], limits=limits)
 

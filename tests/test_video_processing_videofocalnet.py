@@ -165,15 +165,15 @@ GREY = np.zeros((4, 8, 8, 3), np.uint8)
     [
         (np.zeros((3, 4), np.uint8), {}, ValueError, r"shape \(3, 4\)"),
         (GREY[:0], {}, ValueError, "no frames"),
-        ([], {}, ValueError, "empty list"),
+        ([], {}, ValueError, "the list of videos is empty"),
         ([["a.mp4"]], {}, TypeError, "list of frames"),
-        ([np.zeros((8, 8, 3)), np.zeros((9, 8, 3))], {}, ValueError, "one shape"),
+        ([np.zeros((8, 8, 3)), np.zeros((9, 8, 3))], {}, ValueError, "the same shape"),
         (GREY, {"num_crops": 2}, ValueError, "1 or 3, got 2"),
         (GREY, {"num_crops": 3, "do_resize": False}, ValueError, "do_resize"),
-        (GREY, {"num_clips": 2, "do_sample_frames": False}, ValueError, "must be True"),
+        (GREY, {"num_clips": 2, "do_sample_frames": False}, ValueError, "requires do_sample_frames=True"),
         (GREY, {"fps": 2}, ValueError, "`fps` is not supported"),
         ("none.mp4", {}, FileNotFoundError, "none.mp4"),
-        (3, {}, TypeError, "this is a int"),
+        (3, {}, TypeError, "but got int"),
     ],
 )
 def test_what_does_not_fit_is_refused(tiny_processor, videos, options, error, message):
@@ -270,7 +270,7 @@ def test_values_of_any_dtype_are_read_by_their_range(tiny_processor, convert):
 def test_values_out_of_range_are_refused(tiny_processor, frames, values):
     images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
     for processor, videos in ((tiny_processor, frames), (images, list(frames))):
-        with pytest.raises(ValueError, match=rf"must lie in \[0, 255\].* but these go from {values}"):
+        with pytest.raises(ValueError, match=rf"must be in \[0, 255\].* but these range from {values}"):
             processor(videos)
 
 
@@ -343,7 +343,7 @@ def test_frames_taken_from_a_longer_video_keep_their_numbers(tiny_processor):
     [
         (NOISE, {"total_num_frames": 8}, "describes 8 frames, but the video has 9"),
         (NOISE, [{"total_num_frames": 9}] * 2, "2 entries for 1 videos"),
-        ("a.mp4", {"total_num_frames": 9}, "a file has its own"),
+        ("a.mp4", {"total_num_frames": 9}, "a file has its own metadata"),
     ],
 )
 def test_metadata_that_does_not_fit_is_refused(tiny_processor, videos, told, message):

@@ -1,1 +1,1 @@
-"""Models as folders: written, read, described and pushed; published checkpoints converted."""
+"""Writes, reads, describes and pushes model folders, and converts published checkpoints."""

@@ -1,8 +1,8 @@
 """
-The network that a published checkpoint belongs to, found from its weights, and built with them.
+Converts published checkpoints: infers the network from the weights and builds it with them.
 
-Known are the checkpoints of TalalWasim/Video-FocalNets, hayatkhan8660-maker/DVFL-Net and microsoft/FocalNet (images),
-and transformers' own FocalNet. No code from a file is ever run.
+Supported are the checkpoints of TalalWasim/Video-FocalNets, hayatkhan8660-maker/DVFL-Net and microsoft/FocalNet
+(images), and transformers' FocalNet. No code from a file is ever run.
 """
 
 import re
@@ -31,11 +31,12 @@ class Conversion:
 
     Args:
         model: The network, in float32, on the CPU.
-        frame_interval: The interval f of the sampling rules that it was trained with, or that of the recipe, 4.
-        copied: Names of weights that come from the source.
-        new: Names of weights that the source lacks, and that are initialised.
-        left: Names of weights that the source holds and the network has no place for.
-        notes: Sentences on what was assumed or contradicts itself.
+        frame_interval: Interval f of the sampling rules that the checkpoint was trained with, or 4, that of the
+            recipe, if unknown.
+        copied: Names of the weights that come from the source.
+        new: Names of the weights that the source lacks and that are newly initialised.
+        left: Names of the weights of the source that the network does not use.
+        notes: Sentences about assumptions and contradictions.
     """
 
     model: VideoFocalNetForVideoClassification
@@ -57,28 +58,32 @@ def convert_checkpoint(
     temporal_init: str = "identity",
 ) -> Conversion:
     """
-    Build the network that a published checkpoint belongs to, with its weights.
+    Build the network of a published checkpoint, with its weights.
 
-    Depths, width, focal levels and windows, conv embedding, layer scale, post-norm in modulation, tubelets and classes
-    are read off the weights. What the checkpoint's configuration says otherwise is noted, and the weights win.
+    The depths, width, focal levels and windows, conv embedding, layer scale, post-norm in modulation, tubelets and
+    classes are inferred from the weights. If the checkpoint's configuration disagrees, the weights take precedence and
+    a note is added.
 
     An image network (ImageNet FocalNet) becomes a video network: its spatial weights are copied, and a temporal branch
     is added.
 
     Args:
-        source: A `.pth` or `.safetensors` file of published names; or a folder or Hub id of transformers' FocalNet.
-        labels: The class names. Those of an image network's source give it a new head; without, its head is kept.
-        num_frames: Frames of a clip, by default what the checkpoint's configuration says, else 8.
-        use_post_layernorm: The checkpoint's `use_postln`, which leaves no trace in the weights; its configuration, if
-            it has one, says so itself.
-        normalize_modulator: Likewise.
-        depths: Blocks of each stage, for image networks only: the first blocks of each stage are taken.
-        temporal_init: How the temporal branch of an image network starts: `"identity"` (the temporal modulator is 1
-            everywhere, so that each frame gets the image network's features) or `"random"` (as published).
+        source: A `.pth` or `.safetensors` file with published names; or a folder or Hub id of transformers' FocalNet.
+        labels: The class names. An image network gets a new head for these classes; without `labels`, it keeps its
+            head.
+        num_frames: Number of frames of a clip. Defaults to the value in the checkpoint's configuration, or to 8.
+        use_post_layernorm: The checkpoint's `use_postln`, which cannot be inferred from the weights. Not needed if the
+            checkpoint's configuration contains it.
+        normalize_modulator: The checkpoint's `normalize_modulator`; the same applies.
+        depths: Number of blocks to keep in each stage, for image networks only. The first blocks of each stage are
+            kept.
+        temporal_init: Initialisation of the temporal branch of an image network: `"identity"` (the temporal modulator
+            is 1 everywhere, so that each frame gets the image network's features) or `"random"` (as in the published
+            code).
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the source cannot be read, belongs to another architecture, or the arguments do not fit it.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the source cannot be read or has another architecture, or if the arguments do not fit it.
     """
     if temporal_init not in ("identity", "random"):
         raise ValueError(f"temporal_init must be 'identity' or 'random', got {temporal_init!r}")
@@ -101,8 +106,8 @@ def convert_checkpoint(
         raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
 
     if found.training_data is not None:
-        config.training_data = found.training_data  # so that an evaluation on it warns
-    with torch.device("meta"):  # of any size: one weight of a hostile file could ask for a network of terabytes
+        config.training_data = found.training_data  # an evaluation on this data then gives a warning
+    with torch.device("meta"):  # no memory is allocated: a hostile file could describe a network of terabytes
         new, left = _compare(VideoFocalNetForVideoClassification(config), found, is_image, source)
     model = VideoFocalNetForVideoClassification(config)
     model.load_state_dict({name: found.weights[name] for name in model.state_dict() if name not in new}, strict=False)
@@ -119,48 +124,48 @@ def _settle_with_configuration(
     num_frames: int | None,
     is_image: bool,
 ) -> list[str]:
-    """Add to the architecture what the checkpoint's configuration and the caller say; notes where they disagree."""
+    """Add the settings of the checkpoint's configuration and of the caller; return notes where they disagree."""
     notes = []
     for name, value in architecture.items():
         stated = found.stated.get(name, value)
         if stated != value and not (isinstance(stated, (list, tuple)) and list(stated) == value):
-            notes.append(f"the configuration says {name}={stated}, the weights {value}: the weights were taken")
+            notes.append(f"the configuration says {name}={stated}, but the weights say {value}: the weights are used")
     for name, wanted in told.items():
         stated = found.stated.get(name)
         if stated is None and not wanted:
-            notes.append(f"{name} leaves no trace in the weights and was taken as false ({_NO_TRACE[name]} sets it)")
+            notes.append(f"{name} cannot be inferred from the weights: false is used ({_NO_TRACE[name]} sets it)")
         elif stated is False and wanted:
-            notes.append(f"the configuration says {name}=False, {_NO_TRACE[name]} True: True was taken")
+            notes.append(f"the configuration says {name}=False, but {_NO_TRACE[name]} says True: True is used")
         architecture[name] = wanted or bool(stated)
     for name in ("hidden_act", "layer_norm_eps", "drop_path_rate", "image_size"):
         if name in found.stated:
             architecture[name] = found.stated[name]
     stated_frames = found.stated.get("num_frames")
     if num_frames and stated_frames and num_frames != stated_frames:
-        notes.append(f"the configuration says num_frames={stated_frames}, you {num_frames}: yours was taken")
+        notes.append(f"the configuration says num_frames={stated_frames}, but you set {num_frames}, which is used")
     if num_frames or stated_frames:
         architecture["num_frames"] = num_frames or stated_frames
     elif not is_image:
-        notes.append("nothing says num_frames, and 8 was taken (--num-frames sets it)")
+        notes.append("num_frames is unknown: 8 is used (--num-frames sets it)")
     if found.frame_interval is None and not is_image:
-        notes.append("nothing says the frame interval, and that of the recipe, 4, was taken")
+        notes.append("the frame interval is unknown: 4, that of the recipe, is used")
     return notes
 
 
 def _choose_depths(architecture: dict[str, Any], depths: list[int], is_image: bool, source: str | Path):
     if not is_image:
-        raise ValueError(f"{source}: is a video network; only an image network's depth can be chosen")
+        raise ValueError(f"{source}: is a video network; depths can be chosen only for an image network")
     if len(depths) != len(architecture["depths"]) or any(
         wanted > given for wanted, given in zip(depths, architecture["depths"], strict=True)
     ):
-        raise ValueError(f"{source}: has {architecture['depths']} blocks, too few for depths={depths}")
+        raise ValueError(f"{source}: depths={depths} cannot be taken from {architecture['depths']} blocks")
     architecture["depths"] = list(depths)
 
 
 def _name_classes(
     architecture: dict[str, Any], found: CheckpointSource, labels: LabelSet | None, is_image: bool, source: str | Path
 ):
-    """Put class names, or their number, into the architecture; a head that other names replace is dropped."""
+    """Add the class names, or their number, to the architecture. Drop a head that `labels` replace."""
     classes = architecture.pop("num_labels")
     id2label = found.id2label
     if labels is not None:
@@ -172,7 +177,7 @@ def _name_classes(
         elif classes is not None and len(labels.names) != classes:
             raise ValueError(f"{source}: has {classes} classes, but {labels.source} names {len(labels.names)}")
     elif classes is None and is_image:
-        raise ValueError(f"{source}: has no head; name the classes of the new one (labels)")
+        raise ValueError(f"{source}: has no classification head; give the class names of a new one (labels)")
     if id2label is not None:
         architecture["id2label"] = id2label
         architecture["label2id"] = {name: index for index, name in id2label.items()}
@@ -183,9 +188,10 @@ def _name_classes(
 @torch.no_grad()
 def start_temporal_branch_as_identity(model: nn.Module):
     """
-    Make every temporal modulator exactly 1, so that the network treats each frame as an image network would.
+    Make every temporal modulator exactly 1, so that the network processes each frame like an image network.
 
-    Only its last projection is set, weights 0 and bias 1: the first step of training moves it, whatever is before it.
+    Only the last projection of the temporal branch is set (weights 0, bias 1). The first training step already changes
+    it, whatever the layers before it contain.
     """
     for module in model.modules():
         if isinstance(module, VideoFocalNetModulation):
@@ -194,7 +200,7 @@ def start_temporal_branch_as_identity(model: nn.Module):
 
 
 def _architecture(found: CheckpointSource, source: str | Path) -> dict[str, Any]:
-    """Fields of the config that the weights tell; `num_labels` is None without a head."""
+    """Infer fields of the config from the weights. `num_labels` is None without a head."""
     blocks: dict[int, set[int]] = {}
     for name in found.weights:
         match = re.match(r"videofocalnet\.stages\.(\d+)\.layers\.(\d+)\.modulation\.", name)
@@ -203,16 +209,18 @@ def _architecture(found: CheckpointSource, source: str | Path) -> dict[str, Any]
     if not blocks:
         names = list(found.weights)
         raise ValueError(
-            f"{source}: holds no Video-FocalNet, DVFL-Net or FocalNet. Its weights are called {', '.join(names[:5])}"
-            f"{', ...' if len(names) > 5 else ''}; layers.0.blocks.0.modulation.f.weight and the like are expected"
+            f"{source}: contains no Video-FocalNet, DVFL-Net or FocalNet. Its weights are named {', '.join(names[:5])}"
+            f"{', ...' if len(names) > 5 else ''}; names such as layers.0.blocks.0.modulation.f.weight are expected"
         )
 
     def shape(name: str, rank: int) -> torch.Size:
         weight = found.weights.get(name)
         if weight is None:
-            raise ValueError(f"{source}: lacks {known_name(name, found)}")
+            raise ValueError(f"{source}: lacks the weight {known_name(name, found)}")
         if weight.ndim != rank:
-            raise ValueError(f"{source}: {known_name(name, found)} has shape {tuple(weight.shape)}, not {rank} sizes")
+            raise ValueError(
+                f"{source}: {known_name(name, found)} has shape {tuple(weight.shape)}, not {rank} dimensions"
+            )
         return weight.shape
 
     embed_dim, stem_channels, _, stem_kernel = shape(STEM, 4)
@@ -246,18 +254,18 @@ def _architecture(found: CheckpointSource, source: str | Path) -> dict[str, Any]
 def _compare(
     model: VideoFocalNetForVideoClassification, found: CheckpointSource, is_image: bool, source: str | Path
 ) -> tuple[list[str], list[str]]:
-    """Names that the source lacks and those it has too many; an error if it does not fill the network."""
+    """Return the names of missing and of unused weights. Raise an error if the source does not fill the network."""
     wanted = model.state_dict()
     missing = sorted(set(wanted) - set(found.weights))
     unexpected = sorted(set(found.weights) - set(wanted))
     other_shape = [
-        f"{known_name(name, found)} {tuple(found.weights[name].shape)} rather than {tuple(wanted[name].shape)}"
+        f"{known_name(name, found)} {tuple(found.weights[name].shape)} instead of {tuple(wanted[name].shape)}"
         for name in wanted
         if name in found.weights and found.weights[name].shape != wanted[name].shape
     ]
     new, left = [], list(found.left)
     if is_image:
-        # what an image network is known to lack, and the blocks that a shallower network leaves
+        # weights that an image network lacks, and blocks that a shallower network does not use
         new = [name for name in missing if ".temporal_" in name or name.startswith("classifier.")]
         cut = [
             name
@@ -270,16 +278,16 @@ def _compare(
         left += [known_name(name, found) for name in cut]
     if missing or unexpected or other_shape:
         raise ValueError(
-            f"{source}: does not fill the network that its weights describe. "
+            f"{source}: the weights do not match the network that they describe. "
             f"Missing: {', '.join(known_name(name, found) for name in missing) or 'none'}. "
             f"Unexpected: {', '.join(known_name(name, found) for name in unexpected) or 'none'}. "
-            f"Of another shape: {', '.join(other_shape) or 'none'}"
+            f"With a different shape: {', '.join(other_shape) or 'none'}"
         )
     return new, left
 
 
 def read_depths(depths: str) -> list[int]:
-    """`"nano"` or another preset, or `"1,1,2,1"` -> blocks of each stage."""
+    """Return the number of blocks of each stage for a preset such as `"nano"` or a text such as `"1,1,2,1"`."""
     if depths in PRESETS:
         return list(PRESETS[depths]["depths"])
     if not re.fullmatch(r"\d+(,\d+)*", depths):

@@ -1,4 +1,4 @@
-"""What a checkpoint that is converted holds: weights under this package's names, and what it says beside them."""
+"""Reads a checkpoint to convert: its weights, under this package's names, and the information stored with them."""
 
 import pickle
 from collections.abc import Mapping
@@ -24,16 +24,16 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 @dataclass
 class CheckpointSource:
-    """What was read: weights under this package's names, and what the source says beside them."""
+    """A checkpoint: weights under this package's names, and the information stored with them."""
 
     weights: dict[str, torch.Tensor]
     tubelet_size: int = 1
-    stated: dict[str, Any] = field(default_factory=dict)  # fields of the config
+    stated: dict[str, Any] = field(default_factory=dict)  # fields of the config that the source contains
     frame_interval: int | None = None
     id2label: dict[int, str] | None = None
     left: list[str] = field(default_factory=list)
     training_data: dict[str, Any] | None = None
-    known_by: str = "published"  # whose names its owner knows
+    known_by: str = "published"  # names in messages: "published" or "transformers"
 
 
 def read_source(source: str | Path) -> CheckpointSource:
@@ -41,8 +41,8 @@ def read_source(source: str | Path) -> CheckpointSource:
     Read a published file, or a folder or Hub id of transformers' FocalNet.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or holds no weights.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the source cannot be read or contains no weights.
     """
     return _read_transformers(str(source)) if _is_transformers_source(source) else _read_file(Path(source))
 
@@ -59,7 +59,7 @@ def _read_transformers(source: str) -> CheckpointSource:
         config = read_config(source)
         if config.model_type != "focalnet":
             raise ValueError(
-                f"model_type is {config.model_type!r}; of transformers' models only 'focalnet' can be converted"
+                f"model_type is {config.model_type!r}; of transformers' models, only 'focalnet' can be converted"
             )
         model, info = FocalNetForImageClassification.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True
@@ -71,8 +71,8 @@ def _read_transformers(source: str) -> CheckpointSource:
     unknown = [name for name in left if not name.startswith(("decoder.", "focalnet.embeddings.mask_token"))]
     if lacking or unknown or info["mismatched_keys"]:
         raise ValueError(
-            f"{source}: is no whole FocalNet. Missing: {', '.join(lacking) or 'none'}. Unexpected: "
-            f"{', '.join(unknown) or 'none'}. Of another shape: {info['mismatched_keys'] or 'none'}"
+            f"{source}: is not a complete FocalNet. Missing: {', '.join(lacking) or 'none'}. Unexpected: "
+            f"{', '.join(unknown) or 'none'}. With a different shape: {info['mismatched_keys'] or 'none'}"
         )
     names = {name: rename_transformers_key(name) for name in model.state_dict() if name not in info["missing_keys"]}
     config = model.config
@@ -99,22 +99,22 @@ def _read_file(path: Path) -> CheckpointSource:
         or not state_dict
         or not all(isinstance(name, str) and isinstance(weight, torch.Tensor) for name, weight in state_dict.items())
     ):
-        raise ValueError(f"{path}: holds no state dict, alone or under 'model'")
+        raise ValueError(f"{path}: contains no state dict, neither at the top level nor under 'model'")
     if all(name.startswith("module.") for name in state_dict):  # saved from DistributedDataParallel
         state_dict = {name.removeprefix("module."): weight for name, weight in state_dict.items()}
     for name, weight in state_dict.items():
         if weight.dtype not in _FLOATS:
             expected = ", ".join(map(str, _FLOATS))
-            raise ValueError(f"{path}: {name} has the dtype {weight.dtype}; expected is one of {expected}")
+            raise ValueError(f"{path}: {name} has the dtype {weight.dtype}; expected one of {expected}")
         if not weight.numel() or weight.nbytes > weight.untyped_storage().nbytes():
-            raise ValueError(f"{path}: {name} has the shape {tuple(weight.shape)}, for which it holds no numbers")
+            raise ValueError(f"{path}: {name} has the shape {tuple(weight.shape)}, but contains too few values")
     if any(name.startswith("videofocalnet.") for name in state_dict):
-        raise ValueError(f"{path}: holds this package's own names; there is nothing to convert")
+        raise ValueError(f"{path}: the weights already have this package's names; there is nothing to convert")
 
     try:
         found = CheckpointSource(convert_published_state_dict(state_dict))
     except (IndexError, RuntimeError) as error:
-        raise ValueError(f"{path}: a weight has a shape that no Video-FocalNet has: {error}") from error
+        raise ValueError(f"{path}: a weight has a shape that does not occur in a Video-FocalNet: {error}") from error
     stem = state_dict.get("patch_embed.proj.weight")
     if stem is not None and stem.ndim == 5:
         found.tubelet_size = stem.shape[2]

@@ -1,4 +1,4 @@
-"""Reading models that may come from a stranger: whole, from safetensors alone, and without running their code."""
+"""Loads models from untrusted sources: all weights, only from safetensors, and without running their code."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
-# whatever transformers makes of a damaged or hostile folder, short of a lack of memory
+# all errors that transformers may raise for a damaged or hostile folder, except a lack of memory
 DAMAGED = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError),
     *(SafetensorError, StrictDataclassError),
@@ -25,30 +25,30 @@ DAMAGED = (
 
 def read_config(model: str) -> PreTrainedConfig:
     """
-    The config of a folder or Hub id, of any architecture.
+    Load the config of a folder or Hub id, of any architecture.
 
     Raises:
-        ValueError: If there is none, its classes are not named one by one, or it names weights of its own.
+        ValueError: If there is no config, if it does not name each class, or if it names its own weight files.
     """
     try:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         config._attn_implementation = None  # could name a kernel on the Hub, which is code
         names = config.id2label
         if set(names) != set(range(len(names))) or not all(isinstance(name, str) for name in names.values()):
-            raise ValueError(f"id2label must name the classes 0 to {len(names) - 1} by text, but is {names}")
+            raise ValueError(f"id2label must map the ids 0 to {len(names) - 1} to class names, but is {names}")
         if getattr(config, "transformers_weights", None) is not None:
-            raise ValueError(f"transformers_weights is {config.transformers_weights!r}; leave it out")
+            raise ValueError(f"transformers_weights is {config.transformers_weights!r}; remove it")
     except DAMAGED as error:
-        raise ValueError(f"{model}: is no model folder, and no model on the Hub within reach: {error}") from error
+        raise ValueError(f"{model}: is neither a model folder nor an accessible model on the Hub: {error}") from error
     return config
 
 
 def load_config(model: str) -> VideoFocalNetConfig:
     """
-    The config of a folder or Hub id.
+    Load the config of a Video-FocalNet from a folder or Hub id.
 
     Raises:
-        ValueError: As [`read_config`], or if it is of another architecture.
+        ValueError: As in [`read_config`], or if the config is of another architecture.
     """
     config = read_config(model)
     if not isinstance(config, VideoFocalNetConfig):
@@ -58,10 +58,10 @@ def load_config(model: str) -> VideoFocalNetConfig:
 
 def load_model(model: str) -> VideoFocalNetForVideoClassification:
     """
-    Load the model of a folder or Hub id. Missing weights are an error, where transformers would use random ones.
+    Load the model of a folder or Hub id. Missing weights are an error; transformers would initialise them at random.
 
     Raises:
-        ValueError: If it cannot be read, or its weights are not exactly those of its config.
+        ValueError: If the model cannot be read, or if its weights are not exactly those of its config.
     """
     config = load_config(model)
     try:
@@ -71,12 +71,12 @@ def load_model(model: str) -> VideoFocalNetForVideoClassification:
                 dtypes |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (is no dict)
     except DAMAGED as error:
         raise ValueError(f"{model}: the weights cannot be read: {error}") from error
-    for name, dtype in dtypes.items():  # transformers would make floats of whatever there is
+    for name, dtype in dtypes.items():  # transformers would convert any dtype to floats
         if dtype not in ("F64", "F32", "F16", "BF16"):
             raise ValueError(f"{model}: {name} has the dtype {dtype}; F64, F32, F16 or BF16 is expected")
     network, unexpected = _load_whole(VideoFocalNetForVideoClassification, model, config)
     if unexpected:
-        raise ValueError(f"{model}: the weights are not those of a classifier of its config: unexpected {unexpected}")
+        raise ValueError(f"{model}: the weights do not match a classifier with its config: unexpected {unexpected}")
     return network.eval()
 
 
@@ -85,16 +85,16 @@ def load_teacher(model: str, dtype: str = "auto") -> PreTrainedModel:
     Load a video classifier of any transformers architecture from a folder or Hub id.
 
     Raises:
-        ValueError: If it cannot be read, or lacks weights.
+        ValueError: If the model cannot be read or lacks weights.
     """
     return _load_whole(AutoModelForVideoClassification, model, read_config(model), dtype=dtype)[0]
 
 
 def _load_whole(kind: Any, model: str, config: PreTrainedConfig, **options: Any) -> tuple[Any, list[str]]:
-    """The network, and the names of weights that it has no place for."""
+    """Return the network and the names of the weights that it does not use."""
     try:
         _weight_files(model)
-        # what does not fit is named below, not in a report on the side
+        # mismatches raise an error below, instead of a report in the log
         network, found = kind.from_pretrained(
             model,
             config=config,
@@ -108,24 +108,24 @@ def _load_whole(kind: Any, model: str, config: PreTrainedConfig, **options: Any)
         raise ValueError(f"{model}: the weights cannot be read: {error}") from error
     if found["mismatched_keys"]:
         shapes = [
-            f"{name} {tuple(there)} rather than {tuple(wanted)}"
+            f"{name} {tuple(there)} instead of {tuple(wanted)}"
             for name, there, wanted in sorted(found["mismatched_keys"])
         ]
-        raise ValueError(f"{model}: the weights have other shapes than those of its config: {', '.join(shapes)}")
+        raise ValueError(f"{model}: the shapes of the weights do not match its config: {', '.join(shapes)}")
     missing, unexpected = (sorted(map(str, found[kind])) for kind in ("missing_keys", "unexpected_keys"))
     if missing:
-        raise ValueError(f"{model}: the weights are not those of a classifier of its config: missing {missing}")
+        raise ValueError(f"{model}: the weights do not match a classifier with its config: missing {missing}")
     return network, unexpected
 
 
 def _weight_files(model: str) -> list[str]:
     """
-    The safetensors files of a folder or Hub id.
+    Return the safetensors files of a folder or Hub id.
 
-    transformers would also read pickles, and files that lie wherever an index says.
+    transformers would also read pickle files, and files at any path that an index names.
 
     Raises:
-        ValueError, OSError: If there are none, or the index names anything else.
+        ValueError, OSError: If there are none, or if the index names other files.
     """
     optional = {"_raise_exceptions_for_missing_entries": False}
     path = cached_file(model, "model.safetensors", **optional)
@@ -134,7 +134,7 @@ def _weight_files(model: str) -> list[str]:
     index = cached_file(model, "model.safetensors.index.json", **optional)
     if index is None:
         raise ValueError(
-            "there is no model.safetensors, and pickles (pytorch_model.bin) are not opened: save the model again, "
+            "there is no model.safetensors, and pickles (pytorch_model.bin) are not opened: save the model again "
             "with save_pretrained"
         )
     content = json.loads(Path(index).read_text(encoding="utf-8"))
@@ -148,10 +148,10 @@ def _weight_files(model: str) -> list[str]:
 
 def load_processor(model: str) -> VideoFocalNetVideoProcessor:
     """
-    The video processor of a folder or Hub id.
+    Load the video processor of a folder or Hub id.
 
     Raises:
-        ValueError: If it cannot be read, or no clip can be prepared with it.
+        ValueError: If the processor cannot be read or cannot prepare a clip.
     """
     try:
         processor = VideoFocalNetVideoProcessor.from_pretrained(model)
@@ -163,14 +163,14 @@ def load_processor(model: str) -> VideoFocalNetVideoProcessor:
             numbers |= {f"{name}.{side}": number for side, number in sides.items() if number is not None}
         for name, number in numbers.items():
             if type(number) is not int or not 1 <= number <= 10_000:
-                raise ValueError(f"{name} must be a whole number from 1 to 10,000, got {number!r}")
+                raise ValueError(f"{name} must be an integer from 1 to 10,000, got {number!r}")
         replaced = [name for name in vars(processor) if callable(getattr(type(processor), name, None))]
         if replaced:
-            raise ValueError(f"{', '.join(replaced)}: are no settings, but methods")
+            raise ValueError(f"{', '.join(replaced)}: these names are methods, not settings")
         frame = np.zeros((1, 32, 32, 3), np.uint8)
         clip = processor(frame, do_sample_frames=False, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
         if not clip.isfinite().all():
-            raise ValueError("image_mean, image_std and rescale_factor make numbers that are not finite")
+            raise ValueError("image_mean, image_std and rescale_factor give values that are not finite")
     except DAMAGED as error:
         raise ValueError(f"{model}: the video processor cannot be used: {error}") from error
     return processor

@@ -1,4 +1,4 @@
-"""What a config describes, in figures, and the card that every model folder gets."""
+"""Computes the size and cost of the network of a config, and writes the model card of a model folder."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 def model_card(
     config: VideoFocalNetConfig, title: str, introduction: str, name: str, frame_interval: int
 ) -> ModelCard:
-    """The card of a model folder called `name`; `introduction` is Markdown."""
+    """Return the model card of a folder called `name`. `introduction` is Markdown."""
     data = ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"])
     about = describe_config(config)
     rows = "\n".join(
@@ -62,20 +62,20 @@ def describe_config(
     config: VideoFocalNetConfig, num_frames: int | None = None, image_size: int | None = None
 ) -> dict[str, Any]:
     """
-    Size and cost of the network that a config describes. The network is not built in memory.
+    Compute the size and cost of the network that a config describes. The network is not built in memory.
 
     Args:
         config: The config.
-        num_frames: Frames of the clip that multiply-adds are counted for, by default `config.num_frames`.
-        image_size: Its height and width, by default `config.image_size`.
+        num_frames: Number of frames of the clip for which multiply-adds are counted. Defaults to `config.num_frames`.
+        image_size: Height and width of this clip, in pixels. Defaults to `config.image_size`.
 
     Returns:
-        `parameters`, `multiply_adds` (of convolutions and linear layers, one clip), `input` (frames x height x
-        width), `preset` (or None), `num_labels`, `labels` (None if they have no names), `num_frames`, `image_size`,
-        and every field that describes the architecture.
+        A dict with `parameters`, `multiply_adds` (of convolutions and linear layers, for one clip), `input` (frames x
+        height x width), `preset` (or None), `num_labels`, `labels` (None if the classes have no names), `num_frames`,
+        `image_size`, and every field that describes the architecture.
 
     Raises:
-        ValueError: If there is no such network, or it takes no such clip.
+        ValueError: If the config does not describe a valid network, or if the network does not accept such a clip.
     """
     frames, side = num_frames or config.num_frames, image_size or config.image_size
     try:
@@ -84,9 +84,11 @@ def describe_config(
             clip = torch.empty(1, frames, config.num_channels, side, side)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(clip)
-    except (RuntimeError, TypeError, OverflowError) as error:  # of sizes that no number of bits holds
+    except (RuntimeError, TypeError, OverflowError) as error:  # from sizes that are too large
         name = config.name_or_path or "the config"
-        raise ValueError(f"{name}: describes no network for clips of {frames}x{side}x{side}: {error}") from error
+        raise ValueError(
+            f"{name}: does not describe a network for clips of {frames}x{side}x{side}: {error}"
+        ) from error
     sizes = {name: (fields["depths"], fields["embed_dim"]) for name, fields in PRESETS.items()}
     preset = [name for name, size in sizes.items() if size == (config.depths, config.embed_dim)]
     labels = [config.id2label[index] for index in range(config.num_labels)]
@@ -98,7 +100,7 @@ def describe_config(
     return {
         "preset": preset[0] if preset else None,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "multiply_adds": counter.get_total_flops() // 2,  # an operation is a multiplication or an addition
+        "multiply_adds": counter.get_total_flops() // 2,  # one operation is a multiplication or an addition
         "input": f"{frames}x{side}x{side}",
         "num_labels": config.num_labels,
         "labels": None if labels == [f"LABEL_{index}" for index in range(config.num_labels)] else labels,

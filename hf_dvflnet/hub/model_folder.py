@@ -1,4 +1,4 @@
-"""A model as a folder: written whole or not at all, and pushed to the Hub."""
+"""Writes model folders, completely or not at all, and pushes them to the Hub."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from .loading import load_config
 from .model_card import model_card
 
 
-# What a model consists of; never a checkpoint's optimizer or a pickle that lies beside it.
+# The files of a model, without others in the same folder, such as a checkpoint's optimizer or a pickle.
 _PARTS = re.compile(
     r"(config|(video_)?preprocessor_config|processor_config|model\.safetensors\.index)\.json"
     r"|model(-\d+-of-\d+)?\.safetensors|README\.md|\w+\.py|\.gitattributes"
@@ -36,7 +36,7 @@ def whole_or_nothing(out: str | os.PathLike, overwrite: bool = False) -> Iterato
     A temporary path to write a folder or file to. It is moved to `out` if the block ends without an exception.
 
     Raises:
-        FileExistsError, ValueError: As [`refuse_existing`].
+        FileExistsError, ValueError: As in [`refuse_existing`].
     """
     out = Path(out)
     refuse_existing(out, overwrite)
@@ -63,8 +63,8 @@ def whole_or_nothing(out: str | os.PathLike, overwrite: bool = False) -> Iterato
 
 def refuse_existing(out: Path, overwrite: bool):
     """
-    Raise `FileExistsError` if `out` exists and `overwrite` is false, and `ValueError` if it is a folder that holds
-    anything but what a model consists of: that is never deleted.
+    Raise `FileExistsError` if `out` exists and `overwrite` is false, and `ValueError` if it is a folder that contains
+    anything other than the files of a model: such a folder is never deleted.
     """
     if not (out.exists() or out.is_symlink()):
         return
@@ -75,8 +75,8 @@ def refuse_existing(out: Path, overwrite: bool):
     foreign = [entry.name for entry in out.iterdir() if entry.is_dir() or not _belongs_to_a_model(entry.name)]
     config = out / "config.json"
     if any(out.iterdir()) and (foreign or not config.is_file() or '"videofocalnet"' not in config.read_text("utf-8")):
-        holds = f"holds {sorted(foreign)[0]}" if foreign else "has no config.json of a Video-FocalNet"
-        raise ValueError(f"{out}: {holds}, hence is not just a model folder: it is not overwritten")
+        holds = f"contains {sorted(foreign)[0]}" if foreign else "has no config.json of a Video-FocalNet"
+        raise ValueError(f"{out}: {holds}, so it is not only a model folder and is not overwritten")
 
 
 def save_model_folder(
@@ -89,22 +89,22 @@ def save_model_folder(
     overwrite: bool = False,
 ) -> Path:
     """
-    Write config, weights, both processors, the code for `trust_remote_code=True`, and a model card.
+    Write a model folder: config, weights, both processors, the code for `trust_remote_code=True`, and a model card.
 
     Args:
-        out: The folder, which must not exist yet.
+        out: The folder to write. It must not exist yet, unless `overwrite` is true.
         model: The model.
-        title: The card's heading.
-        introduction: What the card says first, in Markdown: where the weights come from.
-        frame_interval: The interval f of the sampling rules.
-        overwrite: Replace a model that is there already.
+        title: Heading of the model card.
+        introduction: Text below the heading, in Markdown. Says where the weights come from.
+        frame_interval: Interval f of the sampling rules, in frames.
+        overwrite: Whether to replace an existing model folder.
 
     Raises:
-        FileExistsError, ValueError: As [`whole_or_nothing`].
+        FileExistsError, ValueError: As in [`whole_or_nothing`].
     """
     side = model.config.image_size
     shown: dict[str, Any] = {
-        "size": {"shortest_edge": side * 256 // 224},  # the published proportion of short side and crop
+        "size": {"shortest_edge": side * 256 // 224},  # the published ratio of short side to crop
         "crop_size": {"height": side, "width": side},
     }
     with whole_or_nothing(out, overwrite) as folder:
@@ -119,20 +119,20 @@ def save_model_folder(
 
 def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool = False) -> str:
     """
-    Upload a model folder with its card and its code, so that it opens with and without this package.
+    Upload a model folder with its card and its code, so that it can be loaded with and without this package.
 
-    Returns the commit's URL.
+    Returns the URL of the commit.
 
     Raises:
-        FileNotFoundError: If the folder lacks a part: config, weights, video processor, card, or code.
-        ConnectionError: If the Hub cannot be reached, or refuses.
+        FileNotFoundError: If the folder lacks one of its parts: config, weights, video processor, card, or code.
+        ConnectionError: If the Hub cannot be reached or refuses the upload.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder")
     for name in ("config.json", "video_preprocessor_config.json", "README.md"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder}: has no {name}; a folder that `dvflnet create` or `convert` wrote has")
+            raise FileNotFoundError(f"{folder}: has no {name}, which `dvflnet create` and `convert` write")
     if not list(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder}: has no weights (*.safetensors)")
     auto_map = getattr(load_config(str(folder)), "auto_map", None) or {}
@@ -140,7 +140,7 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
         module = auto_map.get(auto_class, "").split(".")[0]
         if not module or not (folder / f"{module}.py").is_file():
             raise FileNotFoundError(
-                f"{folder}: carries no code for {auto_class}; load the model with this package and save it again"
+                f"{folder}: contains no code for {auto_class}; load the model with this package and save it again"
             )
     for file in folder.glob("*.py"):
         for module in re.findall(r"^from \.(\w+) import", file.read_text("utf-8"), flags=re.MULTILINE):

@@ -1,5 +1,5 @@
 """
-Published checkpoints as files: read without running any code from them, and written.
+Reads published checkpoint files without running any code from them, and writes such files.
 
 The format is that of TalalWasim/Video-FocalNets and hayatkhan8660-maker/DVFL-Net: weights under `"model"`, and a
 configuration node under `"config"`.
@@ -22,7 +22,7 @@ from .weight_names import publish_state_dict
 
 
 class _ConfigNode:
-    """Stands for `yacs.config.CfgNode` while a checkpoint is read: a plain ordered dict, without any code of yacs."""
+    """Replaces `yacs.config.CfgNode` while a checkpoint is read: a plain ordered dict, without any code of yacs."""
 
     def __new__(cls, *args, **kwargs):
         return OrderedDict()
@@ -32,13 +32,13 @@ def load_published_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     Read a published `.pth` or `.safetensors` file without running any code from it and without yacs.
 
-    Returns what the file holds: `{"model": state_dict, "config": nested dicts, "epoch": ..., ...}`, or a bare state
-    dict.
+    Returns the content of the file: `{"model": state_dict, "config": nested dicts, "epoch": ..., ...}`, or a bare
+    state dict.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is no PyTorch checkpoint, or holds objects other than tensors, numbers, text and the
-            configuration node.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a PyTorch checkpoint, or contains objects other than tensors, numbers, text and
+            the configuration node.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,7 +49,7 @@ def load_published_checkpoint(path: str | Path) -> dict[str, Any]:
         _refuse_packed(path)
         with torch.serialization.safe_globals([(_ConfigNode, "yacs.config.CfgNode")]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    # whatever a damaged or hostile file makes of the reader, short of a lack of memory
+    # all errors that a damaged or hostile file may cause, except a lack of memory
     except (
         pickle.UnpicklingError,
         zipfile.BadZipFile,
@@ -69,9 +69,12 @@ def load_published_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _refuse_packed(path: Path):
-    """PyTorch stores weights as they are: where they are compressed, or overlap, the memory would be filled."""
+    """
+    Refuse an archive that is larger when unpacked. PyTorch never compresses weights; such a file could fill the
+    memory.
+    """
     with open(path, "rb") as file:
-        if file.read(2) != b"PK":  # the format before PyTorch 1.6, which knows no compression
+        if file.read(2) != b"PK":  # the format before PyTorch 1.6, which has no compression
             return
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
@@ -79,7 +82,7 @@ def _refuse_packed(path: Path):
         raise ValueError(f"it has {path.stat().st_size} bytes, but {unpacked} when it is unpacked")
 
 
-# Fields of the config and where the configuration node of a checkpoint names them.
+# Fields of the config, and their names in the configuration node of a checkpoint.
 PUBLISHED_FIELDS = {
     "num_frames": "DATA.NUM_FRAMES",
     "image_size": "DATA.IMG_SIZE",
@@ -100,7 +103,7 @@ PUBLISHED_FIELDS = {
     "normalize_modulator": "MODEL.FOCAL.NORMALIZE_MODULATOR",
 }
 FRAME_INTERVAL = "AUG.FRAME_INTERVAL"
-# What `DATA.DATASET` of a checkpoint's configuration says of the lists that it was trained on.
+# The lists that a checkpoint was trained on, by `DATA.DATASET` of its configuration.
 TRAINED_ON = {
     name: {"benchmark": name, "protocol": protocol, "fold": 1, "split": "train"}
     for name, protocol in (
@@ -112,9 +115,9 @@ TRAINED_ON = {
 
 def publish_checkpoint(model: VideoFocalNetForVideoClassification, frame_interval: int = 4) -> dict[str, Any]:
     """
-    A checkpoint in the published format, `{"model": state_dict, "config": nested dicts}`, for `torch.save`.
+    Return a checkpoint in the published format, `{"model": state_dict, "config": nested dicts}`, for `torch.save`.
 
-    The configuration is of plain dicts, under the names that the published one has. Class names have no place there.
+    The configuration consists of plain dicts with the published names. The format has no place for class names.
     """
     config: dict[str, Any] = {"AUG": {"FRAME_INTERVAL": frame_interval}}
     for name, published in PUBLISHED_FIELDS.items():
@@ -127,7 +130,7 @@ def publish_checkpoint(model: VideoFocalNetForVideoClassification, frame_interva
 
 
 def look_up(config: Mapping[str, Any], name: str) -> Any:
-    """`MODEL.FOCAL.DEPTHS` of nested dicts, or None."""
+    """Return the value of a name such as `MODEL.FOCAL.DEPTHS` in nested dicts, or None."""
     node: Any = config
     for part in name.split("."):
         if not isinstance(node, Mapping):

@@ -8,7 +8,7 @@ __version__ = "0.1.0.dev0"
 
 
 def code_version() -> str:
-    """The commit of the checkout that the package is run from, or its version where it is installed."""
+    """Return the commit of the checkout that the package is run from, or the version of the installed package."""
     folder = Path(__file__).parents[2]
     installed = f"hf_dvflnet {__version__}"
     if not (folder / ".git").exists():

@@ -1,4 +1,4 @@
-"""Names and shapes of weights: published ones to this package's, and back."""
+"""Converts published names and shapes of weights to those of this package, and back."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,8 @@ import torch
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 
 
-# Weight names there and here. `#` is a number, `^` the beginning; each rule is applied once, in this order.
+# Published weight names and those of this package. `#` is a number, `^` the beginning of a name. Each rule is applied
+# once, in this order.
 _PUBLISHED_NAMES = [
     ("^patch_embed.proj.", "^videofocalnet.embeddings.projection."),
     ("^patch_embed.norm.", "^videofocalnet.embeddings.norm."),
@@ -45,18 +46,18 @@ def _rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
 
 
 def _move_downsample(key: str, by: int) -> str:
-    """There a downsampling ends its stage, here it begins the next one."""
+    """Change the stage of a downsampling: published ones end a stage, those of this package begin the next stage."""
     return re.sub(r"\.(\d+)\.downsample\.", lambda match: f".{int(match[1]) + by}.downsample.", key)
 
 
 def rename_published_key(key: str) -> str:
-    """This package's name for a published weight name; any other name comes back unchanged."""
+    """Return this package's name for a published weight name, and any other name unchanged."""
     renamed = _rename(key, _PUBLISHED_NAMES)
     return key if renamed == key else _move_downsample(renamed, by=1)
 
 
 def publish_key(key: str) -> str:
-    """The published name for a weight name of this package; any other name comes back unchanged."""
+    """Return the published name for a weight name of this package, and any other name unchanged."""
     renamed = _rename(key, [(ours, published) for published, ours in reversed(_PUBLISHED_NAMES)])
     return key if renamed == key else _move_downsample(renamed, by=-1)
 
@@ -81,11 +82,12 @@ STEM = "videofocalnet.embeddings.projection.weight"
 
 def convert_published_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Published names and shapes -> those of [`VideoFocalNetForVideoClassification`]. Values are never changed.
+    Convert published names and shapes to those of [`VideoFocalNetForVideoClassification`]. Values are never changed.
 
-    A 1x1 convolution becomes a linear layer, (out, in, 1, 1) or (out, in, 1) -> (out, in); a convolution along frames
-    a 2-D one, (out, in, k) -> (out, in, k, 1); a tubelet stem a 2-D one over folded frames, (out, channels, frames, h,
-    w) -> (out, frames * channels, h, w).
+    - A 1x1 convolution becomes a linear layer: (out, in, 1, 1) or (out, in, 1) -> (out, in).
+    - A convolution along frames becomes a 2-D convolution: (out, in, k) -> (out, in, k, 1).
+    - A tubelet stem becomes a 2-D convolution over folded frames: (out, channels, frames, h, w) -> (out, frames *
+      channels, h, w).
     """
     renamed = {rename_published_key(key): weight for key, weight in state_dict.items()}
     return {key: reshape_weight(key, weight) for key, weight in renamed.items()}

@@ -1,1 +1,1 @@
-"""Every chart of the package, in one look."""
+"""Draws all charts of the package, in one style."""

@@ -1,4 +1,4 @@
-"""Charts of trainings and evaluations: curves, accuracy of each class, confusion matrix."""
+"""Draws charts of trainings and evaluations: training curves, accuracy of each class, confusion matrix."""
 
 import math
 import os
@@ -14,22 +14,22 @@ from .style import FONT_SIZE, LINE_COLOURS, SMALL_FONT_SIZE, styled, text_width,
 @styled
 def save_confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: str | os.PathLike, title: str):
     """
-    Draw which classes are taken for which.
+    Draw a confusion matrix: how often each true class is predicted as each class.
 
     Args:
-        counts: Clips of each true class (rows) by predicted class (columns), (classes, classes).
-        classes: Their names.
-        path: The PNG to write.
-        title: What stands above it.
+        counts: Number of clips of each true class (row) and predicted class (column), of shape (classes, classes).
+        classes: Names of the classes.
+        path: The PNG file to write.
+        title: Title of the chart.
     """
     counts = np.asarray(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # every class has a line of its own; the more there are, the smaller, down to what can be read when enlarged
+    # each class has its own row; the text of many classes is smaller, but can be read when enlarged
     font_size = SMALL_FONT_SIZE if len(classes) <= 60 else 6
     matrix = max(3.0, len(classes) * font_size * 1.35 / 72)
     side = matrix + text_width(max(classes, key=len), font_size) + 1
     figure = Figure(figsize=(side + 1, side), layout="constrained")
-    # of a large one, title and legend are read when the whole of it fits a screen
+    # in a large chart, title and legend must be readable when the whole chart fits a screen
     scale = max(1.0, side / 12)
     axes = figure.add_subplot()
     image = axes.imshow(shares, vmin=0, vmax=1, interpolation="nearest")
@@ -52,10 +52,10 @@ def save_class_bars(per_class: Sequence[dict[str, Any]], path: str | os.PathLike
     Draw the top-1 accuracy of each class, from the best to the worst.
 
     Args:
-        per_class: Rows of `class`, `clips` and `top1` in [0, 1], as [`compute_figures`] gives them.
-            Classes without clips are left out, and counted in the title.
-        path: The PNG to write.
-        title: What stands above it.
+        per_class: Rows with `class`, `clips` and `top1` in [0, 1], as returned by [`compute_figures`]. Classes without
+            clips are not drawn; the title gives their number.
+        path: The PNG file to write.
+        title: Title of the chart.
     """
     rows = sorted((row for row in per_class if row["clips"]), key=lambda row: (-row["top1"], row["class"]))
     mean = sum(row["top1"] for row in rows) / max(len(rows), 1)
@@ -76,7 +76,7 @@ def save_class_bars(per_class: Sequence[dict[str, Any]], path: str | os.PathLike
             axes.text(1.04, place, f"{row['top1']:.0%} of {row['clips']}", va="center", fontsize=SMALL_FONT_SIZE - 1)
         axes.axvline(mean, color=LINE_COLOURS[1], linewidth=1)
         axes.set_ylim(length - 0.5, -0.5)
-        axes.set_xlim(0, 1.5)  # room for the figures
+        axes.set_xlim(0, 1.5)  # space for the numbers
         axes.set_xticks([0, 0.5, 1], ["0%", "50%", "100%"])
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("top-1")
@@ -94,12 +94,12 @@ _CURVES = {
 @styled
 def save_training_curves(history: Sequence[dict[str, Any]], path: str | os.PathLike, title: str):
     """
-    Draw how a training went: loss and its parts, accuracies and agreement, learning rate, and seconds a step.
+    Draw the curves of a training: loss and its parts, accuracies and agreement, learning rate, and seconds per step.
 
     Args:
-        history: A Trainer's `state.log_history`. What it does not hold is left out.
-        path: The PNG to write.
-        title: What stands above it.
+        history: A Trainer's `state.log_history`. Values that it does not contain are not drawn.
+        path: The PNG file to write.
+        title: Title of the chart.
     """
     lines: dict[str, list[tuple[str, list[float], list[float]]]] = {}
     for quantity, names in _CURVES.items():
@@ -113,7 +113,7 @@ def save_training_curves(history: Sequence[dict[str, Any]], path: str | os.PathL
     panels = figure.subplots(max(len(lines), 1), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (quantity, curves) in zip(panels, lines.items(), strict=False):
         for colour, (name, steps, values) in zip(LINE_COLOURS, curves, strict=False):
-            # a single point, such as the teacher's accuracy, holds for the whole run
+            # a single point, such as the teacher's accuracy, applies to the whole run
             if len(steps) == 1 and name.startswith("teacher"):
                 axes.axhline(values[0], color=colour, linestyle="--", label=name)
             else:

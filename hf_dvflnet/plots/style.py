@@ -1,8 +1,9 @@
 """
-The look that every picture of the package shares, drawn without a display.
+Defines the style of all pictures of the package, which are drawn without a display.
 
-The background is opaque white and the text near black, whatever the page or the user's matplotlib style: a picture
-that is seen on light and on dark pages with no background of its own could only have greys and half of the colours.
+The background is opaque white and the text nearly black, independent of the page and of the user's matplotlib style.
+With a transparent background, a picture that must be readable on light and on dark pages could use only greys and half
+of the colours.
 """
 
 import textwrap
@@ -11,9 +12,9 @@ import matplotlib.style
 from cycler import cycler
 
 
-# sequential, even in lightness, and read alike by colour-blind eyes
+# sequential, with uniform lightness steps, and also readable by colour-blind people
 COLOUR_MAP = "cividis"
-# those of Okabe and Ito's colours, which colour-blind eyes tell apart, that stand out from white by 3 to 1
+# the colours of Okabe and Ito, which colour-blind people can distinguish, that have a contrast of 3:1 to white
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 FONT_SIZE = 9
 SMALL_FONT_SIZE = 8
@@ -29,7 +30,7 @@ STYLE = {
     "figure.dpi": 150,
     "figure.facecolor": "#FFFFFF",
     "figure.titlesize": FONT_SIZE + 1,
-    "font.family": "DejaVu Sans",  # comes with matplotlib, hence the same everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": FONT_SIZE,
     "grid.alpha": 0.3,
     "image.cmap": COLOUR_MAP,
@@ -38,21 +39,21 @@ STYLE = {
     "lines.linewidth": 1.4,
     "savefig.dpi": "figure",
     "text.color": "#222222",
-    "text.parse_math": False,  # a dollar sign in the name of a class or file is one
+    "text.parse_math": False,  # a dollar sign in a class or file name does not start a formula
     "xtick.labelsize": SMALL_FONT_SIZE,
     "ytick.labelsize": SMALL_FONT_SIZE,
 }
-# decorates what draws: every picture looks so, and the user's own settings stay as they are
+# decorator of the drawing functions: sets this style, and leaves the user's own settings unchanged
 styled = matplotlib.style.context(["default", STYLE])
 
 
 def text_width(text: str, font_size: float = FONT_SIZE) -> float:
-    """About how wide a text is, in inches."""
+    """Return the approximate width of a text, in inches."""
     return len(text) * 0.6 * font_size / 72
 
 
 def wrapped(title: str, width: float) -> str:
-    """The lines of a title, broken where the figure's width in inches ends."""
+    """Break the lines of a title at the width of the figure, in inches."""
     columns = int(width / text_width("x", FONT_SIZE + 1))
     return "\n".join(line for part in title.splitlines() for line in textwrap.wrap(part, columns))
 

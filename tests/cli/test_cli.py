@@ -71,7 +71,7 @@ def test_create_is_repeatable_and_seeded(dvflnet, tmp_path):
 
 
 def test_create_refuses_what_it_cannot_make(dvflnet, tmp_path):
-    refused(dvflnet("create", "huge", tmp_path / "a"), "no preset 'huge'", "nano, tiny, small, base")
+    refused(dvflnet("create", "huge", tmp_path / "a"), "unknown preset 'huge'", "nano, tiny, small, base")
     refused(dvflnet("create", "nano", tmp_path / "a", "--labels", "ucf50", "--num-labels", 3), "exclude each other")
     (tmp_path / "labels.txt").write_text("a\na\n")
     refused(dvflnet("create", "nano", tmp_path / "a", "--labels", tmp_path / "labels.txt"), "labels.txt", "'a'")
@@ -158,13 +158,13 @@ def test_an_existing_folder_is_kept_unless_overwriting_is_asked_for(dvflnet, tmp
 def test_a_folder_that_is_no_model_is_never_overwritten(dvflnet, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").touch()
-    refused(convert_default(dvflnet, tmp_path / "photos", "--overwrite"), "holds one.jpg", "it is not overwritten")
+    refused(convert_default(dvflnet, tmp_path / "photos", "--overwrite"), "contains one.jpg", "is not overwritten")
     assert (tmp_path / "photos" / "one.jpg").exists()
     # a project that has a config.json is none either, nor is a model that other things lie beside
     for name, content in (("config.json", "{}"), ("notes.txt", "")):
         convert_default(dvflnet, tmp_path / name / "out")
         (tmp_path / name / "out" / name).write_text(content)
-        refused(convert_default(dvflnet, tmp_path / name / "out", "--overwrite"), "it is not overwritten")
+        refused(convert_default(dvflnet, tmp_path / name / "out", "--overwrite"), "is not overwritten")
 
 
 def test_a_hostile_checkpoint_is_refused_by_the_command_and_leaves_nothing(dvflnet, tmp_path):
@@ -350,7 +350,7 @@ def test_info_counts_parameters_and_multiply_adds_of_the_published_size(dvflnet,
 
 
 def test_info_refuses_what_is_no_model(dvflnet, tmp_path):
-    refused(dvflnet("info", tmp_path / "none"), "none: is no model folder")
+    refused(dvflnet("info", tmp_path / "none"), "none: is neither a model folder")
 
 
 # push
@@ -393,7 +393,7 @@ def test_an_incomplete_folder_is_not_pushed(tiny_folder):
         push_model_folder(tiny_folder, "me/tiny")
     (tiny_folder / "README.md").touch()
     (tiny_folder / "modeling_videofocalnet.py").unlink()
-    with pytest.raises(FileNotFoundError, match="carries no code for AutoModel;"):
+    with pytest.raises(FileNotFoundError, match="contains no code for AutoModel;"):
         push_model_folder(tiny_folder, "me/tiny")
 
 

@@ -188,8 +188,8 @@ def test_a_truncated_video_is_repaired_and_a_broken_one_unreadable(tmp_path, dvf
         **{"broken.mp4": "unreadable", "cut.mp4": "repaired"},
         **{"empty.mp4": "unreadable", "whole.mp4": "ok"},
     }
-    assert rows["cut.mp4"]["reason"].startswith("is cut short (")
-    with pytest.warns(UserWarning, match="cut short"):
+    assert rows["cut.mp4"]["reason"].startswith("is truncated (")
+    with pytest.warns(UserWarning, match="is truncated"):
         assert rows["cut.mp4"]["frames"] == len(read_video(source / "cut.avi")[0]) < 40
     with tarfile.open(tmp_path / "out" / "videos-00000.tar") as tar:
         assert sorted(tar.getnames()) == ["cut.json", "cut.mp4", "whole.json", "whole.mp4"]

@@ -157,7 +157,7 @@ def test_other_forms_of_a_checkpoint_give_the_same_network(tmp_path, form):
 
 def test_options_without_a_trace_are_taken_as_false_and_said_so():
     notes = convert_checkpoint(GOLDEN / "default.pth").notes
-    false = [note.split(" ")[0] for note in notes if "was taken as false" in note]
+    false = [note.split(" ")[0] for note in notes if "false is used" in note]
     assert false == ["use_post_layernorm", "normalize_modulator"]
     assert [note for note in notes if "frame interval" in note]  # which golden's configuration does not say either
 
@@ -201,7 +201,7 @@ def test_the_lists_that_it_was_trained_on_are_kept():
 def test_a_number_of_frames_that_contradicts_the_configuration_is_noted():
     converted = convert_checkpoint(GOLDEN / "default.pth", num_frames=16)
     assert converted.model.config.num_frames == 16
-    assert "the configuration says num_frames=8, you 16: yours was taken" in converted.notes
+    assert "the configuration says num_frames=8, but you set 16, which is used" in converted.notes
 
 
 # strictness
@@ -217,7 +217,7 @@ def test_missing_and_unexpected_weights_are_listed(tmp_path):
         convert_checkpoint(tmp_path / "weights.pth")
     assert "Missing: layers.2.blocks.1.mlp.fc1.bias." in str(caught.value)
     assert "Unexpected: layers.2.extra." in str(caught.value)
-    assert "Of another shape: norm.bias (3,) rather than (64,)" in str(caught.value)
+    assert "With a different shape: norm.bias (3,) instead of (64,)" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["patch_embed.norm.weight", "head.weight", "layers.0.blocks.0.modulation.f.weight"])
@@ -232,13 +232,13 @@ def test_a_video_checkpoint_without_one_weight_is_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, "are called conv1.weight, fc.bias;"),
-        ({"model": {}}, "holds no state dict"),
-        ({"state": {"epoch": 3}}, "holds no state dict"),
-        ([torch.zeros(1)], "holds no state dict"),
-        (torch.zeros(1), "holds no state dict"),
-        ({"layers.0.blocks.0.modulation.h.weight": torch.tensor(1.0)}, "a shape that no Video-FocalNet has"),
-        ({"videofocalnet.layernorm.weight": torch.zeros(1)}, "this package's own names"),
+        ({"conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, "are named conv1.weight, fc.bias;"),
+        ({"model": {}}, "contains no state dict"),
+        ({"state": {"epoch": 3}}, "contains no state dict"),
+        ([torch.zeros(1)], "contains no state dict"),
+        (torch.zeros(1), "contains no state dict"),
+        ({"layers.0.blocks.0.modulation.h.weight": torch.tensor(1.0)}, "does not occur in a Video-FocalNet"),
+        ({"videofocalnet.layernorm.weight": torch.zeros(1)}, "already have this package's names"),
     ],
 )
 def test_another_architecture_is_refused_by_name(tmp_path, content, reason):
@@ -333,8 +333,8 @@ def test_class_names_give_an_image_network_a_new_head():
 @pytest.mark.parametrize(
     ("variant", "depths", "reason"),
     [
-        ("imagenet_2d", [2, 2, 18, 2], "too few for depths"),
-        ("imagenet_2d", [2, 2], "too few for depths"),
+        ("imagenet_2d", [2, 2, 18, 2], "cannot be taken from"),
+        ("imagenet_2d", [2, 2], "cannot be taken from"),
         ("default", [1, 1, 1, 1], "is a video network"),
     ],
 )
@@ -368,7 +368,7 @@ def test_transformers_own_focalnet_gives_a_still_clip_its_answer(tmp_path, focal
 
 def test_a_focalnet_without_a_head_needs_class_names(tmp_path, focalnet):
     FocalNetModel.save_pretrained(focalnet.focalnet, tmp_path / "focalnet")
-    with pytest.raises(ValueError, match="has no head; name the classes"):
+    with pytest.raises(ValueError, match="has no classification head; give the class names"):
         convert_checkpoint(tmp_path / "focalnet")
     converted = convert_checkpoint(tmp_path / "focalnet", labels=LABEL_SETS["hmdb51"])
     assert {"classifier.weight", "classifier.bias"} <= set(converted.new)
@@ -389,9 +389,9 @@ def test_code_in_a_folder_is_not_run(tmp_path, command, monkeypatch):
 
 def test_a_folder_of_another_model_is_refused_by_its_type(tmp_path, tiny_folder):
     ResNetConfig().save_pretrained(tmp_path / "resnet")
-    with pytest.raises(ValueError, match="resnet: .*'resnet'; of transformers' models only 'focalnet'"):
+    with pytest.raises(ValueError, match="resnet: .*'resnet'; of transformers' models, only 'focalnet'"):
         convert_checkpoint(tmp_path / "resnet")
-    with pytest.raises(ValueError, match="'videofocalnet'; of transformers' models only 'focalnet'"):
+    with pytest.raises(ValueError, match="'videofocalnet'; of transformers' models, only 'focalnet'"):
         convert_checkpoint(tiny_folder)
 
 
@@ -426,7 +426,7 @@ def test_a_weight_that_repeats_a_few_numbers_is_refused(tmp_path):
     state_dict = dict(published("default")["model"])
     state_dict["norm.weight"] = torch.zeros(1).expand(10**6, 10**6)
     torch.save({"model": state_dict}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"norm\.weight has the shape \(1000000, 1000000\), for which it holds no"):
+    with pytest.raises(ValueError, match=r"norm\.weight has the shape \(1000000, 1000000\), but contains too few"):
         convert_checkpoint(tmp_path / "weights.pth")
 
 
@@ -439,7 +439,7 @@ def with_weight(tmp_path: Path, name: str, weight: torch.Tensor) -> Path:
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn])
 def test_weights_of_another_dtype_are_refused_by_name(tmp_path, dtype):
     path = with_weight(tmp_path, "norm.weight", torch.ones(64).to(dtype))
-    with pytest.raises(ValueError, match=rf"weights\.safetensors: norm\.weight has the dtype {dtype}; expected is"):
+    with pytest.raises(ValueError, match=rf"weights\.safetensors: norm\.weight has the dtype {dtype}; expected one"):
         convert_checkpoint(path)
 
 
@@ -453,10 +453,10 @@ def test_weights_of_another_precision_become_float32(tmp_path, dtype):
 @pytest.mark.parametrize(
     ("name", "weight", "reason"),
     [
-        ("norm.weight", torch.zeros(65), r"norm\.weight \(65,\) rather than \(64,\)"),
+        ("norm.weight", torch.zeros(65), r"norm\.weight \(65,\) instead of \(64,\)"),
         ("norm.weight", torch.zeros(0), r"norm\.weight has the shape \(0,\)"),
-        ("head.weight", torch.zeros(11, 64, 1), r"head\.weight \(11, 64, 1\) rather than \(11, 64\)"),
-        ("patch_embed.proj.weight", torch.zeros(8), r"patch_embed\.proj\.weight has shape \(8,\), not 4 sizes"),
+        ("head.weight", torch.zeros(11, 64, 1), r"head\.weight \(11, 64, 1\) instead of \(11, 64\)"),
+        ("patch_embed.proj.weight", torch.zeros(8), r"patch_embed\.proj\.weight has shape \(8,\), not 4 dimensions"),
     ],
 )
 def test_weights_of_another_shape_are_refused_by_name(tmp_path, name, weight, reason):
@@ -467,7 +467,7 @@ def test_weights_of_another_shape_are_refused_by_name(tmp_path, name, weight, re
 def test_a_weight_that_asks_for_a_network_of_terabytes_is_refused(tmp_path):
     # a width of a million, in a file of a few megabytes
     path = with_weight(tmp_path, "patch_embed.proj.weight", torch.zeros(10**6, 3, 1, 1))
-    with pytest.raises(ValueError, match=r"does not fill the network that its weights describe"):
+    with pytest.raises(ValueError, match=r"the weights do not match the network that they describe"):
         convert_checkpoint(path)
 
 

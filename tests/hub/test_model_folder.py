@@ -129,7 +129,7 @@ def test_a_teacher_without_its_head_or_of_another_shape_is_refused_before_anythi
     headless = {name: weight for name, weight in weights.items() if not name.startswith("classifier.")}
     for kept, reason in (
         (headless, "missing ['classifier.bias', 'classifier.weight']"),
-        (wide, "classifier.weight (3, 99) rather than (3, 16)"),
+        (wide, "classifier.weight (3, 99) instead of (3, 16)"),
     ):
         save_file(kept, videomae / "model.safetensors", metadata={"format": "pt"})
         options = ("--dataset", "folder", "--data-dir", video_tree, "--views", 1, "--num-workers", 0)
@@ -176,7 +176,7 @@ def test_a_config_that_describes_no_network_is_refused_in_a_line(dvflnet, tiny_f
 @pytest.mark.parametrize("content", ["[1, 2]", '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "", '"text"'])
 def test_a_config_that_is_none_is_refused_by_name(tiny_folder, content):
     (tiny_folder / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="tiny: is no model folder"):
+    with pytest.raises(ValueError, match="tiny: is neither a model folder"):
         load_model(str(tiny_folder))
 
 

@@ -91,7 +91,7 @@ def test_a_stricter_limit_of_the_process_holds(tiny, video_files, monkeypatch):
 
 def test_a_codec_that_can_be_kept_busy_is_refused(tiny, tmp_path):
     path = write_video(tmp_path / "scans.avi", codec="mjpeg", num_frames=2, pixel_format="yuvj420p")
-    with pytest.raises(VideoDecodeError, match=r"^scans.avi: is in mjpeg, and only h264, hevc, .+ can be read here"):
+    with pytest.raises(VideoDecodeError, match=r"^scans.avi: is in mjpeg, but only h264, hevc, .+ can be read here"):
         classify_clip(*tiny, path)
 
 
@@ -114,7 +114,7 @@ def test_a_file_that_was_cut_short_is_answered_with_a_note(tiny, video_files, tm
     path = tmp_path / "short.avi"
     path.write_bytes(video_files["xvid.avi"].read_bytes()[:-3000])
     (note,) = classify_clip(*tiny, path).notes
-    assert note.startswith("short.avi: is cut short")
+    assert note.startswith("short.avi: is truncated")
 
 
 def test_text_of_strangers_is_escaped(tiny, video_files, tmp_path):
