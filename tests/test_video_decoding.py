@@ -633,7 +633,7 @@ def test_transparent_frames_of_webm_are_sought(transparent, monkeypatch):
 @pytest.mark.parametrize("transparent", ["VP8", "VP9"], indirect=True)
 def test_that_a_limit_keeps_transparency_from_being_read_is_said_once(transparent, recwarn):
     frames, _ = read_video(transparent, limits=VideoLimits(decoders=("vp8", "vp9")))
-    assert [str(warning.message).partition(": ")[2][:31] for warning in recwarn] == ["its transparency is not read, f"]
+    assert [str(warning.message).partition(": ")[2][:31] for warning in recwarn] == ["its transparency is not read, b"]
     assert frames[0, 2, 2, 1] < 10
 
 

@@ -158,7 +158,7 @@ def _choose_depths(architecture: dict[str, Any], depths: list[int], is_image: bo
     if len(depths) != len(architecture["depths"]) or any(
         wanted > given for wanted, given in zip(depths, architecture["depths"], strict=True)
     ):
-        raise ValueError(f"{source}: depths={depths} cannot be taken from {architecture['depths']} blocks")
+        raise ValueError(f"{source}: has {architecture['depths']} blocks, which cannot give depths={depths}")
     architecture["depths"] = list(depths)
 
 

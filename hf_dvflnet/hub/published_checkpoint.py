@@ -70,8 +70,8 @@ def load_published_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _refuse_packed(path: Path):
     """
-    Refuse an archive that is larger when unpacked. PyTorch never compresses weights; such a file could fill the
-    memory.
+    Raise `ValueError` if an archive is larger when it is unpacked, because it could fill the memory. PyTorch neither
+    compresses weights nor lets them overlap.
     """
     with open(path, "rb") as file:
         if file.read(2) != b"PK":  # the format before PyTorch 1.6, which has no compression

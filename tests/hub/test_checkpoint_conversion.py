@@ -333,8 +333,8 @@ def test_class_names_give_an_image_network_a_new_head():
 @pytest.mark.parametrize(
     ("variant", "depths", "reason"),
     [
-        ("imagenet_2d", [2, 2, 18, 2], "cannot be taken from"),
-        ("imagenet_2d", [2, 2], "cannot be taken from"),
+        ("imagenet_2d", [2, 2, 18, 2], "cannot give depths"),
+        ("imagenet_2d", [2, 2], "cannot give depths"),
         ("default", [1, 1, 1, 1], "is a video network"),
     ],
 )
