@@ -17,8 +17,8 @@ from typing import IO, Any, Literal
 
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-# An archive may unpack to MAX_EXPANSION times its own size (compression hardly shrinks videos, and lists by a factor
-# of ten) or to MIN_UNPACKED bytes (which every machine can handle), whichever is larger.
+# An archive may unpack to MAX_EXPANSION times its own size (videos hardly compress; lists compress by a factor of
+# ten) or to MIN_UNPACKED bytes (which every machine can handle), whichever is larger.
 MAX_EXPANSION, MIN_UNPACKED = 100, 256 << 20
 MAX_TAR_HEADER = 1 << 16  # limit in bytes of a tar's long name or extended header; paths have at most 4096
 

@@ -34,7 +34,11 @@ def _lines(text: str) -> list[str]:
 
 
 def _eighty_twenty(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
-    """The rule of DVFL-Net's lists: of each class, sorted by name, the first ceil(0.8 n) train, the rest test."""
+    """
+    Split clips by the rule of DVFL-Net's lists.
+
+    In each class, sorted by name, the first ceil(0.8 n) clips are for training, and the rest for testing.
+    """
     classes: dict[str, list[Clip]] = {}
     for clip in sorted(clips):
         classes.setdefault(clip.label, []).append(clip)
@@ -180,7 +184,7 @@ class HMDB51(BenchmarkBuilder):
 
 
 class SomethingSomethingV2(BenchmarkBuilder):
-    """Something-Something-v2 (220,847 clips of 174 classes). It has a `test` split only if the answers are there."""
+    """Something-Something-v2 (220,847 clips of 174 classes). `test` needs the file of test answers."""
 
     key = "ssv2"
     title = "Something-Something-v2"

@@ -22,7 +22,7 @@ from .video_column import IN_TAR, clip_name, undecoded, video_source
 
 
 def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Same as transformers' `default_data_collator`, but keeps strings (such as clip names), as lists."""
+    """Same as transformers' `default_data_collator`, but keeps strings, such as clip names, as lists."""
     batch = default_data_collator(items)
     names = {key: [item[key] for item in items] for key, value in items[0].items() if isinstance(value, str)}
     return {**batch, **names}
@@ -59,7 +59,7 @@ class _Clips:
         self.teacher_cache: CachedLogits | None = None
         self.in_hand = ClipsInHand()
         self.label_ids: Sequence[int] | None = None
-        # in shared memory, so that workers which persist between epochs see the new epoch
+        # in shared memory, so that workers that persist between epochs see the new epoch
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     @property
@@ -214,7 +214,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
     """
     Training batches of a dataset that can only be read in order, such as tars: `load_benchmark(..., streaming=True)`.
 
-    Clips are drawn as in [`VideoClipDataset`]: for the same clip and epoch, both draw the same frames. The rows are
+    Clips are drawn as in [`VideoClipDataset`]: for the same clip and epoch, both give the same result. The rows are
     shuffled again in each epoch, then split among the processes ([`share`]). Every process takes
     `num_clips // (batch_size * processes)` full batches per epoch; when its share is used up, the process reads it
     again. With n workers, each worker reads the whole share of its process and decodes every n-th batch. The content
@@ -255,7 +255,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         self.share(1)
 
     def share(self, batch_size: int, process: int = 0, processes: int = 1):
-        """Set this process's share: batches of `batch_size`, from every n-th shard, or clip, of n processes."""
+        """Set the share of one of n processes: every n-th shard, or clip, in batches of `batch_size`."""
         if self.num_clips < batch_size * processes:
             raise ValueError(
                 f"{self.num_clips} clips do not fill a batch of {batch_size} for each of {processes} processes"

@@ -182,7 +182,7 @@ def _load_parquet(
         )
     if len({os.path.dirname(file) for file in chosen}) > 1:
         raise ValueError(
-            f"{data_dir}: has {split!r} in several folders, {', '.join(sorted(chosen)[:3])}; name one folder"
+            f"{data_dir}: has {split!r} in several folders, {', '.join(sorted(chosen)[:3])}; pass one of these folders"
         )
     dataset: Any = datasets.load_dataset(
         "parquet",

@@ -193,7 +193,9 @@ def write_motion_videos(
     if settings_file.is_file():
         found = json.loads(settings_file.read_text())
         if found != settings:
-            raise ValueError(f"{data_dir}: contains motion videos with {found}, not {settings}; choose another folder")
+            raise ValueError(
+                f"{data_dir}: contains motion videos with settings {found}, not {settings}; choose another folder"
+            )
     elif data_dir.is_dir() and any(data_dir.iterdir()):
         raise ValueError(f"{data_dir}: is not empty, and contains no motion videos; choose another folder")
     data_dir.mkdir(parents=True, exist_ok=True)

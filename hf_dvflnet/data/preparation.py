@@ -61,8 +61,7 @@ def prepare_videos(
     `ok`, `repaired` (only a part can be read; this part was kept) and `unreadable` (there is no clip).
     `out/prepare.json` contains the settings.
 
-    A second run continues where the first one stopped, and prepares again the videos that have changed since. The
-    source is not modified.
+    A second run continues where the first one stopped, and prepares changed videos again. The source is not modified.
 
     Args:
         source: A local folder or archive.
@@ -194,9 +193,7 @@ class _Sources:
         self.root = release.path if os.path.isdir(release.path) else os.path.dirname(release.path)
         self.rows: dict[str, Row] = {}
         self.taken: dict[str, str] = {MANIFEST: "", SETTINGS: ""}  # source of each output path
-        self.in_archives: dict[
-            str, dict[str, str]
-        ] = {}  # output path of each member, for archives that contain videos
+        self.in_archives: dict[str, dict[str, str]] = {}  # output path of each member, of archives with videos
         self.loose: dict[str, str] = {}
         copied, left = [], []
         for archive in release.archives:

@@ -15,7 +15,7 @@ import torch
 from ..video_limits import VideoLimits, set_video_limits, video_limits
 
 
-LOST = "the process that read this video ended: the decoder crashed, or it was killed, possibly for lack of memory"
+LOST = "the process that read this video ended: its decoder crashed, or it was killed, possibly for lack of memory"
 
 
 def map_in_processes(
