@@ -1,1 +1,1 @@
-"""Videos as data sets: what models are trained and measured on."""
+"""Video data sets for training and evaluation: loading, preparing, verifying and augmenting videos."""

@@ -1,4 +1,4 @@
-"""The training augmentation of the papers: what changes one clip, and what mixes the clips of a batch."""
+"""The training augmentation of the papers: transforms of single clips, and mixup and cutmix of a batch."""
 
 import math
 from dataclasses import dataclass
@@ -13,18 +13,19 @@ from torchvision.transforms.v2 import functional as tvF
 @dataclass(frozen=True)
 class ClipAugmentation:
     """
-    Random resized crop, flip, colour jitter and greyscale, each drawn once for all frames of a clip.
+    Random resized crop, flip, colour jitter and greyscale. Each is drawn once per clip and applied to all its frames.
 
-    The defaults are the published ones; on Something-Something-v2, whose classes tell left from right, `flip` is 0.
+    The defaults are the published values. For Something-Something-v2, `flip` is 0, because its classes distinguish
+    left from right.
 
     Args:
-        area: Share of the frame that the crop covers, drawn uniformly between the two.
-        aspect: Width by height of the crop, drawn log-uniformly between the two.
-        flip: Probability of a mirror image.
-        jitter: Probability of colour jitter: brightness, contrast, saturation and hue in random order.
-        brightness, contrast, saturation: Half-widths around 1 of the factors' ranges.
-        hue: Half-width of the range of the shift, in turns of the colour circle.
-        grayscale: Probability of a greyscale clip.
+        area: Range of the share of the frame that the crop covers, drawn uniformly.
+        aspect: Range of the crop's width divided by its height, drawn log-uniformly.
+        flip: Probability of a horizontal flip.
+        jitter: Probability of colour jitter: brightness, contrast, saturation and hue, in random order.
+        brightness, contrast, saturation: Half-width of the range of each factor, around 1.
+        hue: Half-width of the range of the hue shift, around 0, in turns of the colour circle.
+        grayscale: Probability of converting the clip to greyscale.
     """
 
     area: tuple[float, float] = (0.08, 1.0)
@@ -39,12 +40,12 @@ class ClipAugmentation:
 
     def __call__(self, frames: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
         """
-        Change a clip.
+        Augment a clip.
 
         Args:
-            frames: (frames, channels, height, width), uint8, already of the short side that is cropped from.
-            size: Height and width of what comes out, in pixels.
-            generator: Draws everything, in a fixed order.
+            frames: (frames, channels, height, width), uint8, with the short side that the crop is taken from.
+            size: Height and width of the result, in pixels.
+            generator: Random generator of all draws, which are made in a fixed order.
 
         Returns:
             (frames, channels, size, size), uint8.
@@ -52,7 +53,7 @@ class ClipAugmentation:
         top, left, height, width = self.draw_crop(frames.shape[-2], frames.shape[-1], generator)
         frames = tvF.resized_crop(
             frames, top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=False
-        ).contiguous()  # decoded pictures have their channels last, in which each colour is slow to work on
+        ).contiguous()  # decoded frames are stored channels-last, which makes operations on single channels slow
         if generator.random() < self.flip:
             frames = tvF.horizontal_flip(frames)
         if generator.random() < self.jitter:
@@ -70,7 +71,7 @@ class ClipAugmentation:
         return frames
 
     def draw_crop(self, height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a crop, in pixels: the first of ten draws that fits, else the middle."""
+        """Top, left, height and width of a crop, in pixels: the first of ten draws that fits, else a centre crop."""
         for _ in range(10):
             area = height * width * generator.uniform(*self.area)
             aspect = math.exp(generator.uniform(math.log(self.aspect[0]), math.log(self.aspect[1])))
@@ -86,17 +87,18 @@ class ClipAugmentation:
 
 def shift_hue(frames: torch.Tensor, turns: float) -> torch.Tensor:
     """
-    torchvision's `adjust_hue` of colour pictures within 1 of 255, in a fraction of its time, which was half of a
-    training clip's.
+    Shift the hue as torchvision's `adjust_hue` does for RGB frames, with a difference of at most 1 (of 255).
+
+    It takes a fraction of the time of `adjust_hue`, which took half of the time of a training clip.
 
     Args:
         frames: (..., 3, height, width), uint8.
-        turns: Of the colour circle, any number.
+        turns: Shift in turns of the colour circle, any number.
     """
     red, green, blue = frames.float().unbind(-3)
     most, least = torch.maximum(red, green).maximum(blue), torch.minimum(red, green).minimum(blue)
     chroma = most - least
-    # sixths of the circle from red on; a grey has any hue
+    # in sixths of the colour circle, starting at red; the hue of a grey pixel is arbitrary
     divisor = chroma.clamp(min=1)
     hue = torch.where(
         most == red,
@@ -104,10 +106,10 @@ def shift_hue(frames: torch.Tensor, turns: float) -> torch.Tensor:
         torch.where(most == green, (blue - red).div_(divisor).add_(2), (red - green).div_(divisor).add_(4)),
     )
     hue = hue.add_(6 * turns)
-    hue = hue.sub_((hue / 6).floor_().mul_(6))  # what remainder_(6) gives, in a third of its time
+    hue = hue.sub_((hue / 6).floor_().mul_(6))  # same result as remainder_(6), in a third of its time
     shares = ((hue - 3).abs_().sub_(1), 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_())
     channels = [share.clamp_(0, 1).mul_(chroma).add_(least) for share in shares]
-    # rounded as torchvision does
+    # rounded as in torchvision
     return torch.stack(channels, -3).mul_(255.999 / 255).to(torch.uint8)
 
 
@@ -119,18 +121,21 @@ def mix_clips(
     seed: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899) of a batch with itself, each for half the batches if both are
-    on. One draw for the whole batch, and for all frames of a clip.
+    Mix the clips of a batch with each other, by mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899).
+
+    If both are enabled, each is used for half of the batches. The mix is drawn once for the whole batch and for all
+    frames of a clip.
 
     Args:
         pixel_values: (batch, frames, channels, height, width).
-        mixup_alpha: Of the Beta distribution that mixup's weight is drawn from; 0 turns it off.
-        cutmix_alpha: Likewise of cutmix's area.
-        seed: Of the draws. The global random state is neither read nor changed.
+        mixup_alpha: Parameter of the Beta distribution from which the weight of mixup is drawn; 0 disables mixup.
+        cutmix_alpha: Parameter of the Beta distribution from which the area of cutmix is drawn; 0 disables cutmix.
+        seed: Seed of the draws. The global random state is neither read nor changed.
 
     Returns:
-        Clips of the same shape, and what each is made of: shares of the batch's clips, (batch, batch), whose rows sum
-        to 1. Labels as probabilities, and any other probabilities, are mixed by a product with it.
+        The mixed clips, of the same shape, and a matrix of shares, (batch, batch). Row i gives the share of each
+        original clip in the mixed clip i, and sums to 1. To mix labels given as probabilities, or any other
+        probabilities, multiply this matrix by them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -140,7 +145,7 @@ def mix_clips(
         if cutmix_alpha > 0:
             kinds.append(v2.CutMix(alpha=cutmix_alpha, num_classes=len(pixel_values)))
         mix = kinds[int(torch.randint(len(kinds), ()))]
-        # each clip as a class of its own: its mixed label then tells what it is made of
+        # each clip is its own class, so that its mixed label gives the shares of the original clips
         each = torch.arange(len(pixel_values), device=pixel_values.device)
         mixed, shares = mix(tv_tensors.Video(pixel_values), each)
     return mixed.as_subclass(torch.Tensor), shares

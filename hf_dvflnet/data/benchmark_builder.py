@@ -1,9 +1,9 @@
 """
-What builds a table of a benchmark's clips with `datasets`: the base of every benchmark.
+Base class of all benchmarks: builds a table of a benchmark's clips with `datasets`.
 
-A release is indexed first, as a pure function of its annotation files and file names, and its videos are found by name
-wherever they lie below the folder; nothing is decoded. `datasets` patches `open` and the like in the modules of
-builders while it streams, which is why nothing else lives here.
+The builder first indexes the release, using only its annotation files and file names. It then finds the videos by
+name, in any subfolder of the release; no video is decoded. While it streams, `datasets` patches `open` and similar
+functions in the modules of builders, so this module contains nothing else.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from .releases import Release
 from .video_column import VIDEO_SUFFIXES
 
 
-MAX_SHARDS = 1024  # of a streamed split: enough for any number of workers, few enough to shuffle at once
+MAX_SHARDS = 1024  # shards of a streamed split: enough for any number of workers, few enough to shuffle at once
 
 
 class Clip(NamedTuple):
-    """One line of a benchmark's lists: what names the video in the release, its class, and its group, if any."""
+    """One line of a benchmark's lists: id of the video in the release, class, and group, if there is one."""
 
     video_id: str
     label: str
@@ -36,32 +36,34 @@ class Clip(NamedTuple):
 
 @dataclass
 class BenchmarkConfig(datasets.BuilderConfig):
-    """What identifies a benchmark as loaded; all of it is part of the cache key."""
+    """Settings that identify a loaded benchmark; all of them are part of the cache key."""
 
     protocol: str = ""
     fold: int = 1
     split: str | None = None
     label_set: str = ""
     block_list: str | None = None
-    digest: str = ""  # of the lists and of which clips are there, so that a release that changes is read again
+    digest: str = ""  # of the lists and the available clips, so that a release is read again if it changes
 
 
 class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     """
-    One benchmark. Columns: `video` (`{"path", "bytes"}`, not decoded), `label` (`ClassLabel`), `video_id`, and `group`
-    where clips are cut from a common source.
+    Base class of the benchmarks.
+
+    The columns are `video` (`{"path", "bytes"}`, not decoded), `label` (`ClassLabel`), `video_id`, and `group` for
+    benchmarks in which several clips are cut from the same source video.
 
     Args:
         data_dir: The extracted release, its zip or tar archives, or a URL such as `hf://datasets/ORG/REPO`.
-        protocol: Which lists; by default the first of `protocols`.
-        fold: Which of the `folds[protocol]` folds, from 1.
-        label_set: Another order of the same classes, where there is one.
-        block_list: A report of `dvflnet verify`; what it names as empty or undecodable is left out.
-        split: The only split that is prepared; all by default.
+        protocol: Protocol whose lists are used; by default the first one in `folds`.
+        fold: Number of the fold, from 1 to `folds[protocol]`.
+        label_set: Label set with a different order of the same classes, for benchmarks that have one.
+        block_list: A report of `dvflnet verify`; clips that it lists as empty or undecodable are left out.
+        split: Prepare only this split; by default all splits are prepared.
 
     Raises:
-        FileNotFoundError: If the release or an annotation file is not there.
-        ValueError: If there is no such protocol, fold or label set, or a list names an unknown class.
+        FileNotFoundError: If the release or an annotation file does not exist.
+        ValueError: If the protocol, fold, label set or split does not exist, or a list contains an unknown class.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -71,12 +73,12 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     key: str
     title: str
     label_sets: tuple[str, ...]
-    folds: dict[str, int]  # of each protocol, the default one first
-    official_counts: dict[tuple[str, int], dict[str, int]]  # clips per split
-    test_split = "test"  # where figures are reported
-    lists_from_names: tuple[str, ...] = ()  # protocols whose lists are made of the file names that are there
+    folds: dict[str, int]  # number of folds of each protocol, the default protocol first
+    official_counts: dict[tuple[str, int], dict[str, int]]  # clips per split, by protocol and fold
+    test_split = "test"  # the split on which results are reported
+    lists_from_names: tuple[str, ...] = ()  # protocols whose lists are made from the file names found
     has_groups = False
-    warning: dict[str, str] = {}  # of a protocol
+    warning: dict[str, str] = {}  # by protocol
 
     def __init__(
         self,
@@ -92,7 +94,9 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         self.refuse(protocol, fold)
         label_set = label_set or self.label_sets[0]
         if label_set not in self.label_sets:
-            raise ValueError(f"{self.title} has the label sets {', '.join(self.label_sets)}, not {label_set!r}")
+            raise ValueError(
+                f"{self.title}: unknown label set {label_set!r}; choose one of {', '.join(self.label_sets)}"
+            )
         self.release = Release(data_dir)
         self.blocked = _read_block_list(block_list)
         self.lists = self.index(self.release, protocol, fold)
@@ -102,10 +106,12 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
             if unknown:
                 classes = ", ".join(unknown[:5])
                 raise ValueError(
-                    f"{self.release.root}: {listed} has the classes {classes}, which {self.title} has not"
+                    f"{self.release.root}: {listed} has the classes {classes}, which are not classes of {self.title}"
                 )
         if split is not None and split not in self.lists:
-            raise ValueError(f"{self.title}, {protocol}: has {', '.join(self.lists)}, not {split!r}")
+            raise ValueError(
+                f"{self.title}, {protocol}: has no split {split!r}; choose one of {', '.join(self.lists)}"
+            )
         self._find_videos()
         archives = [(archive, self.release.stamp(archive)) for archive in self.release.archives]
         known = (self.lists, sorted(self.locations.items()), sorted(self.blocked), self.release.path, archives)
@@ -125,29 +131,31 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
 
     def refuse(self, protocol: str, fold: int):
         if protocol not in self.folds:
-            raise ValueError(f"{self.title} has the protocols {', '.join(self.folds)}, not {protocol!r}")
+            raise ValueError(f"{self.title}: unknown protocol {protocol!r}; choose one of {', '.join(self.folds)}")
         if not 1 <= fold <= self.folds[protocol]:
-            raise ValueError(f"{self.title}, {protocol}: has folds 1 to {self.folds[protocol]}, not {fold}")
+            raise ValueError(
+                f"{self.title}, {protocol}: has no fold {fold}; choose one from 1 to {self.folds[protocol]}"
+            )
         if protocol in self.warning:
             warnings.warn(f"{self.title}, {protocol}: {self.warning[protocol]}", stacklevel=4)
 
     @classmethod
     def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
-        """The clips of each split, in the order of the lists."""
+        """Clips of each split, in the order of the lists."""
         raise NotImplementedError
 
     @staticmethod
     def video_id(path: str) -> str:
-        """What the lists call the video at this path."""
+        """Id that the lists use for the video at this path."""
         return PurePosixPath(path).stem
 
     @staticmethod
     def names(clip: Clip) -> tuple[str, ...]:
-        """What the clip's video may be called, the surest first."""
+        """Names that the clip's video file may have, the most reliable one first."""
         return (clip.video_id,)
 
     def _find_videos(self):
-        """Find where each video lies: loose, or in an archive. The content of a tar is known only once it is read."""
+        """Find each video: a loose file, or in an archive. The content of a tar is known only after reading it."""
         release = self.release
         self.loose: dict[str, str] = {}
         replacements = set()
@@ -158,7 +166,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
                     self.loose[name] = release.location(file)
                 if release.is_replacement(file):
                     replacements.add(name)
-        # what a replacement archive holds is taken from no other place
+        # a video in a replacement archive is not taken from any other archive or file
         self.replaced: set[str] = set()
         members: dict[str, str] = {}
         for archive in release.archives:
@@ -178,11 +186,11 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         return any(name in self.locations for name in self.names(clip))
 
     def loose_file(self, clip: Clip) -> str | None:
-        """Path or URL of a clip's video; None if it lies in an archive, or nowhere."""
+        """Path or URL of a clip's video file; None if the video is in an archive or missing."""
         return next((self.loose[name] for name in self.names(clip) if name in self.loose), None)
 
     def facts(self) -> dict[str, Any]:
-        """Benchmark, protocol, fold, and of each split how many clips are listed and which are missing or blocked."""
+        """Benchmark, protocol and fold; for each split, number of listed clips, missing and blocked clips."""
         protocol, fold = self.config.protocol, self.config.fold
         official = self.official_counts.get((protocol, fold), {}) if protocol in self.lists_from_names else {}
         return {
@@ -192,7 +200,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
             "folds": self.folds[protocol],
             "splits": {
                 split: {
-                    # where file names make the list, a clip that is not there is not in the list either
+                    # a list made from file names does not contain the missing clips, so use the official count
                     "listed": official.get(split, len(clips)),
                     "blocked": [clip.video_id for clip in clips if clip.video_id in self.blocked],
                     "missing": [clip.video_id for clip in clips if not self.is_there(clip)] if self.complete else None,
@@ -249,7 +257,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
 
 
 def _read_block_list(path: str | os.PathLike | None) -> set[str]:
-    """Ids of the clips that a report of `dvflnet verify` names as unusable."""
+    """Ids of the clips that a report of `dvflnet verify` lists as empty or undecodable."""
     if path is None:
         return set()
     with open(path, encoding="utf-8") as file:
@@ -260,7 +268,9 @@ def _read_block_list(path: str | os.PathLike | None) -> set[str]:
             row = json.loads(line)
             video_id, outcome = row["video_id"], row["outcome"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: line {number} is not one of a whole report of `dvflnet verify`") from error
+            raise ValueError(
+                f"{path}: line {number} is not a line of a complete report; run `dvflnet verify` to write one"
+            ) from error
         if outcome in ("empty", "undecodable"):
             blocked.add(video_id)
     return blocked

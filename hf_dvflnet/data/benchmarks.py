@@ -1,7 +1,7 @@
 """
-The benchmarks, by the lists of their official releases.
+The supported benchmarks: how to read the lists of each official release.
 
-`datasets` patches `open` and the like in this module while it streams, which is why nothing else lives here.
+While it streams, `datasets` patches `open` and similar functions in this module, so it contains nothing else.
 """
 
 import csv
@@ -21,12 +21,12 @@ from .releases import Release
 
 @contextmanager
 def _reading_list(release: Release, name: str, expected: str) -> Iterator[None]:
-    """Names the list that has another shape than the official one: whatever that makes of its reader."""
+    """Turn every error of the reader into a `ValueError` that names the list and the expected format."""
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{release.root}: {name} cannot be read: {expected} is expected ({reason})") from error
+        raise ValueError(f"{release.root}: {name} cannot be read: expected {expected} ({reason})") from error
 
 
 def _lines(text: str) -> list[str]:
@@ -34,7 +34,11 @@ def _lines(text: str) -> list[str]:
 
 
 def _eighty_twenty(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
-    """In each class, sorted by name, the first ceil(0.8 n) train and the rest test: the rule of DVFL-Net's lists."""
+    """
+    Split clips by the rule of DVFL-Net's lists.
+
+    In each class, sorted by name, the first ceil(0.8 n) clips are for training, and the rest for testing.
+    """
     classes: dict[str, list[Clip]] = {}
     for clip in sorted(clips):
         classes.setdefault(clip.label, []).append(clip)
@@ -47,7 +51,7 @@ def _eighty_twenty(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
 
 
 class _InClassFolders(BenchmarkBuilder):
-    """UCF: `<Class>/v_<Class>_g<group>_c<clip>.avi`; the folder is the class, as the file may spell it otherwise."""
+    """UCF: `<Class>/v_<Class>_g<group>_c<clip>.avi`. The class is the folder: file names may spell it differently."""
 
     has_groups = True
 
@@ -66,19 +70,19 @@ class _InClassFolders(BenchmarkBuilder):
     def clips_found(cls, release: Release) -> list[Clip]:
         clips = sorted({cls.clip(path) for path in release.videos()})
         if not clips:
-            raise FileNotFoundError(f"{release.root}: holds no videos.{release.hint()}")
+            raise FileNotFoundError(f"{release.root}: contains no videos.{release.hint()}")
         total = sum(cls.official_counts["dvflnet_8020", 1].values())
         if len(clips) != total:
             warnings.warn(
-                f"{release.root}: holds {len(clips)} of {cls.title}'s {total} clips. The lists of this protocol are "
-                "made of the file names that are there: clips may lie on another side than in the whole release",
+                f"{release.root}: contains {len(clips)} of the {total} clips of {cls.title}. This protocol makes its "
+                "lists from the file names found, so clips may be in a different split than in the complete release",
                 stacklevel=5,
             )
         return clips
 
 
 class UCF101(_InClassFolders):
-    """UCF101 (13,320 clips of 101 classes), three official folds."""
+    """UCF101 (13,320 clips of 101 classes), with three official folds."""
 
     key = "ucf101"
     title = "UCF101"
@@ -92,9 +96,9 @@ class UCF101(_InClassFolders):
         ("dvflnet_8020", 1): {"train": 10690, "test": 2630},
     }
     warning = {
-        "dvflnet_8020": "the lists that the DVFL-Net repository cut by file name. 81 of 101 classes have clips of one "
-        "source on both sides, and all of the test clips lie in the official split-1 training list: for comparison "
-        "with its figures only"
+        "dvflnet_8020": "these are the lists of the DVFL-Net repository, split by file name. In 81 of 101 classes, "
+        "clips of the same source are in both the training and the test list, and all of the test clips are in the "
+        "official split-1 training list. Use them only for comparison with the results of that repository"
     }
 
     @classmethod
@@ -104,13 +108,13 @@ class UCF101(_InClassFolders):
         lists = {}
         for split in ("train", "test"):
             text = release.need(f"{split}list{fold:02d}.txt", where="UCF101TrainTestSplits-RecognitionTask.zip")
-            # lines of the training lists end with the class's number
+            # lines of the training lists end with the class number
             lists[split] = [cls.clip(line.split()[0]) for line in _lines(text)]
         return lists
 
 
 class UCF50(_InClassFolders):
-    """UCF50 (6,681 clips of 50 classes), which has no official lists."""
+    """UCF50 (6,681 clips of 50 classes). It has no official lists."""
 
     key = "ucf50"
     title = "UCF50"
@@ -122,8 +126,9 @@ class UCF50(_InClassFolders):
         ("dvflnet_8020", 1): {"train": 5360, "test": 1321},
     }
     warning = {
-        "dvflnet_8020": "the lists that the DVFL-Net repository cut by file name. 38 of 50 classes have clips of one "
-        "source on both sides: for comparison with its figures only"
+        "dvflnet_8020": "these are the lists of the DVFL-Net repository, split by file name. In 38 of 50 classes, "
+        "clips of the same source are in both the training and the test list. Use them only for comparison with the "
+        "results of that repository"
     }
 
     @classmethod
@@ -132,9 +137,9 @@ class UCF50(_InClassFolders):
         if protocol == "dvflnet_8020":
             return _eighty_twenty(clips)
         groups = {clip: int(clip.group[1:]) if clip.group else 0 for clip in clips}
-        if protocol == "groups_20_5":  # six classes have groups beyond 25; they are tested on
+        if protocol == "groups_20_5":  # six classes have groups above 25, which are in the test split
             tested = {clip for clip, group in groups.items() if group > 20}
-        else:  # leave one of the first 25 groups out; those beyond stay in training
+        else:  # leave one of the first 25 groups out; groups above 25 stay in training
             tested = {clip for clip, group in groups.items() if group == fold}
         return {
             "train": [clip for clip in clips if clip not in tested],
@@ -143,7 +148,7 @@ class UCF50(_InClassFolders):
 
 
 class HMDB51(BenchmarkBuilder):
-    """HMDB51 (6,766 clips of 51 classes), three official folds of 70 + 30 clips a class."""
+    """HMDB51 (6,766 clips of 51 classes), with three official folds of 70 training and 30 test clips per class."""
 
     key = "hmdb51"
     title = "HMDB51"
@@ -154,7 +159,7 @@ class HMDB51(BenchmarkBuilder):
     def refuse(self, protocol: str, fold: int):
         if protocol == "dvflnet_8020":
             raise ValueError(
-                "HMDB51, dvflnet_8020: this list was drawn at random and cannot be rebuilt by a rule; take 'official'"
+                "HMDB51, dvflnet_8020: the lists were drawn at random and cannot be rebuilt by a rule; use 'official'"
             )
         super().refuse(protocol, fold)
 
@@ -179,7 +184,7 @@ class HMDB51(BenchmarkBuilder):
 
 
 class SomethingSomethingV2(BenchmarkBuilder):
-    """Something-Something-v2 (220,847 clips of 174 classes); `test` only where the answers are."""
+    """Something-Something-v2 (220,847 clips of 174 classes). `test` needs the file of test answers."""
 
     key = "ssv2"
     title = "Something-Something-v2"
@@ -206,13 +211,17 @@ class SomethingSomethingV2(BenchmarkBuilder):
             rows = [line.split(";", 1) for line in _lines(answers)]
             wrong = [row[0] for row in rows if len(row) < 2]
             if wrong:
-                raise ValueError(f"{release.root}: test-answers.csv has the line {wrong[0]!r}, not ID;CLASS")
+                raise ValueError(f"{release.root}: test-answers.csv contains the line {wrong[0]!r}; expected ID;CLASS")
             lists["test"] = [Clip(video_id, label) for video_id, label in rows]
         return lists
 
 
 class Kinetics400(BenchmarkBuilder):
-    """Kinetics-400 (about 306,000 clips of 400 classes). A clip in a replacement folder stands for its namesake."""
+    """
+    Kinetics-400 (about 306,000 clips of 400 classes).
+
+    A clip in a replacement folder is used instead of the clip with the same name elsewhere.
+    """
 
     key = "kinetics400"
     title = "Kinetics-400"
@@ -223,7 +232,7 @@ class Kinetics400(BenchmarkBuilder):
 
     @staticmethod
     def names(clip: Clip) -> tuple[str, ...]:
-        return (clip.video_id, clip.video_id[:11])  # some copies name the file by the id alone
+        return (clip.video_id, clip.video_id[:11])  # some copies use only the YouTube id as the file name
 
     @classmethod
     def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
@@ -244,7 +253,7 @@ class Kinetics400(BenchmarkBuilder):
                 rows = list(csv.DictReader(io.StringIO(text), restval=""))
             if not rows or "youtube_id" not in rows[0] or "time_start" not in rows[0]:
                 raise ValueError(f"{release.root}: {split}'s csv has no columns youtube_id and time_start")
-            if "label" not in rows[0]:  # some copies of the test list have no answers
+            if "label" not in rows[0]:  # some copies of the test list have no labels
                 continue
             with _reading_list(release, f"{split}'s csv", columns):
                 lists[split] = [

@@ -1,4 +1,4 @@
-"""One video to one small clip that is quick to seek in: H.264 with short distances between keyframes."""
+"""Encodes one video as a small clip that allows fast seeking: H.264 with a short distance between keyframes."""
 
 import errno
 import hashlib
@@ -21,15 +21,15 @@ from .prepared_folders import Row
 from .worker_processes import LOST
 
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # faults of the disk, not of a video
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors of the disk, not of a video
 
 
 class Task(NamedTuple):
-    """What a worker is given: a line of the manifest to fill in, the video, and where its clip goes."""
+    """Input of a worker: the manifest line to fill in, the video, and where to write its clip."""
 
     row: Row
     video: str | bytes
-    name: str  # of the video, in messages
+    name: str  # name of the video in messages
     target: Path
     unfinished: Path
     settings: dict[str, Any]
@@ -68,7 +68,7 @@ def _new_row(task: Task) -> Row:
 
 
 def _unreadable(task: Task, reason: str) -> Row:
-    task.target.unlink(missing_ok=True)  # of an earlier run, when the video was another one
+    task.target.unlink(missing_ok=True)  # the clip of an earlier run, in which the video was different
     return {**_new_row(task), "outcome": "unreadable", "reason": reason}
 
 
@@ -77,7 +77,7 @@ def lost(task: Task) -> Row:
 
 
 def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]) -> dict[str, int]:
-    """Write a clip; its number of frames, width and height."""
+    """Write a clip. Returns its number of frames, width and height."""
     interval = str(settings["keyframe_interval"])
     options = {**settings["x264"], "crf": str(settings["crf"]), "g": interval, "keyint_min": interval}
     reformatter, to_array = VideoReformatter(), ToArray()
@@ -87,7 +87,7 @@ def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]
         open_frames(video) as (metadata, frames),
         av.open(str(target), "w", format="mp4", container_options={"movflags": "+faststart"}) as container,
     ):
-        # the denominator that 29.97 and the like need
+        # frame rates such as 29.97 need a denominator of 1001
         rate = Fraction(metadata.fps or 25).limit_denominator(1001) or Fraction(1)
         stream: av.VideoStream = container.add_stream("libx264", rate=rate, options=options)
         codec = stream.codec_context
@@ -97,12 +97,14 @@ def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]
         for number, frame in enumerate(frames):
             stored.add((frame.height, frame.width))
             if len(stored) > 1:
-                raise VideoDecodeError(f"{name}: its frames change size midway, (height, width) are {sorted(stored)}")
+                raise VideoDecodeError(
+                    f"{name}: its frame size changes within the video; (height, width) are {sorted(stored)}"
+                )
             if not to_array.is_upright(frame):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(to_array(frame)), format="rgb24")
             if number == 0:
                 width, height = _small_size(frame.width, frame.height, settings["short_side"])
-            # matrix and range stay those of the source, so that turning to RGB gives the same colours
+            # keep the source's colour matrix and range, so that conversion to RGB gives the same colours
             is_rgb = frame.format.is_rgb
             picture = reformatter.reformat(
                 frame,
@@ -119,13 +121,13 @@ def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]
                 codec.colorspace, codec.color_range = picture.colorspace, picture.color_range
                 codec.thread_count = 1
                 if width < 256:
-                    # for some small pictures x264's macroblock tree gives other bytes from run to run where the
-                    # processor has AVX-512 (seen at 64 and 160 pixels)
+                    # for some small frames, x264's macroblock tree gives different bytes in different runs on
+                    # processors with AVX-512 (seen at 64 and 160 pixels)
                     codec.options = {**options, "x264-params": "mbtree=0"}
             picture.pts, picture.time_base = number, 1 / rate
             if ticks is not None:
                 picture.pts, picture.time_base = ticks[number], _CLOCK
-            picture.pict_type = PictureType.NONE  # else the source's keyframes become the clip's
+            picture.pict_type = PictureType.NONE  # otherwise the clip takes over the source's keyframes
             _mux(container, stream.encode(picture), ticks, metadata)
         _mux(container, stream.encode(), ticks, metadata)
     return {"frames": number + 1, "width": width, "height": height}
@@ -138,7 +140,7 @@ def _mux(
     metadata: DecodedVideoMetadata,
 ):
     for packet in packets:
-        # of the other frames, the time of the next one tells how long they are shown
+        # only the last frame needs a duration: every other frame is shown until the time of the next one
         if ticks is not None and packet.pts == ticks[-1]:
             packet.duration = max(1, round((metadata.duration or 0) / _CLOCK) - ticks[-1])
         container.mux(packet)
@@ -148,7 +150,7 @@ _CLOCK = Fraction(1, 90_000)
 
 
 def _varying_ticks(metadata: DecodedVideoMetadata, rate: float) -> list[int] | None:
-    """When each frame is shown, on our clock, if a constant rate would move one by more than half a frame."""
+    """Frame times in units of `_CLOCK`; None if unknown, or if a constant rate fits to within half a frame."""
     times = metadata.frame_times
     if times is None or np.abs(times - np.arange(len(times)) / rate).max() <= 0.5 / rate:
         return None
@@ -156,7 +158,7 @@ def _varying_ticks(metadata: DecodedVideoMetadata, rate: float) -> list[int] | N
 
 
 def _small_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height, even, of a picture whose short side is at most `short_side`."""
+    """Even width and height of a frame, scaled down to a short side of at most `short_side`."""
     scale = short_side / min(width, height)
     if scale < 1:
         return 2 * round(width * scale / 2), 2 * round(height * scale / 2)

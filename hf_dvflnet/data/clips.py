@@ -1,4 +1,4 @@
-"""Training and evaluation clips of a data set, decoded one by one, from a list or a stream."""
+"""PyTorch data sets of training and evaluation clips, decoded one by one, from a list or a stream of videos."""
 
 import copy
 import hashlib
@@ -22,18 +22,18 @@ from .video_column import IN_TAR, clip_name, undecoded, video_source
 
 
 def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """As transformers' `default_data_collator`, but strings (which clip this is) are kept, as lists."""
+    """Same as transformers' `default_data_collator`, but keeps strings, such as clip names, as lists."""
     batch = default_data_collator(items)
     names = {key: [item[key] for item in items] for key, value in items[0].items() if isinstance(value, str)}
     return {**batch, **names}
 
 
-# a training clip that cannot be read is replaced by another, and that by another, but not for ever
+# a training clip that cannot be read is replaced by another one, up to this number of unreadable clips in a row
 MAX_REPLACEMENTS = 10
 
 
 class CachedLogits(Protocol):
-    """What clips ask of a teacher cache: how many views it has, and the logits for one."""
+    """What clips need from a teacher cache: the number of views, and the logits of one view of a clip."""
 
     views: int
 
@@ -41,7 +41,7 @@ class CachedLogits(Protocol):
 
 
 class _Clips:
-    """What a list and a stream of clips have in common: how one is drawn, decoded and shown."""
+    """Common base of the list and the stream of clips: draws, decodes and preprocesses a clip."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class _Clips:
         self.teacher_cache: CachedLogits | None = None
         self.in_hand = ClipsInHand()
         self.label_ids: Sequence[int] | None = None
-        # in shared memory, since workers that outlive an epoch would not hear of the next one
+        # in shared memory, so that workers that persist between epochs see the new epoch
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     @property
@@ -67,7 +67,7 @@ class _Clips:
         return int(self._epoch[0])
 
     def with_label_ids(self, ids: Sequence[int]) -> Self:
-        """These clips with other labels: `ids[i]` for the class i of the dataset. They share the epoch."""
+        """The same clips with different labels: `ids[i]` for class i of the dataset. Both share the epoch."""
         label_ids = None if list(ids) == list(range(len(ids))) else list(ids)
         if label_ids == self.label_ids:
             return self
@@ -79,7 +79,7 @@ class _Clips:
         return row["label"] if self.label_ids is None else self.label_ids[row["label"]]
 
     def settings(self) -> dict[str, Any]:
-        """What a training clip depends on beside its video: sampling, augmentation and seed, as plain values."""
+        """What a training clip depends on besides its video: sampling, augmentation and seed, as plain values."""
         processor = self.processor.to_dict()
         names = ("num_frames", "frame_interval", "size", "crop_size", "resample", "image_mean", "image_std")
         settings = {
@@ -87,10 +87,10 @@ class _Clips:
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
             "seed": self.seed,
         }
-        return json.loads(json.dumps(settings))  # as they come back from a file
+        return json.loads(json.dumps(settings))  # the same types as after reading them from a file
 
     def _draw(self, row: dict[str, Any], epoch: int, others: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """A training clip of a row; if that cannot be read and `on_error` says so, one of another row."""
+        """The training clip of a row; if it cannot be read and `on_error` is `"replace"`, one of another row."""
         name = clip_name(row)
         if self.teacher_cache is not None:
             epoch %= self.teacher_cache.views
@@ -148,29 +148,31 @@ class _Clips:
 
 class VideoClipDataset(_Clips, torch.utils.data.Dataset):
     """
-    Clips of a dataset with the columns `video` (`datasets.Video`), `label` and, if it has one, `video_id`, for a
-    Trainer.
+    Clips for a Trainer, from a dataset with the columns `video` (`datasets.Video`), `label` and, optionally,
+    `video_id`.
 
-    For training, the frames are drawn by the published training rule ([`training_indices`]) from a seed made of
-    (`seed`, epoch, clip): the number of workers, the order and the other clips do not change what is drawn. A clip is
-    known by its `video_id`; without one, by its path, or by the bytes that a row holds. Without `train`, the processor
-    samples by its evaluation rule and crops the middle.
+    For training, the frames are drawn by the published training rule ([`training_indices`]), with a seed made of
+    (`seed`, epoch, clip). The draws therefore do not depend on the number of workers, on the order or on the other
+    clips. A clip is identified by its `video_id`; without one, by its path, or by the bytes of its file if the row
+    contains them. Without `train`, the processor samples frames by its evaluation rule and takes a centre crop.
 
     Args:
         dataset (`datasets.Dataset`): The rows.
         processor ([`VideoFocalNetVideoProcessor`]): Gives number of frames, size, crop, mean and std.
-        train (`bool`, *optional*, defaults to `False`): Draw the frames at random.
+        train (`bool`, *optional*, defaults to `False`): Whether to draw the frames at random.
         seed (`int`, *optional*, defaults to 0): Seed of the draws.
-        augmentation ([`ClipAugmentation`], *optional*): Crops, flips and colours of the training clips; without it
-            they are shown as in evaluation.
-        on_error (`str`, *optional*, defaults to `"raise"`): What becomes of a training clip that cannot be read:
-            `"raise"`, or `"replace"` it by another, drawn from the same seed. In evaluation nothing is replaced.
+        augmentation ([`ClipAugmentation`], *optional*): Random crops, flips and colours of the training clips.
+            Without it, training clips are preprocessed as in evaluation.
+        on_error (`str`, *optional*, defaults to `"raise"`): What to do with a training clip that cannot be read:
+            `"raise"` an error, or `"replace"` it by another clip, drawn with the same seed. Evaluation clips are never
+            replaced.
 
-    Items are `{"pixel_values": (frames, channels, height, width), "labels": int}`, and for training `"clip"`, the id
-    of the clip that is shown, and `"broken"`, JSON of those that could not be (`{id: reason}`), or empty.
+    Each item is `{"pixel_values": (frames, channels, height, width), "labels": int}`. Training items also have
+    `"clip"`, the id of the clip in the item, and `"broken"`, the clips that could not be read and were replaced, as
+    JSON (`{id: reason}`), or an empty string.
 
     Raises:
-        VideoDecodeError: If a clip cannot be read, or, with `"replace"`, ten in a row.
+        VideoDecodeError: If a clip cannot be read, or, with `"replace"`, if ten clips in a row cannot be read.
     """
 
     def __init__(
@@ -187,7 +189,7 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
         self.train = train
 
     def set_epoch(self, epoch: int):
-        """Called by [`VideoClassificationTrainer`] before each epoch, so that each draws other frames."""
+        """[`VideoClassificationTrainer`] calls this before each epoch, so that each epoch draws different frames."""
         self._epoch[0] = epoch
 
     def __len__(self) -> int:
@@ -205,7 +207,7 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
         return {"pixel_values": pixel_values, "labels": self._label(row)}
 
     def draw(self, index: int, epoch: int) -> dict[str, Any]:
-        """The training clip that a row shows in an epoch."""
+        """The training clip of a row in an epoch."""
         return self._draw(self.dataset[index], epoch, self.dataset)
 
 
@@ -213,26 +215,26 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
     """
     Training batches of a dataset that can only be read in order, such as tars: `load_benchmark(..., streaming=True)`.
 
-    Clips are drawn as by [`VideoClipDataset`]: both show the same clip in the same epoch identically. The
-    rows are reshuffled each epoch, then split among the processes ([`share`]). Every process takes `num_clips //
-    (batch_size * processes)` whole batches an epoch; one whose share is used up begins it again. Each worker reads all
-    of its process's share, and decodes each n-th batch: what a batch holds does not depend on the number of workers.
-    Over a network that costs bandwidth.
+    Clips are drawn as in [`VideoClipDataset`]: for the same clip and epoch, both give the same result. The rows are
+    shuffled again in each epoch, then split among the processes ([`share`]). Every process takes
+    `num_clips // (batch_size * processes)` full batches per epoch; when its share is used up, the process reads it
+    again. With n workers, each worker reads the whole share of its process and decodes every n-th batch. The content
+    of a batch therefore does not depend on the number of workers, but reading over a network takes more bandwidth.
 
     Args:
         dataset (`datasets.IterableDataset`): The rows, as for [`VideoClipDataset`].
         processor ([`VideoFocalNetVideoProcessor`]): Gives number of frames, size, crop, mean and std.
-        num_clips (`int`): How many there are, which makes an epoch.
-        seed (`int`, *optional*, defaults to 0): Seed of draws and order.
+        num_clips (`int`): Number of clips in the dataset, which is the length of an epoch.
+        seed (`int`, *optional*, defaults to 0): Seed of the draws and of the order.
         augmentation ([`ClipAugmentation`], *optional*): As for [`VideoClipDataset`].
-        on_error (`str`, *optional*, defaults to `"raise"`): Likewise. The other clip is one of the same batch or of
-            the batch before it.
-        shuffle_buffer (`int`, *optional*, defaults to 256): Clips among which the next one is drawn, after the shards
-            are shuffled, where the stream carries the videos' bytes (so much memory does each worker need); 10,000
-            where it carries paths.
+        on_error (`str`, *optional*, defaults to `"raise"`): As for [`VideoClipDataset`]. The replacement is a
+            clip of the same batch or of the batch before it.
+        shuffle_buffer (`int`, *optional*, defaults to 256): Size of the buffer from which the next clip is drawn,
+            after the shards are shuffled. It applies if the stream contains the videos' bytes; each worker then needs
+            memory for so many videos. If the stream contains paths, the size is 10,000.
 
-    Items are batches, `{"pixel_values": (batch, frames, channels, height, width), "labels": (batch,), "clip": list,
-    "broken": list}`. Give it to a DataLoader with `batch_size=None`; [`VideoClassificationTrainer`] does.
+    Each item is a batch, `{"pixel_values": (batch, frames, channels, height, width), "labels": (batch,), "clip": list,
+    "broken": list}`. Pass it to a DataLoader with `batch_size=None`, as [`VideoClassificationTrainer`] does.
     """
 
     def __init__(
@@ -254,7 +256,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         self.share(1)
 
     def share(self, batch_size: int, process: int = 0, processes: int = 1):
-        """Give this process its part: batches of `batch_size`, and every n-th shard, or clip, of the stream."""
+        """Set the share of one of n processes: every n-th shard, or clip, in batches of `batch_size`."""
         if self.num_clips < batch_size * processes:
             raise ValueError(
                 f"{self.num_clips} clips do not fill a batch of {batch_size} for each of {processes} processes"
@@ -262,7 +264,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         self.batch_size, self.process, self.processes = batch_size, process, processes
 
     def set_epoch(self, epoch: int, skip: int = 0):
-        """Another order and other draws; of its first `skip` batches only the places are kept, undecoded and empty."""
+        """Change the order and the draws. The first `skip` batches are not decoded and come as empty placeholders."""
         self._epoch[0], self._epoch[1] = epoch, skip
 
     def __len__(self) -> int:
@@ -286,8 +288,8 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
     def _rows(self, epoch: int) -> Iterator[dict[str, Any]]:
         peek = next(_all_rows(self.dataset), None)
         if peek is None:
-            raise ValueError("the stream holds no clips")
-        # also where the first row's shard cannot be read, the others' bytes fill the memory
+            raise ValueError("the stream contains no clips")
+        # a path in a tar means that only the first row's shard is unreadable: the other rows contain bytes
         paths = peek["video"]["bytes"] is None and IN_TAR.fullmatch(peek["video"]["path"]) is None
         buffer = 10_000 if paths else self.shuffle_buffer
         seen = 0
@@ -302,13 +304,13 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
                 yield row
             if seen == before:
                 raise ValueError(
-                    f"process {self.process} of {self.processes} has no share of the stream: it has "
-                    f"{self.dataset.num_shards} shards"
+                    f"process {self.process} of {self.processes} gets no clips: the stream has "
+                    f"{self.dataset.num_shards} shards; use fewer processes"
                 )
 
 
 def _all_rows(dataset: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
-    """Each row, also in a worker of a DataLoader, where plain iteration would give each worker other shards."""
+    """All rows, even in a DataLoader worker, where plain iteration would give each worker different shards."""
     for batch in dataset.iter(batch_size=1):
         yield {column: values[0] for column, values in batch.items()}
 

@@ -1,8 +1,8 @@
 """
 Class names of the data sets that published checkpoints were trained on, in the order of their ids.
 
-The names are in `class_names/<set>.txt`, one a line; line number - 1 is the id. The order is part of a checkpoint:
-with another order every answer is wrong, and nothing else shows it.
+The names are in `class_names/<set>.txt`, one per line; the id is the line number minus 1. The order is part of a
+checkpoint: with a different order, all predictions are wrong, and no error shows it.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class LabelSet(NamedTuple):
-    """Class names in the order of their ids, and where that order is from."""
+    """Class names in the order of their ids, and the source of that order."""
 
     names: tuple[str, ...]
     source: str
@@ -21,54 +21,54 @@ class LabelSet(NamedTuple):
 
 def read_labels(labels: str | Path) -> LabelSet:
     """
-    A label set by its name, or a text file of one class name a line, line number - 1 being the id.
+    Get a label set by its name, or from a text file with one class name per line (id = line number - 1).
 
     Raises:
-        ValueError: If `labels` is neither, or a name is empty or given twice.
+        ValueError: If `labels` is neither, the file is not UTF-8 text, or a name is empty or occurs twice.
     """
     if str(labels) in LABEL_SETS:
         return LABEL_SETS[str(labels)]
     path = Path(labels)
     if not path.is_file():
-        raise ValueError(f"{labels} is no file and none of the label sets {', '.join(LABEL_SETS)}")
+        raise ValueError(f"{labels} is neither a file nor one of the label sets {', '.join(LABEL_SETS)}")
     try:
         names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no UTF-8 text: a label file holds one class name a line") from error
+        raise ValueError(f"{path}: is not UTF-8 text; a label file contains one class name per line") from error
     names = [name.strip() for name in names]
     refuse_bad_names(names, str(path))
     return LabelSet(tuple(names), f"the file {path.name}")
 
 
 def refuse_bad_names(names: Sequence[str], where: str):
-    """Raise `ValueError` if there are no names, or one is empty or given twice; `where` begins the message."""
+    """Raise `ValueError`, starting with `where`, if there are no names, or one is empty or occurs twice."""
     if not names:
-        raise ValueError(f"{where}: holds no class names; one a line is expected")
+        raise ValueError(f"{where}: contains no class names; expected one per line")
     lines: dict[str, int] = {}
     for line, name in enumerate(names, start=1):
         if not name:
-            raise ValueError(f"{where}: line {line} is empty; one class name a line is expected")
+            raise ValueError(f"{where}: line {line} is empty; expected one class name per line")
         if name in lines:
-            raise ValueError(f"{where}: {name!r} stands in line {lines[name]} and again in line {line}")
+            raise ValueError(f"{where}: {name!r} is on line {lines[name]} and again on line {line}")
         lines[name] = line
 
 
 def are_named(names: Sequence[str]) -> bool:
-    """Whether classes have names of their own, rather than transformers' `LABEL_0`, `LABEL_1`, ..."""
+    """Whether classes have real names, rather than transformers' default names `LABEL_0`, `LABEL_1`, ..."""
     return list(names) != [f"LABEL_{index}" for index in range(len(names))]
 
 
 def match_classes(names: Sequence[str], others: Sequence[str], of: tuple[str, str]) -> list[int]:
     """
-    The position of each name among the others.
+    Position of each name in `others`.
 
     Args:
         names: Class names in the order of their ids.
-        others: Those among which they are looked up, in the order of their ids.
-        of: What has the names, and what the others, such as `("data", "model")`, for the error.
+        others: Class names in which `names` are looked up, in the order of their ids.
+        of: What `names` and `others` belong to, such as `("data", "model")`, for error messages.
 
     Raises:
-        ValueError: If one is not among the others, or the orders differ and a name occurs twice.
+        ValueError: If a name is not in `others`, or if the orders differ and a name occurs twice.
     """
     if list(names) == list(others)[: len(names)]:
         return list(range(len(names)))
@@ -85,14 +85,16 @@ def match_classes(names: Sequence[str], others: Sequence[str], of: tuple[str, st
 
 
 def refuse_repeated(names: Sequence[str], owner: str):
-    """Raise `ValueError` if a class name occurs twice: answers and labels would be matched to the first."""
+    """Raise `ValueError` if a class name occurs twice: all predictions and labels would match the first one."""
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise ValueError(f"the {owner} has the class {repeated[0]!r} twice, which cannot be told apart by name")
+        raise ValueError(
+            f"the {owner} has more than one class named {repeated[0]!r}, and classes are matched by name; rename one"
+        )
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first five of some names, sorted and quoted, and how many more there are."""
+    """The first five of the names, sorted and quoted, and how many more there are."""
     shown = ", ".join(repr(name) for name in sorted(names)[:5])
     return (shown or "none") + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 

@@ -1,4 +1,4 @@
-"""Which clip each worker of a DataLoader is at, so that the clip of a worker that dies or hangs can be named."""
+"""Records which clip each DataLoader worker is reading, so that an error can name it if the worker dies or hangs."""
 
 import os
 import re
@@ -12,14 +12,15 @@ import torch
 
 class ClipsInHand:
     """
-    Which clip each worker of a DataLoader is at, in memory that the main process sees: what remains to be read when a
-    worker dies or hangs.
+    The clip that each DataLoader worker is reading, in memory shared with the main process.
+
+    The main process can still read it when a worker dies or hangs.
     """
 
     def __init__(self, workers: int = 256, length: int = 256):
         self.names = torch.zeros(workers, length, dtype=torch.uint8).share_memory_()
         self.pids = torch.zeros(workers, dtype=torch.int64).share_memory_()
-        self.since = torch.zeros(workers, dtype=torch.float64).share_memory_()  # 0: at none
+        self.since = torch.zeros(workers, dtype=torch.float64).share_memory_()  # 0: reads no clip
 
     def take(self, name: str):
         worker = torch.utils.data.get_worker_info()
@@ -36,7 +37,7 @@ class ClipsInHand:
             self.since[worker.id % len(self.since)] = 0
 
     def list(self) -> list[tuple[int, str, float]]:
-        """Process id, clip and seconds since it was taken, the longest first."""
+        """Process id, clip, and seconds since the worker took it, the longest first."""
         now = time.monotonic()
         taken = [
             (
@@ -53,21 +54,21 @@ class ClipsInHand:
 @contextmanager
 def naming_clips_of_dead_workers(*clips: Any) -> Iterator[None]:
     """
-    Adds to the error that a loader raises, when a worker died or hung, which clip that was at.
+    When a DataLoader raises an error because a worker died or hung, add the clip that the worker was reading.
 
     Args:
-        clips: Data sets; those that have no `in_hand` tell nothing.
+        clips: Data sets; those without an attribute `in_hand` are ignored.
     """
     try:
         yield
-    except RuntimeError as error:  # raised wherever the main process just is
+    except RuntimeError as error:  # raised at any point of the main process
         message = str(error)
         dead = [int(pid) for pid in re.findall(r"\d+", message.partition("pid")[2])]
         found = [clip for some in clips if hasattr(some, "in_hand") for clip in some.in_hand.list()]
         named = [f"{name} (for {seconds:.0f} s)" for pid, name, seconds in found if not dead or pid in dead]
         if "DataLoader" not in message or not named:
             raise
-        raise RuntimeError(f"{message} It was at the clip {', or '.join(named)}.") from error
+        raise RuntimeError(f"{message} The worker was reading the clip {', or '.join(named)}.") from error
 
 
 __all__ = ["ClipsInHand", "naming_clips_of_dead_workers"]

@@ -1,4 +1,4 @@
-"""Loading a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
+"""Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
 
 import json
 import os
@@ -37,30 +37,30 @@ def load_benchmark(
     Args:
         name: `"ucf50"`, `"ucf101"`, `"hmdb51"`, `"ssv2"`, `"kinetics400"`, or `"folder"` for
             `data_dir/<split>/<class>/<video>`.
-        data_dir: The extracted official release; or the folder of its zip or tar archives; or a URL of `fsspec`, such
-            as `hf://datasets/ORG/REPO` with loose files, archives or Parquet.
-        split: `"train"`, `"validation"` or `"test"`, as the benchmark has them.
+        data_dir: The extracted official release, the folder of its zip or tar archives, or an `fsspec` URL such as
+            `hf://datasets/ORG/REPO`, with loose files, archives or Parquet files.
+        split: `"train"`, `"validation"` or `"test"`, if the benchmark has it.
         protocol: `"official"` (UCF101, HMDB51, Something-Something-v2, Kinetics-400), `"groups_20_5"` or `"logo"`
-            (UCF50), `"dvflnet_8020"` (UCF50, UCF101: the DVFL-Net repository's own lists). The benchmark's first by
-            default.
-        fold: Which fold, from 1.
-        streaming: An `IterableDataset` in shards, read as it goes.
-        label_set: `"ucf101-sorted"` for UCF101 in the order of DVFL-Net's checkpoints.
-        block_list: A report of `dvflnet verify`, whose unusable clips are left out.
-        cache_dir: Where `datasets` keeps its tables; its own place by default.
+            (UCF50), `"dvflnet_8020"` (UCF50, UCF101: the DVFL-Net repository's own lists). By default
+            the benchmark's first protocol.
+        fold: Number of the fold, from 1.
+        streaming: Whether to return an `IterableDataset` in shards, which is read during iteration.
+        label_set: `"ucf101-sorted"` for UCF101 in the class order of DVFL-Net's checkpoints.
+        block_list: A report of `dvflnet verify`; clips that it lists as empty or undecodable are left out.
+        cache_dir: Folder in which `datasets` caches its tables; by default its own cache.
 
     Returns:
         A dataset with the columns `video` (`{"path", "bytes"}`), `label`, `video_id`, and for UCF `group`.
-        [`split_facts`] gives the number of listed clips, and which are missing.
+        [`split_facts`] gives the number of listed clips and the ids of the missing ones.
 
     Raises:
-        FileNotFoundError, ValueError: As [`BenchmarkBuilder`]; or if there is no such benchmark or split.
+        FileNotFoundError, ValueError: As for [`BenchmarkBuilder`], or if the benchmark or split does not exist.
 
     Warns:
-        UserWarning: If clips are missing, or the protocol leaks.
+        UserWarning: If clips are missing, or if the protocol has data leakage between training and test clips.
     """
     if name != "folder" and name not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}, and 'folder'")
+        raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")
     if name == "folder" or _is_parquet(data_dir):
         unused = {"protocol": protocol, "fold": None if fold == 1 else fold, "block_list": block_list}
         if name == "folder":
@@ -68,7 +68,7 @@ def load_benchmark(
         for argument, value in unused.items():
             if value is not None:
                 raise ValueError(
-                    f"{data_dir}: has no lists but its own folders or files; {argument}={value} does not apply"
+                    f"{data_dir}: its splits are defined by its folders or files, so {argument}={value} does not apply"
                 )
     if name == "folder":
         return _load_folder(data_dir, split, streaming)
@@ -79,11 +79,12 @@ def load_benchmark(
 
 def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:
     """
-    Where a dataset of [`load_benchmark`] comes from: `benchmark`, `protocol`, `fold`, `split`, `listed` (clips that
-    the lists name), `missing` (ids; None if that shows only when the archives are read) and `blocked` (ids).
+    Get the origin of a dataset of [`load_benchmark`]: `benchmark`, `protocol`, `fold`, `split`, `listed` (number of
+    clips in the lists), `missing` (ids of missing clips; None if they are known only after the archives are read) and
+    `blocked` (ids of clips left out by the block list).
 
     Raises:
-        ValueError: If it comes from elsewhere.
+        ValueError: If the dataset was not loaded by [`load_benchmark`].
     """
     try:
         facts = json.loads(dataset.info.description)
@@ -127,7 +128,7 @@ def _load_release(
             stacklevel=3,
         )
         if len(missing) == listed:
-            raise FileNotFoundError(f"{data_dir}: holds none of {split}'s videos.{builder.release.hint()}")
+            raise FileNotFoundError(f"{data_dir}: contains none of the {split} videos.{builder.release.hint()}")
     dataset.info.description = json.dumps({**facts, "split": split})
     return dataset
 
@@ -145,7 +146,7 @@ def _described(
 def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool) -> Any:
     found = load_video_folder(data_dir)
     if split not in found:
-        raise ValueError(f"{data_dir}: has {', '.join(found)}, not {split!r}")
+        raise ValueError(f"{data_dir}: has no split {split!r}; choose one of {', '.join(found)}")
     dataset = found[split]
     count = len(dataset)
     missing = unreadable_videos(data_dir, split)
@@ -170,17 +171,19 @@ def _load_parquet(
     label_set: str | None,
     cache_dir: str | os.PathLike | None,
 ) -> Any:
-    """Parquet with videos inside and the splits of whoever made it; classes are matched by name."""
+    """Load Parquet files that contain the videos, with the splits of these files; classes are matched by name."""
     filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
     spellings = {"validation": ("validation", "val"), "train": ("train",), "test": ("test",)}.get(split, (split,))
     files = [file for file in filesystem.find(path) if file.endswith(".parquet")]
     chosen = [file for file in files if re.split(r"[-_.]", os.path.basename(file))[0] in spellings]
     if not chosen:
         raise ValueError(
-            f"{data_dir}: has no Parquet file of {split!r}, only {', '.join(map(os.path.basename, files))}"
+            f"{data_dir}: has no Parquet file for the split {split!r}, only {', '.join(map(os.path.basename, files))}"
         )
     if len({os.path.dirname(file) for file in chosen}) > 1:
-        raise ValueError(f"{data_dir}: has {split!r} in several folders, {', '.join(sorted(chosen)[:3])}; name one")
+        raise ValueError(
+            f"{data_dir}: has {split!r} in several folders, {', '.join(sorted(chosen)[:3])}; pass one of these folders"
+        )
     dataset: Any = datasets.load_dataset(
         "parquet",
         data_files=[filesystem.unstrip_protocol(file) for file in chosen],
@@ -190,22 +193,28 @@ def _load_parquet(
     )
     columns = dataset.features
     if "video" not in columns or "label" not in columns:
-        raise ValueError(f"{data_dir}: its Parquet has the columns {', '.join(columns)}; video and label are needed")
+        raise ValueError(
+            f"{data_dir}: its Parquet files have the columns {', '.join(columns)}; video and label are required"
+        )
     dataset = dataset.cast_column("video", datasets.Video(decode=False))
     theirs = columns["label"].names if isinstance(columns["label"], datasets.ClassLabel) else None
     if theirs is None and columns["label"].dtype != "string":
-        raise ValueError(f"{data_dir}: its labels are numbers without names, so that their order is unknown")
+        raise ValueError(f"{data_dir}: its labels are numbers without class names; use names, or a ClassLabel")
     names = list(LABEL_SETS[label_set or builder.label_sets[0]].names)
     unknown = sorted(set(theirs or ()) - set(names))
     if unknown:
-        raise ValueError(f"{data_dir}: has the classes {', '.join(unknown[:5])}, which {builder.title} has not")
+        raise ValueError(
+            f"{data_dir}: has the classes {', '.join(unknown[:5])}, which are not classes of {builder.title}"
+        )
 
     def to_our_columns(row: dict[str, Any], index: int) -> dict[str, Any]:
         label = row["label"]
         if theirs:
             label = theirs[label] if 0 <= label < len(theirs) else None
         if label not in names:
-            raise ValueError(f"{data_dir}: row {index} has the class {label!r}, which {builder.title} has not")
+            raise ValueError(
+                f"{data_dir}: row {index} has the class {label!r}, which is not a class of {builder.title}"
+            )
         return {"label": names.index(label), "video_id": clip_name(row)}
 
     features = datasets.Features(

@@ -1,12 +1,13 @@
 """
-Labelled action videos that need no download: a camera over a textured plane strewn with shapes, and only how the
-picture moves tells its class.
+Generates labelled action videos, as a data set that needs no download.
 
-What the camera sees is a point on a torus: its place over the plane (x and y, which repeats), its angle, and its
-height (an octave, wrapped from largest to smallest). In each class the picture moves in one way at constant speed,
-from a start drawn uniformly. Two things follow, whatever a network learns:
-- every single frame has the same distribution in all classes, so one frame gives chance;
-- a class played backwards is its opposite, so frames in random order do not tell the two apart.
+Each video shows a camera's view of a textured plane with shapes, and only the motion of the picture tells the class.
+
+The state of the camera is a point on a torus: its position over the plane (x and y; the plane repeats), its angle, and
+its height (an octave, wrapped from largest to smallest). In each class the picture moves in one way at constant speed,
+from a start drawn uniformly. This has two consequences, whatever a network learns:
+- every single frame has the same distribution in all classes, so a single frame gives chance accuracy;
+- a class played backwards is its opposite class, so frames in random order cannot distinguish the two.
 """
 
 import json
@@ -29,7 +30,7 @@ FRAMES_PER_SECOND = 8
 
 
 class Motion(NamedTuple):
-    """How the picture moves in a second: right and down by frame widths, clockwise by turns, nearer by octaves."""
+    """Motion of the picture per second: right and down in frame widths, clockwise in turns, nearer in octaves."""
 
     right: float = 0.0
     down: float = 0.0
@@ -50,18 +51,18 @@ def _motions() -> dict[str, Motion]:
     return dict(sorted(motions.items()))
 
 
-# 8 headings 45 degrees apart, turns and zooms at two paces: neighbours are alike, and each class has its opposite
+# 8 headings 45 degrees apart, turns and zooms at two speeds: some classes are similar, and each has its opposite
 MOTIONS = _motions()
 
 
 def opposite(name: str) -> str:
-    """The class that `name` is when played backwards."""
+    """The class that a clip of `name` shows when it is played backwards."""
     reversed_motion = np.negative(MOTIONS[name])
     return next(other for other, motion in MOTIONS.items() if np.allclose(motion, reversed_motion))
 
 
 def random_plane(rng: np.random.Generator, size: int) -> torch.Tensor:
-    """Smooth coloured noise strewn with shapes, (3, size, size) in [0, 1], which continues at its opposite borders."""
+    """Smooth coloured noise with random shapes, (3, size, size) in [0, 1], periodic in both directions."""
     cells = 8
     colours = torch.from_numpy(rng.random((1, 3, cells, cells), dtype=np.float32))
     colours = F.pad(colours, (2, 2, 2, 2), mode="circular")
@@ -83,7 +84,7 @@ def render_clip(motion: Motion, rng: np.random.Generator, num_frames: int = 12, 
     """
     Frames of one clip at `FRAMES_PER_SECOND`, uint8 of shape (num_frames, size, size, 3).
 
-    The plane, the camera's start and a pace within 10 % of the motion's are drawn from `rng`.
+    The plane, the camera's start and a speed within 10 % of the motion's are drawn from `rng`.
     """
     plane = random_plane(rng, size)
     start = rng.random(4)
@@ -95,13 +96,13 @@ def _look_at(
     plane: torch.Tensor, start: np.ndarray, motion: Motion, time: torch.Tensor, width: int | None = None
 ) -> torch.Tensor:
     """
-    What the camera sees at each time, (num_frames, 1, 1) in seconds: (num_frames, 3, width, width) in [0, 1].
+    The camera's view at each time, (num_frames, 3, width, width) in [0, 1]. `time` is (num_frames, 1, 1), in seconds.
 
-    A picture that is wider than the plane's period shows more of it, at the same scale.
+    If `width` is larger than the plane's period, the picture shows more of the plane, at the same scale.
     """
     size, (x, y, turn, octave) = plane.shape[-1], start
     width = width or size
-    # where on the plane each pixel looks, in its periods: move against the picture, turn, go up, shift to the place
+    # point of the plane in each pixel, in periods: move against the picture, turn, scale by height, add the position
     pixels = (torch.arange(width) + 0.5) / size - width / size / 2
     right, down = pixels[None, None, :] - motion.right * time, pixels[None, :, None] - motion.down * time
     angle = 2 * math.pi * (turn - motion.clockwise * time)
@@ -109,7 +110,7 @@ def _look_at(
     plane_x = (x + height * (torch.cos(angle) * right - torch.sin(angle) * down)) % 1
     plane_y = (y + height * (torch.sin(angle) * right + torch.cos(angle) * down)) % 1
 
-    # as grid_sample counts: from -1 to 1 over the plane and its border
+    # coordinates of grid_sample: from -1 to 1 over the plane and its border
     plane = F.pad(plane[None], (1, 1, 1, 1), mode="circular")
     grid = (2 * size * torch.stack([plane_x, plane_y], dim=-1) + 2) / (size + 2) - 1
     return F.grid_sample(plane.expand(len(time), -1, -1, -1), grid, align_corners=False)
@@ -123,32 +124,32 @@ def render_moving_object(
     motion: Motion, rng: np.random.Generator, num_frames: int = 12, size: int = 128
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    A round object that moves in front of a plane at rest, so that what a network looks at can be compared with where
-    something moves.
+    Render a round object that moves in front of a static plane, to compare where a network looks with where something
+    moves.
 
-    Object and background are strewn alike: in one frame, only the outline tells them apart. Scale and speed are those
-    of [`render_clip`] at 64 pixels, whatever the size. The object leaves at one border and comes back at the opposite
-    one; where the motion is a turn or a zoom, the outline stays and the picture inside turns or zooms.
+    Object and background have the same kind of texture: in one frame, only the outline distinguishes them. Scale and
+    speed are those of [`render_clip`] at 64 pixels, for every `size`. An object that leaves at one border comes back
+    at the opposite one. If the motion is a turn or a zoom, the outline stays and the picture inside turns or zooms.
 
     Args:
         motion: How the object moves.
-        rng: What planes, places and a pace within 10 % of the motion's are drawn from.
-        num_frames: Frames, at `FRAMES_PER_SECOND`.
+        rng: Random generator of the planes, the positions and a speed within 10 % of the motion's.
+        num_frames: Number of frames, at `FRAMES_PER_SECOND`.
         size: Height and width in pixels. The object's radius is 0.22 of it.
 
     Returns:
         Frames, uint8 of shape (num_frames, size, size, 3), and masks, boolean of shape (num_frames, size, size): the
-        pixels whose middle is in the object.
+        pixels whose centre is in the object.
     """
     period = 64
     time = torch.arange(num_frames)[:, None, None] / FRAMES_PER_SECOND * rng.uniform(0.9, 1.1)
     background = _look_at(random_plane(rng, period), rng.random(4), Motion(), time[:1], size)
-    # the object's picture about the middle of a frame, which is then carried to the object's place
+    # the object's texture around the centre of a frame; it is then moved to the object's position
     picture = _look_at(random_plane(rng, period), rng.random(4), motion._replace(right=0.0, down=0.0), time, size)
     x, y = rng.random(2)
     pixels = (torch.arange(size) + 0.5) / size
     right, down = (period / size * speed * time for speed in (motion.right, motion.down))
-    from_x = (pixels[None, None, :] - x - right + 0.5) % 1 - 0.5  # from the object's middle, in frame widths
+    from_x = (pixels[None, None, :] - x - right + 0.5) % 1 - 0.5  # from the object's centre, in frame widths
     from_y = (pixels[None, :, None] - y - down + 0.5) % 1 - 0.5
     grid = torch.stack(torch.broadcast_tensors(2 * from_x, 2 * from_y), dim=-1)
     masks = torch.hypot(from_x, from_y) < 0.22  # (num_frames, size, size)
@@ -168,22 +169,23 @@ def write_motion_videos(
     """
     Write a data set of motion videos as class folders, `data_dir/<split>/<class>/<number>.mp4`, H.264.
 
-    The same seed gives the same pictures, and more clips per class only add files. What is there already is kept, so
-    that an interrupted run goes on where it stopped.
+    The same seed gives the same pictures, and more clips per class only add files. Existing files are kept, so an
+    interrupted run continues where it stopped.
 
     Args:
-        data_dir: The folder.
-        clips_per_class: Clips per class of each split, such as `{"train": 150, "validation": 10, "test": 25}`.
-        num_frames: Frames per clip, 8 a second. With `frame_interval=5` both sampling rules take 8 of 12 in a row.
+        data_dir: The folder to write.
+        clips_per_class: Clips per class in each split, such as `{"train": 150, "validation": 10, "test": 25}`.
+        num_frames: Frames per clip, 8 per second. With `frame_interval=5`, both sampling rules take 8 consecutive
+            frames of 12.
         size: Height and width in pixels, even.
-        seed: Seed of everything drawn.
-        num_workers: Processes that render, by default one per core; 0 renders in this one.
+        seed: Seed of all draws.
+        num_workers: Number of processes that render, by default one per core; 0 renders in the current process.
 
     Returns:
         `data_dir`.
 
     Raises:
-        ValueError: If `data_dir` holds videos of other settings.
+        ValueError: If `data_dir` contains videos with different settings, or other files.
     """
     data_dir = Path(data_dir)
     settings = {"num_frames": num_frames, "size": size, "seed": seed}
@@ -191,9 +193,11 @@ def write_motion_videos(
     if settings_file.is_file():
         found = json.loads(settings_file.read_text())
         if found != settings:
-            raise ValueError(f"{data_dir}: holds motion videos of {found}, not {settings}; choose another folder")
+            raise ValueError(
+                f"{data_dir}: contains motion videos with settings {found}, not {settings}; choose another folder"
+            )
     elif data_dir.is_dir() and any(data_dir.iterdir()):
-        raise ValueError(f"{data_dir}: is not empty, and holds no motion videos; choose another folder")
+        raise ValueError(f"{data_dir}: is not empty, and contains no motion videos; choose another folder")
     data_dir.mkdir(parents=True, exist_ok=True)
     settings_file.write_text(json.dumps(settings) + "\n")
 
@@ -222,7 +226,7 @@ def _write_clip(job: tuple[Path, str, list[int], int, int]):
     frames = render_clip(MOTIONS[name], np.random.default_rng(seed), num_frames, size)
     unfinished = path.with_suffix(".part.mp4")
     with av.open(str(unfinished), "w") as container:
-        # x264's macroblock tree gives other bytes from run to run on some processors with AVX-512
+        # x264's macroblock tree gives different bytes in different runs on some processors with AVX-512
         options = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=options)
         stream.width = stream.height = size

@@ -1,8 +1,8 @@
 """
-Decode once: the videos of a dataset become small clips that are quick to seek in.
+Prepares the videos of a dataset once: re-encodes them as small clips that allow fast seeking.
 
-A clip is encoded below `OUT/.unfinished` and moved to its place when it is whole; tars are packed when all clips are
-there. Hence a run that was stopped, however, goes on where it stopped.
+A clip is encoded in `OUT/.unfinished` and moved to its place when it is complete; tars are packed when all clips are
+encoded. A run that was interrupted in any way can therefore continue where it stopped.
 """
 
 import json
@@ -26,7 +26,7 @@ from .video_column import VIDEO_SUFFIXES
 from .worker_processes import map_in_processes
 
 
-# No arithmetic coding, no deblocking, no B frames: that decodes in 60 % of the time, at an eighth more bytes.
+# No arithmetic coding, deblocking or B frames: decoding takes 60 % of the time, and files are an eighth larger.
 _X264 = {"preset": "veryfast", "tune": "fastdecode", "bf": "0", "sc_threshold": "0"}
 
 
@@ -43,48 +43,50 @@ def prepare_videos(
     seed: int = 0,
 ) -> dict[str, Any]:
     """
-    Re-encode every video below a folder as a small clip that is quick to seek in, and copy the other files.
+    Re-encode every video in a folder as a small clip that allows fast seeking, and copy the other files.
 
-    Videos are found loose and in zip and tar archives; an archive's clips come to lie as if it had been extracted
-    where it lies. A benchmark's release stays one, which [`load_benchmark`] reads under the same
-    `video_id`s; of class folders (`<split>/<class>/<video>`) it is `load_benchmark("folder", out, split)`. Rar
-    archives and parts of a joined one are left out, with a warning.
+    Videos are found as loose files and in zip and tar archives. The clips of an archive are written as if the archive
+    had been extracted where it is. A prepared benchmark release is read by [`load_benchmark`] with the same
+    `video_id`s; prepared class folders (`<split>/<class>/<video>`) are read by `load_benchmark("folder", out, split)`.
+    Rar archives and parts of a split archive are skipped with a warning.
 
-    A clip is H.264 (4:2:0, mp4, no sound) with the frames that [`read_video`] sees, all of them and in
-    their order, upright, so that the sampling rules choose the same ones. They follow each other at the source's
-    average rate. Frames are scaled to a short side of at most `short_side`, never enlarged, with both sides even.
+    A clip is H.264 (4:2:0, mp4, no sound). It contains all frames that [`read_video`] returns, upright and in the same
+    order, so that the sampling rules choose the same frames. They have the source's average frame rate, or, if that
+    would move a frame by more than half a frame, the source's times. Frames are scaled down to a short side of at most
+    `short_side`, never enlarged, with both sides even.
 
-    `out/manifest.jsonl` has a line a video: `path` (in `out`, or in its tar), `source` (`ARCHIVE::MEMBER` in an
-    archive), `outcome`, `reason`, `frames`, `width`, `height`, `source_bytes`, `bytes`, `sha256`, `tar`, `offset`
-    (of the clip in the tar, in bytes) and `stamp` (size and time of the source file). Outcomes are `ok`; `repaired`:
-    only a part can be read, which was kept; and `unreadable`: there is no clip. `out/prepare.json` has the settings.
+    `out/manifest.jsonl` has one line per video: `path` (in `out`, or in its tar), `source` (`ARCHIVE::MEMBER` for a
+    video in an archive), `outcome`, `reason`, `frames`, `width`, `height`, `source_bytes`, `bytes`, `sha256`, `tar`,
+    `offset` (start of the clip in the tar, in bytes) and `stamp` (size and time of the source file). Outcomes are
+    `ok`, `repaired` (only a part can be read; this part was kept) and `unreadable` (there is no clip).
+    `out/prepare.json` contains the settings.
 
-    A second run goes on where the first one stopped, and prepares again what has changed since. The source is only
-    read.
+    A second run continues where the first one stopped, and prepares changed videos again. The source is not modified.
 
     Args:
-        source: The folder, or an archive. A local one.
-        out: The folder to write, outside of `source`: new, empty, or of an earlier run with the same settings.
-        layout: `"tar"`: shards of the layout of webdataset, `NAME-00000.tar`, of clips in random order, each followed
-            by a `.json`. NAME is the split of class folders, `replacement` for clips that replace others, else
-            `videos`. A video whose name has inner dots reads differently in webdataset itself, whose keys end at the
-            first one. `"folder"`: a file a clip.
-        short_side: In pixels, even.
-        keyframe_interval: Frames from one keyframe to the next; no frame refers beyond one.
-        crf: x264's constant rate factor, 0 (lossless) to 51.
-        clips_per_shard: Videos of a tar.
-        num_workers: Processes that decode and encode, by default one per core; 0 works in this one.
-        seed: Of the order in the tars.
+        source: A local folder or archive.
+        out: The folder to write, outside of `source`: new, empty, or from an earlier run with the same settings.
+        layout: `"tar"` writes shards in the layout of webdataset, `NAME-00000.tar`, with the clips in random order,
+            each followed by a `.json` file. NAME is the split for class folders, `replacement` for clips that replace
+            others, and `videos` otherwise. webdataset itself ends the key of a clip at the first dot of its file name,
+            so it splits names with inner dots differently. `"folder"` writes one file per clip.
+        short_side: Maximum short side in pixels, even.
+        keyframe_interval: Frames from one keyframe to the next; no frame refers to frames beyond a keyframe.
+        crf: x264's constant rate factor, from 0 (lossless) to 51.
+        clips_per_shard: Number of clips per tar.
+        num_workers: Number of processes that decode and encode, by default one per core; 0 runs in the current one.
+        seed: Seed of the order in the tars.
 
     Returns:
-        `videos`, `ok`, `repaired` and `unreadable` (counts), `prepared` (how many were encoded now), `failures` (the
-        manifest's lines of unreadable videos), `source_bytes` and `bytes` (of all videos and of all clips), `shards`,
-        `seconds` and `manifest` (its path).
+        `videos`, `ok`, `repaired` and `unreadable` (counts), `prepared` (number of videos processed in this run),
+        `failures` (manifest lines of the unreadable videos), `source_bytes` and `bytes` (total size of the videos and
+        of the clips), `shards` (number of tars), `seconds` and `manifest` (its path).
 
     Raises:
-        FileNotFoundError: If there is no source, or it holds no video.
-        ValueError: If a setting is out of its range or another one than in `out`; if `out` is in the source or the
-            other way round, or holds something else; if an archive cannot be read, or two files would get one name.
+        FileNotFoundError: If the source does not exist or contains no videos.
+        ValueError: If a setting is out of range or differs from the earlier run in `out`; if `out` is inside the
+            source, or the source inside `out`; if `out` contains other files; if an archive cannot be read; or if two
+            files would get the same name.
     """
     started = time.monotonic()
     settings: dict[str, Any] = {"layout": layout, "short_side": short_side, "keyframe_interval": keyframe_interval}
@@ -102,7 +104,7 @@ def prepare_videos(
     shards = plan_shards(work.rows, clips_per_shard, seed) if layout == "tar" else {}
     for shard in shards:
         if shard in work.taken:
-            raise ValueError(f"{work.taken[shard]}: has the name of a tar that would be written; rename it")
+            raise ValueError(f"{work.taken[shard]}: has the same name as a tar that would be written; rename it")
 
     unfinished = out / UNFINISHED
     unfinished.mkdir(parents=True, exist_ok=True)
@@ -165,12 +167,14 @@ def _check_range(name: str, number: int, least: int, most: int):
 def _refuse_out(source: Path, out: Path, settings: dict[str, Any]):
     inside, outside = out.resolve(), source.resolve()
     if inside == outside or outside in inside.parents or inside in outside.parents:
-        raise ValueError(f"{out}: one of it and {source} lies in the other; choose a folder beside it")
+        raise ValueError(f"{out}: must be outside of {source}, and must not contain it; choose another folder")
     if (out / SETTINGS).is_file():
         try:
             found = dict(json.loads((out / SETTINGS).read_text("utf-8")))
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{out / SETTINGS}: is not what an earlier run wrote; choose another folder") from error
+            raise ValueError(
+                f"{out / SETTINGS}: is not a settings file of an earlier run; choose another folder"
+            ) from error
         other = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
         if other:
             raise ValueError(
@@ -178,18 +182,18 @@ def _refuse_out(source: Path, out: Path, settings: dict[str, Any]):
                 f"{', '.join(str(settings.get(name)) for name in other)}; choose another folder"
             )
     elif out.exists() and (not out.is_dir() or any(entry.name != UNFINISHED for entry in out.iterdir())):
-        raise ValueError(f"{out}: holds something else than prepared videos; choose another folder")
+        raise ValueError(f"{out}: is neither empty nor a folder of prepared videos; choose another folder")
 
 
 class _Sources:
-    """The videos of a release, as the first columns of the manifest, by path; files beside them are copied."""
+    """The videos of a release, as the first columns of the manifest, by path, and the other files, to be copied."""
 
     def __init__(self, release: Release, out: Path):
         self.release, self.out = release, out
         self.root = release.path if os.path.isdir(release.path) else os.path.dirname(release.path)
         self.rows: dict[str, Row] = {}
-        self.taken: dict[str, str] = {MANIFEST: "", SETTINGS: ""}  # what lands on each name
-        self.in_archives: dict[str, dict[str, str]] = {}  # where each member goes, of archives that hold videos
+        self.taken: dict[str, str] = {MANIFEST: "", SETTINGS: ""}  # source of each output path
+        self.in_archives: dict[str, dict[str, str]] = {}  # output path of each member, of archives with videos
         self.loose: dict[str, str] = {}
         copied, left = [], []
         for archive in release.archives:
@@ -210,17 +214,17 @@ class _Sources:
             else:
                 copied.append((file, path))
         if not self.rows:
-            raise FileNotFoundError(f"{release.root}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")
+            raise FileNotFoundError(f"{release.root}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
         if left:
             warnings.warn(
                 f"{len(left)} archives are neither read nor copied, {', '.join(left[:3])}: extract them first if "
-                "they hold anything that is needed",
+                "you need their content",
                 stacklevel=3,
             )
         self.copied = copied
 
     def copy_others(self):
-        """Copy what is neither a video nor holds videos, unless the same is there."""
+        """Copy the files that are not videos and contain none, unless a copy of the same size and time exists."""
         for file, path in self.copied:
             target = self.out / path
             if not target.exists() or _stamp(file) != _stamp(target):
@@ -229,16 +233,20 @@ class _Sources:
                 os.replace(self.out / UNFINISHED / "copy", target)
 
     def _take(self, name: str, source: str, archive: str | None = None) -> str:
-        """Where a file or member goes, below `out`."""
+        """Output path of a file or archive member, relative to `out`."""
         path = PurePosixPath(Path(name).as_posix())
         if archive is not None:
             about = PurePosixPath(Path(os.path.relpath(archive, self.root)).as_posix())
             if path.is_absolute() or ".." in path.parts or not path.parts:  # `.`
-                raise ValueError(f"{source}: would be written outside of its folder; extract the archive first")
+                raise ValueError(
+                    f"{source}: would be written outside of the archive's folder; extract the archive first"
+                )
             path = about.parent / path
             if path.parts[0] == UNFINISHED:
-                raise ValueError(f"{source}: would be written among what is not finished; extract the archive first")
-            # a replacement stays one, though the archive's name does not
+                raise ValueError(
+                    f"{source}: would be written to the folder of unfinished files; extract the archive first"
+                )
+            # keep the mark of a replacement: the path of a clip does not contain the archive's name
             if "replacement" in str(about) and "replacement" not in str(path):
                 path = path.parent / "replacement" / path.name
         row: Row | None = None
@@ -248,7 +256,7 @@ class _Sources:
             row["stamp"] = list(_stamp(archive or source))
             path = path.with_suffix(".mp4")
         if str(path) in self.taken:
-            other = self.taken[str(path)] or "what is written beside the clips"
+            other = self.taken[str(path)] or "a file that is written next to the clips"
             raise ValueError(f"{source} and {other} would both be named {path}; move one of them away")
         self.taken[str(path)] = source
         if row is not None:
@@ -256,7 +264,7 @@ class _Sources:
         return str(path)
 
     def read_missing(self, done: dict[str, Row]) -> Iterator[tuple[Row, str | bytes, str]]:
-        """Lines to fill in, path or bytes, and name of the videos that are not done; archives are read once."""
+        """Manifest line, path or bytes, and name of each video that is not done yet. Each archive is read once."""
         for path, file in self.loose.items():
             if path not in done:
                 yield self.rows[path], file, file
@@ -276,19 +284,19 @@ class _Sources:
 
 def _take_over(out: Path, clips: Path, wanted: dict[str, Row], in_tars: set[tuple[str, str]]) -> dict[str, Row]:
     """
-    The lines of an earlier run's manifest that still hold: the source is the same, and its clip is there.
+    Manifest lines of an earlier run that are still valid: the source is unchanged, and its clip exists.
 
     Args:
-        out: The folder that is written.
-        clips: Where single clips lie.
-        wanted: What is to be prepared, by path.
-        in_tars: Path and digest of the clips that lie in tars.
+        out: The output folder.
+        clips: Folder of the single clips.
+        wanted: Manifest lines of the videos to prepare, by path.
+        in_tars: Path and digest of each clip in a tar.
     """
     known = read_manifest(out / MANIFEST)
-    for path in set(known) - set(wanted):  # its source is gone
+    for path in set(known) - set(wanted):  # its source no longer exists
         del known[path]
         (clips / path).unlink(missing_ok=True)
-    write_manifest(out, known.values())  # without a last line that a stopped run has cut
+    write_manifest(out, known.values())  # drops a last line that an interrupted run truncated
     rows: dict[str, Row] = {}
     for path, row in wanted.items():
         before = known.get(path)

@@ -1,4 +1,4 @@
-"""Prepared folders: the manifest that `dvflnet prepare` writes, and its clips as class folders or a stream."""
+"""Reads and writes the manifest of `dvflnet prepare`, and loads its clips as class folders or as a stream."""
 
 import json
 import os
@@ -12,17 +12,18 @@ import datasets
 from .video_column import IN_TAR, SPLITS, as_datasets, video_source
 
 
-Row = dict[str, Any]  # a line of the manifest
+Row = dict[str, Any]  # one line of the manifest
 
-# what `dvflnet prepare` writes beside the clips
+# names that `dvflnet prepare` uses next to the clips
 MANIFEST, SETTINGS, UNFINISHED = "manifest.jsonl", "prepare.json", ".unfinished"
 
 
 def original_id(row: dict[str, Any]) -> tuple[str, str | None]:
     """
-    What a video of a manifest was called before it was prepared, and its class.
+    The id that a video of a manifest had before it was prepared, and its class.
 
-    Of class folders the path below the split's folder, as [`load_video_folder`] has it; else the whole path, and None.
+    For class folders, the id is the path relative to the split's folder, as in [`load_video_folder`]. Otherwise the id
+    is the whole path, and the class is None.
     """
     path = PurePosixPath(row["path"]).with_suffix(PurePosixPath(row["source"]).suffix)
     if len(path.parts) == 3 and any(path.parts[0] in names for names in SPLITS.values()):
@@ -32,29 +33,29 @@ def original_id(row: dict[str, Any]) -> tuple[str, str | None]:
 
 def read_manifest_line(line: str) -> dict[str, Any]:
     """
-    A video of a manifest.
+    Read one line of a manifest.
 
     Raises:
-        ValueError: If the line is not as `dvflnet prepare` writes it.
+        ValueError: If the line does not have the format that `dvflnet prepare` writes.
     """
     try:
         row = json.loads(line)
     except RecursionError as error:
-        raise ValueError("its JSON is too deep") from error
+        raise ValueError("its JSON is nested too deeply") from error
     text, number = (str, NoneType), (int, NoneType)
     kinds: dict[str, Any] = {"path": str, "source": str, "stamp": list, "source_bytes": int, "outcome": str}
     kinds |= {"sha256": text, "bytes": number, "tar": text, "offset": number}
     if not isinstance(row, dict) or not all(isinstance(row.get(name, ...), kind) for name, kind in kinds.items()):
-        raise ValueError(f"{', '.join(kinds)} are expected")
+        raise ValueError(f"expected the keys {', '.join(kinds)}")
     if row["tar"] is not None and None in (row["offset"], row["bytes"]):
-        raise ValueError("it has a tar, but no place in it")
+        raise ValueError("it has a tar, but no offset or size")
     return row
 
 
 def _read_prepared(data_dir: Path) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
-    """Video id, class and line of the manifest, sorted, of all videos of each split."""
+    """Video id, class and manifest line of all videos in each split, sorted."""
     if (data_dir / UNFINISHED).exists() or not (data_dir / MANIFEST).is_file():
-        raise ValueError(f"{data_dir}: is not prepared to the end; run `dvflnet prepare` again, which goes on")
+        raise ValueError(f"{data_dir}: preparation is not finished; run `dvflnet prepare` again to continue it")
     with open(data_dir / MANIFEST, encoding="utf-8") as file:
         text = file.readlines()
     lines = []
@@ -63,12 +64,12 @@ def _read_prepared(data_dir: Path) -> dict[str, list[tuple[str, str, dict[str, A
             lines.append(read_manifest_line(line))
         except ValueError as error:
             raise ValueError(
-                f"{data_dir / MANIFEST}: line {number} is no line of a manifest ({error}); prepare the videos again"
+                f"{data_dir / MANIFEST}: line {number} is not a manifest line ({error}); prepare the videos again"
             ) from error
     for row in lines:
         for name in (row["path"], row["tar"] or "a"):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ValueError(f"{data_dir / MANIFEST}: names {name}, which is outside of the folder")
+                raise ValueError(f"{data_dir / MANIFEST}: contains the path {name}, which is outside of the folder")
     splits: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
     for split, names in SPLITS.items():
         for name in names:
@@ -82,14 +83,14 @@ def _read_prepared(data_dir: Path) -> dict[str, list[tuple[str, str, dict[str, A
 
 
 def load_prepared(data_dir: Path) -> datasets.DatasetDict:
-    """As [`load_video_folder`], of class folders that `dvflnet prepare` wrote as tars or folders."""
+    """Same as [`load_video_folder`], for class folders that `dvflnet prepare` wrote as tars or folders."""
     splits = _read_prepared(data_dir)
     classes = sorted({label for _, label, _ in splits["train"]})
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}
     for split, found in splits.items():
         for video_id, label, row in found:
             if label not in classes:
-                raise ValueError(f"{data_dir}: {label} in {split} is no class of the training split, {classes}")
+                raise ValueError(f"{data_dir}: {label} in {split} is not a class of the training split, {classes}")
             if row["outcome"] == "unreadable":
                 continue
             path = str(data_dir / row["path"])
@@ -101,14 +102,14 @@ def load_prepared(data_dir: Path) -> datasets.DatasetDict:
 
 
 def unreadable_videos(data_dir: str | os.PathLike, split: str) -> list[str]:
-    """Ids of the videos of a split that `dvflnet prepare` could not read; none of what it has not written."""
+    """Ids of the videos of a split that `dvflnet prepare` could not read; empty for other folders."""
     if not (Path(data_dir) / SETTINGS).is_file():
         return []
     return [video_id for video_id, _, row in _read_prepared(Path(data_dir))[split] if row["outcome"] == "unreadable"]
 
 
 def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
-    """A split of prepared class folders with the videos' bytes, a shard a tar, read in order; None if not in tars."""
+    """Stream a prepared split with the videos' bytes, one shard per tar, in order; None if it is not in tars."""
     tars: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for row in dataset:
         part = IN_TAR.fullmatch(row["video"]["path"])
@@ -127,18 +128,18 @@ def _read_rows(shards: list[tuple[dict[str, Any], ...]]) -> Iterator[dict[str, A
             try:
                 data = video_source(row["video"])
             except OSError:
-                data = None  # a clip that cannot be read when it is drawn either, and counts as broken
+                data = None  # reading it fails again when the clip is drawn, and the clip then counts as broken
             yield {**row, "video": {"path": row["video"]["path"], "bytes": data}}
 
 
 def replace_file(unfinished: Path, target: Path, content: str | bytes):
-    """Write a file at one place and move it to another when it is whole."""
+    """Write a file in one place and move it to its target when it is complete."""
     unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(unfinished, target)
 
 
 def read_manifest(path: Path) -> dict[str, Row]:
-    """The lines of an unfinished manifest, by path; none if there is no such file."""
+    """Lines of an unfinished manifest, by path; empty if there is no such file."""
     if not path.is_file():
         return {}
     rows: dict[str, Row] = {}
@@ -149,10 +150,8 @@ def read_manifest(path: Path) -> dict[str, Row]:
             rows[row["path"]] = row
         except ValueError as error:
             if number == len(lines):
-                break  # a run that was stopped may have cut its last line
-            raise ValueError(
-                f"{path}: line {number} is no line of a manifest; remove it, or the whole file"
-            ) from error
+                break  # an interrupted run may have truncated its last line
+            raise ValueError(f"{path}: line {number} is not a manifest line; remove it, or the whole file") from error
     return rows
 
 

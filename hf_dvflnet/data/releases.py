@@ -1,4 +1,4 @@
-"""The files of a benchmark's official release, wherever they lie below a folder or URL or in archives there."""
+"""Finds the files of a benchmark's official release, anywhere below a folder or URL, or in archives there."""
 
 import os
 import re
@@ -15,19 +15,19 @@ class Release:
     The files of an official release below a folder or URL, and those in its zip and tar archives.
 
     Raises:
-        FileNotFoundError: If there is nothing.
+        FileNotFoundError: If the folder or file does not exist.
     """
 
     def __init__(self, root: str | os.PathLike):
         self.root = os.fspath(root)
         self.filesystem, self.path = fsspec.core.url_to_fs(self.root)
         if not self.filesystem.exists(self.path):
-            raise FileNotFoundError(f"{self.root}: there is no such folder or file")
+            raise FileNotFoundError(f"{self.root}: the folder or file does not exist")
         if self.filesystem.isfile(self.path):
             found = [self.path]
         else:
             found = list(_walk(self.path)) if self.is_local else self.filesystem.find(self.path)
-        # shallow files first: an annotation file that was copied somewhere below does not hide the release's own
+        # upper folders first: a copy of an annotation file in a subfolder does not hide the release's own file
         self.files = sorted(found, key=lambda file: (file.count("/"), file))
         self.archives = [file for file in self.files if file.lower().endswith(ARCHIVE_SUFFIXES)]
         self._opened: dict[str, Archive] = {}
@@ -37,11 +37,11 @@ class Release:
         return "file" in self.filesystem.protocol
 
     def location(self, file: str) -> str:
-        """A path for local files, a URL for others."""
+        """Path of a local file, or URL of any other file."""
         return file if self.is_local else self.filesystem.unstrip_protocol(file)
 
     def archive(self, path: str) -> Archive:
-        """One of `archives`, opened once."""
+        """Open one of `archives`, each only once."""
         if path not in self._opened:
             self._opened[path] = Archive(self.filesystem, path, self.hint)
         return self._opened[path]
@@ -50,30 +50,30 @@ class Release:
         return self.archive(archive).is_zip
 
     def stamp(self, archive: str) -> str:
-        """What changes when an archive does."""
+        """Text that changes when the archive changes."""
         about = self.filesystem.info(archive)
         return repr([about.get(key) for key in ("size", "mtime", "etag", "ETag", "blob_id", "last_commit")])
 
     def is_replacement(self, file: str) -> bool:
-        """Whether a file lies in a replacement folder of the release, or is its archive."""
+        """Whether a file is in a replacement folder of the release, or is the archive of such a folder."""
         return "replacement" in file.removeprefix(self.path)
 
     def members(self, archive: str) -> list[str]:
-        """Names of the files in an archive. A compressed tar has to be read whole for them."""
+        """Names of the files in an archive. For a compressed tar, the whole archive is read."""
         return self.archive(archive).members()
 
     def contents(self, archive: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of the videos (or others) in an archive, in its order, reading on and never back."""
+        """Names and contents of the videos (or other files) in an archive, in its order, read forward only."""
         return self.archive(archive).contents(suffixes)
 
     def videos(self) -> list[str]:
-        """Every video file, loose or in an archive."""
+        """All video files, loose or in an archive."""
         loose = [file for file in self.files if file.lower().endswith(VIDEO_SUFFIXES)]
         inside = [name for archive in self.archives for name in self.members(archive)]
         return loose + [name for name in inside if name.lower().endswith(VIDEO_SUFFIXES)]
 
     def read(self, *names: str) -> str | None:
-        """The text of the first file of one of these names, loose or in a zip (or a tar of less than 100 MB)."""
+        """Text of the first file with one of these names, loose, in a zip, or in a tar of at most 100 MB."""
         for file in self.files:
             if os.path.basename(file) in names:
                 return _decode(file, self.filesystem.cat_file(file))
@@ -86,11 +86,11 @@ class Release:
         return None
 
     def need(self, *names: str, where: str) -> str:
-        """As `read`, but a missing file is an error that says where it comes from."""
+        """Same as `read`, but a missing file is an error that says where to get it."""
         text = self.read(*names)
         if text is None:
             raise FileNotFoundError(
-                f"{self.root}: has no {' or '.join(names)}, which comes with {where}. Is this the folder that holds "
+                f"{self.root}: has no {' or '.join(names)}, which comes with {where}. Is this the folder of "
                 f"the extracted release?{self.hint()}"
             )
         return text
@@ -100,12 +100,12 @@ class Release:
         parts = [os.path.basename(file) for file in self.files if _PART.search(file)]
         scripts = [os.path.basename(file) for file in self.files if file.endswith(".py")]
         if rars:
-            return f" It holds {', '.join(rars[:3])}: rar archives have to be extracted first (unrar x, or 7z x)."
+            return f" It contains {', '.join(rars[:3])}: extract rar archives first (unrar x, or 7z x)."
         if parts:
             join = "cat 20bn-something-something-v2-?? | tar -xzf -"
-            return f" It holds the parts {parts[0]}, ...: join and extract them first ({join})."
+            return f" It contains the parts {parts[0]}, ...: join and extract them first ({join})."
         if scripts:
-            return f" It holds {scripts[0]}: loading scripts are no longer run; download the release itself."
+            return f" It contains {scripts[0]}: loading scripts are no longer supported; download the release itself."
         return ""
 
 
@@ -113,7 +113,7 @@ def _decode(name: str, content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: is not text in UTF-8 (byte {error.start}); save it as such") from error
+        raise ValueError(f"{name}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 _PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
@@ -121,9 +121,9 @@ _PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
 
 def _walk(folder: str) -> Iterator[str]:
     """
-    Files below a folder, also behind links to folders, each of these once.
+    Files below a folder. Links to folders are followed, and each folder is visited once.
 
-    Links to nothing are left out, and pipes, sockets and devices, which may have no end.
+    Broken links are skipped. So are pipes, sockets and devices, since reading them may never end.
     """
     seen = set()
     for path, folders, names in os.walk(folder, followlinks=True):

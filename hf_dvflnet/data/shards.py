@@ -1,4 +1,4 @@
-"""The tars of a prepared folder: which clips go into which, what they hold, and writing them."""
+"""Plans, reads and writes the tars of a prepared folder."""
 
 import io
 import json
@@ -19,7 +19,7 @@ _SHARD = re.compile(r"(train|validation|val|test|videos|replacement)-\d{5}[.]tar
 
 
 class Packed(NamedTuple):
-    """Where a clip lies in a tar, in bytes."""
+    """Offset and size of a clip in a tar, in bytes, and its digest."""
 
     offset: int
     size: int
@@ -27,7 +27,7 @@ class Packed(NamedTuple):
 
 
 def plan_shards(rows: dict[str, Row], clips_per_shard: int, seed: int) -> dict[str, list[str]]:
-    """The paths of each tar, in its order."""
+    """Paths of the clips in each tar, in the order of the tar."""
     kinds: dict[str, list[str]] = {}
     for path in sorted(rows):
         parts = PurePosixPath(path).parts
@@ -43,7 +43,7 @@ def plan_shards(rows: dict[str, Row], clips_per_shard: int, seed: int) -> dict[s
 
 
 def read_shards(out: Path) -> dict[str, dict[str, Packed]]:
-    """What the tars of an earlier run hold, by path, in their order."""
+    """Clips in each tar of an earlier run, by path, in the order of the tar."""
     shards = {}
     for tar in sorted(out.glob("*.tar")):
         if not _SHARD.fullmatch(tar.name):
@@ -58,7 +58,7 @@ def read_shards(out: Path) -> dict[str, dict[str, Packed]]:
                         sha256 = json.loads(content.read())["sha256"]
                         clips[clip.name] = Packed(clip.offset_data, clip.size, sha256)
         except (tarfile.TarError, EOFError, ValueError):
-            pass  # what follows is damaged, and is packed again
+            pass  # the rest of the tar is damaged and is packed again
         shards[tar.name] = clips
     return shards
 
@@ -70,7 +70,7 @@ def pack(
     rows: dict[str, Row],
     packed: dict[str, dict[str, Packed]],
 ):
-    """Write the tars that are not what they should be, and where each clip lies into the rows."""
+    """Write the tars that are missing or out of date, and store the position of each clip in its row."""
     readable = {
         shard: [path for path in paths if rows[path]["outcome"] != "unreadable"] for shard, paths in shards.items()
     }
@@ -80,7 +80,7 @@ def pack(
         for shard, found in packed.items()
         if [(path, clip.sha256) for path, clip in found.items()] != wanted.get(shard)
     ]
-    # what stale tars hold of use goes back to the single clips before any of them is replaced
+    # before any stale tar is replaced, extract its clips that are still valid
     for shard in stale:
         with open(out / shard, "rb") as tar:
             for path, clip in packed[shard].items():

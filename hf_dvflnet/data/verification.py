@@ -1,4 +1,4 @@
-"""Checking every clip of a benchmark before a long run needs them."""
+"""Checks every clip of a benchmark before a long run needs it."""
 
 import hashlib
 import json
@@ -32,31 +32,32 @@ def verify_benchmark(
     num_workers: int | None = None,
 ) -> dict[str, Any]:
     """
-    Decode the first, the middle and the last frame of every listed clip, and write what was found.
+    Decode the first, the middle and the last frame of every listed clip, and write a report.
 
-    The report is JSON Lines, a line a clip: `video_id`, `split`, `path`, `outcome`, `reason`, `frames`, `bytes`,
-    `sha256`, and the lists it belongs to. Outcomes are `ok`, `missing`, `empty` (0 bytes), `undecodable`, `short`
-    (fewer than `min_frames` frames), and `duplicate` (the same bytes as a clip before it).
-    [`load_benchmark`] takes it as its block list. An existing report of the same lists
-    is continued: clips whose file, or archive, has kept its size and time are not decoded again.
+    The report is JSON Lines, one line per clip: `video_id`, `split`, `path`, `outcome`, `reason`, `frames`, `bytes`,
+    `sha256`, and the lists that the clip belongs to. Outcomes are `ok`, `missing`, `empty` (0 bytes), `undecodable`,
+    `short` (fewer than `min_frames` frames), and `duplicate` (the same bytes as an earlier clip). [`load_benchmark`]
+    accepts the report as its block list. An existing report on the same lists is continued: a clip is not decoded
+    again if the size and time of its file, or archive, are unchanged.
 
     Args:
         name: A benchmark of [`BENCHMARKS`].
-        data_dir: Its release.
+        data_dir: The release of the benchmark.
         report: The file to write.
-        protocol, fold: Which lists.
-        min_frames: What counts as too short.
-        num_workers: Processes that decode, by default one per core; 0 decodes in this one.
+        protocol, fold: The lists to check.
+        min_frames: Clips with fewer frames are `short`.
+        num_workers: Number of processes that decode, by default one per core; 0 decodes in the current one.
 
     Returns:
-        `counts`, of each split how many clips are listed, how many the official lists have (None if that is not
-        known), and how many have each outcome; `checked`, how many were decoded now; and `protocol` and `fold`.
+        `counts` (for each split, the number of listed clips, the number of clips in the official lists, or None if
+        it is unknown, and the number of clips with each outcome), `checked` (number of clips decoded in this run),
+        `protocol` and `fold`.
 
     Raises:
-        ValueError: If there is no such benchmark, or `report` is there and is something else.
+        ValueError: If the benchmark does not exist, or `report` exists and is not a report on these lists.
     """
     if name not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+        raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
     builder = BENCHMARKS[name](data_dir, protocol, fold)
     lists = {"benchmark": name, "protocol": builder.config.protocol, "fold": fold}
     report = Path(report)
@@ -91,9 +92,9 @@ def verify_benchmark(
 def _final_outcomes(
     listed: list[tuple[str, str]], rows: dict[tuple[str, str], dict[str, Any]], lists: dict[str, Any], min_frames: int
 ) -> list[dict[str, Any]]:
-    """The report's lines in the order of the lists, now that all clips are known: what is missing, short or double."""
+    """Final report lines, in the order of the lists. Clips that are missing, short or duplicates are found here."""
     final = []
-    first_of: dict[str, str] = {}  # the first clip of each content
+    first_of: dict[str, str] = {}  # first clip with each digest
     for split, video_id in listed:
         row = rows.get((split, video_id)) or {**lists, "video_id": video_id, "split": split, "outcome": "missing"}
         if row["outcome"] in ("ok", "short", "duplicate"):
@@ -109,7 +110,7 @@ def _final_outcomes(
 
 
 def _count(builder: BenchmarkBuilder, final: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each split how many clips are listed, how many the official lists have, and how many have each outcome."""
+    """For each split, the number of clips listed, in the official lists, and with each outcome."""
     official = builder.official_counts.get((builder.config.protocol, builder.config.fold), {})
     counts = {}
     for split, clips in builder.lists.items():
@@ -135,16 +136,16 @@ def _read_report(path: Path, lists: dict[str, Any]) -> dict[tuple[str, str], dic
             rows[row["split"], row["video_id"]] = row
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines) and number > 1 and not line.endswith("\n"):
-                break  # a run that was stopped may have cut its last line
+                break  # an interrupted run may have truncated its last line
             raise ValueError(
-                f"{path}: line {number} belongs to no report on {', '.join(map(str, lists.values()))}; choose another "
-                "file to write"
+                f"{path}: line {number} is not part of a report on {', '.join(map(str, lists.values()))}; choose "
+                "another report file"
             ) from error
     return rows
 
 
 def _files(builder: Any) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-    """Each clip that is there, with its bytes if it lies in an archive."""
+    """Each clip that is found, with its bytes if it is in an archive."""
     release = builder.release
     archives = [release.stamp(archive) for archive in release.archives]
     for split, clips in builder.lists.items():

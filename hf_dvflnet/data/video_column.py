@@ -1,4 +1,4 @@
-"""A video as a cell of a data set's column `video`: where its bytes are, how many there are, what it is called."""
+"""Helpers for the column `video` of a data set: the source, the size and the name of each video."""
 
 import hashlib
 import os
@@ -12,16 +12,16 @@ import fsspec
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
-# a clip in a tar: its path there, and the bytes that are its file
+# a clip in a tar: path of the tar, and first and last byte of the clip in it
 IN_TAR = re.compile(r"(.+[.]tar)#bytes=(\d+)-(\d+)")
 
 
 def video_source(video: dict[str, Any]) -> Any:
     """
-    What [`read_video`] takes, of a cell of a column `datasets.Video(decode=False)`.
+    Source for [`read_video`], from a cell of a column `datasets.Video(decode=False)`.
 
     Raises:
-        OSError: If a shard cannot be read, or ends within the video, with the shard's name.
+        OSError: If a shard cannot be read, or ends within the video. The message names the shard.
     """
     if video["bytes"] is not None:
         return video["bytes"]
@@ -35,7 +35,7 @@ def video_source(video: dict[str, Any]) -> Any:
         except OSError as error:
             raise OSError(f"{part[1]}: the shard cannot be read: {error.strerror}") from error
         if len(data) < size:
-            raise OSError(f"{part[1]}: the shard is cut short; it has {len(data)} of the {size} bytes of this video")
+            raise OSError(f"{part[1]}: the shard is truncated; it has {len(data)} of the {size} bytes of this video")
         return data
     if "://" in path and not path.startswith(("http://", "https://")):  # hf:// and the like
         return fsspec.open(path, "rb").open()
@@ -43,7 +43,7 @@ def video_source(video: dict[str, Any]) -> Any:
 
 
 def video_size(path: str) -> int:
-    """How many bytes a video has, at a path or in a tar; -1 where only a download would tell."""
+    """Size in bytes of a video at a path or in a tar; -1 if it is not a local file."""
     if (part := IN_TAR.fullmatch(path)) is not None:
         return int(part[3]) - int(part[2]) + 1
     return os.path.getsize(path) if os.path.isfile(path) else -1
@@ -51,10 +51,10 @@ def video_size(path: str) -> int:
 
 def clip_name(row: dict[str, Any]) -> str:
     """
-    What a clip is called in errors and reports, and what its draws are made of.
+    Name of a clip in errors and reports. The random draws of a clip depend on it.
 
-    Its `video_id`; else its path; or, where a row holds the bytes of a file and so at most a base name that others may
-    share, that name and a digest of the bytes.
+    The name is the `video_id` of the row; without one, the path. If the row contains the bytes of a file, its path is
+    at most a base name that other clips may share; the name is then the base name and a digest of the bytes.
     """
     if row.get("video_id"):
         return row["video_id"]
@@ -66,26 +66,26 @@ def clip_name(row: dict[str, Any]) -> str:
 
 def undecoded(dataset: Any) -> Any:
     """
-    A dataset whose column `video` gives paths and bytes, whether or not it was asked to decode.
+    The dataset with a column `video` that gives paths and bytes, even if the column was set to decode videos.
 
     Raises:
         ValueError: If there is no column `video`, or the labels are text.
     """
     features = dataset.features
-    if features is None:  # of some streams
+    if features is None:  # some streams have no features
         return dataset
     if "video" not in features:
-        raise ValueError(f"the dataset has the columns {', '.join(features)}: `video` and `label` are needed")
+        raise ValueError(f"the dataset has the columns {', '.join(features)}: `video` and `label` are required")
     label = features.get("label")
     if getattr(label, "dtype", None) == "string":
-        raise ValueError("the labels are text: make them ids with dataset.class_encode_column('label')")
+        raise ValueError("the labels are text; convert them to ids with dataset.class_encode_column('label')")
     if getattr(features["video"], "decode", False):
         dataset = dataset.cast_column("video", datasets.Video(decode=False))
     return dataset
 
 
 def as_datasets(rows: dict[str, list[dict[str, Any]]], classes: list[str]) -> datasets.DatasetDict:
-    """Rows of each split, `{"video", "label", "video_id"}`, as data sets with these columns."""
+    """Data sets with the columns `video`, `label` and `video_id`, from the rows of each split."""
     features = datasets.Features(
         {
             "video": datasets.Video(decode=False),

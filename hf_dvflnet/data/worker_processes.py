@@ -1,4 +1,4 @@
-"""Worker processes that decode many videos, and survive videos that crash a decoder."""
+"""Decodes many videos in worker processes, and continues when a video crashes its decoder."""
 
 import os
 import threading
@@ -15,23 +15,23 @@ import torch
 from ..video_limits import VideoLimits, set_video_limits, video_limits
 
 
-LOST = "the process that read it ended: its decoder crashed, or it was killed, perhaps because memory ran out"
+LOST = "the process that read this video ended: its decoder crashed, or it was killed, possibly for lack of memory"
 
 
 def map_in_processes(
     function: Callable[[Any], Any], jobs: Iterable[Any], num_workers: int | None, lost: Callable[[Any], Any]
 ) -> Iterator[Any]:
     """
-    What `function` returns for each job, in the order of the jobs.
+    Results of `function` for all jobs, in the order of the jobs.
 
-    A video whose decoder crashes takes its process along, and nobody hears which video it was. What was under way is
-    then done again, one job after the other; what ends its process once more is answered with `lost`, and the rest
-    goes on.
+    A video that crashes its decoder ends the worker process, and the pool does not report which video it was. The jobs
+    in progress are then run again, one at a time. If a job ends its process a second time, its result is that of
+    `lost`, and the remaining jobs continue.
 
     Args:
-        function: Of a module, since it runs elsewhere.
-        jobs: Taken as they are needed: four a process are under way.
-        num_workers: Processes, by default one per core; 0 works in this one.
+        function: A module-level function, since it runs in other processes.
+        jobs: Taken as needed: four per process are in progress.
+        num_workers: Number of processes, by default one per core; 0 runs the jobs in the current process.
         lost: Makes the result of a job that ended its process twice.
 
     Raises:
@@ -58,7 +58,7 @@ def map_in_processes(
                     pool = spawn_pool(number)
                 if alone is None:
                     alone = spawn_pool(1)
-                    alone.submit(os.getpid).result()  # where nothing can be started, that is no job's fault
+                    alone.submit(os.getpid).result()  # raises if no process can be started
                 try:
                     result = alone.submit(function, job).result()
                 except BrokenProcessPool:
@@ -71,13 +71,13 @@ def map_in_processes(
 
 
 def spawn_pool(number: int | None) -> ProcessPoolExecutor:
-    """Processes of one thread each, by default one per core, which end with this one and have its limits."""
-    # spawned, since a forked process may not use the threads of a torch that has used them already
+    """Pool of single-threaded processes, by default one per core, that end with this one and have its limits."""
+    # spawned: a forked process cannot use torch's threads if the parent process has already used them
     return ProcessPoolExecutor(number, get_context("spawn"), initializer=_set_up, initargs=(video_limits(),))
 
 
 def _set_up(limits: VideoLimits):
-    # else a worker whose parent is killed waits for work for ever
+    # otherwise a worker whose parent is killed waits for work forever
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     set_video_limits(limits)
@@ -93,7 +93,7 @@ def _end_with_parent():
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Any], Any], job: Any) -> Future:
     try:
         return pool.submit(function, job)
-    except BrokenProcessPool as error:  # by a job before
+    except BrokenProcessPool as error:  # broken by an earlier job
         future: Future = Future()
         future.set_exception(error)
         return future

@@ -30,9 +30,9 @@ def test_class_folders_become_splits_with_labels(video_tree):
     "spoil, error, message",
     [
         (lambda tree: shutil.rmtree(tree / "train"), FileNotFoundError, "has no folder `train`"),
-        (lambda tree: shutil.rmtree(tree), FileNotFoundError, "there is no such folder"),
-        (lambda tree: (tree / "test" / "swim").mkdir(), ValueError, "swim: is no class of the training split"),
-        (lambda tree: (tree / "train" / "swim").mkdir(), ValueError, "swim: holds no videos"),
+        (lambda tree: shutil.rmtree(tree), FileNotFoundError, "the folder does not exist"),
+        (lambda tree: (tree / "test" / "swim").mkdir(), ValueError, "swim: is not a class of the training split"),
+        (lambda tree: (tree / "train" / "swim").mkdir(), ValueError, "swim: contains no videos"),
         (lambda tree: [shutil.rmtree(p) for p in (tree / "train").iterdir()], ValueError, "has no class folders"),
     ],
 )

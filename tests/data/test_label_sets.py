@@ -69,10 +69,10 @@ def test_a_file_gives_names_in_the_order_of_its_lines(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"a\nb\na\n", "'a' stands in line 1 and again in line 3"),
+        (b"a\nb\na\n", "'a' is on line 1 and again on line 3"),
         (b"a\n\nb\n", "line 2 is empty"),
-        (b"", "holds no class names"),
-        (b"\xff\xfe\x00", "is no UTF-8 text"),
+        (b"", "contains no class names"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, content, reason):
@@ -83,5 +83,5 @@ def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, content, reason)
 
 
 def test_a_name_that_is_neither_set_nor_file_is_refused_with_the_sets():
-    with pytest.raises(ValueError, match="imagenet is no file and none of the label sets ucf50, .*activitynet"):
+    with pytest.raises(ValueError, match="imagenet is neither a file nor one of the label sets ucf50, .*activitynet"):
         read_labels("imagenet")

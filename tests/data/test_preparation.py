@@ -374,14 +374,14 @@ def test_other_settings_are_refused(tree, tmp_path, dvflnet):
 
 @pytest.mark.parametrize("out", ["", "inner", ".."])
 def test_an_output_in_its_source_is_refused(tree, out):
-    with pytest.raises(ValueError, match="lies in the other; choose a folder beside it"):
+    with pytest.raises(ValueError, match="must be outside of .*, and must not contain it"):
         prepare(tree, tree / out)
 
 
 def test_a_folder_that_holds_something_else_is_refused(tree, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "diary.txt").touch()
-    with pytest.raises(ValueError, match="holds something else"):
+    with pytest.raises(ValueError, match="is neither empty nor a folder of prepared videos"):
         prepare(tree, tmp_path / "out")
 
 
@@ -411,7 +411,7 @@ def test_settings_out_of_range_are_refused(tree, tmp_path, options):
 def test_a_folder_without_videos_is_refused(tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "readme.txt").touch()
-    with pytest.raises(FileNotFoundError, match="holds no videos"):
+    with pytest.raises(FileNotFoundError, match="contains no videos"):
         prepare(tmp_path / "source", tmp_path / "out")
 
 
@@ -536,7 +536,7 @@ def test_datasets_streams_the_tars_as_webdataset(tree, tmp_path):
 def test_what_is_not_prepared_to_the_end_is_not_loaded(tree, tmp_path):
     prepare(tree, tmp_path / "out", "tar")
     (tmp_path / "out" / ".unfinished").mkdir()
-    with pytest.raises(ValueError, match="is not prepared to the end; run `dvflnet prepare` again"):
+    with pytest.raises(ValueError, match="preparation is not finished; run `dvflnet prepare` again"):
         load_video_folder(tmp_path / "out")
 
 

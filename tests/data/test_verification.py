@@ -97,7 +97,7 @@ def test_a_changed_limit_of_frames_needs_no_new_decoding(ucf101, tmp_path):
 @pytest.mark.parametrize("content", ["a diary\n", '{"video_id": "1", "split": "test", "benchmark": "ssv2"}\n'])
 def test_a_file_that_is_no_report_on_these_lists_is_kept(ucf101, tmp_path, content):
     (tmp_path / "report.jsonl").write_text(content)
-    with pytest.raises(ValueError, match=r"report\.jsonl: line 1 belongs to no report on ucf101, official, 1"):
+    with pytest.raises(ValueError, match=r"report\.jsonl: line 1 is not part of a report on ucf101, official, 1"):
         verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", num_workers=0)
     assert (tmp_path / "report.jsonl").read_text() == content
 
@@ -121,5 +121,5 @@ def test_lists_made_of_file_names_need_the_whole_release(dvflnet, tmp_path):
 
 
 def test_an_unknown_benchmark_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no benchmark 'imagenet'"):
+    with pytest.raises(ValueError, match="unknown benchmark 'imagenet'"):
         verify_benchmark("imagenet", tmp_path, tmp_path / "report.jsonl")

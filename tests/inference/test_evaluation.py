@@ -177,7 +177,7 @@ def die(*arguments, **options):
 def test_a_worker_that_dies_is_reported_with_its_clip(checkpoint, ucf101, tiny_processor, monkeypatch):
     rows = load_benchmark("ucf101", ucf101, "test").select([3])
     monkeypatch.setattr(type(tiny_processor), "__call__", die)
-    with pytest.raises(RuntimeError, match=f"It was at the clip {rows[0]['video_id']} "):
+    with pytest.raises(RuntimeError, match=f"The worker was reading the clip {rows[0]['video_id']} "):
         predict_clips(load_model(checkpoint), tiny_processor, rows, num_workers=1)
 
 

@@ -52,8 +52,8 @@ def test_each_name_is_found_in_the_other_order():
     [
         (["a", "b"], ["a", "c"], "only the data has 'b', only the model 'c'"),
         (["a", "b"], ["a"], "the data has 2 and the model 1; only the data has 'b', only the model none"),
-        (["a", "b"], ["b", "a", "b"], "the model has the class 'b' twice"),
-        (["a", "a"], ["b", "a"], "the data has the class 'a' twice"),
+        (["a", "b"], ["b", "a", "b"], "the model has more than one class named 'b'"),
+        (["a", "a"], ["b", "a"], "the data has more than one class named 'a'"),
     ],
 )
 def test_names_that_cannot_be_matched_are_refused(names, others, message):

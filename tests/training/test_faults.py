@@ -127,7 +127,7 @@ def train_on_shards(whole_shards, tmp_path, tiny_config, tiny_processor):
 
 SPOILT = pytest.mark.parametrize(
     ("spoil", "reason"),
-    [(cut, "is cut short; it has"), (Path.unlink, "cannot be read: No such"), (fail_to_read, "cannot be read: Input")],
+    [(cut, "is truncated; it has"), (Path.unlink, "cannot be read: No such"), (fail_to_read, "cannot be read: Input")],
 )
 
 
@@ -178,7 +178,7 @@ def test_a_run_whose_worker_was_killed_goes_on_to_the_same_weights(tmp_path, tin
     clips_seen = tmp_path / "seen"
     whole = run("whole")
     whole.train()
-    with pytest.raises(RuntimeError, match="It was at the clip turn_left_fast/0000.mp4"):
+    with pytest.raises(RuntimeError, match="The worker was reading the clip turn_left_fast/0000.mp4"):
         run("killed", die_in_the_second_epoch).train()
     assert "checkpoint-8" in written(tmp_path / "killed") and "checkpoint-12" not in written(tmp_path / "killed")
     resumed = run("killed")

@@ -101,7 +101,7 @@ def die(*arguments, **options):
 def test_a_worker_that_dies_is_reported_with_its_clip(tmp_path, teacher, clips, monkeypatch):
     shown = clips()
     monkeypatch.setattr(type(shown.processor), "__call__", die)
-    with pytest.raises(RuntimeError, match=f"It was at the clip {shown.dataset['video_id'][0]} "):
+    with pytest.raises(RuntimeError, match=f"The worker was reading the clip {shown.dataset['video_id'][0]} "):
         cache_teacher(teacher, shown, tmp_path / "cache", views=1, num_workers=1)
 
 

@@ -348,7 +348,7 @@ def hang():
 def test_a_worker_that_dies_or_hangs_is_reported_with_its_clip(tmp_path, tiny_config, troubled, trouble, message):
     clips = troubled(turn_left_fast__0000=trouble)
     with pytest.raises(
-        RuntimeError, match=rf"(?s)({message}).*It was at the clip turn_left_fast/0000.mp4 \(for \d+ s\)"
+        RuntimeError, match=rf"(?s)({message}).*The worker was reading the clip turn_left_fast/0000.mp4 \(for \d+ s\)"
     ):
         train_on(tmp_path, tiny_config, clips, dataloader_num_workers=1, dataloader_timeout=4.0)
 
