@@ -48,7 +48,7 @@ class UploadGate:
             await send(message)
 
         task = scope["path"].rstrip("/").rpartition("/")[2]
-        if task == "upload_progress":  # gradio has no such progress, and would look for it for three seconds
+        if task == "upload_progress":  # gradio does not know these uploads, and would search for three seconds
             return await PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")(
                 scope, receive, send
             )

@@ -64,10 +64,10 @@ def export_model(
 
     Args:
         model: A model folder or Hub id.
-        out: The folder to write.
+        out: The output folder.
         format: `"onnx"`, `"openvino"` or `"executorch"`.
         dtype: `"float32"`; `"int8"` (ONNX, OpenVINO), which needs calibration videos; or `"bfloat16"` (OpenVINO),
-            which keeps float32 weights and asks the runtime to compute in bfloat16 where the processor can.
+            which keeps float32 weights and asks the runtime to compute in bfloat16 if the processor supports it.
         calibration_videos: Video files, or folders that are searched recursively for videos. One clip of each video is
             prepared as for prediction. Without int8 the clips replace the noise that is used for the comparison.
         max_calibration_clips: Maximum number of videos to use, spread evenly over the sorted list.
@@ -246,8 +246,8 @@ class ConvolutionQuantizer(ExportQuantizer):
     models, and the one for ONNX Runtime uses the minimum and maximum as the range of an activation. Weights are
     limited to 7 bits: 8-bit weights overflow on processors that add 8-bit products in 16 bits (x86 without VNNI),
     which cost 12 points of accuracy. Activations have one scale for all channels. NNCF would use one scale per channel
-    for the inputs of depthwise convolutions, but it moves these scales up through reshapes to tensors where the same
-    dimension is not the channels, and OpenVINO cannot load such a program.
+    for the inputs of depthwise convolutions, but it moves these scales up through reshapes to tensors where that
+    dimension is no longer the channels, and OpenVINO cannot load such a program.
     """
 
     required_packages = ("nncf",)

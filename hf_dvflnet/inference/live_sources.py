@@ -61,8 +61,8 @@ def open_stream(source: str | os.PathLike, options: dict[str, str] | None = None
     Args:
         source: A path to a video file; an rtsp, rtsps, rtmp, rtmps, udp, http or https URL; or a camera. A
             camera is `/dev/video0` on Linux, or an FFmpeg device with its input format: `v4l2:/dev/video0`,
-            `avfoundation:0` (macOS) or `dshow:video=NAME` (Windows). A URL is trusted to lead to other network
-            addresses, as a playlist does, but it cannot open local files.
+            `avfoundation:0` (macOS) or `dshow:video=NAME` (Windows). The server of a URL is trusted: it can refer to
+            other network addresses, as a playlist does, but not to local files.
         options: FFmpeg options for a network stream or camera, such as `{"video_size": "640x480"}` or
             `{"rtsp_transport": "udp"}`.
 

@@ -67,7 +67,8 @@ class SmallPictures:
         Resize a frame of shape (height, width, channels) to a small picture, uint8 (channels, height, width).
 
         Raises:
-            ValueError: If its size differs from that of the pictures before it. The message contains `number`.
+            ValueError: If the size of the picture differs from that of the pictures before it. The message names the
+                frame by `number`.
         """
         # permuted without a copy: copying to channels-first memory would take several times as long as resizing
         picture = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)

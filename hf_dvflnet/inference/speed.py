@@ -40,7 +40,7 @@ def time_stages(
     Returns:
         For each of `decode` (opening, seeking and decoding the frames of the view), `preprocess`, `forward` and
         `overall`: the `median`, `least` and `greatest` seconds of a pass, `clips_per_second` at the median, and
-        `share`, its part of the sum of the stages' medians. `bound_by`, the stage with the largest share;
+        `share`, its part of the sum of the stages' medians. Furthermore `bound_by`, the stage with the largest share;
         `realtime_factor`, seconds of video per second of computation, `None` if a video states no duration; `clips`,
         `frames` per clip, `video_seconds`, `device`, `dtype`, `threads` of PyTorch, `batch_size` and `repeat`.
 
