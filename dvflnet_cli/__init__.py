@@ -1,8 +1,8 @@
 """
-The command line, `dvflnet`.
+The command line `dvflnet`.
 
-It lies outside the package and imports it inside the commands: importing the package loads torch and transformers, and
-`dvflnet --help` should not wait for these.
+It is separate from the package and imports it only inside the commands: importing the package loads torch and
+transformers, and `dvflnet --help` should not wait for these.
 """
 
 from .commands import app, main

@@ -1,4 +1,4 @@
-"""`python -m dvflnet_cli`, which `accelerate launch -m` needs."""
+"""Entry point of `python -m dvflnet_cli`, which `accelerate launch -m` needs."""
 
 from .commands import main
 

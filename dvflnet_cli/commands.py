@@ -1,4 +1,4 @@
-"""The commands in the order of `dvflnet --help`, and the function that runs them."""
+"""The commands of `dvflnet`, in the order of `dvflnet --help`, and the function that runs them."""
 
 import io
 import sys
@@ -11,7 +11,7 @@ from .terminal import flush, format_warning, one_line
 
 
 app = typer.Typer(
-    help="DVFL-Net and Video-FocalNet: make, convert, describe, run and publish models.",
+    help="DVFL-Net and Video-FocalNet: create, convert, inspect, run and publish models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,14 +30,14 @@ for command in (
 def main():
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding has not
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
     warnings.formatwarning = format_warning
     try:
         try:
             app()
         finally:
             flush()
-    except BrokenPipeError:  # who reads has enough, as `head` does
+    except BrokenPipeError:  # the reader of the pipe closed it, as `head` does
         sys.exit(1)
     except (OSError, ValueError, ImportError) as error:
         typer.echo(f"dvflnet: {one_line(error)}", err=True)

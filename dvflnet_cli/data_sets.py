@@ -11,20 +11,20 @@ from .terminal import printable, quiet
 
 
 def render(
-    out: Annotated[Path, typer.Argument(help="The folder to write; one with the same settings is continued.")],
-    train: Annotated[int, typer.Option(min=0, help="Training clips of each class.")] = 4,
-    validation: Annotated[int, typer.Option(min=0, help="Validation clips of each class.")] = 1,
-    test: Annotated[int, typer.Option(min=0, help="Test clips of each class.")] = 1,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip, 8 a second.")] = 12,
-    size: Annotated[int, typer.Option(min=2, help="Height and width in pixels, even.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of the pictures.")] = 0,
+    out: Annotated[Path, typer.Argument(help="Output folder. One with the same settings is continued.")],
+    train: Annotated[int, typer.Option(min=0, help="Training clips per class.")] = 4,
+    validation: Annotated[int, typer.Option(min=0, help="Validation clips per class.")] = 1,
+    test: Annotated[int, typer.Option(min=0, help="Test clips per class.")] = 1,
+    frames: Annotated[int, typer.Option(min=1, help="Frames per clip, at 8 frames per second.")] = 12,
+    size: Annotated[int, typer.Option(min=2, help="Height and width in pixels, an even number.")] = 64,
+    seed: Annotated[int, typer.Option(help="Random seed of the pictures.")] = 0,
 ):
-    """Write small labelled videos that need no download: 16 motions, as {train,validation,test}/<class>/<video>."""
+    """Generate small labelled videos without a download: 16 motions, as {train,validation,test}/<class>/<video>."""
     quiet()
     from hf_dvflnet.data.motion_videos import MOTIONS, write_motion_videos
 
     if size % 2:
-        raise ValueError(f"--size must be even, as H.264 halves its colours, got {size}")
+        raise ValueError(f"--size must be even, because H.264 halves the colour resolution; got {size}")
     counts = {"train": train, "validation": validation, "test": test}
     write_motion_videos(out, clips_per_class=counts, num_frames=frames, size=size, seed=seed, num_workers=0)
     shown = ", ".join(f"{len(MOTIONS) * count} {split}" for split, count in counts.items())
@@ -32,24 +32,27 @@ def render(
 
 
 def prepare(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder of videos or archives; it is only read.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; one with the same settings is continued.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of videos or archives. It is not modified.")],
+    out: Annotated[Path, typer.Argument(help="Output folder. One with the same settings is continued.")],
     format: Annotated[
-        Literal["tar", "folder"], typer.Option(help="Tars that `datasets` streams, or a file a clip.")
+        Literal["tar", "folder"],
+        typer.Option(help="tar: archives that `datasets` can stream; folder: one file per clip."),
     ] = "tar",
-    short_side: Annotated[int, typer.Option(help="Short side of a clip at most, in pixels, even.")] = 256,
-    keyframe_interval: Annotated[int, typer.Option(help="Frames from keyframe to keyframe.")] = 4,
-    crf: Annotated[int, typer.Option(help="H.264's quality: 0 is lossless, 51 the worst.")] = 23,
-    clips_per_shard: Annotated[int, typer.Option(help="Videos of a tar.")] = 256,
-    num_workers: Annotated[int | None, typer.Option(min=0, help="Processes that encode; all cores if unset.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order in the tars.")] = 0,
+    short_side: Annotated[int, typer.Option(help="Maximum short side of a clip in pixels, an even number.")] = 256,
+    keyframe_interval: Annotated[int, typer.Option(help="Number of frames from one keyframe to the next.")] = 4,
+    crf: Annotated[int, typer.Option(help="H.264 quality: 0 is lossless, 51 is the worst.")] = 23,
+    clips_per_shard: Annotated[int, typer.Option(help="Videos per tar archive.")] = 256,
+    num_workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that encode; by default one per core.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the order in the tar archives.")] = 0,
     as_json: AsJson = False,
 ):
     """
-    Make small, quickly seekable clips of a dataset's videos, so that training need not decode large ones again.
+    Convert a dataset's videos to small clips with fast seeking, so that training need not decode large videos again.
 
-    A benchmark's release stays one. OUT/manifest.jsonl says for every video whether it is ok, repaired or unreadable;
-    if any is unreadable, the exit code is 1.
+    A prepared benchmark release can be used like the original. OUT/manifest.jsonl states for every video whether it is
+    ok, repaired or unreadable. If any video is unreadable, the exit code is 1.
     """
     quiet()
     from hf_dvflnet import prepare_videos
@@ -69,7 +72,7 @@ def prepare(
     for row in failures[:5]:
         typer.echo(printable(f"unreadable: {row['source']}: {row['reason']}"), err=True)
     if len(failures) > 5:
-        typer.echo(f"unreadable: {len(failures) - 5} more, which {found['manifest']} names", err=True)
+        typer.echo(f"unreadable: {len(failures) - 5} more, listed in {found['manifest']}", err=True)
     if as_json:
         typer.echo(json.dumps(found))
     else:
@@ -78,31 +81,31 @@ def prepare(
             f"unreadable; {found['prepared']} prepared now, in {found['seconds']} s"
         )
         before, after = (f"{found[name] / 1e6:.1f} MB" for name in ("source_bytes", "bytes"))
-        typer.echo(f"{before} became {after}; {found['manifest']} has every video's outcome")
+        typer.echo(f"{before} before, {after} after; {found['manifest']} lists the outcome of every video")
     if failures:
         raise typer.Exit(1)
 
 
 def verify(
     dataset: Annotated[str, typer.Argument(metavar="NAME", help="ucf50, ucf101, hmdb51, ssv2 or kinetics400.")],
-    data_dir: Annotated[str, typer.Argument(metavar="DIR", help="The extracted release or its archives.")],
+    data_dir: Annotated[str, typer.Argument(metavar="DIR", help="Folder of the extracted release or its archives.")],
     protocol: Protocol = None,
     fold: Fold = 1,
     report: Annotated[
         Path | None,
-        typer.Option(
-            help="The file to write, verify-NAME-PROTOCOL-FOLD.jsonl if unset; an existing one is continued."
-        ),
+        typer.Option(help="Report file; verify-NAME-PROTOCOL-FOLD.jsonl by default. An existing report is continued."),
     ] = None,
-    min_frames: Annotated[int, typer.Option(min=1, help="Clips of fewer frames are called short.")] = 8,
-    num_workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; all cores if unset.")] = None,
+    min_frames: Annotated[int, typer.Option(min=1, help="Clips with fewer frames are reported as short.")] = 8,
+    num_workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode; by default one per core.")
+    ] = None,
     as_json: AsJson = False,
 ):
     """
-    Check every clip of a benchmark: counts, missing, empty, undecodable, short and duplicate clips.
+    Check every clip of a benchmark, and count missing, empty, undecodable, short and duplicate clips.
 
-    The report serves as --block-list. The exit code is 1 if a clip is missing, empty or undecodable, or if the lists
-    are made of the file names and these are not all there.
+    The report can be passed as --block-list. The exit code is 1 if a clip is missing, empty or undecodable, or if the
+    split lists are built from the file names and some of these files are missing.
     """
     quiet()
     from hf_dvflnet.data.benchmarks import BENCHMARKS
@@ -129,7 +132,7 @@ def verify(
         typer.echo("  ".join(f"{name:>11}" for name in ("split", "listed", "official", *OUTCOMES)))
         for split, counts in found["counts"].items():
             typer.echo("  ".join(f"{'-' if value is None else value:>11}" for value in (split, *counts.values())))
-        typer.echo(f"{found['checked']} clips decoded now; the report is {report}")
+        typer.echo(f"{found['checked']} clips decoded in this run; the report is {report}")
     incomplete = protocol in BENCHMARKS[dataset].lists_from_names and any(
         counts["official"] not in (None, counts["listed"]) for counts in found["counts"].values()
     )

@@ -13,14 +13,14 @@ from .terminal import printable, quiet
 
 
 def create(
-    name: Annotated[str, typer.Argument(help="nano (also dvflnet-nano), tiny, small or base.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write.")],
-    num_labels: Annotated[int | None, typer.Option(min=1, help="Number of classes; 400 if unset.")] = None,
+    name: Annotated[str, typer.Argument(help="Preset: nano (or dvflnet-nano), tiny, small or base.")],
+    out: Annotated[Path, typer.Argument(help="Output folder.")],
+    num_labels: Annotated[int | None, typer.Option(min=1, help="Number of classes; 400 by default.")] = None,
     labels: Labels = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the weights.")] = 0,
     overwrite: Overwrite = False,
 ):
-    """Write a model of a published size with random weights."""
+    """Create a model of a published size with random weights."""
     quiet()
     from transformers import set_seed
 
@@ -29,7 +29,7 @@ def create(
     from hf_dvflnet.hub.model_folder import save_model_folder
 
     if labels is not None and num_labels is not None:
-        raise ValueError("--labels and --num-labels exclude each other: the names tell how many they are")
+        raise ValueError("--labels and --num-labels cannot be combined: --labels already sets the number of classes")
     preset = name.removeprefix("dvflnet-") if name == "dvflnet-nano" else name
     classes: dict[str, Any] = {"num_labels": num_labels or 400}
     order = ""
@@ -45,8 +45,8 @@ def create(
         out,
         model,
         title=f"{'DVFL-Net nano' if preset == 'nano' else f'Video-FocalNet {preset}'}, untrained",
-        introduction=f"**Untrained: the weights are random** (seed {seed}), and so are its answers. A start for "
-        f"training, with `dvflnet create {name}`.{order}",
+        introduction=f"**Untrained: the weights are random** (seed {seed}), and so are the answers. A starting "
+        f"point for training, made with `dvflnet create {name}`.{order}",
         overwrite=overwrite,
     )
     typer.echo(
@@ -58,40 +58,45 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="A published .pth or .safetensors file, or a folder or Hub id of transformers' FocalNet; with "
-            "--to-published a folder of this package."
+            help="A published .pth or .safetensors file, or a folder or Hub id of a transformers FocalNet. With "
+            "--to-published, a model folder of this package."
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="The folder to write; with --to-published the .pth file.")],
+    out: Annotated[Path, typer.Argument(help="Output folder; with --to-published, the .pth file.")],
     labels: Labels = None,
     num_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames of a clip, if the checkpoint says none.")
+        int | None, typer.Option(min=1, help="Frames per clip, if the checkpoint does not state them.")
     ] = None,
     use_postln: Annotated[
-        bool, typer.Option("--use-postln", help="The checkpoint was trained with use_postln; its weights do not tell.")
+        bool,
+        typer.Option(
+            "--use-postln", help="Set if the checkpoint was trained with use_postln; its weights do not show it."
+        ),
     ] = False,
     normalize_modulator: Annotated[
-        bool, typer.Option("--normalize-modulator", help="Likewise, with normalize_modulator.")
+        bool, typer.Option("--normalize-modulator", help="Set if the checkpoint was trained with normalize_modulator.")
     ] = False,
     depths: Annotated[
         str | None,
-        typer.Option(help="Image networks: blocks of each stage to keep, such as nano or 1,1,2,1; all if unset."),
+        typer.Option(
+            help="Image networks: number of blocks to keep per stage, such as nano or 1,1,2,1; all by default."
+        ),
     ] = None,
     temporal_init: Annotated[
-        Literal["identity", "random"], typer.Option(help="Image networks: how the temporal branch starts.")
+        Literal["identity", "random"], typer.Option(help="Image networks: initialization of the temporal branch.")
     ] = "identity",
-    seed: Annotated[int, typer.Option(help="Seed of the weights that an image network lacks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the weights that an image network lacks.")] = 0,
     to_published: Annotated[
-        bool, typer.Option("--to-published", help="The other way: write weights under the published names.")
+        bool, typer.Option("--to-published", help="Convert back: write the weights under their published names.")
     ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ):
-    """Make a model folder of a published checkpoint. No code from the checkpoint is run."""
+    """Convert a published checkpoint to a model folder. No code from the checkpoint is run."""
     quiet()
     if to_published:
         if labels or num_frames or use_postln or normalize_modulator or depths:
-            raise ValueError("--to-published takes the model as it is: it goes with --overwrite and --json only")
+            raise ValueError("--to-published writes the model unchanged: combine it only with --overwrite and --json")
         return publish(source, out, overwrite, as_json)
     from transformers import set_seed
 
@@ -99,7 +104,7 @@ def convert(
     from hf_dvflnet.hub.checkpoint_conversion import convert_checkpoint, read_depths
     from hf_dvflnet.hub.model_folder import refuse_existing, save_model_folder
 
-    refuse_existing(out, overwrite)  # before the work rather than after it
+    refuse_existing(out, overwrite)  # checked before the work rather than after it
     label_set = None if labels is None else read_labels(labels)
     set_seed(seed)
     converted = convert_checkpoint(
@@ -145,7 +150,7 @@ def convert(
 
 
 def grouped(names: list[str]) -> str:
-    """Weight names by their block, or else by their layer, with how many there are: `layers.0.blocks.1 (14)`."""
+    """Group weight names by block, or else by layer, with the number of weights: `layers.0.blocks.1 (14)`."""
     blocks = Counter(re.sub(r"^(.*?(?:blocks|layers)\.\d+)\.\D.*|^(.*)\..*", r"\1\2", name) for name in names)
     return ", ".join(f"{block} ({number})" for block, number in blocks.items())
 
@@ -158,29 +163,29 @@ def publish(source: str, out: Path, overwrite: bool, as_json: bool):
     from hf_dvflnet.hub.published_checkpoint import publish_checkpoint
 
     if out.suffix != ".pth":
-        raise ValueError(f"{out}: --to-published writes a .pth file; name it so")
+        raise ValueError(f"{out}: --to-published writes a .pth file; use that suffix")
     with whole_or_nothing(out, overwrite) as path:
         interval = load_processor(source).frame_interval
         checkpoint = publish_checkpoint(load_model(source), interval)
         try:
             torch.save(checkpoint, path)
-        except RuntimeError as error:  # so PyTorch calls a full disk
+        except RuntimeError as error:  # PyTorch raises this if the disk is full
             raise OSError(f"{out}: cannot be written ({error}); is the disk full?") from error
     if as_json:
         typer.echo(json.dumps({"source": source, "file": str(out), "weights": len(checkpoint["model"])}))
         return
-    typer.echo(
-        f"{out}: {len(checkpoint['model'])} weights under their published names; class names have no place there"
-    )
+    typer.echo(f"{out}: {len(checkpoint['model'])} weights under their published names, without class names")
 
 
 def info(
     model: Model,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of the clip that is counted.")] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Its height and width.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of the clip for which multiply-adds are counted.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Height and width of that clip.")] = None,
     as_json: AsJson = False,
 ):
-    """Print parameters, multiply-adds, classes, frames and options of a model."""
+    """Print the parameters, multiply-adds, classes, frames and options of a model."""
     quiet()
     from hf_dvflnet.hub.loading import load_config
     from hf_dvflnet.hub.model_card import describe_config
@@ -199,7 +204,7 @@ def info(
 
 def export(
     model: Model,
-    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    out: Annotated[Path, typer.Argument(help="Output folder.")],
     format: Annotated[str, typer.Option(help="onnx, openvino or executorch.")],
     dtype: Annotated[
         str, typer.Option(help="float32; bfloat16 (openvino); int8 (onnx, openvino; needs --calibration).")
@@ -208,20 +213,21 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="VIDEO_OR_FOLDER",
-            help="Real videos, such as the training's: a file or a folder of them. May be given several times.",
+            help="Real videos, such as training videos: a file or a folder. Can be given several times.",
         ),
     ] = None,
-    calibration_clips: Annotated[int, typer.Option(min=1, help="How many of the videos are used at most.")] = 64,
+    calibration_clips: Annotated[int, typer.Option(min=1, help="Maximum number of videos to use.")] = 64,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="executorch: clips that the program takes at once, 1 if unset.")
+        int | None, typer.Option(min=1, help="executorch: clips that the program takes at once; 1 by default.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an exported model that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing exported model.")] = False,
     as_json: AsJson = False,
 ):
     """
-    Write a model as a program for ONNX Runtime, OpenVINO or ExecuTorch, and compare its answers with PyTorch's.
+    Export a model as a program for ONNX Runtime, OpenVINO or ExecuTorch, and compare its answers with PyTorch's.
 
-    Fails, and writes nothing, if they differ by more than the dtype explains. Needs pip install 'hf_dvflnet[export]'.
+    If they differ by more than the dtype explains, the command fails and writes nothing. Needs pip install
+    'hf_dvflnet[export]'.
     """
     quiet()
     from hf_dvflnet.inference.export import export_model
@@ -246,11 +252,11 @@ def export(
         clips = f"{report['clips']} of {report['videos']} videos"
     agreement = "" if report["top1_agreement"] is None else f", the same top class for {report['top1_agreement']:.1%}"
     typer.echo(
-        f"against PyTorch, on {clips}: logits at most {report['max_difference']:.1e} apart (the largest is "
+        f"compared with PyTorch on {clips}: logits at most {report['max_difference']:.1e} apart (the largest is "
         f"{report['largest_logit']:.2g}){agreement}"
     )
     if dtype == "bfloat16" and report["computed_in"] != "bf16":
-        typer.echo(f"note: this processor has no bfloat16, and computed in {report['computed_in']}", err=True)
+        typer.echo(f"note: this processor does not support bfloat16 and computed in {report['computed_in']}", err=True)
 
 
 def push(
@@ -258,7 +264,7 @@ def push(
     repo_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ):
-    """Upload a model folder with its card and code to the Hub (after `hf auth login`)."""
+    """Upload a model folder with its card and code to the Hub. Run `hf auth login` first."""
     quiet()
     from hf_dvflnet.hub.model_folder import push_model_folder
 

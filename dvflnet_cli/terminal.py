@@ -1,4 +1,4 @@
-"""What commands print, and what they keep off the terminal."""
+"""Format what commands print, and suppress other output on the terminal."""
 
 import json
 import logging
@@ -8,8 +8,8 @@ import warnings
 
 
 def quiet():
-    """Keep the remarks and bars of transformers and datasets out of what a command prints."""
-    # torchao, which executorch brings and transformers imports, has two there about itself
+    """Suppress the messages and progress bars of transformers and datasets in the output of a command."""
+    # torchao, which executorch installs and transformers imports, logs two messages about itself there
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     import datasets
     from transformers.utils import logging as transformers_logging
@@ -20,14 +20,14 @@ def quiet():
 
 
 def refuse_unless_positive(**options: float | None):
-    """`ValueError` if an option that is given is not above 0, or no number of frames or bytes can be made of it."""
+    """Raise `ValueError` if a given option is not above 0 and below 1e9, as numbers of frames and bytes must be."""
     for name, value in options.items():
         if value is not None and not 0 < value < 1e9:
             raise ValueError(f"--{name.replace('_', '-')} must be above 0 and below 1e9, got {value}")
 
 
 def printable(text: str) -> str:
-    """A line without what would steer a terminal: it is escaped as in JSON, so that a line of JSON stays the same."""
+    """Escape unprintable characters, which could control a terminal, as JSON does; a line of JSON stays the same."""
     return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
 
 
@@ -43,11 +43,11 @@ def format_warning(message, *about, **more) -> str:
 
 
 def flush():
-    """Write what stdout still holds: Python itself would do so when it can no longer say in a line that it fails."""
+    """Flush stdout now: at exit, Python could no longer report a failure in a single line."""
     try:
         sys.stdout.flush()
     except OSError:
-        # what cannot be written goes nowhere, or Python would try it again at its end
+        # discard what cannot be written, or Python would try to write it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 

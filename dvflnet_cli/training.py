@@ -1,4 +1,4 @@
-"""Commands for what is measured and trained: evaluate, cache-teacher."""
+"""Commands for evaluation and training: evaluate, cache-teacher."""
 
 import json
 from pathlib import Path
@@ -13,38 +13,38 @@ from .terminal import printable, quiet
 def evaluate(
     model: Annotated[str | None, typer.Argument(help="A model folder or Hub id; not with --from-predictions.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder for class folders.")
+        str | None, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or `folder` for class folders.")
     ] = None,
     data_dir: Annotated[
-        str | None, typer.Option(help="The extracted release, its archives, or hf://datasets/...")
+        str | None, typer.Option(help="Folder of the extracted release or its archives, or hf://datasets/...")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="By default the one that figures are reported on.")] = None,
+    split: Annotated[str | None, typer.Option(help="By default the split on which results are reported.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="official, groups_20_5, logo or dvflnet_8020, as the benchmark has them.")
+        str | None, typer.Option(help="official, groups_20_5, logo or dvflnet_8020, depending on the benchmark.")
     ] = None,
     fold: Fold = 1,
-    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops, softmax averaged, as published.")] = 1,
+    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops with averaged softmax, as published.")] = 1,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="A new folder for figures, tables and predictions: `evaluation`, or that of the predictions."
+            help="New folder for metrics, tables and predictions; by default `evaluation`, or that of the predictions."
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 2,
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
     block_list: BlockList = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Give figures although clips of the split are missing.")
+        bool, typer.Option("--allow-missing", help="Compute metrics even if clips of the split are missing.")
     ] = False,
     from_predictions: Annotated[
-        Path | None, typer.Option(help="Compute the figures again from a predictions.jsonl.")
+        Path | None, typer.Option(help="Compute the metrics again from a predictions.jsonl.")
     ] = None,
     as_json: AsJson = False,
 ):
     """
-    Measure a model on a split of a benchmark, by the published protocol.
+    Evaluate a model on a split of a benchmark by the published test protocol.
 
-    Every clip counts once, also under `accelerate launch examples/evaluate_checkpoint.py`. Writes predictions.jsonl,
+    Every clip counts once, also with `accelerate launch examples/evaluate_checkpoint.py`. Writes predictions.jsonl,
     results.json, per_class.csv, class_bars.png, confusion.csv and confusion.png.
     """
     quiet()
@@ -68,7 +68,7 @@ def evaluate(
             num_workers=num_workers,
             block_list=block_list,
         )
-    if predictions_file is None:  # the main process prints
+    if predictions_file is None:  # only the main process prints
         return
     header, _ = read_predictions(predictions_file)
     for clip in header["unread"]:
@@ -85,35 +85,35 @@ def evaluate(
 
 
 def cache_teacher(
-    teacher: Annotated[str, typer.Argument(help="Folder or Hub id of a video classifier.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write, or to continue.")],
+    teacher: Annotated[str, typer.Argument(help="Model folder or Hub id of a video classifier.")],
+    out: Annotated[Path, typer.Argument(help="Output folder. An unfinished cache is continued.")],
     dataset: Annotated[str, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder.")],
-    data_dir: Annotated[str, typer.Option(help="The extracted release, or {train,...}/<class>/<video>.")],
-    views: Annotated[int, typer.Option(min=1, help="Views per clip, K: epoch e of a training shows view e mod K.")],
+    data_dir: Annotated[str, typer.Option(help="Folder of the extracted release, or {train,...}/<class>/<video>.")],
+    views: Annotated[int, typer.Option(min=1, help="Views per clip, K: epoch e of training uses view e mod K.")],
     protocol: Protocol = None,
     fold: Fold = 1,
     block_list: BlockList = None,
-    seed: Annotated[int, typer.Option(help="The seed of the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the training run.")] = 0,
     augment: Annotated[
-        bool, typer.Option(help="The published crops, flips and colours, as the training has it.")
+        bool, typer.Option(help="The published crops, flips and colours. Must match the training run.")
     ] = True,
-    flip: Annotated[float, typer.Option(help="Their probability of a mirror image.")] = 0.5,
+    flip: Annotated[float, typer.Option(help="Probability of a flip, as in the training run.")] = 0.5,
     processor: Annotated[
-        str | None, typer.Option(help="Folder whose video processor prepares the clips; that of TEACHER if unset.")
+        str | None, typer.Option(help="Folder whose video processor prepares the clips; TEACHER by default.")
     ] = None,
-    dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Of the stored logits.")] = "float16",
+    dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Data type of the stored logits.")] = "float16",
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
     on_error: Annotated[
         Literal["replace", "raise"],
-        typer.Option(help="What becomes of clips that cannot be read, as in the training."),
+        typer.Option(help="How to handle clips that cannot be read. Must match the training run."),
     ] = "replace",
     as_json: AsJson = False,
 ):
     """
-    Store a teacher's answers, for training with --teacher_cache at the price of plain training.
+    Store a teacher's logits, so that training with --teacher_cache costs as much as plain training.
 
-    On several processes: `accelerate launch -m dvflnet_cli cache-teacher ...`.
+    To use several processes: `accelerate launch -m dvflnet_cli cache-teacher ...`.
     """
     quiet()
     from accelerate import Accelerator
@@ -158,4 +158,6 @@ def cache_teacher(
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **done}))
         return
-    typer.echo(f"{out}: {done['rows']} views, {done['written']} of them now, {done['bytes'] / 1e6:.1f} MB")
+    typer.echo(
+        f"{out}: {done['rows']} views, {done['written']} of them written in this run, {done['bytes'] / 1e6:.1f} MB"
+    )

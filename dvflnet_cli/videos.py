@@ -12,39 +12,40 @@ from .terminal import one_line, printable, quiet, refuse_unless_positive
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A model folder or Hub id, or a folder of `dvflnet export`.")],
+    model: Annotated[str, typer.Argument(help="A model folder or Hub id, or a folder written by `dvflnet export`.")],
     videos: Videos,
-    top_k: Annotated[int, typer.Option(min=1, help="Classes to print per video.")] = 5,
-    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops, softmax averaged, as published.")] = 1,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of classes to print per video.")] = 5,
+    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops with averaged softmax, as published.")] = 1,
     windows: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Classify windows that last so long: a table of times, as CSV."),
+        typer.Option(metavar="SECONDS", help="Classify windows of this length, and print a table of times as CSV."),
     ] = None,
     stride: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="From window to window; their length if unset.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Time between the starts of two windows; by default the window length."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="The .csv or .json file to write the windows to.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Output file for the windows, .csv or .json.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Videos or windows that are classified at once.")] = 1,
-    num_workers: Annotated[int, typer.Option(min=0, help="Threads that decode ahead; for windows 1 or none.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per video or window.")] = False,
+    num_workers: Annotated[int, typer.Option(min=0, help="Threads that decode ahead; 0 or 1 for windows.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per video or window.")] = False,
 ):
     """
     Classify videos, or long ones window by window.
 
-    A video that cannot be read is named on stderr, the others are answered, and the exit code is 1. With --windows,
-    frames behind the last window are covered by one more that ends with the video.
+    If a video cannot be read, the error is printed on stderr, all other videos are classified, and the exit code is 1.
+    With --windows, frames after the last window are covered by one more window that ends with the video.
     """
     quiet()
     if views not in (1, 12):
         raise ValueError(f"--views must be 1 or 12, got {views}")
     if windows is None and (stride is not None or output is not None):
-        raise ValueError("--stride and --output go with --windows SECONDS")
+        raise ValueError("--stride and --output need --windows SECONDS")
     if windows is not None and views != 1:
-        raise ValueError("--windows shows one view of each window: leave --views at 1")
+        raise ValueError("--windows uses one view of each window; leave --views at 1")
     if output is not None and (output.suffix not in (".csv", ".json") or as_json):
-        raise ValueError(f"--output writes a .csv or .json file, and goes without --json; got {output}")
+        raise ValueError(f"--output needs a .csv or .json file and cannot be combined with --json; got {output}")
     if output is not None and output.exists():
-        raise FileExistsError(f"{output}: is there already; choose another --output")
+        raise FileExistsError(f"{output}: already exists; choose another --output")
     refuse_unless_positive(windows=windows, stride=stride)
     from tqdm.auto import tqdm
 
@@ -88,7 +89,7 @@ def predict(
 def predict_in_windows(
     network, processor, videos, seconds, stride, top_k, batch_size, num_workers, *, output: Path | None, as_json: bool
 ):
-    """The windows of all videos as a table, to stdout or a file; a video that cannot be read is named, as above."""
+    """Write the windows of all videos as a table to stdout or a file; report videos that cannot be read, as above."""
     import csv
     from contextlib import ExitStack
 
@@ -103,7 +104,7 @@ def predict_in_windows(
         file: Any = sys.stdout
         if output is not None:
             path = stack.enter_context(whole_or_nothing(output))
-            # a name that is not in UTF-8 is written as its escapes
+            # file names that are not valid UTF-8 are written with escapes
             file = stack.enter_context(open(path, "w", newline="", encoding="utf-8", errors="backslashreplace"))
         table = csv.writer(file, lineterminator="\n")
         if not in_json:
@@ -121,7 +122,7 @@ def predict_in_windows(
                 num_workers=num_workers,
             )
             while True:
-                try:  # only to read: what cannot be written is no fault of the video
+                try:  # only around reading: a failed write is not an error of the video
                     row = next(found, None)
                 except (OSError, ValueError) as error:
                     failed += 1
@@ -132,14 +133,14 @@ def predict_in_windows(
                 times = [round(row[name], 3) for name in ("start", "end")]
                 if in_json:
                     line = {"video": video, **row, "start": times[0], "end": times[1]}
-                    # a file is a list, stdout a line per window
+                    # a file contains a list, stdout one line per window
                     before = ("[\n" if rows == 0 else ",\n") if output else ""
                     text = printable(json.dumps(line, ensure_ascii=False))
                     file.write(before + text + ("" if output else "\n"))
                 else:
                     best = [(answer["label"], round(answer["score"], 6)) for answer in row["answers"]]
                     cells = [video, *times, *(value for pair in best for value in pair)]
-                    if output is None:  # a file has names as they are, a terminal may show this
+                    if output is None:  # only for stdout, which may be a terminal; a file keeps names unchanged
                         cells = [printable(cell) if isinstance(cell, str) else cell for cell in cells]
                     table.writerow(cells)
                 rows += 1
@@ -162,32 +163,32 @@ def watch(
     ],
     model: Model,
     window: Annotated[
-        float, typer.Option(metavar="SECONDS", help="What an answer spans, by the timestamps of the frames.")
+        float, typer.Option(metavar="SECONDS", help="Length of a window, by the timestamps of the frames.")
     ] = 2.0,
     stride: Annotated[
         int | None,
-        typer.Option(min=1, help="Frames from answer to answer, at the source's rate; half a second if unset."),
+        typer.Option(min=1, help="Frames between answers, at the source's frame rate; half a second by default."),
     ] = None,
     smoothing: Annotated[
-        float, typer.Option(help="Weight of the previous answers in the average, from 0 to below 1.")
+        float, typer.Option(help="Weight of the previous answers in the average: at least 0, below 1.")
     ] = 0.0,
-    threshold: Annotated[float, typer.Option(help="Score below which no label is given, from 0 to 1.")] = 0.0,
-    top_k: Annotated[int, typer.Option(min=1, help="Classes in a line of JSON.")] = 5,
+    threshold: Annotated[float, typer.Option(help="Minimum score for a label, from 0 to 1.")] = 0.0,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of classes in a line of JSON.")] = 5,
     fps: Annotated[
         float | None,
-        typer.Option(help="Count frames at so many per second, where the source's timestamps or rate are wrong."),
+        typer.Option(help="Count frames at this frame rate, if the source's timestamps or frame rate are wrong."),
     ] = None,
-    realtime: Annotated[bool, typer.Option("--realtime", help="Show a file at its own pace.")] = False,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Read a file at its own frame rate.")] = False,
     device: Device = "cpu",
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON per answer, and one at the end.")
+        bool, typer.Option("--json", help="Print one line of JSON per answer, and one at the end.")
     ] = False,
 ):
     """
-    Print what a camera, a network stream or a file shows, as it goes on.
+    Continuously classify a camera, a network stream or a file, and print the answers.
 
-    A live source is never behind by more than a stride and a forward pass: windows that the model is too slow for
-    are left out and counted. Ctrl-C ends with a summary.
+    For a live source, answers are never late by more than one stride and one forward pass: if the model is too slow,
+    windows are skipped and counted. Ctrl-C stops and prints a summary.
     """
     quiet()
     refuse_unless_positive(window=window, fps=fps)
@@ -202,13 +203,13 @@ def watch(
 
     network = on_device(load_model(model), device)
     processor = load_processor(model)
-    latencies: deque[float] = deque(maxlen=100_000)  # a camera may be watched for months
+    latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
     with open_stream(source) as stream:
         lengths: dict[str, Any]
         if fps:
             lengths = {"window": max(1, round(window * fps)), "stride": stride or max(1, round(fps / 2))}
         elif stride and not stream.fps:
-            raise ValueError(f"{source}: states no frame rate, which a --stride in frames needs: give --fps")
+            raise ValueError(f"{source}: states no frame rate, which --stride (in frames) needs; pass --fps")
         else:
             seconds = stride / stream.fps if stride and stream.fps else 0.5
             lengths = {"window_seconds": window, "stride_seconds": seconds}
@@ -235,7 +236,7 @@ def watch(
                 )
         except KeyboardInterrupt:
             pass
-        except (OSError, ValueError) as error:  # after the summary of what there was
+        except (OSError, ValueError) as error:  # raised after the summary
             failure = error
     summary = {name: getattr(classifier, name) for name in ("frames", "answers", "dropped", "skipped")}
     median, slow = np.percentile(latencies or [np.nan], [50, 95]).tolist()
@@ -255,16 +256,16 @@ def watch(
 def benchmark(
     model: Model,
     videos: Videos,
-    repeat: Annotated[int, typer.Option(min=1, help="Passes that are timed, after one that is not.")] = 5,
+    repeat: Annotated[int, typer.Option(min=1, help="Number of measured passes, after one that is not measured.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once.")] = 1,
     device: Device = "cpu",
     as_json: AsJson = False,
 ):
     """
-    Time decoding, preprocessing and forward pass apart, one view per video, one after the other.
+    Measure decoding, preprocessing and forward pass separately, with one view per video, without overlap.
 
-    A stage's time is that of all videos in one pass: median, least and greatest of the passes. The real-time factor is
-    seconds of video per second of work.
+    The time of a stage covers all videos of a pass; the table shows its median, minimum and maximum over the passes.
+    The real-time factor is seconds of video per second of computation.
     """
     quiet()
     from hf_dvflnet.hub.loading import load_model, load_processor
@@ -290,7 +291,7 @@ def benchmark(
 
 
 def on_device(network, device: str):
-    """The model on the device; `ValueError` if there is no such device."""
+    """Move the model to the device; raise `ValueError` if the device does not exist."""
     try:
         return network.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -300,16 +301,16 @@ def on_device(network, device: str):
 def visualize(
     model: Model,
     video: Annotated[str, typer.Argument(help="A path or http(s) URL.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.{gif,mp4,png}", help="What to write.")],
-    stages: Annotated[str, typer.Option(help="Which stages, such as 1,2,3,4; all if unset.")] = "",
-    kind: Annotated[Literal["spatial", "temporal", "both"], typer.Option(help="Which modulators.")] = "both",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
+    out: Annotated[Path, typer.Argument(metavar="OUT.{gif,mp4,png}", help="Output file.")],
+    stages: Annotated[str, typer.Option(help="Stages to draw, such as 1,2,3,4; all by default.")] = "",
+    kind: Annotated[Literal["spatial", "temporal", "both"], typer.Option(help="Modulators to draw.")] = "both",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ):
     """
-    Draw what a model's modulators weigh in a video: a map per stage, beside the frames that the model saw.
+    Draw the modulation maps of a video: one map per stage, next to the frames that the model saw.
 
-    A map is the L2 norm of a modulator over its channels, coloured from the least to the greatest of the clip. GIF and
-    MP4 show the frames one after the other, PNG all at once.
+    A map is the L2 norm of a modulator over its channels, coloured from its minimum to its maximum in the clip. GIF
+    and MP4 show the frames one after another, PNG shows all at once.
     """
     quiet()
     import torch
@@ -321,12 +322,12 @@ def visualize(
     from hf_dvflnet.inference.exported_program import is_exported
     from hf_dvflnet.inference.prediction import best_classes, class_scores, score_text
 
-    # before the work rather than after it
+    # checked before the work rather than after it
     if out.suffix.lower() not in plots.MAP_SUFFIXES:
-        raise ValueError(f"{out}: visualize writes {', '.join(plots.MAP_SUFFIXES)}; name it so")
+        raise ValueError(f"{out}: visualize writes {', '.join(plots.MAP_SUFFIXES)}; use one of these suffixes")
     refuse_existing(out, overwrite)
     if is_exported(model):
-        raise ValueError(f"{model}: is an exported program, which gives no modulators: take the folder it was made of")
+        raise ValueError(f"{model}: is an exported program, which has no modulators; pass the original model folder")
     network = load_model(model)
     count = len(network.config.depths)
     try:
@@ -353,16 +354,17 @@ def visualize(
 
 def demo(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders or Hub ids.")],
-    examples: Annotated[Path | None, typer.Option(help="A folder of videos to pick from; 12 are shown.")] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 7860,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="The largest upload that is taken.")] = 50,
-    max_seconds: Annotated[float, typer.Option(min=0.001, help="The longest clip that is answered.")] = 60,
+    examples: Annotated[Path | None, typer.Option(help="Folder of example videos; the first 12 are shown.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of an upload, in MB.")] = 50,
+    max_seconds: Annotated[float, typer.Option(min=0.001, help="Maximum duration of a clip, in seconds.")] = 60,
 ):
     """
-    Show a page on which people upload, record or pick a clip and read what the models say.
+    Serve a web page on which users upload, record or pick a clip and see the predicted classes.
 
-    It is there on this machine only, and asks nothing of others. Uploads are deleted once they are answered.
+    By default only this machine can open the page. It sends no requests to other hosts. Uploads are deleted after
+    their answer.
     """
     quiet()
     refuse_unless_positive(max_megabytes=max_megabytes, max_seconds=max_seconds)

@@ -1,1 +1,1 @@
-"""What a trained model is used for: prediction, evaluation, streams, export, pictures, the demo page."""
+"""Uses of a trained model: prediction, evaluation, streams, export, pictures of modulation maps and the demo page."""

@@ -1,4 +1,4 @@
-"""The answer of the demo page: one clip classified within the page's limits, and how that is shown as HTML."""
+"""Classify one clip for the demo page, within the page's limits, and render the answer as HTML."""
 
 import base64
 import html
@@ -26,29 +26,29 @@ from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
 from .prediction import best_classes, class_scores
 
 
-# What one clip may be. Pixels are those of a 4K frame: the frames of a clip are held in memory as they were decoded.
+# Limits of one clip. MAX_PIXELS is a 4K frame, because the decoded frames of a clip stay in memory at full size.
 MAX_SECONDS = 60.0
 MAX_PIXELS = 4096 * 2304
 MAX_FRAMES_PER_SECOND = 120
-MAX_READING_SECONDS = 15.0  # of each of the two passes over a clip, for which all others wait
-# what cameras, phones and browsers record, and the older files of the benchmarks
+MAX_READING_SECONDS = 15.0  # for each of the two passes over a clip; all other clips wait meanwhile
+# the codecs that cameras, phones and browsers record, and those of the older benchmark videos
 DECODERS = ("h264", "hevc", "vp8", "vp9", "libdav1d", "mpeg4", "mpeg2video", "mpeg1video")
 
 
 @dataclass
 class ClipAnswer:
     """
-    What a model says about a clip.
+    The result of classifying one clip.
 
     Args:
-        name (`str`): The file's name.
-        scores (`list[tuple[str, float]]`): The best classes, best first, and their probabilities.
-        frames (`np.ndarray`): What the model saw, uint8 RGB of shape `(frames, height, width, 3)`.
-        indices (`list[int]`): Which frames of the file these are.
-        maps ([`ModulationMaps`]): What its modulators weigh.
-        seconds (`dict[str, float]`): The time of each step: `read`, `prepare` and `classify`.
-        about (`str`): Duration, frames, size and codec of the file.
-        notes (`list[str]`): What was odd about the file.
+        name (`str`): The file name.
+        scores (`list[tuple[str, float]]`): The best classes and their probabilities, best first.
+        frames (`np.ndarray`): The frames that the model saw, uint8 RGB of shape `(frames, height, width, 3)`.
+        indices (`list[int]`): The indices of these frames in the file.
+        maps ([`ModulationMaps`]): The modulation maps of the clip.
+        seconds (`dict[str, float]`): The duration of each step: `read`, `prepare` and `classify`.
+        about (`str`): Duration, number of frames, frame size and codec of the file.
+        notes (`list[str]`): Warnings about the file.
     """
 
     name: str
@@ -70,18 +70,18 @@ def classify_clip(
     top_k: int = 5,
 ) -> ClipAnswer:
     """
-    Classify one file, and keep what is worth showing.
+    Classify one file and collect what the demo page shows.
 
     Args:
         model: The classifier, in evaluation mode.
         processor: Its video processor.
         path: The file.
-        max_seconds: The longest clip that is taken. It is measured before anything is decoded.
-        top_k: Classes to name.
+        max_seconds: The maximum duration of the clip. It is checked before any frame is decoded.
+        top_k: The number of classes to return.
 
     Raises:
-        VideoDecodeError: If the file is no video, or is longer or larger than allowed. The message is a sentence for
-            the person who uploaded it: it names the file, and not where it lay.
+        VideoDecodeError: If the file is not a video, or is longer or larger than allowed. The message is written for
+            the person who uploaded the file: it contains the file name, but not the path.
     """
     name = Path(path).name
     limits = video_limits()
@@ -99,9 +99,9 @@ def classify_clip(
                 _refuse_large(name, metadata, max_seconds)
             frames, metadata = read_video(path, partial(processor.sample_frames, num_clips=1), limits=limits)
     except FileNotFoundError as error:
-        raise VideoDecodeError(f"{name}: is no longer there; choose it again") from error
+        raise VideoDecodeError(f"{name}: the file no longer exists; choose it again") from error
     except (OSError, ValueError) as error:
-        sentence = re.sub(r"\[Errno -?\d+\] ", "", str(error))  # FFmpeg's numbers tell nobody anything
+        sentence = re.sub(r"\[Errno -?\d+\] ", "", str(error))  # FFmpeg's error numbers do not help the user
         raise VideoDecodeError(sentence.replace(os.fspath(path), name)) from error
     steps.append(time.perf_counter())
     clip = processor(frames, do_sample_frames=False, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
@@ -125,12 +125,12 @@ def classify_clip(
 def _refuse_large(name: str, metadata: Any, max_seconds: float):
     if (metadata.duration or 0) > max_seconds:
         raise VideoDecodeError(
-            f"{name}: lasts {metadata.duration:.1f} seconds, and this page takes {max_seconds:g} at most; cut it"
+            f"{name}: lasts {metadata.duration:.1f} seconds, but this page accepts at most {max_seconds:g}; shorten it"
         )
     if metadata.total_num_frames > max_seconds * MAX_FRAMES_PER_SECOND:
         raise VideoDecodeError(
-            f"{name}: has {metadata.total_num_frames} frames, and this page takes "
-            f"{max_seconds * MAX_FRAMES_PER_SECOND:.0f} at most; cut it"
+            f"{name}: has {metadata.total_num_frames} frames, but this page accepts at most "
+            f"{max_seconds * MAX_FRAMES_PER_SECOND:.0f}; shorten it"
         )
 
 
@@ -140,7 +140,7 @@ def _about(metadata: Any) -> str:
     return ", ".join([*parts, f"{metadata.width} × {metadata.height}", metadata.codec])  # noqa: RUF001
 
 
-# What stands on the page.
+# HTML and CSS of the page.
 
 STYLE = """
 .dvflnet-answer h2 { font-size: 1.5rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
@@ -169,12 +169,12 @@ STYLE = """
 """
 
 WELCOME = """<div class="dvflnet-answer"><h2>Which action is it?</h2>
-<p>Upload a clip, record one with the webcam, or pick an example. Here you then read the five likeliest classes, and
-see the frames that the model looked at and where its modulators are strong.</p></div>"""
+<p>Upload a clip, record one with the webcam, or pick an example. The five most likely classes then appear here,
+with the frames that the model saw and the regions where its modulators are strong.</p></div>"""
 
 
 def render_answer(answer: ClipAnswer) -> str:
-    """The answer as HTML: bars, frames, maps and times. All text that comes from the file or the model is escaped."""
+    """Render an answer as HTML: score bars, frames, maps and times. All text from the file or the model is escaped."""
     best, share = answer.scores[0]
     bars = "".join(
         f'<div class="score"><span>{html.escape(label)}</span><div class="track"><div class="bar" style="width: '
@@ -182,7 +182,7 @@ def render_answer(answer: ClipAnswer) -> str:
         for label, score in answer.scores
     )
     notes = "".join(f'<p class="dvflnet-note">{html.escape(note)}</p>' for note in answer.notes)
-    # the last stage knows most, as long as its cells still tell places apart
+    # expand the last stage whose maps have more than 4 rows and columns: coarser maps do not show where something is
     telling = max((n for n, norms in enumerate(answer.maps.spatial, start=1) if min(norms.shape[1:]) > 4), default=1)
     stages = "".join(
         f"<details{' open' if stage == telling else ''}><summary>Stage {stage} of "
@@ -203,11 +203,11 @@ def render_answer(answer: ClipAnswer) -> str:
     return (
         f'<div class="dvflnet-answer"><h2>{html.escape(best)}, {share:.0%}</h2>'
         f"<p>{html.escape(answer.name)}: {html.escape(answer.about)}</p>{notes}{bars}"
-        f"<p>{_milliseconds(sum(answer.seconds.values()))} in all: {times}.</p>"
-        f"<h3>What the model saw</h3><p>{len(answer.frames)} frames of the clip, by their number.</p>"
+        f"<p>{_milliseconds(sum(answer.seconds.values()))} in total: {times}.</p>"
+        f"<h3>What the model saw</h3><p>{len(answer.frames)} frames of the clip, with their frame numbers.</p>"
         + _strip(answer.frames, [str(index) for index in answer.indices])
-        + "<h3>Where its modulators are strong</h3><p>From blue, weak, to yellow, strong, within a row. Spatial "
-        "modulators gather what surrounds a place, temporal ones what happens at that place over time.</p>"
+        + "<h3>Where its modulators are strong</h3><p>Within each row, blue is weak and yellow is strong. Spatial "
+        "modulators gather context around a position, temporal modulators at the same position over time.</p>"
         + f"{stages}</div>"
     )
 

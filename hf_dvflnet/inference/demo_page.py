@@ -1,8 +1,8 @@
 """
-A web page for trying a model: people upload a clip, record one or pick an example, and read the answer.
+A web page for trying a model: users upload a clip, record one or pick an example, and see the predicted classes.
 
-A clip lies on the disk from its upload to its answer, and no longer. Pictures of the answer are written into the page
-itself, so that no file is made of them. The page asks nothing of other hosts. It needs gradio, the extra `demo`.
+An uploaded clip stays on disk only until it is answered. The pictures of the answer are embedded in the page, so they
+are never written to files. The page sends no requests to other hosts. It needs gradio (the extra `demo`).
 """
 
 import html
@@ -27,23 +27,23 @@ from .demo_uploads import MAX_WAITING, UPLOADS, UploadGate
 if TYPE_CHECKING:
     import gradio
 
-MAX_BYTES = 50 << 20  # of an upload, by default
+MAX_BYTES = 50 << 20  # default limit of an upload
 MAX_EXAMPLES = 12
 EXAMPLE_SUFFIXES = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".mpeg", ".mpg", ".m4v"}
 
 
 def list_examples(folder: str | os.PathLike) -> list[Path]:
     """
-    The first 12 videos of a folder, by name.
+    Return the first 12 videos of a folder, sorted by name.
 
     Raises:
-        ValueError: If it is no folder, or holds no video.
+        ValueError: If `folder` is not a folder, or contains no videos.
     """
     if not Path(folder).is_dir():
-        raise ValueError(f"{folder}: there is no such folder of examples")
+        raise ValueError(f"{folder}: is not a folder; pass a folder of example videos")
     videos = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in EXAMPLE_SUFFIXES)
     if not videos:
-        raise ValueError(f"{folder}: holds no example video ({', '.join(sorted(EXAMPLE_SUFFIXES))})")
+        raise ValueError(f"{folder}: contains no example videos ({', '.join(sorted(EXAMPLE_SUFFIXES))})")
     return videos[:MAX_EXAMPLES]
 
 
@@ -55,17 +55,17 @@ def build_demo(
     max_seconds: float = MAX_SECONDS,
 ) -> "gradio.Blocks":
     """
-    The page. [`serve_demo`] shows it, with the limits of uploads and without files that stay.
+    Build the page. [`serve_demo`] serves it, limits the uploads and deletes all files at the end.
 
     Args:
-        models: Folders or Hub ids. They are loaded once, and people choose among them.
-        examples: A folder of videos to pick from, of which the first 12 are shown.
-        max_bytes: What the page says about the size of an upload.
-        max_seconds: The longest clip that is answered.
+        models: Model folders or Hub ids. Each is loaded once; users choose one of them on the page.
+        examples: A folder of example videos. The page shows the first 12.
+        max_bytes: The upload limit that the page displays, in bytes.
+        max_seconds: The maximum duration of a clip, in seconds.
 
     Raises:
-        ImportError: If gradio is missing.
-        ValueError: If there is no model, a model cannot be read, or there are no examples in the folder.
+        ImportError: If gradio is not installed.
+        ValueError: If no model is given, a model cannot be read, or the folder contains no examples.
         VideoDecodeError: If an example cannot be read.
     """
     _refuse_without_gradio()
@@ -80,7 +80,7 @@ def build_demo(
     clips = [] if examples is None else list_examples(examples)
     thumbnails = [thumbnail(clip) for clip in clips]
 
-    # one clip after the other, and in one thread, as allocators and OpenMP keep memory for each thread they have seen
+    # one clip at a time, in one thread: allocators and OpenMP keep memory for each thread that has used them
     worker = ThreadPoolExecutor(max_workers=1)
 
     def work(path: str | os.PathLike, name: str) -> str:
@@ -90,20 +90,21 @@ def build_demo(
         try:
             return worker.submit(work, path, name).result()
         except (OSError, ValueError) as error:
-            # gradio shows a message as HTML
+            # gradio renders messages as HTML
             sentence = html.escape(str(error))
             raise gr.Error(sentence, title="No answer", duration=None, print_exception=False) from error
         except Exception as error:
-            sentence = "This clip cannot be answered; the log of the page says why."
+            sentence = "This clip could not be classified; the server log contains the reason."
             raise gr.Error(sentence, title="No answer", duration=None) from error
 
     def answer_upload(path: str | None, name: str):
         if path is None:
             return gr.skip()
-        clip = Path(path).resolve()  # no text: one with "://" in it would be fetched, wherever it resolves to
+        # not a string: a string that contains "://" would be fetched as a URL, whatever path it resolves to
+        clip = Path(path).resolve()
         place = clip.parent
-        if place.parent != Path(file.GRADIO_CACHE).resolve() / UPLOADS:  # not what `serve_demo` took in
-            raise gr.Error("This page answers uploads only.", print_exception=False)
+        if place.parent != Path(file.GRADIO_CACHE).resolve() / UPLOADS:  # not an upload that `serve_demo` accepted
+            raise gr.Error("This page only accepts uploaded files.", print_exception=False)
         try:
             return answer(clip, name)
         finally:
@@ -112,7 +113,7 @@ def build_demo(
     def answer_example(name: str, event: gr.EventData) -> str:
         return answer(clips[int(event.index)], name)
 
-    limits = f"Up to {max_bytes / 2**20:g} MB and {max_seconds:g} seconds. The file is deleted once it is answered."
+    limits = f"Up to {max_bytes / 2**20:g} MB and {max_seconds:g} seconds. The file is deleted after its answer."
     queued: dict[str, Any] = {
         "concurrency_id": "model",
         "concurrency_limit": 1,
@@ -154,7 +155,7 @@ def build_demo(
             with gr.Column(scale=3, min_width=320):
                 answered = gr.HTML(WELCOME, padding=True, min_height=300)
         model.change(lambda name: _about_model(name, loaded[name][0]), model, about, api_visibility="private")
-        # what follows an answer runs in the browser: the file that was chosen is no longer there
+        # the steps after an answer run in the browser, as the chosen file no longer exists on the server
         welcome = json.dumps(WELCOME)
         for component, arrived in ((file, file.upload), (webcam, webcam.stop_recording)):
             uploaded = arrived(answer_upload, [component, model], answered, **queued)
@@ -168,7 +169,7 @@ def build_demo(
 
 
 def _as_uploaded(component: Any) -> Any:
-    """The component, its file handed on as it is: gradio would copy it, call ffmpeg, or fetch a crafted URL."""
+    """Make a component pass on its file unchanged; gradio would copy it, call ffmpeg, or fetch a crafted URL."""
 
     async def keep(path: Any) -> Any:
         return path
@@ -189,8 +190,8 @@ def _render_examples(clips: Sequence[Path], thumbnails: Sequence[str]) -> str:
 def _about_model(name: str, model: VideoFocalNetForVideoClassification) -> str:
     about = describe_config(model.config)
     return (
-        f"**{name}** tells {about['num_labels']} classes apart, from {about['num_frames']} frames of "
-        f"{about['image_size']} × {about['image_size']}, with {about['parameters'] / 1e6:.1f} M parameters."  # noqa: RUF001
+        f"**{name}** distinguishes {about['num_labels']} classes. It takes {about['num_frames']} frames of "
+        f"{about['image_size']} × {about['image_size']} and has {about['parameters'] / 1e6:.1f} M parameters."  # noqa: RUF001
     )
 
 
@@ -204,20 +205,20 @@ def serve_demo(
     max_seconds: float = MAX_SECONDS,
 ):
     """
-    Show the page until the process is interrupted or terminated.
+    Serve the page until the process is interrupted or terminated.
 
-    Uploads lie in a folder of their own, which is gone in the end. At most 8 lie there at once, the next ones are
-    refused; each is deleted when it is answered, or after 5 minutes.
+    Uploads are stored in a temporary folder, which is deleted at the end. It contains at most 8 uploads at a time;
+    further uploads are refused. Each upload is deleted when it is answered, or after 5 minutes.
 
     Args:
-        models, examples, max_seconds: As [`build_demo`].
-        host: The address to listen on: `"0.0.0.0"` lets other machines in.
-        port: The port.
-        max_bytes: The largest upload that is taken, in bytes.
+        models, examples, max_seconds: See [`build_demo`].
+        host: The address to listen on. With `"0.0.0.0"`, other machines can reach the page.
+        port: The port to listen on.
+        max_bytes: The maximum size of an upload, in bytes.
 
     Raises:
-        ImportError, ValueError, VideoDecodeError: As [`build_demo`].
-        OSError: If the port is taken.
+        ImportError, ValueError, VideoDecodeError: See [`build_demo`].
+        OSError: If the port is in use.
     """
     _refuse_without_gradio()
     with tempfile.TemporaryDirectory(prefix="dvflnet-demo-") as folder:
@@ -229,14 +230,14 @@ def serve_demo(
 
         page = build_demo(models, examples=examples, max_bytes=max_bytes, max_seconds=max_seconds)
         fonts = ["system-ui", "sans-serif"]
-        # ends as an interrupt does, which cleans up
+        # SIGTERM ends the process like Ctrl-C, so that the cleanup runs
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             page.launch(
                 server_name=host,
                 server_port=port,
                 max_file_size=max_bytes,
-                state_session_capacity=4 * MAX_WAITING,  # a session holds its last answer, pictures and all
+                state_session_capacity=4 * MAX_WAITING,  # a session stores its last answer, including the pictures
                 app_kwargs={"middleware": [Middleware(UploadGate, folder=uploads, max_bytes=max_bytes)]},
                 theme=gr.themes.Soft(font=fonts, font_mono=["monospace"]),
                 css=STYLE,

@@ -1,4 +1,4 @@
-"""What stands between people's uploads and the demo page: size, number, time and place of them are limited."""
+"""Limit the uploads to the demo page: their size, number, duration and location on disk."""
 
 import asyncio
 import os
@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import Any
 
 
-# Clips that may lie on the disk at once, and for how many seconds one may wait for its answer.
+# Maximum number of uploads on disk at a time, and maximum seconds for receiving one and for keeping it on disk.
 MAX_WAITING = 8
 MAX_WAITING_SECONDS = 300.0
-# An upload that sends nothing holds its place for so long; each byte gives it the time that so many a second take.
+# An upload ends after MAX_SILENT_SECONDS without data. Each byte extends that time by 1 / MIN_BYTES_PER_SECOND.
 MAX_SILENT_SECONDS = 10.0
 MIN_BYTES_PER_SECOND = 50_000
 
-UPLOADS = "uploads"  # the folder of them, in gradio's
+UPLOADS = "uploads"  # the folder of uploads inside gradio's temporary folder
 
 
 class UploadGate:
     """
-    What stands before gradio's server: it takes uploads, one file each, within limits and into a folder of its own,
-    and turns away what the page does not use.
+    ASGI middleware in front of gradio's server. It accepts uploads of one file each within limits, stores each in its
+    own folder, and refuses requests that the page does not use.
 
-    gradio would keep two uploads of equal bytes in one file, take any number of them, and leave those of broken
-    connections behind.
+    gradio itself would store two uploads with the same bytes in one file, accept any number of uploads, and keep the
+    files of broken connections.
     """
 
-    # of what the page sends, all but uploads goes on to gradio
+    # the POST requests of the page; all except uploads are passed on to gradio
     _POSTS = ("upload", "join", "cancel", "reset")
-    # scripts and styles stand in the page itself; everything else comes from this host
+    # scripts and styles are inline; everything else comes from this host
     _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
     def __init__(self, app: Any, folder: Path, max_bytes: int):
@@ -48,21 +48,21 @@ class UploadGate:
             await send(message)
 
         task = scope["path"].rstrip("/").rpartition("/")[2]
-        if task == "upload_progress":  # gradio knows of none, and would look for it for three seconds
+        if task == "upload_progress":  # gradio does not know these uploads, and would search for three seconds
             return await PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")(
                 scope, receive, send
             )
-        # gradio would fetch URLs for whoever asks, and write sessions with their pictures to the disk
+        # gradio would fetch URLs for any client, and write sessions with their pictures to disk
         foreign = task == "deep_link" or re.search(r"/file[=/]+https?:|/proxy=", scope["path"])
         if foreign or (scope["method"] == "POST" and task not in self._POSTS):
-            return await PlainTextResponse("This page has no such service.", 404)(scope, receive, send)
+            return await PlainTextResponse("This page does not support this request.", 404)(scope, receive, send)
         if scope["method"] == "POST" and task == "upload":
             response = await self.take(scope, receive)
             return await response(scope, receive, send)
         return await self.app(scope, receive, send_with_policy)
 
     async def take(self, scope, receive):
-        """Store an upload, and answer with its path as gradio does, or with a sentence."""
+        """Store an upload and respond with its path, as gradio does, or with an error message."""
         from starlette.exceptions import HTTPException
         from starlette.requests import ClientDisconnect, Request
         from starlette.responses import JSONResponse, PlainTextResponse
@@ -70,7 +70,7 @@ class UploadGate:
         request = Request(scope, receive)
 
         async def refuse(status: int, sentence: str):
-            # a browser shows an answer only when it has sent everything
+            # a browser shows the response only after it has sent the whole request
             received = 0
             async for chunk in request.stream():
                 received += len(chunk)
@@ -79,16 +79,16 @@ class UploadGate:
             return PlainTextResponse(sentence, status)
 
         length = request.headers.get("content-length", "")
-        # in pieces, it would be as long as it likes whatever else it tells
+        # a chunked upload could be longer than its content-length
         if not length.isdigit() or "transfer-encoding" in request.headers:
-            return await refuse(411, "The upload does not tell its length.")
-        if int(length) > self.max_bytes + 10_000:  # what multipart adds
+            return await refuse(411, "The upload does not state its length.")
+        if int(length) > self.max_bytes + 10_000:  # allowance for the multipart encoding
             limit = f"{self.max_bytes / 2**20:g} MB"
             return await refuse(
-                413, f"The file is larger than the {limit} this page takes; cut it or make it smaller."
+                413, f"The file is larger than the {limit} that this page accepts; shorten or compress it."
             )
         if len(os.listdir(self.folder)) >= MAX_WAITING:
-            return await refuse(503, f"{MAX_WAITING} clips are waiting already; try again in a minute.")
+            return await refuse(503, f"{MAX_WAITING} clips are already waiting; try again in a minute.")
         place = Path(tempfile.mkdtemp(dir=self.folder))
         try:
             clock: Any = asyncio.timeout(MAX_SILENT_SECONDS)
@@ -109,11 +109,11 @@ class UploadGate:
                     await asyncio.to_thread(_copy, file.file, path)
         except (HTTPException, ClientDisconnect, TimeoutError, OSError):
             shutil.rmtree(place, ignore_errors=True)
-            return PlainTextResponse("The upload did not arrive in one piece; try again.", 400)
+            return PlainTextResponse("The upload was incomplete; try again.", 400)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
-        # should nobody ask for its answer
+        # in case no answer is requested
         asyncio.get_running_loop().call_later(MAX_WAITING_SECONDS, partial(shutil.rmtree, place, ignore_errors=True))
         return JSONResponse([str(path)])
 
@@ -124,7 +124,7 @@ def _copy(file: Any, path: Path):
 
 
 def _file_name(name: str | None) -> str:
-    """A name that is safe as a file's, and still tells people which file it was."""
+    """Return a safe file name in which users still recognize their file."""
     kept = "".join(letter for letter in Path((name or "").replace("\\", "/")).name if letter.isprintable())
     kept = kept.strip(". ").replace("/", "")
     stem, suffix = os.path.splitext(kept)

@@ -1,6 +1,7 @@
 """
-The published test protocol: a checkpoint on a split of a benchmark, every clip once, and figures that can be computed
-again from what is written.
+Evaluate a checkpoint on a split of a benchmark by the published test protocol.
+
+Every clip counts once. The predictions are written to a file, from which the metrics can be computed again.
 """
 
 import os
@@ -35,7 +36,7 @@ from .prediction import VIEWS, best_classes, classify
 
 
 class _Clips(torch.utils.data.Dataset):
-    """Some rows of a dataset, decoded once and shown in every view; a clip that cannot be decoded is said to be so."""
+    """Rows of a dataset, each decoded once for all views. A clip that cannot be decoded is returned as an error."""
 
     def __init__(self, dataset: datasets.Dataset, rows: Sequence[int], processor: Any, views: int):
         self.dataset, self.rows, self.processor = undecoded(dataset), rows, processor
@@ -71,24 +72,25 @@ def predict_clips(
     accelerator: Accelerator | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """
-    Classify every clip of a dataset once, on however many processes there are.
+    Classify every clip of a dataset once, distributed over all processes.
 
     Args:
         model: The classifier.
         processor: Its video processor.
-        dataset: Rows of [`load_benchmark`], or others with the columns `video`, `label` and, if they have it,
-            `video_id`.
-        views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged. A video is decoded once for all of them.
-        batch_size: Clips that are classified at once.
-        num_workers: Processes that decode.
-        accelerator: The accelerator to use; a new one by default.
+        dataset: The result of [`load_benchmark`], or another dataset with the columns `video`, `label` and
+            optionally `video_id`.
+        views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged. Each video is decoded once for all views.
+        batch_size: Number of clips that are classified at once, per process.
+        num_workers: Number of data loader workers that decode, per process.
+        accelerator: The accelerator to use. By default a new one is created.
 
     Returns:
-        Predictions in the dataset's order, `{"video_id", "label", "top5": [[class name, score], ...]}`, and the clips
-        that could not be decoded, `{"video_id", "reason"}`. The same on every process.
+        The predictions in the dataset's order, `{"video_id", "label", "top5": [[class name, score], ...]}`, and the
+        clips that could not be decoded, `{"video_id", "reason"}`. All processes return the same.
 
     Raises:
-        ValueError: If the model knows other classes than the dataset has, or `views` is another number.
+        ValueError: If the classes of model and dataset differ, `views` is neither 1 nor 12, or the model is for
+            regression.
     """
     if views not in VIEWS:
         raise ValueError(f"views must be 1 or 12, got {views}")
@@ -96,8 +98,8 @@ def predict_clips(
     classes = dataset.features["label"].names
     refuse_other_classes(model, classes)
     if model.config.problem_type == "regression":
-        raise ValueError("the model's problem_type is regression: accuracies are figures of classes")
-    # every process takes each n-th clip: no clip is padded, dropped or counted twice, however uneven the shares
+        raise ValueError("the model's problem_type is regression, but accuracies can only be computed for classes")
+    # each of n processes takes every n-th clip: no clip is padded, dropped or counted twice, even in uneven shares
     rows = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     clips = _Clips(dataset, rows, processor, views)
     loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
@@ -132,7 +134,7 @@ def _first(pair: tuple[int, Any]) -> int:
 
 
 def refuse_other_classes(model: VideoFocalNetForVideoClassification, classes: Sequence[str]):
-    """Raise `ValueError` unless model and dataset have the same class names, each once, in any order."""
+    """Raise `ValueError` unless the model and the dataset have the same class names, each once, in any order."""
     theirs = [model.config.id2label[index] for index in range(model.config.num_labels)]
     refuse_repeated(classes, "data")
     match_classes(theirs, classes, of=("model", "data"))
@@ -140,17 +142,17 @@ def refuse_other_classes(model: VideoFocalNetForVideoClassification, classes: Se
 
 
 def warn_of_training_data(model: VideoFocalNetForVideoClassification, facts: dict[str, Any]):
-    """Warn if the checkpoint says that it was trained on what it is about to be tested on, or may have been."""
+    """Warn if the config says that the checkpoint was trained on the tested split, or on one that may share clips."""
     trained = getattr(model.config, "training_data", None)
     if not trained or trained["benchmark"] != facts["benchmark"]:
         return
     lists = [(of["protocol"], of["fold"]) for of in (trained, facts)]
     if trained["split"] == facts["split"] and lists[0] == lists[1]:
-        warnings.warn(f"this checkpoint was trained on this very split, {describe_split(facts)}", stacklevel=2)
+        warnings.warn(f"this checkpoint was trained on this same split, {describe_split(facts)}", stacklevel=2)
     elif lists[0] != lists[1]:
         warnings.warn(
-            f"this checkpoint was trained on {describe_split(trained)}, with which {describe_split(facts)} may share "
-            "clips",
+            f"this checkpoint was trained on {describe_split(trained)}, which may share clips with "
+            f"{describe_split(facts)}",
             stacklevel=2,
         )
 
@@ -170,26 +172,26 @@ def evaluate_model(
     block_list: str | os.PathLike | None = None,
 ) -> Path | None:
     """
-    Classify every clip of a split of a benchmark, on all processes, and write what was answered.
+    Classify every clip of a benchmark split, on all processes, and write the predictions.
 
     Args:
         model: A model folder or Hub id.
-        dataset, data_dir, protocol, fold, block_list: As [`load_benchmark`].
-        output: The folder to write `predictions.jsonl` into: new or empty.
-        split: By default the one that figures are reported on.
-        views, batch_size, num_workers: As [`predict_clips`].
+        dataset, data_dir, protocol, fold, block_list: See [`load_benchmark`].
+        output: The folder for `predictions.jsonl`. It must be new or empty.
+        split: The split. By default the one on which results are reported for the benchmark.
+        views, batch_size, num_workers: See [`predict_clips`].
 
     Returns:
-        The file of predictions, for [`report_predictions`]; None on every process but the main one.
+        The path of the predictions file, for [`report_predictions`]; `None` on all processes except the main one.
 
     Raises:
-        FileExistsError: If `output` holds something.
-        FileNotFoundError, ValueError: As [`load_model`], [`load_benchmark`] and [`predict_clips`].
+        FileExistsError: If `output` exists and is not an empty folder.
+        FileNotFoundError, ValueError: See [`load_model`], [`load_benchmark`] and [`predict_clips`].
     """
     accelerator = Accelerator()
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output}: is there already; choose another --output")
+        raise FileExistsError(f"{output}: already exists and is not an empty folder; choose another --output")
     network = load_model(model)
     split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
     with accelerator.main_process_first():
@@ -216,25 +218,25 @@ def report_predictions(
     predictions_file: str | os.PathLike, output: str | os.PathLike, *, allow_missing: bool = False
 ) -> dict[str, Any]:
     """
-    Compute the figures of a file of predictions, and write them as [`write_report`] does.
+    Compute the metrics from a predictions file, and write them with [`write_report`].
 
     Args:
-        predictions_file: What [`evaluate_model`] wrote.
+        predictions_file: The file that [`evaluate_model`] wrote.
         output: The folder for the report.
-        allow_missing: Give figures although clips of the split are missing.
+        allow_missing: Compute metrics even if clips of the split are missing.
 
     Returns:
-        The row of [`write_report`].
+        The row that [`write_report`] returns.
 
     Raises:
-        ValueError: If the file is something else, or clips are missing and `allow_missing` is false.
+        ValueError: If the file is not a predictions file, or clips are missing and `allow_missing` is false.
     """
     header, predictions = read_predictions(predictions_file)
     absent = max(len(header["unread"]), header["listed"] - len(predictions))
     if absent and not allow_missing:
         raise ValueError(
-            f"{absent} of {header['listed']} clips of {describe_split(header)} are missing: no figure over "
-            f"the others is given without --allow-missing. The predictions are in {predictions_file}"
+            f"{absent} of {header['listed']} clips of {describe_split(header)} are missing; pass "
+            f"--allow-missing to compute metrics over the other clips. The predictions are in {predictions_file}"
         )
     figures = compute_figures(predictions, header["classes"])
     Path(output).mkdir(parents=True, exist_ok=True)

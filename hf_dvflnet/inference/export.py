@@ -1,8 +1,8 @@
 """
-A classifier as a program of another runtime: ONNX, OpenVINO or ExecuTorch, by transformers' exporters.
+Export a classifier to ONNX, OpenVINO or ExecuTorch with transformers' exporters.
 
-The folder holds the program, `export.json` (how it was traced), `config.json` (class names), both processors, and
-`export_report.json`: how far the program was from PyTorch when it was made.
+The output folder contains the program, `export.json` (how it was traced), `config.json` (with the class names), both
+processors, and `export_report.json`, which compares the logits of the program with those of PyTorch.
 """
 
 import json
@@ -33,12 +33,12 @@ from .exported_program import (
 )
 
 
-# How far a logit may be from PyTorch's, as a share of the largest logit. float32: the order of sums differs, which
-# gives some 1e-6; a wrong operation gives 1e-2 and more. bfloat16: 8 bits of mantissa are 4e-3 for each operation.
-# int8 moves logits by design: there this only catches a broken program, and the classes are what counts.
+# Allowed difference between a logit and PyTorch's, relative to the largest logit. float32: another order of summation
+# gives about 1e-6, a wrong operation 1e-2 or more. bfloat16: 8 bits of mantissa give 4e-3 per operation. int8 changes
+# logits by design: there this limit only detects a broken program, and the predicted classes matter.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 0.5}
-# The share of calibration clips on which int8 must name PyTorch's class. Clips between two classes fall to either:
-# about 95 % agree where the accuracy is kept (benchmarks/int8_accuracy.json), 70 % where it fell by 12 points.
+# Minimum share of calibration clips for which int8 must predict PyTorch's class. Ambiguous clips can change class:
+# about 95 % agree if the accuracy is preserved (benchmarks/int8_accuracy.json), 70 % if it fell by 12 points.
 INT8_AGREEMENT = 0.85
 
 REPORT = "export_report.json"
@@ -56,35 +56,37 @@ def export_model(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """
-    Write a classifier as a program that runs without PyTorch's modules, and compare the two.
+    Export a classifier as a program that runs without PyTorch's modules, and compare its logits with PyTorch's.
 
-    The program takes `pixel_values`, float32 of shape (batch, frames, channels, height, width), and gives `logits`,
-    float32 of shape (batch, num_labels), and nothing else. Frames, height and width are those of the config and of the
-    video processor; any batch will do, except with ExecuTorch.
+    The program takes `pixel_values`, float32 of shape (batch, frames, channels, height, width), and returns only
+    `logits`, float32 of shape (batch, num_labels). The config sets the number of frames, the video processor sets
+    height and width. The program accepts any batch size, except with ExecuTorch.
 
     Args:
         model: A model folder or Hub id.
-        out: The folder to write.
+        out: The output folder.
         format: `"onnx"`, `"openvino"` or `"executorch"`.
         dtype: `"float32"`; `"int8"` (ONNX, OpenVINO), which needs calibration videos; or `"bfloat16"` (OpenVINO),
-            which keeps float32 weights and asks the runtime to compute in bfloat16 where the processor can.
-        calibration_videos: Videos, and folders, of which every video below is one. One clip of each is prepared as for
-            prediction. Without int8 they replace the noise that the check uses.
-        max_calibration_clips: How many of the videos to use, spread evenly over the sorted list.
-        batch_size: ExecuTorch: the clips that the program takes at once, by default 1. Others take any number.
-        overwrite: Replace an exported model that is there already.
+            which keeps float32 weights and asks the runtime to compute in bfloat16 if the processor supports it.
+        calibration_videos: Video files, or folders that are searched recursively for videos. One clip of each video is
+            prepared as for prediction. Without int8 the clips replace the noise that is used for the comparison.
+        max_calibration_clips: Maximum number of videos to use, spread evenly over the sorted list.
+        batch_size: ExecuTorch only: number of clips that the program takes at once, 1 by default. Programs in the
+            other formats take any number.
+        overwrite: Whether to replace an existing exported model.
 
     Returns:
-        What `export_report.json` holds: `format`, `dtype`, `batch` (clips at once, None for any), `bytes` (of the
-        program), `videos` (found) and `clips` (used for the check, or for calibration and check), `max_difference` of
-        a logit to PyTorch and the `largest_logit`, `tolerance` (allowed share of the largest logit),
-        `top1_agreement` with PyTorch (in [0, 1]; None if the check used noise), and `computed_in`, what OpenVINO
-        computes in on this machine (None for the others).
+        The contents of `export_report.json`: `format`, `dtype`, `batch` (clips at once, None for any number), `bytes`
+        (size of the program), `videos` (number found), `clips` (number used for the comparison and, with int8, for
+        calibration), `max_difference` (largest difference between a logit and PyTorch's), `largest_logit`,
+        `tolerance` (allowed difference relative to the largest logit), `top1_agreement` with PyTorch (in [0, 1]; None
+        if the comparison used noise), and `computed_in`, the precision in which OpenVINO computes on this machine
+        (None for the other formats).
 
     Raises:
-        ValueError: If format and dtype do not go together, int8 has no videos, a video cannot be read, the model
-            cannot be read, or the program's answers are not PyTorch's. Then nothing is left.
-        FileNotFoundError: If there is no such video or folder.
+        ValueError: If the format does not support the dtype, int8 has no videos, a video or the model cannot be read,
+            or the program's answers differ too much from PyTorch's. Then no files are left behind.
+        FileNotFoundError: If a video or folder does not exist.
         FileExistsError: If `out` exists already and `overwrite` is false.
         ImportError: If a package of the extra `export` is missing.
     """
@@ -93,22 +95,24 @@ def export_model(
     videos = _list_videos(calibration_videos)
     if dtype == "int8" and not videos:
         raise ValueError(
-            "int8 needs real videos, to measure the range of activations on: name some, or a folder of them "
+            "int8 needs real videos to measure the range of activations; pass videos, or a folder of them "
             "(--calibration)"
         )
     require_packages(format, dtype)
 
     network = load_model(str(model)).float()
-    network.config.output_hidden_states = False  # a program for prediction: logits, no maps
+    network.config.output_hidden_states = False  # the program only returns logits
     processor = load_processor(str(model))
     if not processor.do_center_crop:
-        raise ValueError(f"{model}: its video processor crops nothing, but a program takes clips of one size")
+        raise ValueError(
+            f"{model}: its video processor does not crop, but an exported program needs clips of one size"
+        )
     clip_shape = (
         *(network.config.num_frames, network.config.num_channels),
         *(processor.crop_size[side] for side in ("height", "width")),
     )
     clips = _clips_to_compare(videos, processor, clip_shape, max_calibration_clips, batch_size)
-    with torch.inference_mode():  # before the exporter has had its hands on the network
+    with torch.inference_mode():  # before the exporter can change the network
         expected = torch.cat([network(clip).logits for clip in clips])
 
     with whole_or_nothing(out, overwrite) as folder:
@@ -130,7 +134,7 @@ def export_model(
         }
         _refuse_difference(out, report)
         (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        del program  # OpenVINO and ONNX Runtime map the files that are about to be moved
+        del program  # OpenVINO and ONNX Runtime map the files into memory, and these are moved next
     return report
 
 
@@ -142,16 +146,16 @@ def _check_request(
 ):
     if (format, dtype) not in PAIRS:
         pairs = ", ".join(" ".join(pair) for pair in PAIRS)
-        raise ValueError(f"{format} {dtype} cannot be exported; what can is: {pairs}")
+        raise ValueError(f"cannot export to {format} {dtype}; choose one of: {pairs}")
     if batch_size is not None and format != "executorch":
-        raise ValueError(f"batch_size is for executorch: a program of {format} takes any batch")
+        raise ValueError(f"batch_size is only for executorch; an {format} program takes any batch size")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if max_calibration_clips < 1:
         raise ValueError(f"max_calibration_clips must be at least 1, got {max_calibration_clips}")
     refuse_existing(out, overwrite)
     if out.is_dir() and any(out.iterdir()) and not is_exported(out):
-        raise ValueError(f"{out}: holds no exported model ({MANIFEST}), and is not overwritten by one")
+        raise ValueError(f"{out}: is not overwritten, because it is not an exported model ({MANIFEST} is missing)")
 
 
 def _clips_to_compare(
@@ -161,14 +165,14 @@ def _clips_to_compare(
     max_calibration_clips: int,
     batch_size: int | None,
 ) -> list[torch.Tensor]:
-    """Clips on which program and network are compared, each (1, frames, ...): of the videos, or noise."""
+    """Return the clips for comparing program and network, each (1, frames, ...): from the videos, or noise."""
     if videos:
         spread = np.linspace(0, len(videos) - 1, min(len(videos), max_calibration_clips)).round().astype(int)
         return [
             processor(str(videos[index]), num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
             for index in tqdm(spread, unit="clip", desc="decoding", disable=None)
         ]
-    # normalised pixels have about this distribution; more clips than a static batch holds
+    # normalised pixels have about this distribution; the number of clips exceeds a static batch
     generator = torch.Generator().manual_seed(0)
     return list(torch.randn(4 + (batch_size or 1), 1, *clip_shape, generator=generator))
 
@@ -188,12 +192,12 @@ def _list_videos(given: Iterable[str | os.PathLike]) -> list[Path]:
         if path.is_dir():
             below = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
             if not below:
-                raise ValueError(f"{path}: holds no videos ({', '.join(VIDEO_SUFFIXES)})")
+                raise ValueError(f"{path}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
             videos += below
         elif path.exists():
             videos.append(path)
         else:
-            raise FileNotFoundError(f"{path}: there is no such video or folder")
+            raise FileNotFoundError(f"{path}: does not exist; pass a video or a folder of videos")
     return videos
 
 
@@ -215,7 +219,7 @@ def _write_program(
         OpenVINOExporter,
     )
 
-    # traced with a batch of 1, a program would take that alone
+    # a program traced with a batch of 1 would only accept a batch of 1
     sample = {"pixel_values": torch.zeros(batch_size if format == "executorch" else 2, *clip_shape)}
     any_batch = {"pixel_values": {0: torch.export.Dim("batch", min=1)}}
     calibration = [{"pixel_values": clip} for clip in clips]
@@ -225,24 +229,25 @@ def _write_program(
     elif format == "openvino":
         config = OpenVINOConfig(dynamic_shapes=any_batch, quantizer=quantizer)
         exported = OpenVINOExporter().export(network, sample, config)
-        # left to itself, OpenVINO computes in bfloat16 wherever the processor can
+        # by default, OpenVINO computes in bfloat16 if the processor supports it
         precision = "bf16" if dtype == "bfloat16" else "f32"
         exported.program.set_rt_info(precision, ["runtime_options", "INFERENCE_PRECISION_HINT"])
     else:
-        # no dynamic batch: the program refuses any other than the traced one
+        # no dynamic batch: the program only accepts the traced batch size
         exported = ExecutorchExporter().export(network, sample, ExecutorchConfig())
     exported.save_pretrained(folder)
 
 
 class ConvolutionQuantizer(ExportQuantizer):
     """
-    NNCF's int8 for OpenVINO and ONNX Runtime, by NNCF's scheme for any network.
+    int8 quantization by NNCF for OpenVINO and ONNX Runtime, with NNCF's scheme for general networks.
 
-    transformers' own quantizers move the logits further: that for OpenVINO always asks for the scheme of language
-    models, that for ONNX Runtime takes the least and the greatest value as an activation's range. Weights have 7 bits:
-    where a processor adds products of 8 bits in 16 (x86 without VNNI) they overflow, which cost 12 points of accuracy.
-    Activations have one scale for all channels: NNCF would give the inputs of depthwise convolutions one for each, but
-    moves them up through reshapes to where the same dimension is another one, and OpenVINO cannot load such a program.
+    transformers' own quantizers change the logits more: the one for OpenVINO always requests the scheme for language
+    models, and the one for ONNX Runtime uses the minimum and maximum as the range of an activation. Weights are
+    limited to 7 bits: 8-bit weights overflow on processors that add 8-bit products in 16 bits (x86 without VNNI),
+    which cost 12 points of accuracy. Activations have one scale for all channels. NNCF would use one scale per channel
+    for the inputs of depthwise convolutions, but it moves these scales up through reshapes to tensors where that
+    dimension is no longer the channels, and OpenVINO cannot load such a program.
     """
 
     required_packages = ("nncf",)
@@ -273,7 +278,7 @@ class ConvolutionQuantizer(ExportQuantizer):
 def _compare(
     program: ExportedClassifier, clips: Sequence[torch.Tensor], expected: torch.Tensor, real: bool
 ) -> dict[str, Any]:
-    # in batches of 3 and the first by itself: a batch that is not really free shows here
+    # the first clip alone and the others in batches of 3: this detects a batch size that is not really free
     batches = [clips[0], *torch.cat(list(clips[1:])).split(3)] if len(clips) > 1 else [clips[0]]
     logits = torch.cat([program(batch)["logits"] for batch in batches])
     return {
@@ -285,16 +290,16 @@ def _compare(
 
 def _refuse_difference(out: Path, report: dict[str, Any]):
     limit = report["tolerance"] * report["largest_logit"]
-    if not report["max_difference"] <= limit:  # also if it is no number
+    if not report["max_difference"] <= limit:  # written so that NaN is refused, too
         raise ValueError(
-            f"{out}: a logit of the program is {report['max_difference']:.2g} from PyTorch's, where {limit:.2g} is "
-            f"allowed ({report['tolerance']:g} of the largest); nothing was written"
+            f"{out}: a logit of the program differs from PyTorch's by {report['max_difference']:.2g}, but at most "
+            f"{limit:.2g} is allowed ({report['tolerance']:g} of the largest logit); nothing was written"
         )
     if report["dtype"] == "int8" and report["top1_agreement"] < INT8_AGREEMENT:
         raise ValueError(
-            f"{out}: the program names PyTorch's class for {report['top1_agreement']:.1%} of {report['clips']} "
-            f"calibration clips, where {INT8_AGREEMENT:.0%} are expected; nothing was written. More clips, of all "
-            "classes, may help"
+            f"{out}: the program predicts PyTorch's class for {report['top1_agreement']:.1%} of {report['clips']} "
+            f"calibration clips, but at least {INT8_AGREEMENT:.0%} are required; nothing was written. More clips, "
+            "from all classes, may help"
         )
 
 

@@ -1,4 +1,4 @@
-"""An exported program, loaded and called like the model that it was made of: `load_exported`."""
+"""Load an exported program and call it like the model that was exported: `load_exported`."""
 
 import contextlib
 import importlib.util
@@ -16,7 +16,7 @@ from ..hub.loading import load_config
 from ..modeling_videofocalnet import VideoFocalNetClassifierOutput, average_views
 
 
-# (format, dtype) -> the packages that make and run it, all of the extra `export`
+# (format, dtype) -> the packages that export and run it, all in the extra `export`
 PAIRS = {
     ("onnx", "float32"): ("onnx", "onnxscript", "onnxruntime"),
     ("onnx", "int8"): ("onnx", "onnxscript", "onnxruntime", "nncf"),
@@ -31,14 +31,15 @@ MANIFEST = "export.json"  # written by transformers
 
 class ExportedClassifier:
     """
-    An exported program, called like the model that it was made of.
+    An exported program that is called like the model that was exported.
 
     Attributes:
         config: The model's config, with the class names.
-        clip_shape: (frames, channels, height, width) of a clip.
-        batch: Clips that the program takes at once, or None if any number will do. Called with other numbers, it is
-            run several times, the last time with the last clip repeated.
-        computed_in: What OpenVINO computes in on this machine, such as `"f32"`, or None for the other formats.
+        clip_shape: The shape (frames, channels, height, width) of a clip.
+        batch: The number of clips that the program takes at once, or None for any number. For other numbers of clips
+            the program runs several times, and the last batch is filled with copies of the last clip.
+        computed_in: The precision in which OpenVINO computes on this machine, such as `"f32"`; None for the other
+            formats.
     """
 
     def __init__(self, exported: ExportedModel, config: Any):
@@ -53,7 +54,7 @@ class ExportedClassifier:
             compiled = exported.runners["model"].compiled_model
             self.computed_in = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
 
-    # what runs a model asks of it, so that a stream is classified by a program too
+    # attributes of a model that callers use, so that an exported program can classify streams, too
 
     device = torch.device("cpu")
 
@@ -63,14 +64,14 @@ class ExportedClassifier:
     def __call__(self, pixel_values: torch.Tensor) -> VideoFocalNetClassifierOutput:
         """
         Args:
-            pixel_values: Clips of shape (batch, frames, channels, height, width); or several views of each, (batch,
-                views, frames, channels, height, width), whose scores are averaged.
+            pixel_values: Clips of shape (batch, frames, channels, height, width). Or several views of each clip, whose
+                scores are averaged: (batch, views, frames, channels, height, width).
 
         Returns:
-            An output with `logits` of shape (batch, num_labels) alone.
+            An output that only contains `logits`, of shape (batch, num_labels).
 
         Raises:
-            ValueError: If the clips are of another shape than the program's.
+            ValueError: If the clips do not have the shape that the program takes.
         """
         views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
         clips = pixel_values if views is None else pixel_values.flatten(0, 1)
@@ -91,42 +92,42 @@ class ExportedClassifier:
         return VideoFocalNetClassifierOutput(logits=logits)
 
     def _run(self, clips: torch.Tensor) -> torch.Tensor:
-        return self._exported(pixel_values=clips).logits.clone()  # a runtime may use its output's memory again
+        return self._exported(pixel_values=clips).logits.clone()  # a runtime may reuse the memory of its output
 
 
 def is_exported(folder: str | os.PathLike) -> bool:
-    """Whether a folder is one of [`export_model`]."""
+    """Whether a folder was written by [`export_model`]."""
     return Path(folder, MANIFEST).is_file()
 
 
 def load_exported(folder: str | os.PathLike) -> ExportedClassifier:
     """
-    What [`export_model`] wrote, on the CPU.
+    Load a program that [`export_model`] wrote, on the CPU.
 
     Raises:
-        ValueError: If it is something else, or cannot be read.
+        ValueError: If the folder is not an exported model, or the program cannot be loaded.
         ImportError: If a package of the extra `export` is missing.
     """
     folder = Path(folder)
     if not is_exported(folder):
-        raise ValueError(f"{folder}: is no exported model: there is no {MANIFEST}")
+        raise ValueError(f"{folder}: is not an exported model, because {MANIFEST} is missing")
     config = load_config(str(folder))
     try:
         format = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["export_format"]
         if (format, "float32") not in PAIRS:
-            raise ValueError(f"of format {format!r}, which is none of {sorted({pair[0] for pair in PAIRS})}")
+            raise ValueError(f"unknown format {format!r}; choose one of {sorted({pair[0] for pair in PAIRS})}")
         require_packages(format, "float32")
         with silenced():
             options = {"config": _openvino_precision(folder)} if format == "openvino" else {}
             return ExportedClassifier(ExportedModel.from_pretrained(folder, device="cpu", **options), config)
     except ImportError:
         raise
-    except Exception as error:  # each runtime has exceptions of its own
+    except Exception as error:  # each runtime raises its own exceptions
         raise ValueError(f"{folder}: the program cannot be loaded: {error}") from error
 
 
 def _openvino_precision(folder: Path) -> dict[str, str]:
-    """The precision that a program asks for: OpenVINO itself computes in bfloat16 wherever the processor can."""
+    """Return the precision that a program requests; by default, OpenVINO uses bfloat16 if the processor can."""
     import openvino
 
     program = openvino.Core().read_model(str(folder / "openvino_model.xml"))
@@ -144,8 +145,8 @@ def require_packages(format: str, dtype: str):
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
     """
-    Keep the remarks of exporters and runtimes off the terminal: dozens of lines that ask nothing of the user. Some
-    come from C++, hence the file descriptors. What fails raises.
+    Suppress the output of exporters and runtimes: dozens of lines that the user need not act on. Some of it comes from
+    C++, so the file descriptors are redirected as well. Errors are still raised.
     """
     with open(os.devnull, "w") as nowhere:
         sys.stdout.flush()

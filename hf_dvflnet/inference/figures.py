@@ -1,4 +1,4 @@
-"""Figures of an evaluation, computed again from the file of predictions, and the report of them."""
+"""Compute the metrics of an evaluation from its predictions file, and write the report."""
 
 import csv
 import json
@@ -17,25 +17,25 @@ from ..plots.charts import save_class_bars, save_confusion_matrix
 
 
 def describe_split(facts: dict[str, Any]) -> str:
-    """`ucf101, official fold 1, test`."""
+    """Describe a split in one line, such as `ucf101, official fold 1, test`."""
     fold = f" fold {facts['fold']}" if facts.get("folds", 1) > 1 else ""
     return f"{facts['benchmark']}, {facts['protocol']}{fold}, {facts['split']}"
 
 
 def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
     """
-    Accuracies of predictions as [`predict_clips`] gives them.
+    Compute accuracies from the predictions of [`predict_clips`].
 
     Returns:
-        `clips`; `top1`, `top5` and `mean_class` (the mean of the classes' top-1, of classes that have clips), in
-        [0, 1]; `per_class`, rows of `class`, `clips`, `top1`, `top5`; and `confusion`, counts of true by predicted
-        class.
+        `clips`; `top1`, `top5` and `mean_class` (the mean top-1 accuracy of the classes that have clips), in [0, 1];
+        `per_class`, rows of `class`, `clips`, `top1`, `top5`; and `confusion`, counts with a row per true class and a
+        column per predicted class.
 
     Raises:
-        ValueError: If there are no predictions, or one names a class that is not among `classes`.
+        ValueError: If there are no predictions, or one contains a class that is not in `classes`.
     """
     if not predictions:
-        raise ValueError("there are no predictions")
+        raise ValueError("there are no predictions to compute metrics from")
     number = {name: index for index, name in enumerate(classes)}
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
     among_five = np.zeros(len(classes), dtype=int)
@@ -43,7 +43,7 @@ def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str
         names = [name for name, _ in row["top5"]]
         unknown = {row["label"], *names} - set(number)
         if unknown:
-            raise ValueError(f"{row['video_id']}: names the class {unknown.pop()!r}, which the data has not")
+            raise ValueError(f"{row['video_id']}: names the class {unknown.pop()!r}, which is not in the data")
         confusion[number[row["label"]], number[names[0]]] += 1
         among_five[number[row["label"]]] += row["label"] in names
     clips = confusion.sum(axis=1)
@@ -68,7 +68,7 @@ def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str
 
 
 def write_predictions(path: str | os.PathLike, header: dict[str, Any], predictions: Sequence[dict[str, Any]]):
-    """JSON Lines: one line on what was done, then one per clip."""
+    """Write a predictions file as JSON Lines: a header line, then one line per clip."""
     with open(path, "w", encoding="utf-8") as file:
         for row in (header, *predictions):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -76,10 +76,10 @@ def write_predictions(path: str | os.PathLike, header: dict[str, Any], predictio
 
 def read_predictions(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
-    What [`write_predictions`] wrote.
+    Read a file that [`write_predictions`] wrote.
 
     Raises:
-        ValueError: If the file is something else, or names a clip twice.
+        ValueError: If the file is not a predictions file, or contains a clip twice.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -88,20 +88,20 @@ def read_predictions(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict
         complete = {"benchmark", "protocol", "fold", "split", "listed", "views", "classes", "unread"} <= set(header)
         for row in predictions:
             if not row["top5"] or not isinstance(row["label"], str):
-                raise ValueError(f"{row['video_id']} has no answer")
+                raise ValueError(f"clip {row['video_id']} has no prediction")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is no file of predictions: {error}") from error
+        raise ValueError(f"{path}: is not a predictions file: {error}") from error
     if not complete:
-        raise ValueError(f"{path}: is no file of predictions: its first line says too little")
+        raise ValueError(f"{path}: is not a predictions file: its first line lacks some keys")
     if len(set(ids)) < len(ids):
-        raise ValueError(f"{path}: names a clip twice")
+        raise ValueError(f"{path}: contains a clip twice")
     return header, predictions
 
 
 def prediction_header(
     dataset: datasets.Dataset, failures: list[dict[str, str]], model: str, views: int
 ) -> dict[str, Any]:
-    """The first line of a file of predictions: protocol, classes, and the clips that the figures lack."""
+    """Return the first line of a predictions file: protocol, classes, and the clips without a prediction."""
     facts = split_facts(dataset)
     unread = {row["video_id"]: row for row in failures}
     for reason in ("missing", "blocked"):
@@ -120,9 +120,9 @@ def prediction_header(
 
 def write_report(folder: str | os.PathLike, header: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
     """
-    Write `results.json`, `per_class.csv`, `class_bars.png`, `confusion.csv` and `confusion.png` into a folder.
+    Write `results.json`, `per_class.csv`, `class_bars.png`, `confusion.csv` and `confusion.png` to a folder.
 
-    Returns the row for `hub_cards/results.json`: percentages, with protocol, command and commit.
+    Returns the row for `hub_cards/results.json`: metrics in percent, with protocol, command and commit.
     """
     folder = Path(folder)
     row = {

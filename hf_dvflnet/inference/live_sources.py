@@ -1,4 +1,4 @@
-"""Cameras, network streams and files as frames with their times: `open_stream`."""
+"""Read cameras, network streams and files as frames with their times: `open_stream`."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from ..video_container import main_track
 from ..video_decoding import VideoDecodeError, open_frames
 
 
-# What FFmpeg may open for each kind of live source, and nothing else: no local file, whatever a playlist names.
+# The only protocols that FFmpeg may use for each kind of live source. A playlist can therefore not open local files.
 _PROTOCOLS = {
     "rtsp": "rtp,udp,tcp",
     "rtsps": "rtp,srtp,tls,tcp",
@@ -26,15 +26,22 @@ _PROTOCOLS = {
 }
 _CAMERAS = ("v4l2", "avfoundation", "dshow")
 SECONDS_TO_OPEN, SECONDS_TO_READ = 20.0, 10.0
-SECONDS_BEHIND = 1.0  # that decoding may fall behind a live source before it leaves frames out
+SECONDS_BEHIND = 1.0  # how far decoding may fall behind a live source before frames are skipped
 
 
 @dataclass
 class VideoStream:
     """
-    An opened source: its name, frames per second (`None` where it does not tell), whether frames come at their own
-    pace (`live`), the frames with their times in seconds, to be read once, how many were not decoded because there was
-    no time (`lost`), the thread that reads them, if one does (`reader`), and the event that ends it (`stop`).
+    An opened source.
+
+    Args:
+        name: The source as it was passed.
+        fps: Frames per second, or `None` if the source does not state them.
+        live: Whether frames arrive at their own pace.
+        frames: The frames with their times in seconds. They can be read once.
+        lost: Number of frames that were not decoded because decoding was too slow.
+        reader: The thread that reads the frames, if there is one.
+        stop: The event that ends this thread.
     """
 
     name: str
@@ -52,17 +59,17 @@ def open_stream(source: str | os.PathLike, options: dict[str, str] | None = None
     Open a file, a network stream or a camera.
 
     Args:
-        source: A path to a video file; an rtsp, rtsps, rtmp, rtmps, udp, http or https URL; or a camera, `/dev/video0`
-            on Linux, or a device of FFmpeg by its input format, `v4l2:/dev/video0`, `avfoundation:0` (macOS) or
-            `dshow:video=NAME` (Windows). The source of a URL is trusted to name further network addresses (a playlist
-            does), but no local file is opened for it.
-        options: FFmpeg's options for a network stream or camera, such as `{"video_size": "640x480"}` or
+        source: A path to a video file; an rtsp, rtsps, rtmp, rtmps, udp, http or https URL; or a camera. A
+            camera is `/dev/video0` on Linux, or an FFmpeg device with its input format: `v4l2:/dev/video0`,
+            `avfoundation:0` (macOS) or `dshow:video=NAME` (Windows). The server of a URL is trusted: it can refer to
+            other network addresses, as a playlist does, but not to local files.
+        options: FFmpeg options for a network stream or camera, such as `{"video_size": "640x480"}` or
             `{"rtsp_transport": "udp"}`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        VideoDecodeError: If the source cannot be opened within 20 seconds, is no video, or, while it is read, gives
-            no video for 10 seconds or breaks off with an error. A source that just ends, ends.
+        FileNotFoundError: If the file does not exist.
+        VideoDecodeError: If the source cannot be opened within 20 seconds or is not a video; or if, during reading, it
+            sends no video for 10 seconds or fails. A source that simply ends raises no error.
     """
     with ExitStack() as resources:
         stream = _open_source(source, options, resources)
@@ -71,7 +78,7 @@ def open_stream(source: str | os.PathLike, options: dict[str, str] | None = None
         finally:
             reader = stream.reader
             if reader is not None and reader.is_alive():
-                # what a thread still reads must not be closed under it: that ends the process
+                # closing a container that the thread still reads would crash the process
                 threading.Thread(target=_close_after, args=(reader, resources.pop_all()), daemon=True).start()
 
 
@@ -92,9 +99,9 @@ def _open_source(source: str | os.PathLike, options: dict[str, str] | None, reso
         raise VideoDecodeError(f"{name}: only {', '.join(_PROTOCOLS)} URLs, cameras and files can be opened")
     settings = {}
     if camera is None and scheme in ("rtsp", "rtsps"):
-        settings["rtsp_transport"] = "tcp"  # udp loses packets, and does not pass many a router
+        settings["rtsp_transport"] = "tcp"  # udp loses packets, and many routers block it
     if camera is not None and camera[0] == "avfoundation":
-        settings["framerate"] = "30"  # its own default is one that cameras refuse
+        settings["framerate"] = "30"  # cameras refuse the default of avfoundation
     whitelist = "none" if camera is not None else _PROTOCOLS[str(scheme)]
     try:
         container = av.open(
@@ -113,9 +120,9 @@ def _open_source(source: str | os.PathLike, options: dict[str, str] | None, reso
         raise VideoDecodeError(f"{name}: has no video stream")
     if stream.codec_context is None:
         raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
-    stream.thread_type = "SLICE"  # threads that share out frames hold as many of them back
+    stream.thread_type = "SLICE"  # frame threading would delay the output by one frame per thread
     fps = float(stream.average_rate or stream.guessed_rate or 0)
-    # where it is not told, the clock's rate stands in for it
+    # a source without a stated rate reports the rate of its clock instead
     opened = VideoStream(name, fps if 0 < fps <= 240 else None, True, iter(()))
     opened.frames = _live(container, stream, opened)
     return opened
@@ -125,8 +132,8 @@ def _live(
     container: av.container.InputContainer, stream: av.VideoStream, opened: VideoStream
 ) -> Iterator[tuple[av.VideoFrame, float]]:
     start = time.perf_counter()
-    packets = container.demux()  # of all streams: asked for one, it does not return while only others give packets
-    lead: float | None = None  # how far the clock is ahead of the timestamps where no packets have piled up
+    packets = container.demux()  # of all streams: demuxing one stream would not return while only others send packets
+    lead: float | None = None  # clock minus timestamps while no packets are waiting
     catching_up = False
     while True:
         asked = time.perf_counter()
@@ -134,20 +141,20 @@ def _live(
             packet = next(packets)
             while packet.stream_index != stream.index and not opened.stop.is_set():
                 if time.perf_counter() - asked > SECONDS_TO_READ:
-                    raise TimeoutError(f"no video came for {SECONDS_TO_READ:g} s")
+                    raise TimeoutError(f"no video received for {SECONDS_TO_READ:g} s")
                 packet = next(packets)
         except StopIteration:
             return
         except (av.error.FFmpegError, OSError) as error:
             reason = _reason(error, SECONDS_TO_READ)
             after = time.perf_counter() - start
-            raise VideoDecodeError(f"{opened.name}: broke off after {after:.1f} s: {reason}") from error
-        if opened.stop.is_set():  # looked at here, for packets need not give frames
+            raise VideoDecodeError(f"{opened.name}: failed after {after:.1f} s: {reason}") from error
+        if opened.stop.is_set():  # checked here, because a packet may contain no frame
             return
         now, behind = time.perf_counter(), 0.0
         if packet.dts is not None and packet.time_base is not None:
             ahead = now - float(packet.dts * packet.time_base)
-            # a packet that had to be waited for is the newest
+            # if this loop had to wait for a packet, the packet is the newest
             lead = ahead if lead is None or now - asked > 0.002 else min(lead, ahead)
             behind = ahead - lead
         catching_up = catching_up or behind > SECONDS_BEHIND
@@ -159,18 +166,18 @@ def _live(
         try:
             frames = stream.decode(packet)
         except av.error.FFmpegError:
-            continue  # a damaged packet, as the first ones are where a stream is joined between keyframes
+            continue  # a damaged packet, such as the first ones after joining a stream between keyframes
         for frame in frames:
             yield frame, time.perf_counter() - start
 
 
 def _reason(error: Exception, seconds: float) -> str:
-    # so FFmpeg calls what our limit made it do
-    return f"nothing came for {seconds:g} s" if isinstance(error, av.error.ExitError) else str(error)
+    # PyAV raises ExitError when our time limit interrupts FFmpeg
+    return f"nothing received for {seconds:g} s" if isinstance(error, av.error.ExitError) else str(error)
 
 
 def timed(frames: Iterable[av.VideoFrame], fps: float | None) -> Iterator[tuple[av.VideoFrame, float]]:
-    """A file's frames with their seconds since the first, by their timestamps or else by the frame rate."""
+    """Yield the frames of a file with their seconds since the first frame, from timestamps or else the frame rate."""
     start: float | None = None
     for number, frame in enumerate(frames):
         seconds = frame.time

@@ -1,4 +1,4 @@
-"""Pictures of modulation maps: a map over the frames that it is of, and whole clips as PNG, GIF or MP4."""
+"""Draw modulation maps over the frames of their clip, and save them as PNG, GIF or MP4."""
 
 import math
 import os
@@ -22,20 +22,20 @@ from .modulation_maps import ModulationMaps
 
 def upsample_maps(norms: np.ndarray, frames: int, height: int, width: int, stride: int | None = None) -> np.ndarray:
     """
-    Maps at the size of the pictures, bilinear, and each repeated for the frames of its tubelet.
+    Upsample maps to the frame size (bilinear), and repeat each map for the frames of its tubelet.
 
     Args:
-        norms: Maps, (map frames, rows, columns); `frames` is a multiple of map frames.
-        frames, height, width: Those of the clip.
-        stride: Pixels that a cell spans. By default the map is stretched over the picture, which is the same where
-            the stride divides height and width.
+        norms: Maps of shape (map frames, rows, columns). `frames` must be a multiple of map frames.
+        frames, height, width: The number and size of the frames of the clip.
+        stride: Number of pixels that a cell spans. By default the map is stretched over the frame, which is the same
+            if height and width are multiples of the stride.
 
     Returns:
-        float32, (frames, height, width). Pixels at the lower and right border that fill no cell are NaN.
+        float32 of shape (frames, height, width). Pixels at the lower and right border that do not fill a cell are NaN.
     """
     count, rows, columns = norms.shape
     if frames % count:
-        raise ValueError(f"a map of {count} frames does not fit a clip of {frames}")
+        raise ValueError(f"a map of {count} frames does not fit a clip of {frames}, which is not a multiple")
     size = (height, width) if stride is None else (rows * stride, columns * stride)
     maps = F.interpolate(torch.from_numpy(norms).float()[None], size=size, mode="bilinear", align_corners=False)
     maps = maps[0, :, :height, :width]
@@ -51,17 +51,17 @@ MAP_SUFFIXES = (".gif", ".mp4", ".png")
 
 def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int | None = None) -> np.ndarray:
     """
-    A map over the pictures that it is of: upsampled, scaled, coloured, and blended with the pictures in grey, whose
-    own colours would be taken for the map's.
+    Draw a map over its frames: the map is upsampled, scaled, coloured and blended with the frames. The frames are
+    converted to grey, because their own colours could be mistaken for those of the map.
 
-    Scaled to [0, 1] over the whole clip, from the least to the greatest value of all frames and positions of this one
-    map: colours compare frames of a map, not stages, kinds or clips. A map of one value is 0 throughout. Where the
-    stage saw no pixels, at the border, the picture stays grey.
+    The map is scaled to [0, 1] over the whole clip, from its minimum to its maximum over all frames and positions.
+    Colours can therefore be compared between the frames of one map, but not between stages, kinds or clips. A map with
+    a single value is 0 everywhere. Border pixels that the stage did not see stay grey.
 
     Args:
-        frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] gives them.
-        norms: One stage's map of [`modulation_maps`], (frames / tubelet_size, rows, columns).
-        stride: The stage's stride, as in [`upsample_maps`].
+        frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] returns them.
+        norms: The map of one stage from [`modulation_maps`], (frames / tubelet_size, rows, columns).
+        stride: The stride of the stage, as in [`upsample_maps`].
 
     Returns:
         uint8 RGB, (frames, height, width, 3).
@@ -86,23 +86,23 @@ def save_modulation_maps(
     kinds: Sequence[str] = ("spatial", "temporal"),
 ):
     """
-    Draw the modulation maps of a clip beside its frames, as [`blend_map`] colours them.
+    Draw the modulation maps of a clip next to its frames, coloured as in [`blend_map`].
 
     Args:
-        frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] gives them.
-        maps: Those of [`modulation_maps`].
-        path: What to write. A PNG shows all at once: a row for the frames and for each map, a column for each frame.
-            A GIF or MP4 (H.264) shows the frames one after the other, and each map beside them.
-        title: What stands above it.
-        stages: Which stages, from 1.
+        frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] returns them.
+        maps: The result of [`modulation_maps`].
+        path: The file to write. A PNG shows everything at once, with a row for the frames, a row for each map and a
+            column for each frame. A GIF or MP4 (H.264) shows the frames one after another, with each map next to them.
+        title: The title above the pictures.
+        stages: The stages to draw, numbered from 1.
         kinds: `"spatial"`, `"temporal"` or both.
 
     Raises:
-        ValueError: If `path` has another suffix, or there is no such stage.
+        ValueError: If `path` has a different suffix, or a stage does not exist.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in MAP_SUFFIXES:
-        raise ValueError(f"{path}: maps are written as {', '.join(MAP_SUFFIXES)}; name it so")
+        raise ValueError(f"{path}: maps are written as {', '.join(MAP_SUFFIXES)}; use one of these suffixes")
     wrong = [stage for stage in stages if not 1 <= stage <= len(maps.spatial)]
     if wrong or not stages:
         raise ValueError(f"stages are numbered from 1 to {len(maps.spatial)}, got {wrong[0] if wrong else 'none'}")
@@ -136,7 +136,7 @@ def save_modulation_maps(
 
 
 def _mosaic(rows: Sequence[Sequence[np.ndarray]], gap_down: int, gap_across: int) -> np.ndarray:
-    """Pictures of one size in rows, uint8, on white; each with a gap below and to its right."""
+    """Arrange pictures of one size in rows, uint8, on white, with a gap below and to the right of each."""
     padding = ((0, gap_down), (0, gap_across), (0, 0))
     lines = [np.concatenate([np.pad(cell, padding, constant_values=255) for cell in row], axis=1) for row in rows]
     return np.concatenate(lines)
@@ -149,14 +149,14 @@ def _draw_mosaic(
     captions: Sequence[Sequence[str]],
     title: str,
 ) -> Iterator[np.ndarray]:
-    """A figure of rows of pictures, drawn once for each step: uint8 RGB, of even height and width."""
+    """Draw a figure of rows of pictures once for each step, and yield it as uint8 RGB of even height and width."""
     height, width = steps[0][0][0].shape[:2]
-    per_inch = max(height, width) / CELL_INCHES  # pixels of a picture
+    per_inch = max(height, width) / CELL_INCHES  # picture pixels per inch of the figure
     gap_across = math.ceil(0.04 * per_inch)
     gap_down = math.ceil(0.2 * per_inch) if captions else gap_across
     grid = _mosaic(steps[0], gap_down, gap_across)
 
-    # everything in inches: constrained layout takes seconds, and moves what should stay in place from step to step
+    # all sizes are in inches; constrained layout would take seconds, and would move elements between steps
     left = max(text_width(line) for label in row_labels for line in label.splitlines()) + 0.15
     size = grid.shape[1] / per_inch, grid.shape[0] / per_inch
     total_width = max(left + size[0] + 0.1, 5)
@@ -166,7 +166,7 @@ def _draw_mosaic(
     figure = Figure(figsize=(total_width, total_height))
     canvas = FigureCanvasAgg(figure)
     figure.text(0.5, 1 - 0.08 / total_height, title, ha="center", va="top", fontsize=FONT_SIZE + 1)
-    left += (total_width - left - size[0] - 0.1) / 2  # in the middle, where the title is wider
+    left += (total_width - left - size[0] - 0.1) / 2  # centred if the title is wider
     place = (left / total_width, bottom / total_height, size[0] / total_width, size[1] / total_height)
     axes = figure.add_axes(place)
     image = axes.imshow(grid)
@@ -192,7 +192,7 @@ def _draw_mosaic(
 
 
 def _with_palette(picture: PIL.Image.Image) -> PIL.Image.Image:
-    # of Pillow's methods, the one that keeps rare colours, such as a map's greatest values, and takes no seconds
+    # Pillow's other methods lose rare colours, such as the largest values of a map, or take seconds
     palette = picture.quantize(method=PIL.Image.Quantize.FASTOCTREE)
     return picture.quantize(palette=palette, dither=PIL.Image.Dither.FLOYDSTEINBERG)
 

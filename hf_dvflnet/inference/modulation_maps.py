@@ -1,8 +1,9 @@
 """
-What a Video-FocalNet's modulators weigh: the maps of the papers' figures, for any clip.
+Compute the modulation maps of a Video-FocalNet for any clip, as shown in the figures of the papers.
 
-A modulator is what a block gathered around a position, in its frame (spatial) or along the frames (temporal), and
-multiplies the position's query with. Its L2 norm over the channels tells how strongly it does.
+A modulator is the context that a block gathers around a position, within its frame (spatial) or along the frames
+(temporal). The block multiplies it with the query of that position. The L2 norm of the modulator over the channels
+measures the strength of the modulation.
 """
 
 from dataclasses import dataclass
@@ -17,21 +18,22 @@ from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 @dataclass
 class ModulationMaps:
     """
-    Maps of one clip, of the last block of each stage.
+    Modulation maps of one clip, from the last block of each stage.
 
     Args:
         spatial (`tuple[np.ndarray, ...]`):
-            L2 norm over the channels of the spatial modulator, one per stage, float32 of shape `(frames, height,
-            width)`, at least 0 and without an upper bound: stages and models differ in scale. Frames counts those
-            behind the stem, `num_frames / tubelet_size`; height and width are those of the clip divided by the stride
-            and rounded down, but at least 1.
+            L2 norm of the spatial modulator over the channels, one array per stage, float32 of shape `(frames, height,
+            width)`. Values are at least 0 and have no upper bound: their scale differs between stages and models.
+            `frames` is the number of frames after the stem, `num_frames / tubelet_size`; `height` and `width` are
+            those of the clip divided by the stride and rounded down, but at least 1.
         temporal (`tuple[np.ndarray, ...]`):
-            The same of the temporal modulator, of the same shapes.
+            The same for the temporal modulator, with the same shapes.
         logits (`np.ndarray` of shape `(num_labels,)`):
-            Scores of the clip before the softmax, float32.
+            Logits of the clip (scores before the softmax), float32.
         strides (`tuple[int, ...]`):
-            Pixels that a cell of each stage's maps spans, down and across. Pixels at the lower and right border that
-            fill no cell were not seen by that stage; a clip smaller than a cell is completed with zeros.
+            Number of pixels that a cell in the maps of each stage spans, in height and width. A stage does not see
+            pixels at the lower and right border that do not fill a cell. A clip smaller than a cell is padded with
+            zeros.
     """
 
     spatial: tuple[np.ndarray, ...]
@@ -42,16 +44,16 @@ class ModulationMaps:
 
 def modulation_maps(model: VideoFocalNetForVideoClassification, pixel_values: torch.Tensor) -> ModulationMaps:
     """
-    The modulation maps of one clip.
+    Compute the modulation maps of one clip.
 
     Args:
-        model: The classifier, in evaluation mode, as `from_pretrained` gives it. Nothing stays on it.
-        pixel_values: The clip as the video processor gives it, `(1, frames, channels, height, width)` or `(frames,
+        model: The classifier, in evaluation mode, as `from_pretrained` returns it. It is not modified.
+        pixel_values: The clip as the video processor returns it, `(1, frames, channels, height, width)` or `(frames,
             channels, height, width)`, of any size.
 
     Raises:
         ValueError: If there is more than one clip or view, or the model is in training mode, where its answers are
-            partly random; or as the model's forward.
+            partly random. The forward pass of the model can raise it, too.
     """
     if pixel_values.ndim == 4:
         pixel_values = pixel_values[None]
@@ -74,11 +76,11 @@ def modulation_maps(model: VideoFocalNetForVideoClassification, pixel_values: to
 
 def pixels_to_frames(pixel_values: torch.Tensor, processor: VideoFocalNetVideoProcessor) -> np.ndarray:
     """
-    The pictures that the network saw: `pixel_values` with the processor's normalisation and scaling taken back.
+    Recover the frames that the network saw: undo the processor's normalisation and rescaling of `pixel_values`.
 
     Args:
         pixel_values: `(1, frames, 3, height, width)` or `(frames, 3, height, width)`.
-        processor: What made them.
+        processor: The video processor that made `pixel_values`.
 
     Returns:
         uint8 RGB of shape `(frames, height, width, 3)`.

@@ -1,4 +1,4 @@
-"""Answers to videos, one row a video, decoded ahead of the model."""
+"""Classify videos one by one, decoding ahead of the model."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from ..video_container import VideoSource
 
 T = TypeVar("T")
 
-VIEWS = {1: (1, 1), 12: (4, 3)}  # views -> clips, crops
+VIEWS = {1: (1, 1), 12: (4, 3)}  # number of views -> (clips, crops)
 
 
 def predict_videos(
@@ -29,25 +29,25 @@ def predict_videos(
     num_workers: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """
-    Classify videos, decoding ahead of the model.
+    Classify videos; the next videos are decoded while the model runs.
 
     Args:
         model: The classifier, on any device, in evaluation mode; or an exported program ([`load_exported`]).
         processor: Its video processor.
-        videos: As [`read_video`] takes them.
+        videos: Videos in any form that [`read_video`] accepts.
         views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged.
-        top_k: Classes named for each video.
-        batch_size: Videos that are classified at once.
-        num_workers: Threads that decode; 0 decodes in turn with the model.
+        top_k: Number of classes returned for each video.
+        batch_size: Number of videos that are classified at once.
+        num_workers: Number of threads that decode. With 0, decoding and the model take turns in the calling thread.
 
     Returns:
-        A row for each video: `{"video", "views", "answers"}`, where `answers` are `{"label", "score"}`, best first,
-        with scores as [`class_scores`] gives them; or `{"video", "error"}`, with the exception, if it cannot be read.
-        Answers come in the order of the videos, each
-        when its batch is full; an error comes as soon as it is found.
+        One row per video: `{"video", "views", "answers"}`, where `answers` are `{"label", "score"}`, best first, with
+        the scores of [`class_scores`]; or `{"video", "error"}`, with the exception, if the video cannot be read.
+        Answers are yielded in the order of the videos, each when its batch is full. An error is yielded as soon as it
+        is found.
 
     Raises:
-        ValueError: If a number is out of its range, or a score is not finite.
+        ValueError: If an argument is out of range, or a score is not finite.
     """
     if views not in VIEWS:
         raise ValueError(f"views must be 1 or 12, got {views}")
@@ -69,7 +69,7 @@ def predict_videos(
         except (OSError, ValueError) as error:
             yield {"video": video, "error": error}
             continue
-        if batch and batch[0][1].shape != clip.shape:  # a processor that does not crop
+        if batch and batch[0][1].shape != clip.shape:  # the processor does not crop
             yield from answer()
         batch.append((video, clip))
         if len(batch) == batch_size:
@@ -79,17 +79,17 @@ def predict_videos(
 
 
 def classify(model: VideoFocalNetForVideoClassification, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Scores of clips as [`class_scores`] gives them, float32 on the CPU: (batch, num_labels)."""
+    """Return the scores of clips (see [`class_scores`]), float32 on the CPU, of shape (batch, num_labels)."""
     with torch.inference_mode():
         return class_scores(model(pixel_values=pixel_values.to(model.device)).logits.float(), model.config).cpu()
 
 
 def class_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
     """
-    What is shown of logits of any shape (..., num_labels), as transformers' pipeline has it.
+    Convert logits of any shape (..., num_labels) to scores, as transformers' pipeline does.
 
-    The softmax where one class is right; the sigmoid where a clip may have several labels, each score in [0, 1]; the
-    value itself in regression.
+    Scores are the softmax if each clip has one class, the sigmoid of each logit, in [0, 1], if a clip may have several
+    labels, and the values themselves for regression.
     """
     if config.problem_type == "regression":
         return logits
@@ -97,7 +97,7 @@ def class_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor
 
 
 def score_text(score: float, config: PreTrainedConfig) -> str:
-    """`93.1%`, or the value as it is in regression."""
+    """Format a score as `93.1%`, or as a plain number for regression."""
     return f"{score:.4g}" if config.problem_type == "regression" else f"{score:.1%}"
 
 
@@ -105,15 +105,15 @@ def best_classes(
     model: VideoFocalNetForVideoClassification, scores: torch.Tensor, top_k: int
 ) -> list[tuple[str, float]]:
     """
-    The names and scores of the best classes, best first, of scores of shape (num_labels,).
+    Return the names and scores of the best classes, best first, from scores of shape (num_labels,).
 
     Raises:
         ValueError: If a score is not finite.
     """
     if not scores.isfinite().all():
         raise ValueError(
-            f"{model.config.name_or_path or 'the model'}: its scores are not finite. Are its weights damaged, or does "
-            "it overflow in half precision?"
+            f"{model.config.name_or_path or 'the model'}: its scores are not finite; its weights may be damaged, or "
+            "it may overflow in half precision"
         )
     best = scores.topk(min(top_k, len(scores)))
     names = [model.config.id2label[index] for index in best.indices.tolist()]
@@ -122,10 +122,10 @@ def best_classes(
 
 def run_ahead(calls: Iterable[Callable[[], T]], num_workers: int) -> Iterator[Callable[[], T]]:
     """
-    Make calls in threads, a few ahead of where their results are used, in order.
+    Run calls in threads, a few ahead of the caller.
 
-    Gives for each call a function that waits for its result and returns or raises what it did. With no workers, that
-    is the call itself.
+    Yields one function per call, in the order of the calls. The function waits for the call, and returns its result or
+    raises its exception. With 0 workers, the function is the call itself.
     """
     if not num_workers:
         yield from calls

@@ -1,4 +1,4 @@
-"""Windows of time over the frames of a video: which frames they hold, and what the model will be shown of them."""
+"""Sliding windows over the frames of a video: which frames a window contains, and which of them the model sees."""
 
 import math
 import time
@@ -17,14 +17,15 @@ from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 def frames_between(times: Sequence[float] | np.ndarray, start: float, end: float, half: float) -> tuple[int, int]:
     """
-    The frames that a window shows, as the number of its first one and of the one behind its last: at least one frame.
+    Return the frames of a window as the index of its first frame and the index after its last: at least one frame.
 
-    A frame counts as coming at `start` or `end` if it comes within `half` of it. If none comes at `start`, the one
-    before it is still on the screen, and is the first. Windows that adjoin leave no frame out.
+    A frame counts as being at `start` or `end` if it is within `half` of it. If no frame is at `start`, the frame
+    before it is still on the screen and becomes the first one. Adjacent windows leave no frame out.
 
     Args:
-        times: When each frame comes, (frames,), ascending; at least one. In seconds, as the others, or any unit.
-        half: Half the distance of two frames, so that cuts between frames go to the nearer one.
+        times: The time of each frame, (frames,), ascending; at least one. In seconds or any other unit, which also
+            applies to the other arguments.
+        half: Half the distance between two frames, so that a cut between two frames goes to the nearer one.
     """
     first = bisect_left(times, start - half)
     if first > 0 and (first == len(times) or times[first] > start + half):
@@ -34,10 +35,10 @@ def frames_between(times: Sequence[float] | np.ndarray, start: float, end: float
 
 def frame_distance(times: Sequence[float] | np.ndarray, fps: float | None) -> float:
     """
-    Seconds between two frames where nothing stands still, of frames that come at `times`, (frames,) in seconds.
+    Return the seconds between two frames of moving content, given `times`, (frames,) in seconds.
 
-    The lower quartile, for an average counts in the frames of a still screen, which may be a second apart. With less
-    than two frames it is what `fps` says, or 0.
+    This is the lower quartile of the distances: an average would include the frames of a still screen, which may be a
+    second apart. With fewer than two frames it is `1 / fps`, or 0 without `fps`.
     """
     if len(times) > 1:
         return float(np.quantile(np.diff(times), 0.25))
@@ -45,17 +46,17 @@ def frame_distance(times: Sequence[float] | np.ndarray, fps: float | None) -> fl
 
 
 def half_distance(distance: float, window: float, stride: float) -> float:
-    """How far a cut may lie from a frame, see [`frames_between`]. Where frames are rare, little of a window."""
+    """Return how far a cut may be from a frame, see [`frames_between`]; at most a small part of window and stride."""
     return min(distance / 2, window / 8, stride / 8)
 
 
 def sampled(processor: VideoFocalNetVideoProcessor, num_frames: int) -> list[int]:
-    """The frames that the evaluation rule picks from `num_frames`."""
+    """Return the indices that the evaluation rule picks from `num_frames` frames."""
     return processor.sample_frames(VideoMetadata(total_num_frames=num_frames), num_clips=1).tolist()
 
 
 class SmallPictures:
-    """Brings the frames of one video to the size that the model takes, one by one."""
+    """Resize the frames of one video to the input size of the model, one by one."""
 
     def __init__(self, processor: VideoFocalNetVideoProcessor):
         self.processor = processor
@@ -63,12 +64,13 @@ class SmallPictures:
 
     def shrink(self, frame: np.ndarray, number: int) -> torch.Tensor:
         """
-        The small picture of a frame, uint8 (channels, height, width), of one of shape (height, width, channels).
+        Resize a frame of shape (height, width, channels) to a small picture, uint8 (channels, height, width).
 
         Raises:
-            ValueError: If it comes out in another size than those before it; `number` says which one it is.
+            ValueError: If the size of the picture differs from that of the pictures before it. The message names the
+                frame by `number`.
         """
-        # only called channels first, not laid out so: the copy would take several times as long as resizing
+        # permuted without a copy: copying to channels-first memory would take several times as long as resizing
         picture = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)
         shown = self.processor(
             picture[None],
@@ -82,15 +84,15 @@ class SmallPictures:
         small = shown["pixel_values"][0, 0]
         if self.shape not in (None, small.shape):
             raise ValueError(
-                f"frame {number} comes out of the processor with (channels, height, width) of {tuple(small.shape)}, "
-                f"those before it with {tuple(self.shape or ())}: a processor that does not crop needs frames of one "
+                f"frame {number} has shape {tuple(small.shape)} (channels, height, width) after processing, but the "
+                f"frames before it have {tuple(self.shape or ())}: a processor that does not crop needs frames of one "
                 "size"
             )
         self.shape = small.shape
         return small
 
     def clips(self, windows: list[list[torch.Tensor]]) -> torch.Tensor:
-        """What the model is shown of some windows: (windows, num_frames, channels, height, width)."""
+        """Return the model input of some windows: (windows, num_frames, channels, height, width)."""
         return self.processor(
             [torch.stack(frames) for frames in windows],
             do_sample_frames=False,
@@ -105,8 +107,15 @@ class SmallPictures:
 @dataclass
 class DueWindow:
     """
-    A window to be answered: the small pictures that the model is shown, the window's number, the numbers of its first
-    frame and of the one behind its last, its last frame's timestamp, and when the frame came that made it due.
+    A window that is ready to be classified.
+
+    Args:
+        pictures: The small pictures that the model sees.
+        number: The index of the window.
+        first: The index of its first frame.
+        stop: The index after its last frame.
+        time: The timestamp of its last frame.
+        arrived: When the frame arrived that made the window due.
     """
 
     pictures: list[torch.Tensor]
@@ -121,36 +130,36 @@ class SlidingWindow:
     """
     The newest frames of a stream, as small pictures.
 
-    Window k ends `window + k * stride` after the first frame. These are seconds by the frames' timestamps
-    (`in_seconds`), or frames. Of windows counted in frames it is known beforehand which frames are shown, and only
-    those are made small.
+    Window k ends `window + k * stride` after the first frame, in seconds by the frames' timestamps (`in_seconds`) or
+    in frames. For windows in frames it is known in advance which frames the model sees, and only those are resized.
     """
 
     def __init__(
         self, processor: VideoFocalNetVideoProcessor, window: float, stride: float, *, in_seconds: bool = False
     ):
         self.window, self.stride, self.in_seconds = window, stride, in_seconds
-        self.fps: float | None = None  # of the source, if it states them; used until two frames have come
+        self.fps: float | None = None  # of the source, if it states them; used until two frames have arrived
         self.small = SmallPictures(processor)
         self.sampled = lru_cache(maxsize=256)(partial(sampled, processor))
-        # a window starts at each multiple of the stride: what it shows lies this far behind one
+        # a window starts at each multiple of the stride: the offsets of the frames that the model sees from these
         self.shown = set() if in_seconds else {index % stride for index in self.sampled(int(window))}
         self.frames: deque[torch.Tensor | None] = deque()
-        self.times: deque[float] = deque()  # of these frames: their timestamps, or their numbers
-        self.recent: deque[float] = deque(maxlen=256)  # timestamps, also of frames that are gone
+        self.times: deque[float] = deque()  # of these frames: their timestamps or their indices
+        self.recent: deque[float] = deque(maxlen=256)  # timestamps, including those of removed frames
         self.half = 0.0
         self.count = 0
         self.due = range(0)
-        self.timestamp: float | None = None  # of the newest frame, which came at `arrived`
+        self.timestamp: float | None = None  # of the newest frame, which arrived at `arrived`
         self.arrived = 0.0
-        self.start = 0.0  # when the first frame came, as `times` tell it
+        self.start = 0.0  # time of the first frame, in the unit of `times`
 
     def add(self, frame: Callable[[], np.ndarray], timestamp: float | None) -> range:
         """
-        Take a frame, made by `frame` if it is shown at all, and give the numbers of the windows that are due with it.
+        Add a frame and return the indices of the windows that are due with it.
 
-        A window is due once no more frames of it are expected; [`window_of`] gives it until the next frame is added.
-        Seconds need timestamps, which do not go back.
+        `frame` makes the frame; it is only called if the model may see the frame. A window is due once no more frames
+        of it are expected; [`window_of`] returns it until the next frame is added. Windows in seconds need timestamps
+        that do not go backwards.
         """
         self.arrived, self.timestamp = time.perf_counter(), timestamp
         self._forget()
@@ -160,19 +169,19 @@ class SlidingWindow:
         if self.in_seconds and timestamp is not None:
             now = timestamp
             self.recent.append(now)
-            # frames that are farther apart make no rate: what is on the screen stands still
+            # a larger distance is not the frame rate, but a still screen
             distance = min(frame_distance(self.recent, self.fps), self.window, self.stride)
         self.half = half_distance(distance, self.window, self.stride)
         self.times.append(now)
         self.start = self.start if self.count else now
         self.count += 1
-        # the last window that ends before the next frame is expected, or at it
+        # the last window that ends before or at the expected time of the next frame
         last = math.floor((now + distance + self.half - self.start - self.window) / self.stride)
         self.due = range(self.due.stop, max(self.due.stop, last + 1))
         return self.due
 
     def window_of(self, number: int) -> DueWindow:
-        """A window that is due with the newest frame."""
+        """Return a window that is due with the newest frame."""
         start = self.start + number * self.stride
         first, stop = frames_between(self.times, start, start + self.window, self.half)
         pictures = [self.frames[first + index] for index in self.sampled(stop - first)]
@@ -187,7 +196,7 @@ class SlidingWindow:
         )
 
     def _forget(self):
-        """Forget the frames that lie before the next window."""
+        """Remove the frames before the next window."""
         if not self.times:
             return
         start = self.start + self.due.stop * self.stride

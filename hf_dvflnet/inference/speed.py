@@ -1,4 +1,4 @@
-"""What limits the speed of classification: the time of each stage from file to answer."""
+"""Measure the time of each stage from file to answer, to find what limits the speed of classification."""
 
 import os
 import time
@@ -26,31 +26,32 @@ def time_stages(
     batch_size: int = 1,
 ) -> dict[str, Any]:
     """
-    Time the stages from a video to an answer: one view per video, one stage after the other without overlap.
+    Measure the stages from a video to an answer: one view per video, one stage after another without overlap.
 
-    A first pass is not counted: it warms up, and brings the files into the system's cache.
+    The first pass is not counted: it warms up and loads the files into the system's cache.
 
     Args:
-        model: The classifier, on any device; put into evaluation mode.
+        model: The classifier, on any device. It is put into evaluation mode.
         processor: Its video processor.
-        videos: Paths or http(s) URLs; of a URL, decoding includes the download.
-        repeat: Passes over all videos that are timed.
-        batch_size: Clips that are classified at once.
+        videos: Paths or http(s) URLs. For a URL, decoding includes the download.
+        repeat: Number of measured passes over all videos.
+        batch_size: Number of clips that are classified at once.
 
     Returns:
-        For `decode` (opening, seeking and decoding the frames of the view), `preprocess`, `forward` and `overall` the
-        `median`, `least` and `greatest` seconds of a pass, `clips_per_second` at the median and its `share` of the
-        stages' medians; `bound_by`, the stage of the largest share; `realtime_factor`, seconds of video per second of
-        work, `None` where a video states no duration; `clips`, `frames` of a clip, `video_seconds`, `device`, `dtype`,
-        `threads` of PyTorch, `batch_size` and `repeat`.
+        For each of `decode` (opening, seeking and decoding the frames of the view), `preprocess`, `forward` and
+        `overall`: the `median`, `least` and `greatest` seconds of a pass, `clips_per_second` at the median, and
+        `share`, its part of the sum of the stages' medians. Furthermore `bound_by`, the stage with the largest share;
+        `realtime_factor`, seconds of video per second of computation, `None` if a video states no duration; `clips`,
+        `frames` per clip, `video_seconds`, `device`, `dtype`, `threads` of PyTorch, `batch_size` and `repeat`.
 
     Raises:
-        FileNotFoundError, VideoDecodeError: As [`read_video`]: no figure leaves a video out.
-        ValueError: If there are no videos, or a number is not positive.
+        FileNotFoundError, VideoDecodeError: See [`read_video`]. A video that cannot be read is never skipped.
+        ValueError: If there are no videos, or `repeat` or `batch_size` is not positive.
     """
     if not videos or repeat < 1 or batch_size < 1:
         raise ValueError(
-            f"need videos, repeat and batch_size of at least 1, got {len(videos)}, {repeat}, {batch_size}"
+            "the number of videos, repeat and batch_size must be at least 1, got "
+            f"{len(videos)}, {repeat}, {batch_size}"
         )
     model = model.eval()
     device = torch.device(model.device)
@@ -71,7 +72,7 @@ def time_stages(
                 spent["preprocess"] += time.perf_counter() - start
             start = time.perf_counter()
             with torch.inference_mode():
-                model(torch.cat(clips).to(device)).logits.cpu()  # waits for the device
+                model(torch.cat(clips).to(device)).logits.cpu()  # `cpu` waits for the device
             spent["forward"] += time.perf_counter() - start
         spent["overall"] = sum(spent.values())
         passes.append(spent)

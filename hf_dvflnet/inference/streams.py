@@ -1,4 +1,4 @@
-"""A label over a window that slides along a camera, a network stream or a file: `VideoStreamClassifier`."""
+"""Classify a window that slides along a camera, a network stream or a file: `VideoStreamClassifier`."""
 
 import math
 import os
@@ -24,21 +24,21 @@ from .sliding_window import DueWindow, SlidingWindow
 @dataclass(frozen=True)
 class StreamAnswer:
     """
-    One answer over the newest window of a stream.
+    One answer for the newest window of a stream.
 
     Args:
-        time: Where the window ends, in seconds: its newest frame's timestamp as `feed` was given it, in a file since
-            the first frame, in a live source since it was opened; `None` where `feed` was given none.
-        label: The class with the highest score, or `None` if that is below the threshold.
-        score: Its score after smoothing, in [0, 1].
-        top: The `top_k` best classes and their scores, best first, whatever the threshold.
-        latency: Seconds from when the frame that made the answer due came out of the decoder, or with `realtime`
-            should have, to this answer. That is the window's newest frame or, where it comes late, the next one. What
-            camera and network take before is not seen here.
-        dropped: Frames so far that were part of no answer: the model was busy from before they came until after they
-            had left the window, or decoding fell behind the source and they were not decoded.
-        skipped: Answers so far that were due and left out, for a newer window was there before the model was free, or
-            was due with the same frame.
+        time: The end of the window in seconds. In a file, it is counted from the first frame; in a live source, from
+            the opening; with `feed`, it is the timestamp of the newest frame, or `None` if the caller passed none.
+        label: The class with the highest score, or `None` if that score is below the threshold.
+        score: The highest score after smoothing, in [0, 1].
+        top: The `top_k` best classes and their scores, best first, regardless of the threshold.
+        latency: Seconds from the frame that made the answer due to this answer. The time starts when the frame leaves
+            the decoder or, with `realtime`, when it should have. The frame is the newest one of the window or, if that
+            comes late, the next one. Delays in the camera and the network are not included.
+        dropped: Number of frames so far that were part of no answer. Either the model was busy during the whole time
+            that they were in the window, or decoding fell behind the source and they were not decoded.
+        skipped: Number of answers so far that were due but skipped, because a newer window was ready before the model
+            was free, or was due with the same frame.
     """
 
     time: float | None
@@ -54,35 +54,35 @@ class VideoStreamClassifier:
     """
     Classify a window that slides along a stream.
 
-    The window holds the newest `window` frames, or what was shown in the last `window_seconds` by the frames'
-    timestamps, which is right for a rate that varies, too. Once it is full, and then with every stride, the evaluation
-    rule picks the model's frames from it, as from a video of these frames, so that an answer equals that of processor
-    and model for the same frames. A frame is brought to the model's size once, when it comes, and in a window of
-    frames only if it will be shown; memory stays at a window of such frames. Frames may change size midway if the
-    processor crops, as by default.
+    The window contains the newest `window` frames, or the frames of the last `window_seconds` by their timestamps,
+    which also suits a variable frame rate. An answer is due when the window is full, and then after every stride. The
+    evaluation rule picks the model's frames from the window as from a video of these frames, so an answer equals that
+    of processor and model for the same frames. Each frame is resized once, when it arrives; for a window in frames,
+    only if the model will see it. Memory use is limited to one window of resized frames. The frame size may change
+    during the stream if the processor crops, as it does by default.
 
     Windows in seconds end `window_seconds`, `window_seconds + stride_seconds`, ... after the first frame. An answer
-    comes with the frame that completes its window, as far as the distance of the frames so far tells. If several come
-    due at once, after a gap longer than a stride, a file gets an answer to each and a live source to the newest.
+    comes with the frame that completes its window, estimated from the distances between the frames so far. If several
+    answers are due at once, after a gap longer than a stride, a file gets all of them and a live source the newest.
 
     >>> classifier = VideoStreamClassifier(model, processor, window=60, stride=15)
     >>> for answer in classifier.run("rtsp://camera/stream"):
     ...     print(answer.time, answer.label, answer.score)
 
     Args:
-        model: The classifier, on any device; put into evaluation mode.
-        processor: Its video processor. One view is shown, whatever its `num_clips` and `num_crops`.
-        window: Frames that an answer spans, at least 1; 64 by default.
-        stride: Frames from answer to answer, at least 1; 16 by default.
-        window_seconds: Seconds that an answer spans, instead; needs `stride_seconds`.
-        stride_seconds: Seconds from answer to answer.
-        smoothing: Weight of the previous answers in the exponential average of the softmax, in [0, 1); 0 shows each
-            window by itself.
-        threshold: Score below which there is no label, in [0, 1].
-        top_k: Classes named in an answer.
+        model: The classifier, on any device. It is put into evaluation mode.
+        processor: Its video processor. The model sees one view, regardless of `num_clips` and `num_crops`.
+        window: Number of frames in a window, at least 1; 64 by default.
+        stride: Number of frames between two answers, at least 1; 16 by default.
+        window_seconds: Length of a window in seconds, instead of `window`; needs `stride_seconds`.
+        stride_seconds: Seconds between two answers, instead of `stride`.
+        smoothing: Weight of the previous answers in the exponential average of the softmax, in [0, 1). With 0, each
+            window is classified independently.
+        threshold: Minimum score for a label, in [0, 1].
+        top_k: Number of classes in an answer.
 
     Raises:
-        ValueError: If a number is out of its range, or frames and seconds are mixed.
+        ValueError: If an argument is out of range, or frames and seconds are mixed.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class VideoStreamClassifier:
             lengths = window, stride
         elif window_seconds is None or stride_seconds is None or window is not None or stride is not None:
             raise ValueError(
-                "a window and its stride are given both in frames (window, stride) or both in seconds "
+                "give a window and its stride both in frames (window, stride) or both in seconds "
                 "(window_seconds, stride_seconds)"
             )
         else:
             lengths = window_seconds, stride_seconds
             if not (0 < window_seconds < math.inf and 0 < stride_seconds < math.inf):
                 raise ValueError(
-                    "a window and its stride must be longer than 0 s and end, "
+                    "a window and its stride must be longer than 0 s and finite, "
                     f"got {window_seconds} and {stride_seconds}"
                 )
         self._lengths, self._in_seconds = lengths, window_seconds is not None
@@ -129,45 +129,45 @@ class VideoStreamClassifier:
         self.reset()
 
     def reset(self):
-        """Forget all frames, scores and counts."""
+        """Clear all frames, scores and counts."""
         self._window = SlidingWindow(self.processor, *self._lengths, in_seconds=self._in_seconds)
         self._scores: torch.Tensor | None = None
-        self._answered = 0  # frames up to the end of the window answered last
-        self._next = 0  # the number of the window behind that one
-        self._left_out = 0  # frames that were in no window that was answered
+        self._answered = 0  # number of frames up to the end of the last answered window
+        self._next = 0  # the index of the window after that one
+        self._left_out = 0  # number of frames that were in no answered window
         self._stream: VideoStream | None = None
         self.answers = self.skipped = 0
 
     @property
     def frames(self) -> int:
-        """Frames seen so far."""
+        """Number of frames seen so far."""
         return self._window.count
 
     @property
     def dropped(self) -> int:
-        """Frames so far that were part of no answer, see [`StreamAnswer`]."""
+        """Number of frames so far that were part of no answer, see [`StreamAnswer`]."""
         return self._left_out + (self._stream.lost if self._stream is not None else 0)
 
     def feed(self, frame: np.ndarray, timestamp: float | None = None) -> StreamAnswer | None:
         """
         Add a frame, and classify the window if an answer is due.
 
-        The caller waits for the model here; [`run`] is for sources that do not wait.
+        The caller waits for the model. Use [`run`] for sources that do not wait.
 
         Args:
             frame: RGB, uint8 (height, width, 3), upright.
-            timestamp: Its time in seconds, which the answer repeats. A window in seconds needs it.
+            timestamp: The time of the frame in seconds, returned in the answer. It is required for windows in seconds.
 
         Raises:
-            ValueError: If it is no such array, or comes out of the processor in another size than those before it; if
-                a window in seconds gets no timestamp, or one before the last.
+            ValueError: If `frame` is not such an array, or its size after processing differs from that of the frames
+                before it; with a window in seconds, if the timestamp is missing, not finite or before the last one.
         """
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise ValueError(f"a frame is a uint8 array of shape (height, width, 3), RGB, but this is {found}")
+            raise ValueError(f"a frame must be a uint8 array of shape (height, width, 3), RGB, but it is {found}")
         if self._in_seconds:
             if timestamp is None or not math.isfinite(timestamp):
-                raise ValueError(f"a window in seconds needs the timestamp of each frame, got {timestamp}")
+                raise ValueError(f"a window in seconds needs a finite timestamp for each frame, got {timestamp}")
             last = self._window.timestamp
             if last is not None and timestamp < last:
                 raise ValueError(f"timestamps must not go backwards, got {timestamp} after {last}")
@@ -179,19 +179,20 @@ class VideoStreamClassifier:
 
     def run(self, source: str | os.PathLike | VideoStream, *, realtime: bool = False) -> Iterator[StreamAnswer]:
         """
-        Answers over a whole source, from a state as after [`reset`].
+        Reset the classifier, and yield the answers for a whole source.
 
-        A file is read as fast as the model answers, and nothing is left out. A live source is read in a thread of its
-        own: if the model is still busy when the next answer is due, the newest window waits for it and replaces the
-        one that waited before, so that an answer never lies further behind than one stride and one forward pass. If
-        decoding itself is too slow, frames up to a keyframe are left out whenever it is a second behind.
+        A file is read as fast as the model answers, and nothing is skipped. A live source is read in a separate
+        thread. If the model is still busy when the next answer is due, the newest window waits and replaces a window
+        that already waits, so an answer is never late by more than one stride and one forward pass. If decoding itself
+        is too slow, frames up to the next keyframe are dropped whenever decoding is one second behind.
 
         Args:
-            source: What [`open_stream`] opens, or what it has opened.
-            realtime: Show a file at its own pace, as if it were live.
+            source: A source that [`open_stream`] accepts, or the stream that it opened.
+            realtime: Whether to read a file at its own frame rate, as if it were live.
 
         Raises:
-            FileNotFoundError, VideoDecodeError: As [`open_stream`]; also midway, after the answers up to there.
+            FileNotFoundError, VideoDecodeError: See [`open_stream`]. An error during the stream is raised after the
+                answers up to that point.
         """
         if not isinstance(source, VideoStream):
             with open_stream(source) as stream:
@@ -209,7 +210,7 @@ class VideoStreamClassifier:
                 yield self._answer(self._window.window_of(number))
 
     def _run_live(self, stream: VideoStream) -> Iterator[StreamAnswer]:
-        waiting: list[DueWindow] = []  # the newest window that the model has not seen: one or none
+        waiting: list[DueWindow] = []  # at most one: the newest window that the model has not seen
         changed = threading.Condition()
         stop = stream.stop = threading.Event()
         failure: list[Exception] = []
@@ -231,7 +232,7 @@ class VideoStreamClassifier:
                             self.skipped += len(waiting) + len(numbers) - 1
                             waiting[:] = [due]
                             changed.notify()
-            except Exception as error:  # raised where the answers are read
+            except Exception as error:  # raised in the thread that reads the answers
                 failure.append(error)
             finally:
                 with changed:
@@ -243,7 +244,7 @@ class VideoStreamClassifier:
         try:
             while True:
                 with changed:
-                    # with a limit, as a wait without one cannot be interrupted everywhere
+                    # with a timeout, as a wait without one cannot be interrupted on all platforms
                     while not waiting and not stop.is_set():
                         changed.wait(0.2)
                     if not waiting:
@@ -261,7 +262,7 @@ class VideoStreamClassifier:
         if self._scores is not None and self.smoothing:
             scores = self.smoothing * self._scores + (1 - self.smoothing) * scores
         self._scores = scores
-        if due.number > self._next:  # else what lies between the windows is left out as the stride wants it
+        if due.number > self._next:  # otherwise the frames between the windows are left out because of the stride
             self._left_out += max(0, due.first - self._answered)
         self._answered, self._next = due.stop, due.number + 1
         self.answers += 1
@@ -279,7 +280,7 @@ class VideoStreamClassifier:
 
 
 def _never_back(frames: Iterable[tuple[av.VideoFrame, float]]) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Frames with their seconds, which go on where they stopped if a source starts its clock anew."""
+    """Yield frames with their seconds, which continue from the last value if a source restarts its clock."""
     shift, last = 0.0, -math.inf
     for frame, seconds in frames:
         shift = max(shift, last - seconds)

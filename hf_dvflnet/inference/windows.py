@@ -1,4 +1,4 @@
-"""Long videos, classified window by window."""
+"""Classify long videos window by window."""
 
 import math
 from collections.abc import Iterator
@@ -30,38 +30,39 @@ def predict_windows(
     num_workers: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """
-    Classify a long video window by window, in one pass; memory use does not grow with its length.
+    Classify a long video window by window in one pass. Memory use does not grow with the length of the video.
 
-    Windows last `seconds` by the frames' timestamps, also where the frame rate varies, and start at each multiple of
-    the stride, with the frame that is on the screen then. Where the container's timestamps do not tell exactly when
-    each frame comes, the frame rate does. If time remains behind the last window, one more of the same length ends
-    with the video; a video shorter than a window is one window.
+    Windows last `seconds` by the frames' timestamps, also with a variable frame rate. They start at each multiple of
+    the stride, with the frame that is on the screen at that time. If the container's timestamps do not give the exact
+    time of each frame, the frame rate is used. If time remains after the last window, one more window of the same
+    length ends with the video. A video shorter than a window is one window.
 
     Args:
-        model: The classifier, on any device; put into evaluation mode.
-        processor: Its video processor. One view of a window is shown, its frames picked by the evaluation rule.
-        video: As [`read_video`] takes it.
+        model: The classifier, on any device. It is put into evaluation mode.
+        processor: Its video processor. The model sees one view of a window; the evaluation rule picks its frames.
+        video: A video in any form that [`read_video`] accepts.
         seconds: Length of a window.
-        stride_seconds: Seconds from window to window; `seconds` by default, so that windows do not overlap.
-        top_k: Classes named for each window.
-        batch_size: Windows that are classified at once.
-        num_workers: 1 decodes in a thread while the model runs, 0 in turn with it.
+        stride_seconds: Seconds between the starts of two windows; `seconds` by default, so that windows do not
+            overlap.
+        top_k: Number of classes returned for each window.
+        batch_size: Number of windows that are classified at once.
+        num_workers: With 1, a thread decodes while the model runs; with 0, decoding and the model take turns.
 
     Returns:
-        Rows `{"start", "end", "first_frame", "frames", "answers"}`: where the window was cut, in seconds since the
-        first frame; the number of the window's first frame and how many it has; and `answers`, `{"label", "score"}`,
+        Rows `{"start", "end", "first_frame", "frames", "answers"}`: the start and end of the window, in seconds since
+        the first frame; the index of its first frame and its number of frames; and `answers`, `{"label", "score"}`,
         best first.
 
     Raises:
-        FileNotFoundError, VideoDecodeError: As [`read_video`]; also if the video states neither exact timestamps nor
+        FileNotFoundError, VideoDecodeError: See [`read_video`]; also if the video states neither exact timestamps nor
             a frame rate.
-        ValueError: If a number is out of its range.
+        ValueError: If an argument is out of range.
     """
     refuse_below_one(top_k=top_k, batch_size=batch_size)
     stride_seconds = seconds if stride_seconds is None else stride_seconds
     if not (0 < seconds < math.inf and 0 < stride_seconds < math.inf):
         raise ValueError(
-            f"a window and its stride must be longer than 0 s and end, got {seconds} and {stride_seconds}"
+            f"a window and its stride must be longer than 0 s and finite, got {seconds} and {stride_seconds}"
         )
     model = model.eval()
     windows = _windows(processor, video, float(seconds), float(stride_seconds))
@@ -82,7 +83,7 @@ def predict_windows(
 
 @dataclass
 class _Window:
-    """Where a window is cut, in seconds since the first frame, and the frames from `first` to before `stop`."""
+    """Start and end of a window, in seconds since the first frame, and its frames, from `first` to before `stop`."""
 
     start: float
     end: float
@@ -91,7 +92,7 @@ class _Window:
 
 
 def _cut(times: np.ndarray, end: float, seconds: float, stride_seconds: float, half: float) -> Iterator[_Window]:
-    """The windows of a video whose frames come at `times`, (frames,) in seconds, and which lasts until `end`."""
+    """Yield the windows of a video that ends at `end` and has frames at `times`, (frames,) in seconds."""
     number = stop = 0
     covered = 0.0
     while number * stride_seconds + seconds <= end + half:
@@ -109,12 +110,12 @@ def _cut(times: np.ndarray, end: float, seconds: float, stride_seconds: float, h
 def _windows(
     processor: VideoFocalNetVideoProcessor, video: VideoSource, seconds: float, stride_seconds: float
 ) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
-    source, name = as_file(video)  # a URL is downloaded once, although the last window may be read anew
+    source, name = as_file(video)  # a URL is downloaded only once, even if the last window is read again
     try:
         with open_frames(source) as (metadata, frames):
             times, end = _frame_times(metadata)
             if times is None:
-                raise VideoDecodeError(f"{name}: states no frame rate, so that windows of {seconds} s can be counted")
+                raise VideoDecodeError(f"{name}: states no frame rate, which windows of {seconds} s need")
             half = half_distance(frame_distance(times, metadata.fps), seconds, stride_seconds)
             cut = partial(_cut, seconds=seconds, stride_seconds=stride_seconds, half=half)
             pick = lru_cache(maxsize=256)(partial(sampled, processor))
@@ -136,7 +137,7 @@ def _windows(
                 yield _row(window), small.clips([[pictures[number] for number in numbers]])
                 answered += 1
         if count < len(times):
-            # decoding ends earlier than the file says: another window is the last one, and its frames were not kept
+            # decoding ends earlier than the file says: the last window differs, and its frames were not kept
             for window in islice(cut(times[:count], float(times[count])), answered, None):
                 numbers = [window.first + index for index in pick(window.stop - window.first)]
                 clip, _ = read_video(source, numbers)
@@ -145,20 +146,20 @@ def _windows(
     except VideoDecodeError as error:
         if name in str(error):
             raise
-        raise VideoDecodeError(f"{name}: {error}") from error  # a download goes by the name of its URL
+        raise VideoDecodeError(f"{name}: {error}") from error  # a download is named by its URL
     finally:
         if source is not video:
             source.close()
 
 
 def _frame_times(metadata: DecodedVideoMetadata) -> tuple[np.ndarray | None, float]:
-    """When each frame comes, and until when the last is shown; `None` if neither timestamps nor a rate tell."""
+    """Return the time of each frame (`None` without exact timestamps and frame rate) and the end of the last frame."""
     times, end = metadata.frame_times, metadata.duration
     if times is None:
         if not metadata.fps:
             return None, 0.0
         times, end = np.arange(metadata.total_num_frames) / metadata.fps, None
-    if end is None or end <= times[-1]:  # also where the file does not tell how long the last frame is shown
+    if end is None or end <= times[-1]:  # also if the file does not state how long the last frame is shown
         end = float(times[-1]) + (1 / metadata.fps if metadata.fps else 0.0)
     return times, end
 

@@ -72,7 +72,7 @@ def test_create_is_repeatable_and_seeded(dvflnet, tmp_path):
 
 def test_create_refuses_what_it_cannot_make(dvflnet, tmp_path):
     refused(dvflnet("create", "huge", tmp_path / "a"), "unknown preset 'huge'", "nano, tiny, small, base")
-    refused(dvflnet("create", "nano", tmp_path / "a", "--labels", "ucf50", "--num-labels", 3), "exclude each other")
+    refused(dvflnet("create", "nano", tmp_path / "a", "--labels", "ucf50", "--num-labels", 3), "cannot be combined")
     (tmp_path / "labels.txt").write_text("a\na\n")
     refused(dvflnet("create", "nano", tmp_path / "a", "--labels", tmp_path / "labels.txt"), "labels.txt", "'a'")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt"]

@@ -64,14 +64,14 @@ def test_an_answer_holds_the_frames_that_the_processor_samples(tiny, video_files
 def test_a_long_clip_is_refused_before_it_is_decoded(tiny, video_files, monkeypatch):
     monkeypatch.setattr(demo_answer, "read_video", lambda *arguments: pytest.fail("decoded"))
     with pytest.raises(
-        VideoDecodeError, match=r"^h264_long_gop.mp4: lasts 2.4 seconds, and this page takes 2 at most"
+        VideoDecodeError, match=r"^h264_long_gop.mp4: lasts 2.4 seconds, but this page accepts at most 2"
     ):
         classify_clip(*tiny, video_files["h264_long_gop.mp4"], max_seconds=2)
 
 
 def test_a_clip_of_too_many_frames_is_refused(tiny, video_files, monkeypatch):
     monkeypatch.setattr(demo_answer, "MAX_FRAMES_PER_SECOND", 10)
-    with pytest.raises(VideoDecodeError, match="has 60 frames, and this page takes 30 at most"):
+    with pytest.raises(VideoDecodeError, match="has 60 frames, but this page accepts at most 30"):
         classify_clip(*tiny, video_files["h264_long_gop.mp4"], max_seconds=3)
 
 
@@ -106,7 +106,7 @@ def test_a_refusal_names_the_file_and_not_where_it_lies(tiny, tmp_path, content)
 
 
 def test_a_file_that_is_gone_is_refused_in_a_sentence(tiny, tmp_path):
-    with pytest.raises(VideoDecodeError, match="^gone.mp4: is no longer there; choose it again$"):
+    with pytest.raises(VideoDecodeError, match="^gone.mp4: the file no longer exists; choose it again$"):
         classify_clip(*tiny, tmp_path / "gone.mp4")
 
 
@@ -173,7 +173,7 @@ def test_equal_uploads_lie_in_two_places(gate):
 def test_a_large_upload_is_refused_and_leaves_nothing(gate):
     answer = upload(gate, bytes(1_500_000))
     assert answer.status_code == 413
-    assert answer.text == "The file is larger than the 1 MB this page takes; cut it or make it smaller."
+    assert answer.text == "The file is larger than the 1 MB that this page accepts; shorten or compress it."
     assert os.listdir(gate.folder) == []
 
 
@@ -183,21 +183,21 @@ def test_an_upload_in_pieces_is_refused_whatever_length_it_tells(gate):
     part = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n' + bytes(300)
     assert gate.post("/gradio_api/upload", content=part + b"\r\n--x--\r\n", headers=headers).status_code == 200
     answer = gate.post("/gradio_api/upload", content=part + b"\r\n--x--\r\n", headers=pieces)
-    assert answer.status_code == 411 and answer.text == "The upload does not tell its length."
+    assert answer.status_code == 411 and answer.text == "The upload does not state its length."
 
 
 def test_an_upload_is_refused_while_as_many_wait_as_may(gate, monkeypatch):
     monkeypatch.setattr(demo_uploads, "MAX_WAITING", 2)
     answers = [upload(gate) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 503]
-    assert answers[2].text == "2 clips are waiting already; try again in a minute."
+    assert answers[2].text == "2 clips are already waiting; try again in a minute."
 
 
 def test_a_broken_upload_is_refused_and_leaves_nothing(gate):
     kind = {"content-type": "multipart/form-data; boundary=x"}
     answer = gate.post("/gradio_api/upload", content=b'--x\r\ncontent-disposition: form-data; name="f', headers=kind)
     assert answer.status_code == 400
-    assert answer.text == "The upload did not arrive in one piece; try again."
+    assert answer.text == "The upload was incomplete; try again."
     assert os.listdir(gate.folder) == []
 
 
@@ -255,7 +255,7 @@ def test_without_gradio_the_command_names_the_extra(dvflnet, tiny_folder, monkey
 
 
 def test_a_folder_without_examples_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no example video"):
+    with pytest.raises(ValueError, match="contains no example videos"):
         demo_page.list_examples(tmp_path)
 
 
@@ -458,7 +458,7 @@ def test_a_person_uploads_a_clip_and_reads_the_answer(browser, server, models, r
     pictures = find(browser, ".dvflnet-answer .strip img")
     assert len(pictures) == 8 + 4 * 2 * 8  # frames, and each stage's two maps
     assert all(browser.execute_script("return arguments[0].naturalWidth", picture) == 224 for picture in pictures)
-    assert find(browser, ".dvflnet-answer p", "ms in all: reading the file")
+    assert find(browser, ".dvflnet-answer p", "ms in total: reading the file")
     wait_until(lambda: not server.files())
     assert server.files() == []
     browser.wait.until(lambda _: find(browser, "button", "Drop File Here"))  # ready for the next clip
@@ -485,7 +485,7 @@ def test_a_person_picks_an_example_and_another_model(browser, models, real_clips
     first = read_scores(browser, "telephone.mp4")
     find(browser, "input[role=combobox]")[0].click()
     click(browser, "runners")
-    browser.wait.until(lambda _: find(browser, "p", "runners tells 9 classes apart"))
+    browser.wait.until(lambda _: find(browser, "p", "runners distinguishes 9 classes"))
     click(browser, "telephone")
     browser.wait.until(lambda _: find(browser, ".dvflnet-answer .score", "runners"))
     second = read_scores(browser, "telephone.mp4")
@@ -560,7 +560,7 @@ def test_ten_uploads_at_once_are_answered_or_refused_within_memory_and_leave_not
         f"{len(answered)} answered, {len(refused)} refused, {time.monotonic() - began:.1f} s, "
         f"peak of the server's memory {server.peak_memory() / 2**20:.0f} MiB"
     )
-    assert set(refused) <= {f"{demo_uploads.MAX_WAITING} clips are waiting already; try again in a minute."}
+    assert set(refused) <= {f"{demo_uploads.MAX_WAITING} clips are already waiting; try again in a minute."}
     assert len(answers) == 10
     assert len(answered) >= demo_uploads.MAX_WAITING
     assert all("bunny.mp4: 5.3 s" in text for text in answered)

@@ -221,7 +221,7 @@ def test_a_clip_that_is_not_there_forbids_the_figure_too(evaluate, ucf101, tmp_p
 @pytest.mark.parametrize(
     ("trained", "warning"),
     [
-        ({"benchmark": "ucf101", "protocol": "official", "fold": 1, "split": "test"}, "trained on this very split"),
+        ({"benchmark": "ucf101", "protocol": "official", "fold": 1, "split": "test"}, "trained on this same split"),
         ({"benchmark": "ucf101", "protocol": "official", "fold": 2, "split": "train"}, "may share clips"),
         ({"benchmark": "ucf101", "protocol": "official", "fold": 1, "split": "train"}, None),
         ({"benchmark": "ucf50", "protocol": "logo", "fold": 1, "split": "train"}, None),
@@ -262,14 +262,14 @@ def test_a_blocked_clip_is_counted_once(evaluate, dvflnet, ucf101, tmp_path):
 
 def test_an_earlier_evaluation_is_not_overwritten(evaluate):
     evaluate()
-    refused(evaluate(), "out: is there already; choose another --output")
+    refused(evaluate(), "out: already exists and is not an empty folder; choose another --output")
 
 
 def test_what_evaluate_needs_is_said(dvflnet, tmp_path, checkpoint):
     refused(dvflnet("evaluate", checkpoint), "needs MODEL, --dataset and --data-dir, or --from-predictions")
     (tmp_path / "text.jsonl").write_text("hello\n")
     refused(
-        dvflnet("evaluate", "--from-predictions", tmp_path / "text.jsonl"), "text.jsonl: is no file of predictions"
+        dvflnet("evaluate", "--from-predictions", tmp_path / "text.jsonl"), "text.jsonl: is not a predictions file"
     )
 
 
@@ -277,7 +277,7 @@ def test_a_predictions_file_that_names_a_clip_twice_is_refused(evaluate, dvflnet
     evaluate()
     path = tmp_path / "out" / "predictions.jsonl"
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
-    refused(dvflnet("evaluate", "--from-predictions", path, "--output", tmp_path / "x"), "names a clip twice")
+    refused(dvflnet("evaluate", "--from-predictions", path, "--output", tmp_path / "x"), "contains a clip twice")
 
 
 @pytest.mark.slow

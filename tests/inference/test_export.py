@@ -111,18 +111,18 @@ def test_int8_without_videos_is_refused(dvflnet, tiny_folder, tmp_path, format):
 def test_videos_that_are_not_there_are_refused(dvflnet, tiny_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     arguments = ("export", tiny_folder, tmp_path / "out", "--format", "onnx", "--dtype", "int8", "--calibration")
-    refused(dvflnet(*arguments, tmp_path / "none.mp4"), "none.mp4: there is no such video or folder")
-    refused(dvflnet(*arguments, tmp_path / "empty"), "empty: holds no videos")
+    refused(dvflnet(*arguments, tmp_path / "none.mp4"), "none.mp4: does not exist")
+    refused(dvflnet(*arguments, tmp_path / "empty"), "empty: contains no videos")
 
 
 def test_a_batch_size_is_refused_where_any_batch_will_do(dvflnet, tiny_folder, tmp_path):
     result = dvflnet("export", tiny_folder, tmp_path / "out", "--format", "onnx", "--batch-size", 2)
-    refused(result, "takes any batch")
+    refused(result, "takes any batch size")
 
 
 def test_a_model_is_not_overwritten_by_its_export(dvflnet, tiny_folder):
     before = sorted(path.name for path in tiny_folder.iterdir())
-    refused(dvflnet("export", tiny_folder, tiny_folder, "--format", "onnx", "--overwrite"), "holds no exported model")
+    refused(dvflnet("export", tiny_folder, tiny_folder, "--format", "onnx", "--overwrite"), "is not an exported model")
     refused(dvflnet("export", tiny_folder, tiny_folder, "--format", "onnx"), "exists already")
     assert sorted(path.name for path in tiny_folder.iterdir()) == before
 
@@ -149,9 +149,9 @@ class Program:
     ("dtype", "change", "reason"),
     [
         ("float32", lambda logits: logits * 1.001, "from PyTorch's"),
-        ("float32", lambda logits: logits * float("nan"), "nan from PyTorch's"),
+        ("float32", lambda logits: logits * float("nan"), "from PyTorch's by nan"),
         ("int8", lambda logits: logits * 2, "from PyTorch's"),
-        ("int8", lambda logits: logits - logits, "names PyTorch's class for"),
+        ("int8", lambda logits: logits - logits, "predicts PyTorch's class for"),
     ],
 )
 def test_a_program_out_of_tolerance_fails_and_leaves_nothing(
@@ -292,7 +292,7 @@ def test_nothing_but_the_result_is_printed_and_an_export_is_overwritten(colour_m
     assert process.stderr == ""
     assert [line.split(":")[0] for line in process.stdout.splitlines()] == [
         str(out),
-        "against PyTorch, on 5 clips of noise",
+        "compared with PyTorch on 5 clips of noise",
     ]
 
 

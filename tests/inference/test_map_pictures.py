@@ -54,5 +54,5 @@ def test_a_border_that_fills_no_cell_stays_grey():
 @pytest.mark.parametrize("stages, path", [([0], "a.png"), ([], "a.png"), ([1], "a.jpg")])
 def test_maps_that_cannot_be_drawn_are_refused(tmp_path, stages, path):
     maps = ModulationMaps((np.ones((2, 2, 2)),), (np.ones((2, 2, 2)),), np.zeros(3), (4,))
-    with pytest.raises(ValueError, match="stages are numbered from 1 to 1|name it so"):
+    with pytest.raises(ValueError, match="stages are numbered from 1 to 1|use one of these suffixes"):
         map_pictures.save_modulation_maps(frames(), maps, tmp_path / path, "title", stages=stages)

@@ -147,7 +147,7 @@ def test_visualize_keeps_a_file_unless_overwriting_is_asked_for(dvflnet, tiny_fo
 @pytest.mark.parametrize(
     "name, options, reason",
     [
-        ("out.avi", (), "visualize writes .gif, .mp4, .png; name it so"),
+        ("out.avi", (), "visualize writes .gif, .mp4, .png; use one of these"),
         ("out.png", ("--stages", "1,5"), "--stages takes numbers from 1 to 4, such as 1,2; got '1,5'"),
         ("out.png", ("--stages", "one"), "got 'one'"),
     ],
