@@ -1,1 +1,1 @@
-"""Video data sets for training and evaluation: loading, preparing, verifying and augmenting videos."""
+"""Video data sets for training and evaluation: loading, preparing and verifying."""
