@@ -157,7 +157,7 @@ class Program:
 def test_a_program_out_of_tolerance_fails_and_leaves_nothing(
     dvflnet, colour_model, colours, tmp_path, monkeypatch, dtype, change, reason
 ):
-    if reason.startswith("names"):
+    if reason.startswith("predicts"):
         monkeypatch.setitem(exporting.TOLERANCES, "int8", 2.0)
     monkeypatch.setattr(exporting, "_write_program", lambda folder, *_: folder.mkdir())
     monkeypatch.setattr(exporting, "load_exported", lambda _: Program(colour_model, change))

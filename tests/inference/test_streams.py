@@ -948,7 +948,7 @@ def test_options_of_windows_are_refused_where_they_have_no_effect(dvflnet, tiny_
         (("--stride", 1), "need --windows SECONDS"),
         (("--output", tmp_path / "a.csv"), "need --windows SECONDS"),
         (("--windows", 1, "--views", 12), "leave --views at 1"),
-        (("--windows", 1, "--output", tmp_path / "a.txt"), "writes a .csv or .json file"),
+        (("--windows", 1, "--output", tmp_path / "a.txt"), "needs a .csv or .json file"),
         (("--windows", 1, "--output", tmp_path / "there.csv"), "there.csv: already exists"),
         (("--windows", 0), "--windows must be above 0 and below 1e9, got 0.0"),
         (("--windows", "inf"), "--windows must be above 0 and below 1e9, got inf"),
