@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CORE := $(VENV)/.core
 READY := $(VENV)/.ready
 
 # accelerate gives a process one thread unless it is told otherwise
@@ -12,21 +13,33 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 
 setup: $(READY)
 
-$(READY): setup.cfg pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $(READY)
+# What the package itself needs. Running it again continues a set-up that was interrupted.
+$(CORE): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, but $(PYTHON) \
+	is " + sys.version.split()[0] + "; run make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Setting up $(VENV): this downloads PyTorch and transformers, and takes some minutes, once"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . || \
+		{ echo "The set-up of $(VENV) has failed, see above; make $(MAKECMDGOALS) continues it"; exit 1; }
+	@touch $(CORE)
+
+# and what tests, exporters, the demo page and the checks need
+$(READY): $(CORE)
+	@echo "Setting up the tools for tests, exporters and the demo page"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' || \
+		{ echo "The set-up of $(VENV) has failed, see above; make $(MAKECMDGOALS) continues it"; exit 1; }
+	@touch $(READY)
 
 # a real distillation on videos made on the spot, then a prediction through the pipeline
-demo: $(READY)
-	$(LAUNCH) examples/distill.py examples/demo.yaml
+demo: $(CORE)
+	@$(LAUNCH) examples/distill.py examples/demo.yaml
 
 # the same path in a minute, with networks that learn next to nothing
-demo-short: $(READY)
+demo-short: $(CORE)
 	rm -rf runs/demo-short
 	$(LAUNCH) examples/distill.py examples/demo.yaml --output_dir runs/demo-short --rendered_train_clips 8 \
 		--rendered_validation_clips 1 --rendered_test_clips 2 --student_train_clips 4 --teacher_epochs 1 \
-		--num_train_epochs 2
+		--num_train_epochs 2 --train_teacher true
 
 # two processes of one thread each take little more than half the time of one of two
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

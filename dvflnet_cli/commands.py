@@ -3,6 +3,7 @@
 import io
 import sys
 import warnings
+from collections.abc import Callable
 
 import typer
 
@@ -10,21 +11,35 @@ from . import data_sets, models, training, videos
 from .terminal import flush, format_warning, one_line
 
 
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Videos": (videos.predict, videos.watch, videos.demo, videos.visualize, videos.benchmark),
+    "Models": (models.create, models.convert, models.info, models.export, models.push),
+    "Data sets": (data_sets.render, data_sets.prepare, data_sets.verify),
+    "Training and evaluation": (training.cache_teacher, training.evaluate),
+}
+
+GREETING = """dvflnet classifies what people do in videos. Three commands to begin with:
+
+  dvflnet render data/motions --train 0 --validation 0      makes labelled videos to try things on
+  dvflnet predict MODEL VIDEO...                            tells what videos show
+  dvflnet demo MODEL                                        opens a page where people try a model
+
+In a clone of the repository, examples/models holds two trained MODELs for these videos. `dvflnet --help` lists all
+commands."""
+
 app = typer.Typer(
-    help="DVFL-Net and Video-FocalNet: create, convert, inspect, run and publish models.",
-    no_args_is_help=True,
-    add_completion=False,
+    help="DVFL-Net and Video-FocalNet: make, convert, describe, run and publish models.",
     pretty_exceptions_enable=False,
 )
-for command in (
-    *(models.create, models.convert),
-    *(videos.predict, videos.watch, videos.benchmark),
-    *(training.evaluate, training.cache_teacher),
-    *(data_sets.verify, data_sets.prepare),
-    *(videos.visualize, data_sets.render),
-    *(models.export, models.info, videos.demo, models.push),
-):
-    app.command(command.__name__.replace("_", "-"))(command)
+for group, commands in GROUPS.items():
+    for command in commands:
+        app.command(command.__name__.replace("_", "-"), rich_help_panel=group)(command)
+
+
+@app.callback(invoke_without_command=True)
+def greet(context: typer.Context):
+    if context.invoked_subcommand is None:
+        typer.echo(GREETING)
 
 
 def main():

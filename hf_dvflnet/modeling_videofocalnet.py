@@ -1,5 +1,5 @@
 """
-Video-FocalNet, a video network built on spatio-temporal focal modulation, in PyTorch.
+Video-FocalNet in PyTorch: the network of spatio-temporal focal modulation, and its classifier, which averages views.
 
 Papers: Video-FocalNets (arXiv 2307.06947), DVFL-Net (arXiv 2507.12426), FocalNets (arXiv 2203.11926). Their code is
 published at TalalWasim/Video-FocalNets, hayatkhan8660-maker/DVFL-Net and microsoft/FocalNet. This is an independent

@@ -16,6 +16,7 @@ from places import GOLDEN
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForVideoClassification, FocalNetConfig, FocalNetForImageClassification, pipeline
 
+from dvflnet_cli.commands import GROUPS
 from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetModel, VideoFocalNetVideoProcessor
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.hub.loading import load_model
@@ -59,6 +60,31 @@ def test_create_gives_a_folder_that_transformers_opens_in_a_fresh_process(dvflne
     card = (tmp_path / "dvflnet-nano" / "README.md").read_text()
     assert "**Untrained: the weights are random**" in card
     assert LABEL_SETS["ucf101"].source in card
+
+
+def test_the_command_alone_greets_with_three_commands(dvflnet):
+    code, out, _ = dvflnet()
+    assert code == 0
+    shown = [line.split()[1] for line in out.splitlines() if line.startswith("  dvflnet")]
+    assert shown == ["render", "predict", "demo"]
+        "render",
+        "predict",
+        "demo",
+    ]
+
+
+def test_help_groups_the_commands_by_purpose(dvflnet):
+    _, out, _ = dvflnet("--help")
+    headings = [line for line in out.splitlines() if line.startswith("╭─")]
+    assert [heading.strip("╭─╮ ") for heading in headings][1:] == list(GROUPS)
+
+
+@pytest.mark.parametrize(("word", "found"), [("pre", ["predict", "prepare"]), ("ev", ["evaluate"])])
+def test_a_shell_completes_commands(word, found):
+    words = {"_DVFLNET_COMPLETE": "complete_bash", "COMP_WORDS": f"dvflnet {word}", "COMP_CWORD": "1"}
+    script = Path(sys.executable).with_name("dvflnet")
+    process = subprocess.run([script], capture_output=True, text=True, check=True, env={**os.environ, **words})
+    assert process.stdout.split() == found
 
 
 def test_create_is_repeatable_and_seeded(dvflnet, tmp_path):
