@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import HfApi
@@ -117,9 +118,16 @@ def save_model_folder(
     return Path(out)
 
 
+def _own_code() -> list[Path]:
+    """The modules that `save_pretrained` writes into a model folder: those at the top level of this package."""
+    return [file for file in sorted(Path(__file__).parents[1].glob("*.py")) if file.name != "__init__.py"]
+
+
 def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool = False) -> str:
     """
     Upload a model folder with its card and its code, so that it can be loaded with and without this package.
+
+    A folder without any code, such as those in `examples/models`, gets the code of this package.
 
     Returns the URL of the commit.
 
@@ -136,7 +144,8 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
     if not list(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder}: has no weights (*.safetensors)")
     auto_map = getattr(load_config(str(folder)), "auto_map", None) or {}
-    for auto_class in ("AutoConfig", "AutoModel", "AutoModelForVideoClassification"):
+    without_code = bool(auto_map) and not list(folder.glob("*.py"))
+    for auto_class in () if without_code else ("AutoConfig", "AutoModel", "AutoModelForVideoClassification"):
         module = auto_map.get(auto_class, "").split(".")[0]
         if not module or not (folder / f"{module}.py").is_file():
             raise FileNotFoundError(
@@ -150,13 +159,18 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
     api = HfApi()
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            allow_patterns=parts,
-            ignore_patterns=["*/*"],
-            commit_message="Upload the model with its code",
-        )
+        with TemporaryDirectory() as code:
+            if without_code:
+                # what `save_pretrained` would have written beside the weights
+                for file in (*_own_code(), *(folder / name for name in parts)):
+                    shutil.copy(file, code)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=code if without_code else folder,
+                allow_patterns=[*parts, "*.py"] if without_code else parts,
+                ignore_patterns=["*/*"],
+                commit_message="Upload the model with its code",
+            )
     except httpx.HTTPError as error:
         raise ConnectionError(f"{repo_id}: cannot be pushed: {error}") from error
     return str(commit.commit_url)

@@ -67,10 +67,6 @@ def test_the_command_alone_greets_with_three_commands(dvflnet):
     assert code == 0
     shown = [line.split()[1] for line in out.splitlines() if line.startswith("  dvflnet")]
     assert shown == ["render", "predict", "demo"]
-        "render",
-        "predict",
-        "demo",
-    ]
 
 
 def test_help_groups_the_commands_by_purpose(dvflnet):
@@ -412,6 +408,24 @@ def test_a_pushed_folder_opens_from_the_hub_without_the_package(dvflnet, tiny_fo
         """
         answers = json.loads(run(script, cwd=tmp_path, **environment).splitlines()[-1])
     assert answers == pipeline("video-classification", model=str(tiny_folder), device="cpu")(video)
+
+
+def test_a_folder_without_code_is_pushed_with_that_of_the_package(tiny_folder, tmp_path):
+    written = {path.name: path.read_bytes() for path in tiny_folder.glob("*.py")}
+    for name in written:
+        (tiny_folder / name).unlink()
+    (tiny_folder / "README.md").touch()
+    with LocalHub() as hub:
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_test"}
+        environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        run(
+            f"from hf_dvflnet import push_model_folder; push_model_folder({str(tiny_folder)!r}, 'me/tiny')",
+            cwd=tmp_path,
+            **environment,
+        )
+        pushed = hub.repositories["me/tiny"]
+    assert {name: data for name, data in pushed.items() if name.endswith(".py")} == written
+    assert "model.safetensors" in pushed and not list(tiny_folder.glob("*.py"))
 
 
 def test_an_incomplete_folder_is_not_pushed(tiny_folder):
