@@ -1,0 +1,110 @@
+"""
+Make a model folder for this place of a trained one: half the size, measured, with its card.
+
+    python examples/models/publish.py runs/motions-teacher/ teacher --videos runs/motions-teacher/motion_videos
+
+The weights are stored in float16, and the config says `dtype: float32`, so that `from_pretrained` gives float32 on any
+device. The figures are those of the files that were written, on the test clips; they go to `results.json`, from which
+the cards are written. The code for `trust_remote_code=True` is left out; `dvflnet push` adds it.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from transformers import AutoImageProcessor, AutoVideoProcessor
+
+import hf_dvflnet
+
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+TEMPLATE = HERE.parents[1] / "hub_cards" / "motions_model.md"
+SCRIPTS = {"teacher": "train.py", "student": "distill.py"}
+
+
+def shrink(trained: Path, out: Path):
+    """Write the model and both processors of a trained folder, its weights in float16."""
+    model = hf_dvflnet.load_model(str(trained))
+    model.half().save_pretrained(out)
+    for processor in (AutoVideoProcessor, AutoImageProcessor):
+        processor.from_pretrained(trained).save_pretrained(out)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    (out / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+    for code in out.glob("*.py"):
+        code.unlink()
+
+
+def measure(folder: Path, videos: Path) -> dict[str, float]:
+    """Accuracy of the files in a folder on the test clips, one view a clip."""
+    model, processor = hf_dvflnet.load_model(str(folder)), hf_dvflnet.load_processor(str(folder))
+    clips = hf_dvflnet.load_video_folder(videos)["test"]
+    predictions, failures = hf_dvflnet.predict_clips(model, processor, clips, batch_size=64)
+    if failures:
+        raise SystemExit(f"{len(failures)} clips cannot be read, such as {failures[0]['video_id']}")
+    figures = hf_dvflnet.compute_figures(predictions, clips.features["label"].names)
+    return {
+        **{name: round(figures[name], 4) for name in ("top1", "top5")},
+        "clips": figures["clips"],
+        "parameters": model.num_parameters(),
+        "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+    }
+
+
+def card(role: str, results: dict) -> ModelCard:
+    """The card of a model, from the results alone."""
+    row = results[role]
+    return ModelCard.from_template(
+        ModelCardData(
+            library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"], license="mit"
+        ),
+        template_path=str(TEMPLATE),
+        name=f"motions-{role}",
+        role=role,
+        top1=f"{row['top1']:.1%}",
+        top5=f"{row['top5']:.1%}",
+        clips=row["clips"],
+        parameters=f"{row['parameters'] / 1e6:.2f} M",
+        megabytes=f"{row['bytes'] / 1e6:.1f} MB",
+        command=f"accelerate launch examples/{SCRIPTS[role]} examples/motions/{role}.yaml",
+        settings="\n".join(f"- {name}: {value}" for name, value in row["settings"].items()),
+        versions=", ".join(f"{name} {version}" for name, version in row["versions"].items()),
+        classes=", ".join(row["classes"]),
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trained", type=Path)
+    parser.add_argument("role", choices=SCRIPTS)
+    parser.add_argument("--videos", type=Path, required=True, help="The rendered motions, with the test clips.")
+    arguments = parser.parse_args()
+    out = HERE / f"motions-{arguments.role}"
+    shrink(arguments.trained, out)
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    settings = yaml.safe_load((HERE.parent / "motions" / f"{arguments.role}.yaml").read_text(encoding="utf-8"))
+    names = ("num_train_epochs", "rendered_train_clips", "learning_rate", "alpha", "temperature", "seed")
+    results[arguments.role] = {
+        **measure(out, arguments.videos),
+        "settings": {name: settings[name] for name in names if name in settings},
+        "versions": {
+            "hf_dvflnet": hf_dvflnet.__version__,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__.partition("+")[0],
+            "python": platform.python_version(),
+        },
+        "classes": list(hf_dvflnet.load_model(str(out)).config.label2id),
+    }
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    card(arguments.role, results).save(out / "README.md")
+    print(f"{out}: {results[arguments.role]['top1']:.1%} of {results[arguments.role]['clips']} test clips")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
