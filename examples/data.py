@@ -178,8 +178,9 @@ def make_model(
     shown = {"num_frames": data_args.num_frames, "image_size": data_args.image_size}
     set_seed(seed)
     if path is None:
-        config = VideoFocalNetConfig.from_preset(preset, **shown, **labels)
-        if overrides:
+        fields = json.loads(overrides) if overrides and overrides.startswith("{") else {}
+        config = VideoFocalNetConfig.from_preset(preset, **{**shown, **labels, **fields})
+        if overrides and not fields:
             config.update_from_string(overrides)
             config.validate()
         model = VideoFocalNetForVideoClassification(config)
