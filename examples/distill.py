@@ -78,7 +78,8 @@ class ModelArguments:
     student_config_overrides: str | None = field(
         default=None,
         metadata={
-            "help": "Overrides of the config of a student with random initial weights, such as `drop_path_rate=0.1`."
+            "help": "Overrides of the config of a student with random initial weights, such as `drop_path_rate=0.1`, "
+            "or a JSON object of them."
         },
     )
     compare_alone: bool = field(default=True, metadata={"help": "Also train the student without the teacher."})
