@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	--num_cpu_threads_per_process $$(nproc)
 
-.PHONY: setup demo demo-short test test-all test-lowest quality style clean
+.PHONY: setup demo demo-short test test-all test-lowest quality style docs clean
 
 setup: $(READY)
 
@@ -81,5 +81,9 @@ style: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# the pages and the API reference as a site, in site/; a warning is an error
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(LOWEST) build *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build site *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -34,7 +34,7 @@ def left_out(folder: str, names: list[str]) -> set[str]:
     """What a copy of the repository does without."""
     ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")(folder, names)
     # at the top alone: the package has a folder `data` too
-    return ignored | {"build", "data", "runs", "tests", "dvflnet-nano"} if Path(folder) == ROOT else ignored
+    return ignored | {"build", "data", "runs", "site", "tests", "dvflnet-nano"} if Path(folder) == ROOT else ignored
 
 
 class Block(NamedTuple):
@@ -45,17 +45,23 @@ class Block(NamedTuple):
     needs: str | None  # why it is not run
 
 
-def blocks_of(page: Path) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
+FENCED = re.compile(r"^( *)``` *(\w*)[^\n`]*\n(.*?)^\1``` *$", flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: str, text: str) -> list[Block]:
+    """The fenced blocks of a page; those inside of tabs, admonitions and lists are indented."""
     found = []
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
-        needs = re.match(r"# needs (.+)", match[2])
+    for match in FENCED.finditer(text):
+        code = re.sub(f"^{match[1]}", "", match[3], flags=re.MULTILINE)
+        needs = re.match(r"# needs (.+)", code)
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(str(page.relative_to(ROOT)), line, match[1], match[2], needs and needs[1]))
+        found.append(Block(page, line, match[2], code, needs and needs[1]))
     return found
 
 
-BLOCKS = {str(page.relative_to(ROOT)): blocks_of(page) for page in PAGES}
+BLOCKS = {
+    str(page.relative_to(ROOT)): blocks_of(str(page.relative_to(ROOT)), page.read_text("utf-8")) for page in PAGES
+}
 
 
 def commands(blocks: list[Block]) -> list[Block]:
@@ -91,6 +97,44 @@ def test_the_commands_of_a_page_run_as_they_stand(page, tmp_path, capsys):
                 )
         with capsys.disabled():
             print(f"\n{described(block, outcome)}", end="", flush=True)
+
+
+def test_a_block_inside_of_tabs_and_admonitions_is_found():
+    text = """# Title
+
+```bash
+first
+```
+
+=== "Linux"
+
+    ```bash
+    # needs a camera
+    second
+    ```
+
+=== "Python"
+
+    !!! note
+
+        ``` python title="third.py"
+        if third:
+
+            fourth
+        ```
+
+- a list
+
+  ```
+  output
+  ```
+"""
+    assert blocks_of("page", text) == [
+        Block("page", 3, "bash", "first\n", None),
+        Block("page", 9, "bash", "# needs a camera\nsecond\n", "a camera"),
+        Block("page", 18, "python", "if third:\n\n    fourth\n", None),
+        Block("page", 26, "", "output\n", None),
+    ]
 
 
 @pytest.mark.parametrize("page", [page for page in BLOCKS if page.startswith("docs/")])
