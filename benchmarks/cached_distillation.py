@@ -68,7 +68,7 @@ def main():
                 words += ["--teacher_model_name_or_path", arguments.teacher, "--compare_alone", "false"]
                 words += ["--num_train_epochs", str(arguments.epochs), "--resume_from_checkpoint", "last"]
                 words += ["--teacher_cache", str(cache)] if side == "cached" else []
-                script = [str(DEMO / "distill.py"), str(DEMO / "demo.yaml")]
+                script = [str(DEMO / "distill.py"), str(Path(__file__).with_name("distillation_gain.yaml"))]
                 row[f"{side}_run_seconds"] = run([*launch, *script, *words], folder.with_suffix(".log"))
                 state = json.loads(next(folder.glob("student/checkpoint-*/trainer_state.json")).read_text())
                 steps = [entry["step_seconds"] for entry in state["log_history"] if "step_seconds" in entry]

@@ -5,10 +5,10 @@ What the teacher's answers add: students trained alone and distilled, over sever
 
 reads the `results.json` of runs of `examples/distill.py` with the same teacher and one seed each, for example
 
-    accelerate launch examples/distill.py examples/demo.yaml --output_dir runs/seed0 --seed 0 \
+    accelerate launch examples/distill.py benchmarks/distillation_gain.yaml --output_dir runs/seed0 --seed 0 \
         --rendered_train_clips 250 --teacher_epochs 15 --num_train_epochs 5
-    accelerate launch examples/distill.py examples/demo.yaml --output_dir runs/seed1 --seed 1 --num_train_epochs 5 \
-        --data_dir runs/seed0/motion_videos --teacher_model_name_or_path runs/seed0/teacher
+    accelerate launch examples/distill.py benchmarks/distillation_gain.yaml --output_dir runs/seed1 --seed 1 \
+        --num_train_epochs 5 --data_dir runs/seed0/motion_videos --teacher_model_name_or_path runs/seed0/teacher
 
 Within a seed both students start from the same weights and see the same clips in the same order at the same learning
 rate, so the gain is taken pair by pair. Writes the figures as JSON, prints a table, and fails if the mean gain does

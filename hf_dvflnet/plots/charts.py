@@ -164,13 +164,14 @@ def save_comparison(
     if curves:
         panels[1].set_xlabel("step")
         panels[1].set_title("validation, while training")
-        panels[1].legend(loc="upper left")
+        panels[1].legend(loc="lower right")
     for axes in panels:
         axes.grid(visible=True, axis="y")
+        axes.set_axisbelow(True)
         if teacher is not None:
             axes.axhline(teacher["top1"], color="#555555", linestyle="--", linewidth=1)
     if teacher is not None:
-        panels[0].text(-0.4, teacher["top1"] + 0.015, f"teacher {teacher['top1']:.1%}", fontsize=SMALL_FONT_SIZE)
+        panels[0].text(-0.28, teacher["top1"] + 0.015, f"teacher {teacher['top1']:.1%}", fontsize=SMALL_FONT_SIZE)
     panels[0].set_ylim(0, 1.1)
     panels[0].set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     figure.savefig(path)

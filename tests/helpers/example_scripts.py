@@ -21,6 +21,7 @@ SMALL = {
     "rendered_validation_clips": 1,
     "rendered_test_clips": 1,
     "student_train_clips": 1,
+    "train_teacher": True,
     "teacher_epochs": 1,
     "num_train_epochs": 2,
     "teacher_config_overrides": "embed_dim=8,patch_size=8",

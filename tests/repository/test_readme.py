@@ -63,7 +63,7 @@ def test_every_option_that_the_pages_give_an_example_is_there():
 
 def test_every_file_that_the_pages_name_is_there():
     named = re.findall(r"`((?:benchmarks|examples|hub_cards|tests)/[\w./]*)`", PAGES)
-    named += re.findall(r"\b(examples/[\w./]+)", PAGES)
+    named += re.findall(r"\b(examples/[\w./-]+\w)", PAGES)
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
 
