@@ -66,7 +66,6 @@ def card(role: str, results: dict) -> ModelCard:
         ),
         template_path=str(TEMPLATE),
         name=f"motions-{role}",
-        role=role,
         top1=f"{row['top1']:.1%}",
         top5=f"{row['top5']:.1%}",
         clips=row["clips"],

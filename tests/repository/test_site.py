@@ -39,8 +39,6 @@ def test_every_public_name_has_an_entry_on_one_page_of_the_reference():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    pytest.importorskip("material")
-    pytest.importorskip("mkdocstrings")
     out = tmp_path_factory.mktemp("site")
     process = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", out],
