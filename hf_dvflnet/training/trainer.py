@@ -115,6 +115,11 @@ class VideoClassificationTrainer(Trainer):
                 self.leave(told)
             return output
 
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        # a data loader draws a seed, which would change the training of a run resumed from before an evaluation
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **kwargs)
+
     # Data and classes
 
     def _match_classes(self):
@@ -349,9 +354,8 @@ class VideoClassificationTrainer(Trainer):
 
         Both cover the whole run, including the part before it was resumed.
         """
-        if not self.is_world_process_zero():
-            return
-        write_report(self, self.broken_clips, self._train_batch_size)
+        if self.is_world_process_zero():
+            write_report(self, self.broken_clips, self._train_batch_size)
 
 
 class _FollowRun(TrainerCallback):

@@ -26,7 +26,8 @@ sys.path.insert(0, str(ROOT / "docs"))
 import architecture  # noqa: E402
 
 
-PAGES = [path for folder in (ROOT, ROOT / "docs", ROOT / "hub_cards") for path in sorted(folder.glob("*.md"))]
+CARDS = sorted(ROOT.glob("examples/models/*/README.md"))
+PAGES = [path for folder in (ROOT, ROOT / "docs", ROOT / "hub_cards") for path in sorted(folder.glob("*.md"))] + CARDS
 LANGUAGES = ("bash", "sh", "python")
 
 
@@ -45,13 +46,16 @@ class Block(NamedTuple):
     needs: str | None  # why it is not run
 
 
+PLACEHOLDER = re.compile(r"\{\{ \w+ \}\}")
 FENCED = re.compile(r"^( *)``` *(\w*)[^\n`]*\n(.*?)^\1``` *$", flags=re.MULTILINE | re.DOTALL)
 
 
 def blocks_of(page: str, text: str) -> list[Block]:
-    """The fenced blocks of a page; those inside of tabs, admonitions and lists are indented."""
+    """The fenced blocks of a page, also inside of tabs, admonitions and lists; not those yet to be filled in."""
     found = []
     for match in FENCED.finditer(text):
+        if PLACEHOLDER.search(match[3]):  # of a card's template: the cards made of it are pages themselves
+            continue
         code = re.sub(f"^{match[1]}", "", match[3], flags=re.MULTILINE)
         needs = re.match(r"# needs (.+)", code)
         line = text.count("\n", 0, match.start()) + 1

@@ -91,6 +91,25 @@ def test_a_resumed_run_ends_at_the_same_weights_and_losses(kind, answers, tmp_pa
     assert len(logs[0]) == 10 and logs[0] == logs[1]
 
 
+def test_a_run_resumed_from_before_an_evaluation_ends_at_the_same_weights(tmp_path, config, teacher, make_clips):
+    def run(folder, resume=None):
+        # 32 clips are 4 steps: the checkpoint of step 4 is saved, then the epoch is evaluated
+        args = DistillationConfig(
+            **arguments(folder, **{**RECIPE, "max_steps": 6, "save_steps": 4}), eval_strategy="epoch"
+        )
+        clips = make_clips("list")
+        trainer = DistillationTrainer(
+            new_model(config, 0), args, teacher_model=teacher, train_dataset=clips, eval_dataset=clips
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer.model.state_dict()
+
+    whole = run(tmp_path / "whole")
+    resumed = run(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-4"))
+    for name, weight in whole.items():
+        assert torch.equal(weight, resumed[name]), name
+
+
 def test_a_resumed_stream_decodes_only_what_is_still_to_be_seen(tmp_path, config, teacher, make_clips, monkeypatch):
     read = []
     original = VideoClipStream._read
