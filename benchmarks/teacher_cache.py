@@ -48,7 +48,7 @@ def main():
         "labels": torch.tensor([0, 1], device=args.device),
     }
     logits = trainer.teacher_logits(batch["pixel_values"])
-    trainer._cached_order = torch.arange(logits.shape[-1])
+    trainer._teacher_order = torch.arange(logits.shape[-1])
 
     def step(cached: bool) -> float:
         args.teacher_cache = "logits at hand" if cached else None

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
 # from top to bottom; folders on one floor do not import from each other
-FLOORS = [["dvflnet_cli"], ["training", "inference"], ["hub", "plots"], ["data"], ["hf_dvflnet"]]
+FLOORS = [["dvflnet_cli"], ["training", "inference"], ["hub", "plots"], ["data", "frame_model"], ["hf_dvflnet"]]
 
 WIDTH, MARGIN, GAP, LINE, CHARACTER = 1000, 24, 24, 30, 7.3
 

@@ -49,11 +49,11 @@ def predict(
     refuse_unless_positive(windows=windows, stride=stride)
     from tqdm.auto import tqdm
 
-    from hf_dvflnet.hub.loading import load_model, load_processor
+    from hf_dvflnet.hub.loading import load_classifier, load_processor
     from hf_dvflnet.inference.exported_program import is_exported, load_exported
     from hf_dvflnet.inference.prediction import predict_videos, score_text
 
-    network: Any = load_exported(model) if is_exported(model) else load_model(model)
+    network: Any = load_exported(model) if is_exported(model) else load_classifier(model)
     processor: Any = load_processor(model)
     if windows is not None:
         table = (network, processor, videos, windows, stride, top_k, batch_size, num_workers)
@@ -197,11 +197,11 @@ def watch(
     import numpy as np
 
     from hf_dvflnet import VideoStreamClassifier
-    from hf_dvflnet.hub.loading import load_model, load_processor
+    from hf_dvflnet.hub.loading import load_classifier, load_processor
     from hf_dvflnet.inference.live_sources import open_stream
     from hf_dvflnet.inference.prediction import score_text
 
-    network = on_device(load_model(model), device)
+    network = on_device(load_classifier(model), device)
     processor = load_processor(model)
     latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
     with open_stream(source) as stream:
@@ -268,10 +268,10 @@ def benchmark(
     The real-time factor is seconds of video per second of computation.
     """
     quiet()
-    from hf_dvflnet.hub.loading import load_model, load_processor
+    from hf_dvflnet.hub.loading import load_classifier, load_processor
     from hf_dvflnet.inference.speed import STAGES, time_stages
 
-    network = on_device(load_model(model), device)
+    network = on_device(load_classifier(model), device)
     processor = load_processor(model)
     found = time_stages(network, processor, videos, repeat=repeat, batch_size=batch_size)
     if as_json:

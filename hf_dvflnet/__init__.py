@@ -24,6 +24,7 @@ from .data.motion_videos import write_motion_videos
 from .data.preparation import prepare_videos
 from .data.verification import verify_benchmark
 from .data.video_column import video_source
+from .frame_model.modeling import FrameModelConfig, FrameModelForVideoClassification
 from .hub.checkpoint_conversion import convert_checkpoint
 from .hub.loading import load_model, load_processor, load_teacher
 from .hub.model_card import describe_config
@@ -58,10 +59,13 @@ from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 AutoConfig.register(VideoFocalNetConfig.model_type, VideoFocalNetConfig)
 AutoModel.register(VideoFocalNetConfig, VideoFocalNetModel)
 AutoModelForVideoClassification.register(VideoFocalNetConfig, VideoFocalNetForVideoClassification)
+AutoConfig.register(FrameModelConfig.model_type, FrameModelConfig)
+AutoModelForVideoClassification.register(FrameModelConfig, FrameModelForVideoClassification)
 AutoImageProcessor.register(
     VideoFocalNetConfig,
     image_processor_classes={"torchvision": VideoFocalNetImageProcessor, "pil": VideoFocalNetImageProcessorPil},
 )
+AutoVideoProcessor.register(FrameModelConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
 AutoVideoProcessor.register(VideoFocalNetConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
 
 # `save_pretrained` copies the code into the folder, so that `trust_remote_code=True` loads it without this package
@@ -78,6 +82,8 @@ __all__ = [
     "ClipAugmentation",
     "DistillationConfig",
     "DistillationTrainer",
+    "FrameModelConfig",
+    "FrameModelForVideoClassification",
     "LabelSet",
     "ModulationMaps",
     "TeacherCache",

@@ -1,13 +1,32 @@
 """The training augmentation of the papers: transforms of single clips, and mixup and cutmix of a batch."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tvF
+
+
+class ClipDraw(NamedTuple):
+    """
+    What is drawn for a clip. It depends on the frame's shape, but not on the size that the clip is rendered at.
+
+    Args:
+        crop: Top, left, height and width of the crop, as shares of the frame's height and width.
+        flip: Whether to flip the clip horizontally.
+        adjustments: Changes of the colours, in order, each with its factor.
+        grayscale: Whether to convert the clip to greyscale.
+    """
+
+    crop: tuple[float, float, float, float]
+    flip: bool
+    adjustments: tuple[tuple[Callable[[torch.Tensor, float], torch.Tensor], float], ...]
+    grayscale: bool
 
 
 @dataclass(frozen=True)
@@ -50,25 +69,27 @@ class ClipAugmentation:
         Returns:
             (frames, channels, size, size), uint8.
         """
-        top, left, height, width = self.draw_crop(frames.shape[-2], frames.shape[-1], generator)
-        frames = tvF.resized_crop(
-            frames, top, left, height, width, [size, size], InterpolationMode.BILINEAR, antialias=False
-        ).contiguous()  # decoded frames are stored channels-last, which makes operations on single channels slow
-        if generator.random() < self.flip:
-            frames = tvF.horizontal_flip(frames)
+        return render(frames, self.draw(frames.shape[-2], frames.shape[-1], generator), size)
+
+    def draw(self, height: int, width: int, generator: np.random.Generator) -> ClipDraw:
+        """Draw crop, flip and colours for frames of this height and width, in pixels."""
+        top, left, crop_height, crop_width = self.draw_crop(height, width, generator)
+        flip = bool(generator.random() < self.flip)
+        adjustments: list[tuple[Callable[[torch.Tensor, float], torch.Tensor], float]] = []
         if generator.random() < self.jitter:
-            adjustments = [
+            drawn = [
                 (tvF.adjust_brightness, generator.uniform(1 - self.brightness, 1 + self.brightness)),
                 (tvF.adjust_contrast, generator.uniform(1 - self.contrast, 1 + self.contrast)),
                 (tvF.adjust_saturation, generator.uniform(1 - self.saturation, 1 + self.saturation)),
                 (shift_hue, generator.uniform(-self.hue, self.hue)),
             ]
-            for number in generator.permutation(len(adjustments)):
-                adjust, factor = adjustments[number]
-                frames = adjust(frames, factor)
-        if generator.random() < self.grayscale:
-            frames = tvF.rgb_to_grayscale(frames, num_output_channels=3)
-        return frames
+            adjustments = [drawn[number] for number in generator.permutation(len(drawn))]
+        return ClipDraw(
+            (top / height, left / width, crop_height / height, crop_width / width),
+            flip,
+            tuple(adjustments),
+            bool(generator.random() < self.grayscale),
+        )
 
     def draw_crop(self, height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
         """Top, left, height and width of a crop, in pixels: the first of ten draws that fits, else a centre crop."""
@@ -83,6 +104,27 @@ class ClipAugmentation:
         crop_width = min(width, round(height * self.aspect[1]))
         crop_height = min(height, round(width / self.aspect[0]))
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def render(frames: torch.Tensor, drawn: ClipDraw, size: int) -> torch.Tensor:
+    """
+    Apply what was drawn to a clip, (frames, channels, height, width), uint8, and resize it to (size, size) pixels.
+
+    The frames may have another size than those that it was drawn for: a teacher and a student that want clips of
+    different sizes are given the same crop, up to a pixel.
+    """
+    height, width = frames.shape[-2:]
+    top, left = min(round(drawn.crop[0] * height), height - 1), min(round(drawn.crop[1] * width), width - 1)
+    crop_height = min(max(round(drawn.crop[2] * height), 1), height - top)
+    crop_width = min(max(round(drawn.crop[3] * width), 1), width - left)
+    frames = tvF.resized_crop(
+        frames, top, left, crop_height, crop_width, [size, size], InterpolationMode.BILINEAR, antialias=False
+    ).contiguous()  # decoded frames are stored channels-last, which makes operations on single channels slow
+    if drawn.flip:
+        frames = tvF.horizontal_flip(frames)
+    for adjust, factor in drawn.adjustments:
+        frames = adjust(frames, factor)
+    return tvF.rgb_to_grayscale(frames, num_output_channels=3) if drawn.grayscale else frames
 
 
 def shift_hue(frames: torch.Tensor, turns: float) -> torch.Tensor:

@@ -16,7 +16,7 @@ from transformers import default_data_collator
 from ..clip_sampling import training_indices
 from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .augmentation import ClipAugmentation
+from .augmentation import ClipAugmentation, ClipDraw, render
 from .loader_workers import ClipsInHand
 from .video_column import IN_TAR, clip_name, undecoded, video_source
 
@@ -57,6 +57,8 @@ class _Clips:
         self.augmentation = augmentation
         self.on_error = on_error
         self.teacher_cache: CachedLogits | None = None
+        self.teacher_processor: VideoFocalNetVideoProcessor | None = None
+        self.shows_teacher = False
         self.in_hand = ClipsInHand()
         self.label_ids: Sequence[int] | None = None
         # in shared memory, so that workers that persist between epochs see the new epoch
@@ -79,8 +81,11 @@ class _Clips:
         return row["label"] if self.label_ids is None else self.label_ids[row["label"]]
 
     def settings(self) -> dict[str, Any]:
-        """What a training clip depends on besides its video: sampling, augmentation and seed, as plain values."""
-        processor = self.processor.to_dict()
+        """
+        What the clip that a teacher is shown depends on besides its video: sampling, augmentation and seed, as plain
+        values.
+        """
+        processor = (self.teacher_processor or self.processor).to_dict()
         names = ("num_frames", "frame_interval", "size", "crop_size", "resample", "image_mean", "image_std")
         settings = {
             "sampling": {name: processor.get(name) for name in names},
@@ -129,21 +134,31 @@ class _Clips:
                     generator=generator,
                 ),
             )
-            return {"pixel_values": self._show(frames, generator), "labels": self._label(row)}
+            drawn = None if self.augmentation is None else self._augment(self.augmentation, frames, generator)
+            item = {"pixel_values": show(frames, drawn, self.processor), "labels": self._label(row)}
+            if self.shows_teacher:
+                item["teacher_pixel_values"] = show(frames, drawn, self.teacher_processor or self.processor)
+            return item
         finally:
             self.in_hand.drop()
 
-    def _show(self, frames: np.ndarray, generator: np.random.Generator) -> torch.Tensor:
-        if self.augmentation is None:
-            return self.processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values"][0]
-        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        clip = self.processor.resize(clip, self.processor.size, self.processor.resample)
-        crop_size: Any = self.processor.crop_size
-        clip = self.augmentation(clip, crop_size.height, generator)
-        shown = self.processor(
-            clip, do_sample_frames=False, do_resize=False, do_center_crop=False, return_tensors="pt"
-        )
-        return shown["pixel_values"][0]
+    def _augment(self, augmentation: ClipAugmentation, frames: np.ndarray, generator: np.random.Generator) -> ClipDraw:
+        """Draw a clip's augmentation once, for the frames as the teacher is given them, if there is a teacher."""
+        processor = self.teacher_processor or self.processor
+        frame = processor.resize(torch.from_numpy(frames[:1]).permute(0, 3, 1, 2), processor.size, processor.resample)
+        return augmentation.draw(frame.shape[-2], frame.shape[-1], generator)
+
+
+def show(frames: np.ndarray, drawn: ClipDraw | None, processor: VideoFocalNetVideoProcessor) -> torch.Tensor:
+    """Decoded frames, (frames, height, width, 3), as a processor prepares them, with what was drawn for the clip."""
+    if drawn is None:
+        return processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values"][0]
+    clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    clip = processor.resize(clip, processor.size, processor.resample)
+    crop_size: Any = processor.crop_size
+    clip = render(clip, drawn, crop_size.height)
+    shown = processor(clip, do_sample_frames=False, do_resize=False, do_center_crop=False, return_tensors="pt")
+    return shown["pixel_values"][0]
 
 
 class VideoClipDataset(_Clips, torch.utils.data.Dataset):
@@ -166,6 +181,11 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
         on_error (`str`, *optional*, defaults to `"raise"`): What to do with a training clip that cannot be read:
             `"raise"` an error, or `"replace"` it by another clip, drawn with the same seed. Evaluation clips are never
             replaced.
+
+    For a teacher of another input size, set the attribute `teacher_processor`: crops are then drawn for the frames as
+    it resizes them, so that training with and without the teacher shows the same crops. [`DistillationTrainer`] also
+    sets `shows_teacher`: each training item then has `"teacher_pixel_values"`, the same frames and draws as the
+    teacher's processor prepares them.
 
     Each item is `{"pixel_values": (frames, channels, height, width), "labels": int}`. Training items also have
     `"clip"`, the id of the clip in the item, and `"broken"`, the clips that could not be read and were replaced, as

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForVideoClassification, PreTrained
 from transformers.utils import cached_file
 
 from ..configuration_videofocalnet import VideoFocalNetConfig
+from ..frame_model.modeling import FrameModelConfig, FrameModelForVideoClassification
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
@@ -58,12 +59,29 @@ def load_config(model: str) -> VideoFocalNetConfig:
 
 def load_model(model: str) -> VideoFocalNetForVideoClassification:
     """
-    Load the model of a folder or Hub id. Missing weights are an error; transformers would initialise them at random.
+    Load the Video-FocalNet of a folder or Hub id. Missing weights are an error; transformers would initialise them at
+    random.
 
     Raises:
         ValueError: If the model cannot be read, or if its weights are not exactly those of its config.
     """
-    config = load_config(model)
+    return _load_exactly(VideoFocalNetForVideoClassification, model, load_config(model))
+
+
+def load_classifier(model: str) -> VideoFocalNetForVideoClassification | FrameModelForVideoClassification:
+    """
+    Load a Video-FocalNet or an image network as a video classifier.
+
+    Raises:
+        ValueError: As in [`load_model`].
+    """
+    config = read_config(model)
+    if isinstance(config, FrameModelConfig):
+        return _load_exactly(FrameModelForVideoClassification, model, config)
+    return load_model(model)
+
+
+def _load_exactly(kind: Any, model: str, config: PreTrainedConfig) -> Any:
     try:
         dtypes: dict[str, str] = {}
         for path in _weight_files(model):
@@ -72,9 +90,9 @@ def load_model(model: str) -> VideoFocalNetForVideoClassification:
     except DAMAGED as error:
         raise ValueError(f"{model}: the weights cannot be read: {error}") from error
     for name, dtype in dtypes.items():  # transformers would convert any dtype to floats
-        if dtype not in ("F64", "F32", "F16", "BF16"):
+        if dtype not in ("F64", "F32", "F16", "BF16") and not name.endswith("num_batches_tracked"):
             raise ValueError(f"{model}: {name} has the dtype {dtype}; F64, F32, F16 or BF16 is expected")
-    network, unexpected = _load_whole(VideoFocalNetForVideoClassification, model, config)
+    network, unexpected = _load_whole(kind, model, config)
     if unexpected:
         raise ValueError(f"{model}: the weights do not match a classifier with its config: unexpected {unexpected}")
     return network.eval()
@@ -176,4 +194,4 @@ def load_processor(model: str) -> VideoFocalNetVideoProcessor:
     return processor
 
 
-__all__ = ["DAMAGED", "load_config", "load_model", "load_processor", "load_teacher", "read_config"]
+__all__ = ["DAMAGED", "load_classifier", "load_config", "load_model", "load_processor", "load_teacher", "read_config"]

@@ -21,7 +21,7 @@ from ..data.label_sets import match_classes, refuse_repeated
 from ..data.loader_workers import ClipsInHand, naming_clips_of_dead_workers
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
-from ..hub.loading import load_model, load_processor
+from ..hub.loading import load_classifier, load_processor
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .figures import (
@@ -186,13 +186,13 @@ def evaluate_model(
 
     Raises:
         FileExistsError: If `output` exists and is not an empty folder.
-        FileNotFoundError, ValueError: See [`load_model`], [`load_benchmark`] and [`predict_clips`].
+        FileNotFoundError, ValueError: See [`load_classifier`], [`load_benchmark`] and [`predict_clips`].
     """
     accelerator = Accelerator()
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output}: already exists and is not an empty folder; choose another --output")
-    network = load_model(model)
+    network = load_classifier(model)
     split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
     with accelerator.main_process_first():
         clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list)

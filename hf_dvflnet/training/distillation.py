@@ -5,10 +5,11 @@ The published code computes a different loss: it multiplies the teacher's probab
 which is an inner product and not a divergence. It also re-initializes the teacher's head before training.
 """
 
+import copy
 import math
 import os
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +21,6 @@ from transformers import (
     PreTrainedModel,
     TrainerCallback,
 )
-from transformers.image_utils import SizeDict
 from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
@@ -28,6 +28,7 @@ from ..data.clips import VideoClipDataset, VideoClipStream
 from ..hub.loading import load_teacher
 from .arguments import VideoTrainingArguments
 from .class_matching import label_names, label_order
+from .clip_matching import clips_of_its_own
 from .losses import forward_kl, soft_loss
 from .metrics import compute_top_k_metrics
 from .teacher_cache import TeacherCache
@@ -93,8 +94,10 @@ class DistillationTrainer(VideoClassificationTrainer):
             names in a different order, its logits are permuted. Optional with `args.teacher_cache`: a teacher given in
             addition to the cache is evaluated, but not run during training.
         teacher_processor ([`BaseVideoProcessor`], *optional*):
-            The teacher's video processor, which is compared with the student's (`processing_class`). If
-            `teacher_model` is a folder or Hub id, the default is the processor saved there.
+            The teacher's video processor. If `teacher_model` is a folder or Hub id, the default is the processor saved
+            there. If it prepares clips of another size, mean or standard deviation than the student's
+            (`processing_class`), frames, crop, flip and colours are drawn once for each clip, and the clip is prepared
+            for both; `train_dataset` must then be a [`VideoClipDataset`] or [`VideoClipStream`].
         kwargs: Passed to [`VideoClassificationTrainer`].
 
     The following values are logged with the training loss. Each is the mean over all clips of all ranks since the last
@@ -104,13 +107,14 @@ class DistillationTrainer(VideoClassificationTrainer):
 
     With `args.teacher_cache` ([`TeacherCache`]), `train_dataset` shows the cached view e mod K of each clip in epoch
     e, and the teacher's logits for this view are read from the cache. With mixup or CutMix, the cached teacher has not
-    seen the mixed clip. Its probabilities at the given temperature are then mixed in the same way as the labels.
+    seen the mixed clip. Its probabilities at the given temperature are then mixed in the same way as the labels. The
+    same holds for a teacher that is given clips of its own.
 
     Raises:
         ValueError: If there is no teacher, or its folder contains no weights; if the student has multiple labels per
-            clip; if teacher and student differ in their classes, or in the number of frames, size, mean or standard
-            deviation of their input clips; or if the cache belongs to a different teacher, or to clips or settings
-            other than those of `train_dataset`.
+            clip; if teacher and student differ in their classes or their number of frames, or in the size, mean or
+            standard deviation of their clips where these cannot be prepared for both; or if the cache belongs to a
+            different teacher, or to clips or settings other than those of `train_dataset`.
     """
 
     args: DistillationConfig
@@ -137,6 +141,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             )
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self.teacher_model: Any = None
+        self._teacher_processor: Any = None  # of a teacher that is given clips of its own
         self._teacher_metrics: dict[str, float] | None = None
         if teacher_model is not None:
             self._take_teacher(teacher_model, teacher_processor)
@@ -153,7 +158,9 @@ class DistillationTrainer(VideoClassificationTrainer):
             teacher = (
                 teacher_model if args.teacher_dtype is None else teacher_model.to(getattr(torch, args.teacher_dtype))
             )
-        check_same_clips(self.model, self.processing_class, teacher, teacher_processor)
+        if clips_of_its_own(self.model, self.processing_class, teacher, teacher_processor, self.train_dataset):
+            self._teacher_processor = self.train_dataset.teacher_processor = teacher_processor
+            self.train_dataset.shows_teacher = args.teacher_cache is None
         self._teacher_order = label_order(self.model, label_names(teacher))
 
         # moved to the device here, since accelerate does not do it under FSDP
@@ -171,18 +178,25 @@ class DistillationTrainer(VideoClassificationTrainer):
         cache.refuse_other_clips(self.train_dataset)
         if self.teacher_model is not None:
             cache.refuse_other_teacher(self.accelerator.unwrap_model(self.teacher_model))
-        self._cached_order = label_order(self.model, cache.labels)
+        self._teacher_order = label_order(self.model, cache.labels)
         self.train_dataset.teacher_cache = cache
 
     def teacher_logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The teacher's logits in the student's class order: float32 of shape (batch, num_labels)."""
+        return self._in_order(self._ask(pixel_values))
+
+    def _ask(self, pixel_values: torch.Tensor) -> torch.Tensor:
         dtype = next(self.teacher_model.parameters()).dtype
         with torch.no_grad():
-            logits = self.teacher_model(pixel_values=pixel_values.to(dtype)).logits
+            return self.teacher_model(pixel_values=pixel_values.to(dtype)).logits
+
+    def _in_order(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.float()[:, self._teacher_order.to(logits.device)]
 
     def mix_targets(self, inputs, shares, num_labels):
         super().mix_targets(inputs, shares, num_labels)
+        if "teacher_pixel_values" in inputs:
+            inputs["teacher_logits"] = self._ask(inputs.pop("teacher_pixel_values")).float()
         if "teacher_logits" in inputs:
             temperature = self.args.temperature
             probabilities = shares @ (inputs["teacher_logits"].to(shares) / temperature).softmax(-1)
@@ -192,7 +206,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = dict(inputs)
-        cached = inputs.pop("teacher_logits", None)
+        shown, answers = inputs.pop("teacher_pixel_values", None), inputs.pop("teacher_logits", None)
         clips, micro_batches = len(inputs["labels"]), getattr(self, "current_gradient_accumulation_steps", 1)
         if self.compute_loss_func is None:
             labels = inputs.pop("labels")
@@ -205,12 +219,15 @@ class DistillationTrainer(VideoClassificationTrainer):
             # micro-batches, it becomes a mean over the micro-batch, as in the other branch.
             share, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             cross_entropy = share * micro_batches
-        if self.args.teacher_cache is None:
-            teacher_logits = self.teacher_logits(inputs["pixel_values"])
-        elif cached is None:
-            raise ValueError("the batch contains no cached teacher logits; set `remove_unused_columns` to False")
-        else:
-            teacher_logits = cached.float()[:, self._cached_order.to(cached.device)]
+        if answers is None:
+            own = self._teacher_processor is not None
+            if self.args.teacher_cache is not None or (own and shown is None):
+                raise ValueError(
+                    f"the batch contains no {'clips for the teacher' if own else 'cached teacher logits'}; set "
+                    "`remove_unused_columns` to False"
+                )
+            answers = self._ask(shown if own else inputs["pixel_values"])
+        teacher_logits = self._in_order(answers)
 
         divergence = forward_kl(outputs.logits, teacher_logits, self.args.temperature)
         loss = self.args.alpha * divergence + (1 - self.args.alpha) * cross_entropy
@@ -272,6 +289,14 @@ class DistillationTrainer(VideoClassificationTrainer):
         eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         logits, labels = [], []
         for part in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
+            if self._teacher_processor is not None:
+                if not isinstance(part, VideoClipDataset):
+                    raise ValueError(
+                        "the teacher needs clips of its own, and only a VideoClipDataset can be prepared for it, got "
+                        f"{type(part).__name__}"
+                    )
+                part = copy.copy(part)
+                part.processor = self._teacher_processor
             for inputs in tqdm(self.get_eval_dataloader(part), desc="teacher", disable=self._no_progress_bar()):
                 inputs = self._prepare_inputs(inputs)
                 # drops the clips that were repeated to fill the last batch, so that each clip counts once
@@ -296,41 +321,6 @@ class _LogTeacher(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer.log_teacher()
-
-
-def check_same_clips(
-    student: PreTrainedModel,
-    student_processor: Any,
-    teacher: PreTrainedModel,
-    teacher_processor: Any,
-):
-    """
-    Check that teacher and student expect the same kind of clip, since both receive the same tensor.
-
-    Raises:
-        ValueError: If the number of frames, size, crop, mean or standard deviation differs. The message lists every
-            difference.
-    """
-    differences = []
-    teacher_frames = getattr(teacher.config, "num_frames", None)
-    if teacher_frames not in (None, student.config.num_frames):
-        differences.append(f"config.num_frames: {teacher_frames} and {student.config.num_frames}")
-    if student_processor is not None and teacher_processor is not None:
-        for name in ("num_frames", "size", "crop_size", "image_mean", "image_std"):
-            ours, theirs = (_comparable(getattr(p, name, None)) for p in (student_processor, teacher_processor))
-            if ours != theirs:
-                differences.append(f"processor.{name}: {theirs} and {ours}")
-    if differences:
-        raise ValueError(
-            "teacher and student must expect the same clips, but they differ (teacher's value first) in "
-            + "; ".join(differences)
-        )
-
-
-def _comparable(value: Any) -> Any:
-    if isinstance(value, SizeDict):
-        return {name: number for name, number in asdict(value).items() if number is not None}
-    return list(value) if isinstance(value, (list, tuple)) else value
 
 
 __all__ = ["DistillationConfig", "DistillationTrainer"]

@@ -13,7 +13,8 @@ from hf_dvflnet import (
     VideoFocalNetVideoProcessor,
     forward_kl,
 )
-from hf_dvflnet.training.distillation import check_same_clips, label_names, label_order
+from hf_dvflnet.training.class_matching import label_names, label_order
+from hf_dvflnet.training.clip_matching import clips_of_its_own
 
 
 @pytest.fixture
@@ -207,9 +208,10 @@ def test_a_teacher_is_loaded_from_its_folder_in_the_dtype_asked(tmp_path, config
 def test_a_teacher_that_was_shown_other_clips_is_refused(config, teacher, tiny_processor, changes, message):
     settings = {"num_frames": 4, "size": tiny_processor.size, "crop_size": tiny_processor.crop_size}
     other = VideoFocalNetVideoProcessor(**{**settings, **changes})
-    check_same_clips(teacher, tiny_processor, teacher, VideoFocalNetVideoProcessor(**settings))
+    clips = RandomClips(2)
+    assert not clips_of_its_own(teacher, tiny_processor, teacher, VideoFocalNetVideoProcessor(**settings), clips)
     with pytest.raises(ValueError, match=message):
-        check_same_clips(new_model(config, 0), tiny_processor, teacher, other)
+        clips_of_its_own(new_model(config, 0), tiny_processor, teacher, other, clips)
 
 
 def test_any_video_classifier_of_transformers_can_teach(tmp_path, config):

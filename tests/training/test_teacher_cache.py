@@ -150,7 +150,7 @@ def test_cached_logits_are_permuted_by_name(tmp_path, folder, config, clips):
         model.classifier.weight.data.zero_()  # an answer without preference, in either order
         found.append(trainer.compute_loss(model, {**trainer._prepare_inputs(dict(batch)), "labels": labels}))
     torch.testing.assert_close(*found)
-    assert straight._cached_order.tolist() == [0, 1] and permuted._cached_order.tolist() == [1, 0]
+    assert straight._teacher_order.tolist() == [0, 1] and permuted._teacher_order.tolist() == [1, 0]
 
 
 def test_mixing_mixes_the_teachers_probabilities_like_the_labels(tmp_path, folder, config, clips):

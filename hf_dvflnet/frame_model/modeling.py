@@ -1,0 +1,233 @@
+"""
+A video classifier made of an image network: features of each frame, pooled over the frames, and a linear head.
+
+There are far more good image networks than video networks. The mean of the features over the frames says what is to be
+seen, and the mean absolute difference between neighbouring frames says how much of it changes.
+"""
+
+import copy
+import os
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, can_return_tuple
+
+from ..configuration_videofocalnet import refuse_other_num_frames
+from ..modeling_videofocalnet import average_views
+
+
+@strict
+class FrameModelConfig(PreTrainedConfig):
+    """
+    Configuration of a [`FrameModelForVideoClassification`].
+
+    Args:
+        body_config (`PreTrainedConfig` or `dict`, *optional*):
+            Config of the image network, of any architecture of transformers. None for a network that is given as a
+            bare `torch.nn.Module`.
+        feature_size (`int`, *optional*, defaults to 768):
+            Number of features of a frame. [`FrameModelForVideoClassification.from_image_model`] finds it out.
+        image_size (`int`, *optional*, defaults to 224):
+            Height and width of the frames, in pixels.
+        num_frames (`int`, *optional*, defaults to 8):
+            Number of frames that the processor samples for a clip. The model itself accepts any number from 2.
+        freeze_body (`bool`, *optional*, defaults to `True`):
+            Whether only the head is trained. The image network is then always in evaluation mode.
+        head_dropout (`float`, *optional*, defaults to 0.5):
+            Dropout rate of the pooled features, in [0, 1).
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the normal distribution that initialises the head.
+    """
+
+    model_type = "frame_model"
+    sub_configs = {"body_config": AutoConfig}
+
+    body_config: dict | PreTrainedConfig | None = None
+    feature_size: int = 768
+    image_size: int = 224
+    num_frames: int = 8
+    freeze_body: bool = True
+    head_dropout: float | int = 0.5
+    initializer_range: float | int = 0.02
+
+    def __post_init__(self, **kwargs):
+        if isinstance(self.body_config, dict):
+            kind = self.body_config.get("model_type")
+            if kind not in CONFIG_MAPPING:
+                raise ValueError(f"body_config must name a model_type that transformers knows, got {kind!r}")
+            self.body_config = CONFIG_MAPPING[kind].from_dict(self.body_config)
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Check the values. `@strict` calls this method when a config is constructed."""
+        for name in ("feature_size", "image_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.num_frames < 2:
+            raise ValueError(f"num_frames={self.num_frames} must be at least 2, as neighbouring frames are compared")
+        if not 0 <= self.head_dropout < 1:
+            raise ValueError(f"head_dropout={self.head_dropout} must be in [0, 1)")
+
+
+@dataclass
+class FrameModelOutput(ModelOutput):
+    """
+    Output of [`FrameModelForVideoClassification`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
+            Cross-entropy, or the loss of `config.problem_type`.
+        logits (`torch.FloatTensor` of shape `(batch, num_labels)`):
+            Scores before the softmax.
+        pooler_output (`torch.FloatTensor` of shape `(batch, 2 * feature_size)`):
+            What the head is given: the mean of the frames' features, then the mean absolute difference of neighbouring
+            frames. With several views, the first dimension is `batch * views`.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+
+
+class FrameModelForVideoClassification(PreTrainedModel):
+    """
+    An image network as a video classifier: the features of each frame, pooled over the frames, and a linear head.
+
+    It can be used wherever a model or a teacher can. The Auto classes load it after `import hf_dvflnet`, if the image
+    network has a config of transformers.
+
+    Args:
+        config ([`FrameModelConfig`]): The configuration.
+        body (`torch.nn.Module`, *optional*): The image network, which takes (frames, channels, height, width). By
+            default, it is made from `config.body_config`. A bare module returns features of shape (frames,
+            feature_size), or maps, (frames, feature_size, height, width), which are averaged over the positions.
+
+    Raises:
+        ValueError: If there is neither a body nor a config of one.
+    """
+
+    config_class = FrameModelConfig
+    base_model_prefix = "body"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    accepts_loss_kwargs = False  # the loss is a mean over the batch
+    _supports_sdpa = True  # passed on to the image network, which says what it supports itself
+
+    def __init__(self, config: FrameModelConfig, body: nn.Module | None = None):
+        super().__init__(config)
+        self.loss_type = "ForVideoClassification"
+        if body is None:
+            if config.body_config is None:
+                raise ValueError(
+                    "the config has no body_config; give the image network as `body`, or use `from_image_model`"
+                )
+            body = AutoModel.from_config(config.body_config, trust_remote_code=False)
+        self.body = body
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.classifier = nn.Linear(2 * config.feature_size, config.num_labels)
+        self.post_init()
+        self.train()
+
+    @classmethod
+    def from_image_model(cls, body: str | os.PathLike | nn.Module, **fields: Any) -> Self:
+        """
+        Make a classifier with a new head of an image network.
+
+        Args:
+            body: The folder or Hub id of a model of transformers, such a model, or a bare `torch.nn.Module`, which
+                cannot be saved.
+            fields: Fields of the [`FrameModelConfig`], such as `num_labels`, `id2label`, `image_size`.
+        """
+        network: nn.Module = body if isinstance(body, nn.Module) else AutoModel.from_pretrained(body)
+        # a copy, since the classifier's own attention implementation is written into it
+        config = FrameModelConfig(body_config=copy.deepcopy(getattr(network, "config", None)), **fields)
+        weight = next(network.parameters())
+        frame = torch.zeros(1, 3, config.image_size, config.image_size, dtype=weight.dtype, device=weight.device)
+        with torch.no_grad():
+            config.feature_size = _features_of(network.eval(), frame).shape[-1]
+        return cls(config, network)
+
+    def _init_weights(self, module: nn.Module):
+        if module is self.classifier:
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.zeros_(module.bias)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.config.freeze_body:
+            # here, since `from_pretrained` replaces the weights by trainable ones, and then calls `eval()`
+            self.body.eval().requires_grad_(False)
+        return self
+
+    def pooled_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        What the head is given for each clip.
+
+        Args:
+            pixel_values: Normalised clips, (batch, frames, channels, height, width).
+
+        Returns:
+            (batch, 2 * feature_size).
+        """
+        batch, frames = pixel_values.shape[:2]
+        if frames < 2:
+            raise ValueError(f"a clip must have at least 2 frames, as neighbouring ones are compared, got {frames}")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_body):
+            features = _features_of(self.body, pixel_values.flatten(0, 1)).unflatten(0, (batch, frames))
+        return torch.cat([features.mean(1), features.diff(dim=1).abs().mean(1)], dim=-1)
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> FrameModelOutput:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
+                Normalised clips. Several views of each clip, `(batch, views, frames, channels, height, width)`, are
+                classified separately, and their scores are averaged.
+            labels (`torch.Tensor`, *optional*):
+                Class ids of shape `(batch,)`, or what the loss of `config.problem_type` takes.
+
+        Raises:
+            ValueError: If `pixel_values` have another number of dimensions, or a clip has a single frame.
+        """
+        if pixel_values.ndim not in (5, 6):
+            raise ValueError(
+                "pixel_values must have shape (batch, frames, channels, height, width), or with views after the "
+                f"batch, got {tuple(pixel_values.shape)}"
+            )
+        views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
+        pooled = self.pooled_features(pixel_values if views is None else pixel_values.flatten(0, 1))
+        logits = self.classifier(self.dropout(pooled))
+        if views is not None:
+            logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return FrameModelOutput(loss=loss, logits=logits, pooler_output=pooled)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+        if self.config.body_config is None:
+            raise ValueError(
+                f"{save_directory}: not written, as {type(self.body).__name__} is no model of transformers and could "
+                "not be loaded again; wrap it in one, or save its state_dict yourself"
+            )
+        refuse_other_num_frames(save_directory, self.config.num_frames, "video_preprocessor_config.json")
+        return super().save_pretrained(save_directory, **kwargs)
+
+
+def _features_of(body: nn.Module, frames: torch.Tensor) -> torch.Tensor:
+    """Features of frames, (frames, feature_size): what the network pools, or the mean over positions or tokens."""
+    found = body(frames)
+    if not isinstance(found, torch.Tensor):
+        pooled = getattr(found, "pooler_output", None)
+        found = found.last_hidden_state if pooled is None else pooled
+    if found.ndim == 4:  # (frames, channels, height, width)
+        return found.mean((-2, -1))
+    return found.mean(1) if found.ndim == 3 else found  # (frames, tokens, channels)
+
+
+__all__ = ["FrameModelConfig", "FrameModelForVideoClassification", "FrameModelOutput"]
