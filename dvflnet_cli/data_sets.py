@@ -87,7 +87,7 @@ def prepare(
 
 
 def verify(
-    dataset: Annotated[str, typer.Argument(metavar="NAME", help="ucf50, ucf101, hmdb51, ssv2 or kinetics400.")],
+    dataset: Annotated[str, typer.Argument(metavar="NAME", help="ucf50, ucf101, hmdb51, jhmdb, ssv2 or kinetics400.")],
     data_dir: Annotated[str, typer.Argument(metavar="DIR", help="Folder of the extracted release or its archives.")],
     protocol: Protocol = None,
     fold: Fold = 1,

@@ -13,7 +13,7 @@ Labels = Annotated[
     typer.Option(
         "--labels",
         metavar="SET_OR_FILE",
-        help="Class names: ucf50, ucf101, ucf101-sorted, hmdb51, ssv2, kinetics400, kinetics600, diving48, "
+        help="Class names: ucf50, ucf101, ucf101-sorted, hmdb51, jhmdb, ssv2, kinetics400, kinetics600, diving48, "
         "activitynet, or a text file with one name per line.",
     ),
 ]

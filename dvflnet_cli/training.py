@@ -13,7 +13,8 @@ from .terminal import printable, quiet
 def evaluate(
     model: Annotated[str | None, typer.Argument(help="A model folder or Hub id; not with --from-predictions.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or `folder` for class folders.")
+        str | None,
+        typer.Option(help="ucf50, ucf101, hmdb51, jhmdb, ssv2, kinetics400, or `folder` for class folders."),
     ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Folder of the extracted release or its archives, or hf://datasets/...")
@@ -87,7 +88,7 @@ def evaluate(
 def cache_teacher(
     teacher: Annotated[str, typer.Argument(help="Model folder or Hub id of a video classifier.")],
     out: Annotated[Path, typer.Argument(help="Output folder. An unfinished cache is continued.")],
-    dataset: Annotated[str, typer.Option(help="ucf50, ucf101, hmdb51, ssv2, kinetics400, or folder.")],
+    dataset: Annotated[str, typer.Option(help="ucf50, ucf101, hmdb51, jhmdb, ssv2, kinetics400, or folder.")],
     data_dir: Annotated[str, typer.Option(help="Folder of the extracted release, or {train,...}/<class>/<video>.")],
     views: Annotated[int, typer.Option(min=1, help="Views per clip, K: epoch e of training uses view e mod K.")],
     protocol: Protocol = None,

@@ -66,7 +66,7 @@ class DataArguments:
 
     dataset: str | None = field(
         default=None,
-        metadata={"help": "ucf50, ucf101, hmdb51, ssv2, kinetics400 or folder (class folders); folder if unset."},
+        metadata={"help": "ucf50, ucf101, hmdb51, jhmdb, ssv2, kinetics400 or folder (class folders, if unset)."},
     )
     data_dir: str | None = field(
         default=None,

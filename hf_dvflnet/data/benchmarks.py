@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 from .benchmark_builder import BenchmarkBuilder, Clip
-from .label_sets import LABEL_SETS
+from .label_sets import LABEL_SETS, listed
 from .releases import Release
+from .video_column import VIDEO_SUFFIXES
 
 
 @contextmanager
@@ -147,14 +148,76 @@ class UCF50(_InClassFolders):
         }
 
 
-class HMDB51(BenchmarkBuilder):
+class _ListPerClass(BenchmarkBuilder):
+    """HMDB51 and JHMDB: `<class>/<clip>.avi`, and lists `<class>_test_split<fold>.txt` of lines `<clip>.avi <flag>`."""
+
+    folds = {"official": 3}
+    lists_come_with: str
+    splits: dict[str, str | None]  # by flag; None for clips that are in neither list
+
+    @staticmethod
+    def video_id(path: str) -> str:
+        path_ = PurePosixPath(path)
+        return f"{path_.parent.name}/{path_.stem}"
+
+    @staticmethod
+    def group(label: str, stem: str) -> str | None:
+        return None
+
+    @classmethod
+    def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
+        cls._refuse_other_lists(release, fold)
+        lists: dict[str, list[Clip]] = {"train": [], "test": []}
+        for label in LABEL_SETS[cls.key].names:
+            name = f"{label}_test_split{fold}.txt"
+            for line in _lines(release.need(name, where=cls.lists_come_with)):
+                *file, flag = line.rsplit(maxsplit=1)
+                if not file or flag not in cls.splits:
+                    raise ValueError(
+                        f"{release.root}: {name}: {line!r} does not end with one of {', '.join(cls.splits)}"
+                    )
+                split, stem = cls.splits[flag], PurePosixPath(file[0]).stem
+                if split is not None:
+                    lists[split].append(Clip(f"{label}/{stem}", label, cls.group(label, stem)))
+        return lists
+
+    @classmethod
+    def _refuse_other_lists(cls, release: Release, fold: int):
+        """Raise an error if there are lists, but not of this fold, or not of exactly the classes of the benchmark."""
+        found: dict[int, set[str]] = {}
+        for name in release.list_names():
+            if match := re.fullmatch(r"(.+)_test_split(\d+)\.txt", name):
+                found.setdefault(int(match[2]), set()).add(match[1])
+        if found and fold not in found:
+            raise FileNotFoundError(
+                f"{release.root}: has no lists of fold {fold}, only of fold {', '.join(map(str, sorted(found)))}; "
+                f"<class>_test_split{fold}.txt comes with {cls.lists_come_with}"
+            )
+        there, classes = found.get(fold, set()), set(LABEL_SETS[cls.key].names)
+        if there and there != classes:
+            raise ValueError(
+                f"{release.root}: its lists of fold {fold} are not of the classes of {cls.title}; only the lists have "
+                f"{listed(there - classes)}, only {cls.title} has {listed(classes - there)}{_owner(there)}"
+            )
+
+
+def _owner(classes: Iterable[str]) -> str:
+    """End of an error message that names the benchmark with these classes, if there is one."""
+    for builder in BENCHMARKS.values():
+        if set(classes) == set(LABEL_SETS[builder.label_sets[0]].names):
+            return f"; these are the classes of {builder.title}, {builder.key!r}"
+    return ""
+
+
+class HMDB51(_ListPerClass):
     """HMDB51 (6,766 clips of 51 classes), with three official folds of 70 training and 30 test clips per class."""
 
     key = "hmdb51"
     title = "HMDB51"
     label_sets = ("hmdb51",)
-    folds = {"official": 3}
     official_counts = {("official", fold): {"train": 3570, "test": 1530} for fold in (1, 2, 3)}
+    lists_come_with = "test_train_splits.rar"
+    splits = {"0": None, "1": "train", "2": "test"}
 
     def refuse(self, protocol: str, fold: int):
         if protocol == "dvflnet_8020":
@@ -163,23 +226,43 @@ class HMDB51(BenchmarkBuilder):
             )
         super().refuse(protocol, fold)
 
+
+class JHMDB(_ListPerClass):
+    """
+    JHMDB (928 clips of 21 classes of HMDB51, cut to the action), with three official folds.
+
+    The group of a clip is the title of its source video, which may have clips in several classes. In the official
+    lists, no title has clips of the same class on both sides, but some have clips of different classes.
+    """
+
+    key = "jhmdb"
+    title = "JHMDB"
+    label_sets = ("jhmdb",)
+    official_counts = {("official", 1): {"train": 660, "test": 268}}
+    lists_come_with = "splits.zip"
+    splits = {"1": "train", "2": "test"}
+    has_groups = True
+
     @staticmethod
-    def video_id(path: str) -> str:
-        path_ = PurePosixPath(path)
-        return f"{path_.parent.name}/{path_.stem}"
+    def group(label: str, stem: str) -> str | None:
+        # after the title: class, visible body parts, camera motion, number of people, viewpoint, quality and number
+        tail = rf"_{label}_[fhlu]_[cn]m_np\d+_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+"
+        match = re.fullmatch(rf"(.+){tail}", stem)
+        return match[1] if match else None
 
     @classmethod
     def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
-        lists: dict[str, list[Clip]] = {"train": [], "test": []}
-        for label in LABEL_SETS["hmdb51"].names:
-            text = release.need(f"{label}_test_split{fold}.txt", where="test_train_splits.rar")
-            for line in _lines(text):
-                *name, flag = line.rsplit(maxsplit=1)
-                if not name or flag not in ("0", "1", "2"):
-                    raise ValueError(f"{label}_test_split{fold}.txt: {line!r} does not end with 0, 1 or 2")
-                if flag != "0":  # 0: in neither list
-                    split = "train" if flag == "1" else "test"
-                    lists[split].append(Clip(f"{label}/{PurePosixPath(name[0]).stem}", label))
+        lists = super().index(release, protocol, fold)
+        # the clips of HMDB51 have the same names, but are not cut to the action
+        classes = set(LABEL_SETS["jhmdb"].names)
+        folders = {PurePosixPath(file).parent for file in release.files if file.lower().endswith(VIDEO_SUFFIXES)}
+        beside = {folder.parent for folder in folders if folder.name in classes}
+        others = {folder.name for folder in folders if folder.parent in beside} - classes
+        if others:
+            raise ValueError(
+                f"{release.root}: has folders of videos, but no lists, of {listed(others)}, which are not classes of "
+                f"JHMDB{_owner(classes | others)}"
+            )
         return lists
 
 
@@ -264,8 +347,8 @@ class Kinetics400(BenchmarkBuilder):
 
 
 BENCHMARKS: dict[str, type[BenchmarkBuilder]] = {
-    builder.key: builder for builder in (UCF50, UCF101, HMDB51, SomethingSomethingV2, Kinetics400)
+    builder.key: builder for builder in (UCF50, UCF101, HMDB51, JHMDB, SomethingSomethingV2, Kinetics400)
 }
 
 
-__all__ = ["BENCHMARKS", "HMDB51", "UCF50", "UCF101", "Kinetics400", "SomethingSomethingV2"]
+__all__ = ["BENCHMARKS", "HMDB51", "JHMDB", "UCF50", "UCF101", "Kinetics400", "SomethingSomethingV2"]

@@ -6,7 +6,7 @@ checkpoint: with a different order, all predictions are wrong, and no error show
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -93,7 +93,7 @@ def refuse_repeated(names: Sequence[str], owner: str):
         )
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Collection[str]) -> str:
     """The first five of the names, sorted and quoted, and how many more there are."""
     shown = ", ".join(repr(name) for name in sorted(names)[:5])
     return (shown or "none") + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -106,6 +106,7 @@ _SOURCES = {
     "ucf101": "the official classInd.txt of UCF101",
     "ucf101-sorted": f"{_DVFL_NET}, whose checkpoints use this order",
     "hmdb51": f"{_DVFL_NET}. Unverified for its checkpoints: the repository's HMDB51 lists carry other ids (2 to 52)",
+    "jhmdb": "the class folders of the release of JHMDB, sorted",
     **dict.fromkeys(("ssv2", "kinetics400", "kinetics600", "diving48", "activitynet"), _VIDEO_FOCALNETS),
 }
 

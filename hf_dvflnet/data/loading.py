@@ -35,14 +35,13 @@ def load_benchmark(
     Load a split of a benchmark, or of your own class folders.
 
     Args:
-        name: `"ucf50"`, `"ucf101"`, `"hmdb51"`, `"ssv2"`, `"kinetics400"`, or `"folder"` for
+        name: `"ucf50"`, `"ucf101"`, `"hmdb51"`, `"jhmdb"`, `"ssv2"`, `"kinetics400"`, or `"folder"` for
             `data_dir/<split>/<class>/<video>`.
         data_dir: The extracted official release, the folder of its zip or tar archives, or an `fsspec` URL such as
             `hf://datasets/ORG/REPO`, with loose files, archives or Parquet files.
         split: `"train"`, `"validation"` or `"test"`, if the benchmark has it.
-        protocol: `"official"` (UCF101, HMDB51, Something-Something-v2, Kinetics-400), `"groups_20_5"` or `"logo"`
-            (UCF50), `"dvflnet_8020"` (UCF50, UCF101: the DVFL-Net repository's own lists). By default
-            the benchmark's first protocol.
+        protocol: `"groups_20_5"` or `"logo"` (UCF50), `"official"` (all others), `"dvflnet_8020"` (UCF50, UCF101: the
+            DVFL-Net repository's own lists). By default the benchmark's first protocol.
         fold: Number of the fold, from 1.
         streaming: Whether to return an `IterableDataset` in shards, which is read during iteration.
         label_set: `"ucf101-sorted"` for UCF101 in the class order of DVFL-Net's checkpoints.
@@ -50,7 +49,8 @@ def load_benchmark(
         cache_dir: Folder in which `datasets` caches its tables; by default its own cache.
 
     Returns:
-        A dataset with the columns `video` (`{"path", "bytes"}`), `label`, `video_id`, and for UCF `group`.
+        A dataset with the columns `video` (`{"path", "bytes"}`), `label`, `video_id`, and `group` for UCF (number)
+        and JHMDB (title of the source video, the same in all classes).
         [`split_facts`] gives the number of listed clips and the ids of the missing ones.
 
     Raises:
@@ -121,13 +121,16 @@ def _load_release(
             ]
     missing = facts["splits"][split]["missing"]
     if missing:
-        listed = len(builder.lists[split])
+        clips, gone = builder.lists[split], set(missing)
+        whole = {clip.label for clip in clips} - {clip.label for clip in clips if clip.video_id not in gone}
+        shown = [f"all of {label}" for label in sorted(whole)]
+        shown += [clip.video_id for clip in clips if clip.video_id in gone and clip.label not in whole]
         warnings.warn(
-            f"{builder.title}, {split}: {len(missing)} of {listed} clips are missing in {data_dir}: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}",
+            f"{builder.title}, {split}: {len(missing)} of {len(clips)} clips are missing in {data_dir}: "
+            f"{', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}",
             stacklevel=3,
         )
-        if len(missing) == listed:
+        if len(missing) == len(clips):
             raise FileNotFoundError(f"{data_dir}: contains none of the {split} videos.{builder.release.hint()}")
     dataset.info.description = json.dumps({**facts, "split": split})
     return dataset

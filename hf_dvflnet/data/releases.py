@@ -72,17 +72,24 @@ class Release:
         inside = [name for archive in self.archives for name in self.members(archive)]
         return loose + [name for name in inside if name.lower().endswith(VIDEO_SUFFIXES)]
 
+    def _lists(self) -> Iterator[tuple[str | None, str]]:
+        """Archive, or None for a loose file, and path of each file that may be a list; large tars are left out."""
+        yield from ((None, file) for file in self.files)
+        for archive in self.archives:
+            if self.is_zip(archive) or self.filesystem.size(archive) <= 100e6:
+                yield from ((archive, member) for member in self.members(archive))
+
+    def list_names(self) -> set[str]:
+        """Names of the files that `read` finds."""
+        return {os.path.basename(path) for _, path in self._lists()}
+
     def read(self, *names: str) -> str | None:
         """Text of the first file with one of these names, loose, in a zip, or in a tar of at most 100 MB."""
-        for file in self.files:
-            if os.path.basename(file) in names:
-                return _decode(file, self.filesystem.cat_file(file))
-        for archive in self.archives:
-            if not self.is_zip(archive) and self.filesystem.size(archive) > 100e6:
-                continue
-            for member in self.members(archive):
-                if os.path.basename(member) in names:
-                    return _decode(f"{archive}::{member}", self.archive(archive).read(member))
+        for archive, path in self._lists():
+            if os.path.basename(path) in names:
+                if archive is None:
+                    return _decode(path, self.filesystem.cat_file(path))
+                return _decode(f"{archive}::{path}", self.archive(archive).read(path))
         return None
 
     def need(self, *names: str, where: str) -> str:

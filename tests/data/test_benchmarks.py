@@ -15,7 +15,7 @@ from local_hub import LocalHub
 from mini_releases import WRITERS
 
 from hf_dvflnet import VideoClipDataset, load_benchmark, read_video, split_facts
-from hf_dvflnet.data.benchmarks import BENCHMARKS
+from hf_dvflnet.data.benchmarks import BENCHMARKS, JHMDB
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.data.releases import Release
 from hf_dvflnet.data.video_column import video_source
@@ -55,6 +55,8 @@ COUNTS = {
     ("ucf101", "dvflnet_8020", 1): {"train": 34, "test": 5},
     ("hmdb51", "official", 1): {"train": 4, "test": 4},
     ("hmdb51", "official", 2): {"train": 4, "test": 4},
+    ("jhmdb", "official", 1): {"train": 3, "test": 3},
+    ("jhmdb", "official", 2): {"train": 3, "test": 3},
     ("ssv2", "official", 1): {"train": 4, "validation": 3},
     ("kinetics400", "official", 1): {"train": 3, "validation": 3},
 }
@@ -136,6 +138,31 @@ def test_hmdb51s_names_with_special_characters_are_found_and_decoded(load):
     assert all(len(read_video(row["video"]["path"])[0]) for row in clips)
     names = LABEL_SETS["hmdb51"].names  # climb is a prefix of climb_stairs
     assert {names[row["label"]] for row in clips if "climb_stairs" in row["video_id"]} == {"climb_stairs"}
+
+
+@pytest.mark.parametrize(
+    ("label", "stem", "title"),
+    [
+        ("brush_hair", "April_09_brush_hair_u_nm_np1_ba_goo_0", "April_09"),
+        ("climb_stairs", "20_Stairs_climb_stairs_f_cm_np10_le_bad_12", "20_Stairs"),
+        ("clap", "boom-snap-clap_clap_u_nm_np1_fr_goo_2", "boom-snap-clap"),
+        ("pullup", "girl_exercise_pullups_pullup_f_nm_np1_ba_goo_0", "girl_exercise_pullups"),
+        ("golf", "golf_golf_f_nm_np1_fr_med_0", "golf"),
+        ("golf", "A_golf_f_nm_np1_fr_med_0_golf_h_cm_np1_ri_goo_1", "A_golf_f_nm_np1_fr_med_0"),
+        ("wave", "50_FIRST_DATES_wave_u_cm_np1_fr_goo_30", "50_FIRST_DATES"),
+        ("run", "50_FIRST_DATES_run_f_cm_np1_ba_med_11", "50_FIRST_DATES"),
+        ("pour", "Tips_@18_-_(Part_1)_[_NEW_]_A&B!!!_pour_u_nm_np1_fr_goo_0", "Tips_@18_-_(Part_1)_[_NEW_]_A&B!!!"),
+        ("run", "something_else", None),
+    ],
+)
+def test_the_group_of_a_jhmdb_clip_is_the_title_of_its_source(label, stem, title):
+    assert JHMDB.group(label, stem) == title
+
+
+def test_a_title_of_jhmdb_is_one_group_in_all_classes(load):
+    clips = [*load("jhmdb", "train"), *load("jhmdb", "test")]
+    names = LABEL_SETS["jhmdb"].names
+    assert {names[row["label"]] for row in clips if row["group"] == "50_FIRST_DATES"} == {"clap", "run"}
 
 
 def test_ssv2s_classes_are_templates_without_brackets(load):
@@ -229,6 +256,79 @@ def test_a_class_that_is_not_in_the_list_is_refused(load, releases, tmp_path):
         load("kinetics400", "validation", data_dir=tmp_path / "k400")
 
 
+@pytest.fixture
+def jhmdb(releases, tmp_path) -> Path:
+    """A copy of the mini-release of JHMDB that a test may spoil."""
+    return Path(shutil.copytree(releases["jhmdb"], tmp_path / "jhmdb_release"))
+
+
+def test_lists_of_jhmdb_with_windows_line_ends_are_read_as_others(load, jhmdb):
+    expected = {split: list(load("jhmdb", split, data_dir=jhmdb)) for split in ("train", "test")}
+    for path in (jhmdb / "splits").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    assert {split: list(load("jhmdb", split, data_dir=jhmdb)) for split in ("train", "test")} == expected
+
+
+def test_a_fold_of_jhmdb_without_lists_is_refused_with_those_that_have_some(load, jhmdb):
+    for path in (jhmdb / "splits").glob("*_test_split[23].txt"):
+        path.unlink()
+    assert len(load("jhmdb", "test", data_dir=jhmdb)) == 3
+    with pytest.raises(FileNotFoundError, match=r"no lists of fold 2, only of fold 1; <class>_test_split2\.txt comes"):
+        load("jhmdb", "test", fold=2, data_dir=jhmdb)
+
+
+def test_a_class_of_jhmdb_without_a_list_is_named(load, jhmdb):
+    (jhmdb / "splits" / "wave_test_split1.txt").unlink()
+    with pytest.raises(ValueError, match="lists of fold 1 .* only the lists have none, only JHMDB has 'wave'$"):
+        load("jhmdb", "test", data_dir=jhmdb)
+
+
+def test_a_list_of_a_class_that_jhmdb_has_not_is_named(load, jhmdb):
+    (jhmdb / "splits" / "dance_test_split1.txt").touch()
+    with pytest.raises(ValueError, match="lists of fold 1 .* only the lists have 'dance', only JHMDB has none$"):
+        load("jhmdb", "test", data_dir=jhmdb)
+
+
+def test_a_class_folder_that_jhmdb_has_not_is_named(load, jhmdb):
+    shutil.copytree(jhmdb / "ReCompress_Videos" / "run", jhmdb / "ReCompress_Videos" / "dance")
+    with pytest.raises(ValueError, match="has folders of videos, but no lists, of 'dance', which are not classes"):
+        load("jhmdb", "test", data_dir=jhmdb)
+
+
+def test_a_class_whose_folder_is_missing_is_named_as_a_whole(load, jhmdb):
+    shutil.rmtree(jhmdb / "ReCompress_Videos" / "run")
+    with pytest.warns(UserWarning, match="JHMDB, test: 1 of 3 clips are missing in .*: all of run$"):
+        clips = load("jhmdb", "test", data_dir=jhmdb)
+    assert split_facts(clips)["missing"] == ["run/Amazing_Soccer_@2_run_f_cm_np1_le_bad_5"]
+
+
+def test_a_clip_that_no_list_of_jhmdb_has_is_left_out(load, jhmdb):
+    folder = jhmdb / "ReCompress_Videos" / "run"
+    shutil.copy(folder / "50_FIRST_DATES_run_f_cm_np1_ba_med_11.avi", folder / "New_run_f_cm_np1_ba_med_0.avi")
+    assert len(load("jhmdb", "train", data_dir=jhmdb)) == len(load("jhmdb", "test", data_dir=jhmdb)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "reason"),
+    [
+        ("jhmdb", "hmdb51", r"lists have 'cartwheel', .* and 25 more, .*; these are the classes of HMDB51, 'hmdb51'$"),
+        ("hmdb51", "jhmdb", r"HMDB51 has 'cartwheel', .* and 25 more; these are the classes of JHMDB, 'jhmdb'$"),
+    ],
+)
+def test_hmdb51_and_jhmdb_are_told_apart_by_their_lists(load, releases, name, other, reason):
+    with pytest.raises(ValueError, match=reason):
+        load(name, "test", data_dir=releases[other])
+
+
+def test_clips_of_hmdb51_that_have_the_names_of_jhmdbs_are_refused(load, jhmdb):
+    video = next((jhmdb / "ReCompress_Videos" / "run").glob("*.avi"))
+    for label in LABEL_SETS["hmdb51"].names:
+        (jhmdb / "ReCompress_Videos" / label).mkdir(exist_ok=True)
+        shutil.copy(video, jhmdb / "ReCompress_Videos" / label / "Other.avi")
+    with pytest.raises(ValueError, match="not classes of JHMDB; these are the classes of HMDB51, 'hmdb51'$"):
+        load("jhmdb", "test", data_dir=jhmdb)
+
+
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
@@ -260,7 +360,7 @@ def test_a_protocol_fold_or_split_that_is_not_there_is_refused(load, arguments, 
 
 def test_an_unknown_benchmark_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(
-        ValueError, match="unknown benchmark 'imagenet'; choose one of ucf50, ucf101, hmdb51, ssv2, kinetics400"
+        ValueError, match="unknown benchmark 'imagenet'; choose one of ucf50, ucf101, hmdb51, jhmdb, ssv2, kinetics400"
     ):
         load_benchmark("imagenet", tmp_path, "train")
 
@@ -342,17 +442,23 @@ LISTS = [
     ("kinetics400", "val.csv", HEADER + b"abseiling,abc,1,two,val\n", "validation's csv cannot be read: .*'two'"),
     ("kinetics400", "val.csv", HEADER + b"a" * 200_000 + b",abc,1,2,val\n", "csv cannot be read: .*field limit"),
     ("kinetics400", "val.csv", b"youtube_id,time_start,time_end,label\nabc,1,2\n", "validation has the classes "),
-    ("hmdb51", "brush_hair_test_split1.txt", b"a.avi", "brush_hair_test_split1.txt: 'a.avi' does not end with 0, 1"),
+    (
+        "hmdb51",
+        "brush_hair_test_split1.txt",
+        b"a.avi",
+        "brush_hair_test_split1.txt: 'a.avi' does not end with one of 0, 1",
+    ),
+    ("jhmdb", "run_test_split1.txt", b"a.avi 0", "run_test_split1.txt: 'a.avi 0' does not end with one of 1, 2"),
 ]
 
 
 @pytest.mark.parametrize(("name", "file", "content", "reason"), LISTS)
-def test_a_list_of_another_shape_is_named(load, tmp_path, name, file, content, reason):
-    (tmp_path / "release").mkdir()
-    (tmp_path / "release" / file).write_bytes(content)
+def test_a_list_of_another_shape_is_named(load, releases, tmp_path, name, file, content, reason):
+    shutil.copytree(releases[name], tmp_path / "release")
+    (tmp_path / "release" / file).write_bytes(content)  # above the list of this name that comes with the release
     with pytest.raises(ValueError, match=reason) as error:
         load(name, "validation", data_dir=tmp_path / "release")
-    assert str(tmp_path) in str(error.value) or name == "hmdb51"
+    assert str(tmp_path) in str(error.value)
 
 
 def test_a_name_that_is_not_utf8_is_refused_by_path(tmp_path):
@@ -444,6 +550,19 @@ def test_archives_give_the_same_clips_as_the_extracted_release(load, releases, t
     for streaming in (False, True):
         clips = list(load("ucf101", "test", data_dir=root, streaming=streaming))
         assert {row["video_id"]: (row["label"], row["video"]["bytes"]) for row in clips} == expected
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar"])
+def test_archives_of_jhmdb_give_the_same_clips_and_groups(load, releases, tmp_path, form):
+    root = tmp_path / "archives"
+    for name, folder in (("JHMDB_video", "ReCompress_Videos"), ("splits", "splits")):
+        shutil.make_archive(str(root / name), form, releases["jhmdb"], folder)
+    columns = ["video_id", "label", "group"]
+    expected = sorted(tuple(row[name] for name in columns) for row in load("jhmdb", "train"))
+    for streaming in (False, True):
+        clips = list(load("jhmdb", "train", data_dir=root, streaming=streaming))
+        assert sorted(tuple(row[name] for name in columns) for row in clips) == expected
+        assert all(len(read_video(row["video"]["bytes"])[0]) >= 15 for row in clips)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

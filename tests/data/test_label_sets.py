@@ -10,6 +10,7 @@ CLASSES = {
     "ucf101": 101,
     "ucf101-sorted": 101,
     "hmdb51": 51,
+    "jhmdb": 21,
     "ssv2": 174,
     "kinetics400": 400,
     "kinetics600": 600,
@@ -28,6 +29,7 @@ DIGESTS = {
     "ucf101": "3ec3894f84996395",
     "ucf101-sorted": "01e7e1408d08ad15",
     "hmdb51": "154ef596b6037121",
+    "jhmdb": "835082ecf2eb30ad",
     "ssv2": "a31a2ad624a558d6",
     "kinetics400": "a8dafb93a1204d4e",
     "kinetics600": "5d9a560f98fcfed0",
@@ -42,7 +44,7 @@ def test_the_order_of_each_set_is_the_one_of_its_checkpoints(name):
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == DIGESTS[name]
 
 
-@pytest.mark.parametrize("name", ["ucf50", "ucf101-sorted", "hmdb51", "ssv2", "kinetics400", "kinetics600"])
+@pytest.mark.parametrize("name", ["ucf50", "ucf101-sorted", "hmdb51", "jhmdb", "ssv2", "kinetics400", "kinetics600"])
 def test_sets_whose_order_is_that_of_sorted_names_are_sorted(name):
     assert list(LABEL_SETS[name].names) == sorted(LABEL_SETS[name].names)
 

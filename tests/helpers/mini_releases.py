@@ -94,6 +94,38 @@ def write_hmdb51(root: Path):
             (lists / f"{label}_test_split{fold}.txt").write_text(text)
 
 
+JHMDB = {
+    "clap": ["Abschieds-winken_!!!!!!_Gruss_Guido_clap_u_nm_np1_fr_goo_0", "50_FIRST_DATES_clap_u_nm_np2_ri_med_3"],
+    "run": ["50_FIRST_DATES_run_f_cm_np1_ba_med_11", "Amazing_Soccer_@2_run_f_cm_np1_le_bad_5"],
+    "swing_baseball": [
+        "Hittingadouble(BXbaseball)_swing_baseball_f_nm_np1_fr_med_0",
+        "golf_swing_baseball_f_nm_np10_fr_bad_1",
+    ],
+}
+
+
+def write_jhmdb(root: Path):
+    """
+    A list for every class and fold, of which one has Windows line ends; names with special characters; a title with
+    clips in two classes; what a Mac leaves in the folder of a class.
+    """
+    from hf_dvflnet.data.label_sets import LABEL_SETS
+
+    lists = root / "splits"
+    lists.mkdir(parents=True)
+    for label in LABEL_SETS["jhmdb"].names:
+        stems = JHMDB.get(label, [])
+        for number, stem in enumerate(stems):
+            xvid(root / "ReCompress_Videos" / label / f"{stem}.avi", 15 + number)
+        for fold in (1, 2, 3):
+            flags = zip(stems, "12" if fold != 2 else "21", strict=False)
+            text = "".join(f"{stem}.avi {flag}\n" for stem, flag in flags)
+            (lists / f"{label}_test_split{fold}.txt").write_text(text, newline="\r\n" if label == "run" else "\n")
+    left_by_a_mac = root / "ReCompress_Videos" / "run" / ".AppleDouble" / f"{JHMDB['run'][0]}.avi"
+    left_by_a_mac.parent.mkdir()
+    left_by_a_mac.write_bytes(b"\x00\x05\x16\x07")
+
+
 SSV2 = {
     "train": {
         "78687": "Holding [something] next to [something]",
@@ -172,6 +204,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "ucf50": write_ucf50,
     "ucf101": write_ucf101,
     "hmdb51": write_hmdb51,
+    "jhmdb": write_jhmdb,
     "ssv2": write_ssv2,
     "kinetics400": write_kinetics400,
 }

@@ -99,7 +99,7 @@ def ucf101(tmp_path_factory) -> Path:
 SHOWN = {"image_size": 32, "short_side": 36, "num_frames": 4, "per_device_train_batch_size": 8}
 
 
-@pytest.mark.parametrize("benchmark", ["ucf50", "ucf101", "hmdb51", "ssv2", "kinetics400"])
+@pytest.mark.parametrize("benchmark", ["ucf50", "ucf101", "hmdb51", "jhmdb", "ssv2", "kinetics400"])
 @pytest.mark.parametrize("recipe", ["teacher", "student", "distillation"])
 def test_every_recipe_is_the_published_one(recipe, benchmark, tmp_path):
     parser = HfArgumentParser((data.DataArguments, SCRIPTS[recipe].ModelArguments, ARGUMENTS[recipe]))
