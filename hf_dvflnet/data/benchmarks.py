@@ -149,7 +149,7 @@ class UCF50(_InClassFolders):
 
 
 class _ListPerClass(BenchmarkBuilder):
-    """HMDB51 and JHMDB: `<class>/<clip>.avi`, and lists `<class>_test_split<fold>.txt` of lines `<clip>.avi <flag>`."""
+    """HMDB51 and JHMDB: `<class>/<clip>.avi`, and `<class>_test_split<fold>.txt` of lines `<clip>.avi <flag>`."""
 
     folds = {"official": 3}
     lists_come_with: str
@@ -231,8 +231,8 @@ class JHMDB(_ListPerClass):
     """
     JHMDB (928 clips of 21 classes of HMDB51, cut to the action), with three official folds.
 
-    The group of a clip is the title of its source video, which may have clips in several classes. In the official
-    lists, no title has clips of the same class on both sides, but some have clips of different classes.
+    The group of a clip is the title of its source video, which may have clips in several classes. In the lists of fold
+    1, no title has clips of the same class on both sides, but 24 titles have clips of different classes.
     """
 
     key = "jhmdb"
