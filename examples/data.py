@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ import datasets
 import torch
 import yaml
 from transformers import TrainingArguments, set_seed
+from transformers.utils import logging
 
 from hf_dvflnet import (
     BENCHMARKS,
@@ -58,6 +60,21 @@ def begin_or_resume(args: TrainingArguments):
                     "choose a different --output_dir, or add --resume_from_checkpoint last to continue that run"
                 )
             args.resume_from_checkpoint = "last"
+
+
+def run(main: Callable[[], None]):
+    """
+    Run a script. Ctrl-C ends it with a sentence instead of a traceback, and with exit code 130.
+
+    What transformers says of its own files, such as a bar for each that is written, is not shown.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nStopped; the same command continues this run where it was stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 @dataclass

@@ -31,6 +31,7 @@ from data import (
     begin_or_resume,
     load_data,
     make_model,
+    run,
     training_clips,
     video_processor,
     with_files,
@@ -273,4 +274,4 @@ def report(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -25,6 +25,7 @@ from data import (
     begin_or_resume,
     load_data,
     make_model,
+    run,
     training_clips,
     video_processor,
     with_files,
@@ -96,4 +97,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,6 +1,7 @@
 """Decodes many videos in worker processes, and continues when a video crashes its decoder."""
 
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -73,7 +74,24 @@ def map_in_processes(
 def spawn_pool(number: int | None) -> ProcessPoolExecutor:
     """Pool of single-threaded processes, by default one per core, that end with this one and have its limits."""
     # spawned: a forked process cannot use torch's threads if the parent process has already used them
-    return ProcessPoolExecutor(number, get_context("spawn"), initializer=_set_up, initargs=(video_limits(),))
+    return _Pool(number, get_context("spawn"), initializer=_set_up, initargs=(video_limits(),))
+
+
+class _Pool(ProcessPoolExecutor):
+    """
+    A pool whose workers leave Ctrl-C to this process, which then ends them; a terminal sends it to all processes.
+
+    A worker inherits the signals that are blocked when it is started, which is when a job is submitted.
+    """
+
+    def submit(self, *job: Any, **options: Any) -> Future:
+        blocks = hasattr(signal, "pthread_sigmask")  # not on Windows
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if blocks else None
+        try:
+            return super().submit(*job, **options)
+        finally:
+            if before is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _set_up(limits: VideoLimits):

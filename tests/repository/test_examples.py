@@ -1,8 +1,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,29 @@ def test_the_example_leaves_a_student_that_transformers_opens(run):
     video = next((folder / "motion_videos" / "test").rglob("*.mp4"))
     answers = pipeline("video-classification", model=str(student), device="cpu")(str(video))
     assert {answer["label"] for answer in answers} <= set(hf_dvflnet.data.motion_videos.MOTIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["rendering videos:", "student distilled: about"])
+def test_ctrl_c_ends_a_run_in_a_sentence_and_the_same_command_goes_on(moment, tmp_path):
+    options = {**SMALL, "output_dir": tmp_path / "out", "num_train_epochs": 16, "train_teacher": False}
+    command = [sys.executable, str(EXAMPLES / "distill.py"), str(EXAMPLES / "demo.yaml")]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    log = tmp_path / "log"
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, cwd=EXAMPLES.parent
+        )
+    while moment not in log.read_text() and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes
+    assert process.wait(timeout=120) == 130
+    printed = log.read_text()
+    assert printed.rstrip().endswith("the same command continues this run where it was stopped")
+    assert "Traceback" not in printed
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=EXAMPLES.parent)
+    assert again.returncode == 0, again.stderr
+    assert (" of them done" in again.stdout) == (moment != "rendering videos:")
 
 
 def test_a_finished_run_is_not_overwritten(run):
