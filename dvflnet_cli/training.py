@@ -102,6 +102,14 @@ def cache_teacher(
     processor: Annotated[
         str | None, typer.Option(help="Folder whose video processor prepares the clips; TEACHER by default.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Answers out of fold: by heads that were trained on the clips of other folds. For image networks as "
+            "teachers, which know their training clips by heart; the data must have groups (ucf50, ucf101, jhmdb).",
+        ),
+    ] = None,
     dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Data type of the stored logits.")] = "float16",
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
@@ -147,6 +155,7 @@ def cache_teacher(
         clips,
         out,
         views=views,
+        folds=folds,
         name=teacher,
         dtype=dtype,
         batch_size=batch_size,

@@ -47,6 +47,7 @@ from .plots.charts import save_comparison
 from .training.arguments import VideoTrainingArguments
 from .training.checkpoints import last_whole_checkpoint
 from .training.distillation import DistillationConfig, DistillationTrainer
+from .training.frame_heads import train_head
 from .training.losses import forward_kl
 from .training.metrics import TopKAccuracy
 from .training.teacher_cache import TeacherCache, cache_teacher
@@ -136,6 +137,7 @@ __all__ = [
     "serve_demo",
     "set_video_limits",
     "split_facts",
+    "train_head",
     "training_indices",
     "verify_benchmark",
     "video_source",

@@ -6,7 +6,6 @@ therefore be computed once and stored. Later trainings, whose epoch e shows view
 the teacher.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
-import pyarrow.compute
+import pyarrow
 import pyarrow.parquet
 import torch
 from accelerate import Accelerator
@@ -24,8 +23,9 @@ from transformers import PreTrainedModel
 
 from ..data.clips import VideoClipDataset, collate_clips
 from ..data.loader_workers import naming_clips_of_dead_workers
-from ..data.video_column import clip_name, video_size
-from .class_matching import class_names, label_names, refuse_other_classes
+from .class_matching import class_names, label_names, refuse_other_classes, with_labels_of
+from .digests import clip_sizes, digest_of, weights_digest
+from .frame_heads import OutOfFoldAnswers
 
 
 ROWS_PER_SHARD = 1024  # an interrupted run repeats at most this many rows per process
@@ -160,6 +160,7 @@ def cache_teacher(
     folder: str | os.PathLike,
     *,
     views: int,
+    folds: int | None = None,
     name: str = "",
     dtype: Literal["float16", "float32"] = "float16",
     batch_size: int = 8,
@@ -183,6 +184,8 @@ def cache_teacher(
         clips: The training clips, with the settings that the training will use.
         folder: Output folder.
         views: Number of views per clip, K.
+        folds: Store answers out of fold: those to a clip come from a head that is trained here on the clips of the
+            other folds ([`OutOfFoldAnswers`]), for a teacher that knows its training clips by heart.
         name: The teacher's name, for error messages.
         dtype: Data type of the stored logits.
         batch_size: Number of clips per forward pass.
@@ -194,7 +197,8 @@ def cache_teacher(
 
     Raises:
         ValueError: If the folder contains a cache with different settings, or other files; if `clips` are not training
-            clips, or have classes other than the teacher's; or if the teacher's logits are not finite.
+            clips, or have classes other than the teacher's; if the teacher's logits are not finite; or, with `folds`,
+            as in [`OutOfFoldAnswers`].
     """
     accelerator = accelerator or Accelerator()
     folder = Path(folder)
@@ -207,9 +211,18 @@ def cache_teacher(
     if len(sizes) < len(clips):
         raise ValueError(f"{len(clips)} clips have only {len(sizes)} different ids; each clip needs an id of its own")
     about = _describe(teacher, clips, sizes, views, name, dtype)
+    if folds is not None:
+        about["folds"] = folds
     if accelerator.is_main_process:
         _begin(folder, about)
     accelerator.wait_for_everyone()
+    loading = {"batch_size": batch_size, "num_workers": num_workers, "device": accelerator.device}
+    answers = None
+    if folds is not None:
+        with accelerator.main_process_first():  # the others read what it writes
+            answers = OutOfFoldAnswers(teacher, with_labels_of(teacher, clips), folds, folder, **loading)
+        if accelerator.is_main_process:
+            _write_description(folder, {**about, "heads": answers.digest})
 
     shards = shard_files(folder, views * len(clips))
     rows = {shard: range(start, min(start + ROWS_PER_SHARD, views * len(clips))) for start, shard in _starts(shards)}
@@ -221,7 +234,7 @@ def cache_teacher(
         for start in range(0, len(rows[shard]), batch_size)
     ]
     shares = {shard: rows[shard] for shard in mine}
-    _ask_and_write(teacher, clips, sizes, shares, batches, name, dtype, num_workers, accelerator)
+    _ask_and_write(teacher, answers, clips, sizes, shares, batches, name, dtype, num_workers, accelerator)
     accelerator.wait_for_everyone()
     return {
         "rows": views * len(clips),
@@ -247,6 +260,7 @@ def _describe(
 
 def _ask_and_write(
     teacher: PreTrainedModel,
+    answers: OutOfFoldAnswers | None,
     clips: VideoClipDataset,
     sizes: dict[str, int],
     shares: dict[Path, range],
@@ -270,6 +284,7 @@ def _ask_and_write(
             "seed": datasets.Value("int64"),
             "view": datasets.Value("int32"),
             "logits": datasets.List(datasets.Value(dtype), length=teacher.config.num_labels),
+            **({} if answers is None else {"fold": datasets.Value("int32")}),
         }
     )
     names, shards_left = list(sizes), iter(shares)
@@ -285,7 +300,9 @@ def _ask_and_write(
         for numbers, batch in zip(batches, loader, strict=True):
             with torch.inference_mode():
                 pixel_values = batch["pixel_values"].to(accelerator.device, weights_dtype)
-                logits = teacher(pixel_values=pixel_values).logits.float()
+                output = teacher(pixel_values=pixel_values)
+                logits = output.logits if answers is None else answers(output.pooler_output, batch["clip"])
+                logits = logits.float()
             # A softmax is unchanged if the same number is subtracted from all classes, and half precision is most
             # exact near 0: the error is up to 0.008 for 17, and up to 0.00003 for 0.1.
             logits = (logits - logits.amax(dim=-1, keepdim=True)).cpu().numpy().astype(dtype)
@@ -303,6 +320,8 @@ def _ask_and_write(
             columns["seed"] += [clips.seed] * len(numbers)
             columns["view"] += [view for view, _ in view_and_place]
             columns["logits"] += list(logits)
+            if answers is not None:
+                columns["fold"] += [answers.folds[clip] for clip in batch["clip"]]
             progress.update(len(numbers))
             if shard is not None and len(columns["clip"]) == len(shares[shard]):
                 unfinished = shard.with_suffix(".unfinished")
@@ -343,9 +362,14 @@ def _begin(folder: Path, about: dict[str, Any]):
     unfinished = description.with_suffix(".unfinished")
     if folder.is_dir() and any(path != unfinished for path in folder.iterdir()):
         raise ValueError(f"{folder}: is not empty, and does not contain a teacher cache; choose a different folder")
+    _write_description(folder, about)
+
+
+def _write_description(folder: Path, about: dict[str, Any]):
+    unfinished = (folder / DESCRIPTION).with_suffix(".unfinished")
     folder.mkdir(parents=True, exist_ok=True)
     unfinished.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, description)
+    os.replace(unfinished, folder / DESCRIPTION)
 
 
 def shard_files(folder: Path, rows: int) -> list[Path]:
@@ -354,38 +378,6 @@ def shard_files(folder: Path, rows: int) -> list[Path]:
 
 def _starts(shards: list[Path]) -> Iterator[tuple[int, Path]]:
     return ((number * ROWS_PER_SHARD, shard) for number, shard in enumerate(shards))
-
-
-def clip_sizes(rows: datasets.Dataset) -> dict[str, int]:
-    """Size of each clip's video in bytes, by clip id; -1 for a video at a URL."""
-    sizes: dict[str, int] = {}
-    if "video_id" not in rows.column_names:
-        for video in rows.select_columns("video")["video"]:
-            data = video["bytes"]
-            sizes[clip_name({"video": video})] = video_size(video["path"]) if data is None else len(data)
-        return sizes
-    for batch in rows.with_format("arrow").iter(batch_size=1000):
-        names = batch["video_id"].to_pylist()
-        for chunk in batch["video"].chunks:  # in Arrow format, the size of a video is known without reading its bytes
-            paths = chunk.field("path").to_pylist()
-            lengths = pyarrow.compute.binary_length(chunk.field("bytes")).to_pylist()
-            for path, length in zip(paths, lengths, strict=True):
-                sizes[names.pop(0)] = video_size(path) if length is None else length
-    return sizes
-
-
-def digest_of(sizes: dict[str, int]) -> str:
-    return hashlib.sha256(json.dumps(sorted(sizes.items())).encode()).hexdigest()
-
-
-def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 digest of the names, data types, shapes and values of a model's weights."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        # as bytes, since NumPy has no bfloat16
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 __all__ = ["TeacherCache", "cache_bytes", "cache_teacher"]

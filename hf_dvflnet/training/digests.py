@@ -1,0 +1,46 @@
+"""Digests of the clips and weights that a teacher cache was written for."""
+
+import hashlib
+import json
+
+import datasets
+import pyarrow.compute
+import torch
+from torch import nn
+
+from ..data.video_column import clip_name, video_size
+
+
+def clip_sizes(rows: datasets.Dataset) -> dict[str, int]:
+    """Size of each clip's video in bytes, by clip id; -1 for a video at a URL."""
+    sizes: dict[str, int] = {}
+    if "video_id" not in rows.column_names:
+        for video in rows.select_columns("video")["video"]:
+            data = video["bytes"]
+            sizes[clip_name({"video": video})] = video_size(video["path"]) if data is None else len(data)
+        return sizes
+    for batch in rows.with_format("arrow").iter(batch_size=1000):
+        names = batch["video_id"].to_pylist()
+        for chunk in batch["video"].chunks:  # in Arrow format, the size of a video is known without reading its bytes
+            paths = chunk.field("path").to_pylist()
+            lengths = pyarrow.compute.binary_length(chunk.field("bytes")).to_pylist()
+            for path, length in zip(paths, lengths, strict=True):
+                sizes[names.pop(0)] = video_size(path) if length is None else length
+    return sizes
+
+
+def digest_of(sizes: dict[str, int]) -> str:
+    return hashlib.sha256(json.dumps(sorted(sizes.items())).encode()).hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 digest of the names, data types, shapes and values of a model's weights."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        # as bytes, since NumPy has no bfloat16
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+__all__ = ["clip_sizes", "digest_of", "weights_digest"]
