@@ -186,6 +186,62 @@ def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
+def gain(
+    alone: np.ndarray, distilled: np.ndarray, titles: list[str], draws: int = 10_000
+) -> tuple[float, float, float]:
+    """
+    Mean difference in accuracy and its 95 % interval, by a bootstrap over titles and over seeds.
+
+    Args:
+        alone, distilled: Whether a run of each seed is right on each clip, (seeds, clips); a seed's runs are a pair.
+        titles: The title of each clip's source video. Clips of a title are drawn together.
+        draws: Number of bootstrap samples.
+    """
+    names, numbers = np.unique(titles, return_inverse=True)
+    difference = distilled.astype(float) - alone
+    sums = np.stack([np.bincount(numbers, row, len(names)) for row in difference])  # (seeds, titles)
+    sizes = np.bincount(numbers)
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(draws):
+        seeds, chosen = rng.integers(len(sums), size=len(sums)), rng.integers(len(names), size=len(names))
+        drawn.append(sums[seeds][:, chosen].sum() / (len(sums) * sizes[chosen].sum()))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(difference.mean()), float(low), float(high)
+
+
+def table(results: dict[str, Any], stage: str) -> str:
+    """The runs of a stage as Markdown: mean and spread over the seeds for each kind and its settings."""
+    clips = results["clips"][stage]
+    labels = np.array(clips["labels"])
+    lines = ["| network | settings | seeds | top-1 | top-5 | mean class accuracy |", "|---|---|---|---|---|---|"]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in results[stage]:
+        changed = {name: value for name, value in row["settings"].items() if value != SETTINGS.get(name)}
+        groups.setdefault((row["kind"], json.dumps(changed)), []).append(row)
+    for (kind, changed), rows in groups.items():
+        cells = []
+        for name in ("top1", "top5", "mean_class"):
+            values = [100 * row[name] for row in rows]
+            spread = f" +- {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{spread}")
+        lines.append(
+            f"| {kind} | {changed if changed != '{}' else 'those of the file'} | {len(rows)} | {' | '.join(cells)} |"
+        )
+    pairs = {kind: {row["seed"]: row for row in groups.get((kind, "{}"), [])} for kind in ("alone", "distilled")}
+    seeds = sorted(pairs["alone"].keys() & pairs["distilled"].keys())
+    if seeds:
+        right = {
+            kind: np.array([[best[0] for best in rows[seed]["best"]] for seed in seeds]) == labels
+            for kind, rows in pairs.items()
+        }
+        mean, low, high = (100 * value for value in gain(right["alone"], right["distilled"], clips["titles"]))
+        lines.append(
+            f"\nDistilled above alone: {mean:+.1f} points (95 %: {low:+.1f} to {high:+.1f}), {len(seeds)} seeds"
+        )
+    return "\n".join(lines)
+
+
 def depends_on(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that a run of this kind depends on."""
     return {
@@ -211,7 +267,7 @@ def main():
         name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)
     }
     stage = "choose" if arguments.choose else "test"
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"choose": [], "test": []}
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"choose": [], "test": [], "clips": {}}
 
     def done(kind: str, seed: int) -> bool:
         wanted = (kind, seed, depends_on(kind, settings))
@@ -225,6 +281,7 @@ def main():
         print(f"{kind} {seed}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, {row['seconds']} s", flush=True)
 
     train, test = load_clips(arguments.folder, arguments.work, arguments.choose)
+    results["clips"][stage] = {"labels": test["label"][:], "titles": test["group"][:]}
     work = arguments.work / stage
     for seed in arguments.seeds[:3]:
         if not done("teacher", seed) or not (work / f"teacher-{seed}").is_dir():
@@ -250,6 +307,7 @@ def main():
             if not done(kind, seed):
                 began = time.perf_counter()
                 note(kind, seed, train_student(train, test, settings, kind, seed, work, cache), began)
+    print(table(results, stage))
 
 
 if __name__ == "__main__":

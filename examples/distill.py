@@ -38,7 +38,7 @@ from data import (
 )
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
-from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainerState, pipeline
+from transformers import AutoVideoProcessor, HfArgumentParser, Trainer, TrainerCallback, TrainerState, pipeline
 
 from hf_dvflnet import (
     DistillationConfig,
@@ -47,6 +47,7 @@ from hf_dvflnet import (
     VideoClipDataset,
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
+    VideoFocalNetVideoProcessor,
     describe_split,
     last_whole_checkpoint,
     save_comparison,
@@ -130,6 +131,11 @@ def main():
         )
         train_or_load(trainer, "teacher", phases)
         teacher = trainer.args.output_dir
+
+    if teacher is not None:  # where it takes clips of another size, both students are shown the crops drawn for it
+        teacher_processor = AutoVideoProcessor.from_pretrained(teacher)
+        if isinstance(teacher_processor, VideoFocalNetVideoProcessor):
+            student_clips.teacher_processor = teacher_processor
 
     # student alone, then student with teacher: same initial weights, clips, order and steps
     results, histories = {}, {}

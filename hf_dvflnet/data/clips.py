@@ -85,7 +85,9 @@ class _Clips:
         What the clip that a teacher is shown depends on besides its video: sampling, augmentation and seed, as plain
         values.
         """
-        processor = (self.teacher_processor or self.processor).to_dict()
+        # which frames are sampled is up to the student's processor
+        frames = {name: getattr(self.processor, name) for name in ("num_frames", "frame_interval")}
+        processor = (self.teacher_processor or self.processor).to_dict() | frames
         names = ("num_frames", "frame_interval", "size", "crop_size", "resample", "image_mean", "image_std")
         settings = {
             "sampling": {name: processor.get(name) for name in names},

@@ -226,6 +226,15 @@ def test_training_with_a_teacher_of_another_size_and_with_its_cache_is_the_same(
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
 
 
+def test_a_cache_of_other_frames_is_refused(student, folder, motion_tree, processor, tiny_processor, tmp_path):
+    cache_teacher(load_teacher(str(folder)), training_clips(motion_tree, processor), tmp_path / "cache", views=1)
+    tiny_processor.frame_interval = 2
+    clips = training_clips(motion_tree, tiny_processor)
+    clips.teacher_processor = processor
+    with pytest.raises(ValueError, match="sampling.frame_interval 4, but training uses 2"):
+        distillation(student, folder, clips, tiny_processor, tmp_path / "run", teacher_cache=str(tmp_path / "cache"))
+
+
 def test_mixed_clips_have_the_mixed_answers_of_a_teacher_of_another_size(
     student, folder, motion_tree, processor, tiny_processor, tmp_path
 ):

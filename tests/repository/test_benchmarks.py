@@ -1,6 +1,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,3 +37,21 @@ def test_the_image_network_of_the_real_videos_gives_the_published_features():
         expected = theirs.extract_features(frames).mean((-2, -1))
         found = real_video.efficientnet_lite0()(frames).pooler_output
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gain_is_the_mean_difference_with_an_interval_over_titles_and_seeds():
+    rng = np.random.default_rng(0)
+    titles = [f"title {number // 3}" for number in range(240)]
+    alone = rng.random((5, 240)) < 0.2
+    distilled = alone | (rng.random((5, 240)) < 0.1)
+    mean, low, high = real_video.gain(alone, distilled, titles, draws=1000)
+    assert mean == pytest.approx(distilled.mean() - alone.mean())
+    assert 0 < low < mean < high
+    assert real_video.gain(alone, alone, titles, draws=10) == (0, 0, 0)
+
+
+def test_the_figures_of_a_run_count_each_class_once_in_their_mean():
+    logits = np.eye(6)[[0, 0, 0, 1, 2]]
+    found = real_video.figures(logits, np.array([0, 0, 0, 1, 3]))
+    assert (found["top1"], found["top5"], found["mean_class"]) == (0.8, 1.0, round(2 / 3, 4))
+    assert [best[0] for best in found["best"]] == [0, 0, 0, 1, 2]
