@@ -165,7 +165,6 @@ def train_student(
         logging_steps=100,
         save_strategy="no",
         report_to="none",
-        dataloader_drop_last=True,
         use_cpu=not torch.cuda.is_available(),
     )
     trainer = DistillationTrainer(student, args, train_dataset=clips, processing_class=clips.processor)

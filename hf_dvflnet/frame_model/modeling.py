@@ -46,6 +46,7 @@ class FrameModelConfig(PreTrainedConfig):
 
     model_type = "frame_model"
     sub_configs = {"body_config": AutoConfig}
+    keys_to_ignore_at_inference = ["pooler_output"]
 
     body_config: dict | PreTrainedConfig | None = None
     feature_size: int = 768

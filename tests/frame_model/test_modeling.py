@@ -23,9 +23,11 @@ from hf_dvflnet import (
     FrameModelConfig,
     FrameModelForVideoClassification,
     TeacherCache,
+    VideoClassificationTrainer,
     VideoClipDataset,
     VideoFocalNetImageProcessor,
     VideoFocalNetVideoProcessor,
+    VideoTrainingArguments,
     cache_teacher,
     evaluate_model,
     load_teacher,
@@ -163,6 +165,20 @@ def test_pipeline_and_evaluation_take_it(folder, motion_tree):
     clip = next((motion_tree / "test").glob("*/*.mp4"))
     assert pipeline("video-classification", model=str(folder))(str(clip))[0]["label"] in MOTIONS
     assert measured(folder, motion_tree)["clips"] == len(MOTIONS)
+
+
+def test_the_trainer_trains_its_head_and_evaluates_it(motion_tree, processor, tmp_path):
+    model = frame_model(names=list(MOTIONS))
+    clips = VideoClipDataset(load_video_folder(motion_tree)["train"], processor)
+    trainer = VideoClassificationTrainer(
+        model, VideoTrainingArguments(**arguments(tmp_path)), train_dataset=clips, eval_dataset=clips
+    )
+    before = copy.deepcopy(model.state_dict())
+    trainer.train()
+    changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    assert trainer.predict(clips).predictions.shape == (len(clips), len(MOTIONS))
+    assert 0 <= trainer.evaluate()["eval_top1_accuracy"] <= 1
 
 
 def training_clips(motion_tree, processor) -> VideoClipDataset:
