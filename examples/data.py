@@ -1,6 +1,8 @@
 """Code shared by the example scripts: settings files, datasets, models and video processors."""
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +39,25 @@ def with_files(arguments: list[str]) -> list[str]:
     return words + arguments
 
 
+def by_option(words: list[str]) -> dict[str, list[str]]:
+    """Values of each option of a command line. If an option occurs twice, the later one counts."""
+    options: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            name, *values = word.split("=", 1)
+            options[name] = values
+        else:
+            options[name].append(word)
+    return options
+
+
+def write_json(file: Path, content: object):
+    """Write a file whole or not at all: a full disk leaves no half of it, which would stop the next call."""
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, file)
+
+
 def begin_or_resume(args: TrainingArguments):
     """
     Note the arguments of a run in its output folder; if they are there already, the run was stopped, and goes on.
@@ -45,36 +66,46 @@ def begin_or_resume(args: TrainingArguments):
     """
     output_dir = Path(args.output_dir)
     if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
-        raise SystemExit(f"{output_dir} already contains a finished run; choose a different --output_dir")
+        raise SystemExit(
+            f"{output_dir} already contains a finished run; delete it, or choose a different --output_dir"
+        )
     noted, words = output_dir / "arguments.json", with_files(sys.argv[1:])
     with args.main_process_first(desc="noting the arguments"):
         if not noted.is_file():
             noted.parent.mkdir(parents=True, exist_ok=True)
-            noted.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
+            write_json(noted, words)
         elif args.resume_from_checkpoint is None:
-            before = json.loads(noted.read_text(encoding="utf-8"))
-            if before != words:
-                differing = [word for word in {*before, *words} if (word in before) != (word in words)]
+            before, now = by_option(json.loads(noted.read_text(encoding="utf-8"))), by_option(words)
+            if before != now:
+                none = ["not given"]
+                changes = ", ".join(
+                    f"{name} was {' '.join(before.get(name, none))} and is {' '.join(now.get(name, none))}"
+                    for name in sorted({*before, *now})
+                    if before.get(name) != now.get(name)
+                )
                 raise SystemExit(
-                    f"{output_dir} contains an unfinished run with other arguments ({', '.join(sorted(differing))}); "
-                    "choose a different --output_dir, or add --resume_from_checkpoint last to continue that run"
+                    f"{output_dir} contains an unfinished run with other arguments ({changes}); choose a different "
+                    "--output_dir, or add --resume_from_checkpoint last to continue that run"
                 )
             args.resume_from_checkpoint = "last"
 
 
 def run(main: Callable[[], None]):
     """
-    Run a script. Ctrl-C ends it with a sentence instead of a traceback, and with exit code 130.
+    Run a script, and end it in a sentence instead of a traceback where nothing is wrong with it.
 
-    What transformers says of its own files, such as a bar for each that is written, is not shown.
+    Ctrl-C gives exit code 130; a disk, file or network that fails (`OSError`) gives 1.
     """
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # what the script has set for the time of its imports
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.disable_progress_bar()  # one for every file that is read or written; the training's is not among them
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped; the same command continues this run where it was stopped", file=sys.stderr)
+        print("\nStopped; the same command continues this run from what it has saved", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        sys.exit(str(error))
 
 
 @dataclass

@@ -17,13 +17,17 @@ interrupted run.
 """
 
 import copy
-import json
+import signal
 import sys
 import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports, which take seconds; `run` sets it back
 
 import datasets
 from data import (
@@ -35,6 +39,7 @@ from data import (
     training_clips,
     video_processor,
     with_files,
+    write_json,
 )
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
@@ -254,9 +259,6 @@ def report(
     lines = ["| network | parameters | top-1 | top-5 |", "|---|---|---|---|"]
     for name, row in results.items():
         lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {row['top5']:.1%} |")
-    (student.parent / "results.json").write_text(
-        json.dumps({"results": results, **facts, "arguments": sys.argv[1:]}, indent=2) + "\n"
-    )
     ModelCard.from_template(
         ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"]),
         template_path=str(Path(__file__).parents[1] / "hub_cards" / "distilled_student.md"),
@@ -269,6 +271,7 @@ def report(
     save_comparison(results, histories, picture, f"{facts['test clips']} test clips ({facts['test split']})")
     truth = trainer.train_dataset.dataset.features["label"].names[example["label"]]
     answers = pipeline("video-classification", model=str(student))(video_source(example["video"]), top_k=3)
+    write_json(student.parent / "results.json", {"results": results, **facts, "arguments": sys.argv[1:]})
     print("\n" + "\n".join(lines))
     print("\n" + ", ".join(f"{name}: {value}" for name, value in facts.items()))
     print(f"\n{example['video_id']}, which is {truth}:")

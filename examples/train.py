@@ -15,10 +15,14 @@ TrainingArguments) is an option. Options can also be read from YAML or JSON file
 option occurs twice, the later one counts. Use `--resume_from_checkpoint last` to resume an interrupted run.
 """
 
-import json
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports, which take seconds; `run` sets it back
 
 from data import (
     DataArguments,
@@ -29,6 +33,7 @@ from data import (
     training_clips,
     video_processor,
     with_files,
+    write_json,
 )
 from distill import train_or_load
 from transformers import HfArgumentParser
@@ -89,7 +94,7 @@ def main():
             "seed": args.seed,
             "arguments": sys.argv[1:],
         }
-        (output_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        write_json(output_dir / "results.json", results)
         print(f"\n{results['split']}, {results['clips']} of {results['listed']} clips: ", end="")
         print(f"top-1 {results['top1']:.1%}, top-5 {results['top5']:.1%}")
         print(f"The model is in {output_dir}")

@@ -199,7 +199,12 @@ def write_motion_videos(
     elif data_dir.is_dir() and any(data_dir.iterdir()):
         raise ValueError(f"{data_dir}: is not empty, and contains no motion videos; choose another folder")
     data_dir.mkdir(parents=True, exist_ok=True)
-    settings_file.write_text(json.dumps(settings) + "\n")
+    if not settings_file.is_file():
+        try:
+            settings_file.write_text(json.dumps(settings) + "\n")
+        except OSError:  # a full disk leaves an empty file
+            settings_file.unlink(missing_ok=True)
+            raise
 
     jobs = []
     for split_number, split in enumerate(("train", "validation", "test")):

@@ -84,7 +84,7 @@ def test_ctrl_c_ends_a_run_in_a_sentence_and_the_same_command_goes_on(moment, tm
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes
     assert process.wait(timeout=120) == 130
     printed = log.read_text()
-    assert printed.rstrip().endswith("the same command continues this run where it was stopped")
+    assert printed.rstrip().endswith("the same command continues this run from what it has saved")
     assert "Traceback" not in printed
     again = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=EXAMPLES.parent)
     assert again.returncode == 0, again.stderr
@@ -93,7 +93,10 @@ def test_ctrl_c_ends_a_run_in_a_sentence_and_the_same_command_goes_on(moment, tm
 
 def test_a_finished_run_is_not_overwritten(run):
     process = distil(run[0])
-    assert process.returncode != 0 and "contains a finished run; choose a different --output_dir" in process.stderr
+    assert (
+        process.returncode != 0
+        and "contains a finished run; delete it, or choose a different --output_dir" in process.stderr
+    )
 
 
 def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_student(run, tmp_path):
