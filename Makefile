@@ -15,14 +15,20 @@ DISTILL := GOMP_SPINCOUNT=1000 $(BIN)/python examples/distill.py
 setup: $(READY)
 
 # What the package itself needs. Running it again continues a set-up that was interrupted.
-$(CORE): setup.cfg pyproject.toml
+$(CORE): setup.cfg pyproject.toml $(BIN)/python
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, but $(PYTHON) \
 	is " + sys.version.split()[0] + "; run make PYTHON=python3.11 $(MAKECMDGOALS)")'
-	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@{ $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' && $(BIN)/python -m pip --version; } \
+		> /dev/null 2>&1 || { test ! -e $(VENV) || \
+		echo "$(VENV) is made anew: it has no Python 3.11 or later with a pip that works"; \
+		$(PYTHON) -m venv --clear $(VENV); }
 	@echo "Setting up $(VENV): this downloads PyTorch and transformers, and takes some minutes, once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . || \
 		{ echo "The set-up of $(VENV) has failed, see above; make $(MAKECMDGOALS) continues it"; exit 1; }
 	@touch $(CORE)
+
+# no recipe: where it is gone, as when the Python that it links to was removed, make takes the set-up for outdated
+$(BIN)/python:
 
 # and what tests, exporters, the demo page and the checks need
 $(READY): $(CORE)
