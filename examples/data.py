@@ -1,5 +1,6 @@
 """Code shared by the example scripts: settings files, datasets, models and video processors."""
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Literal
 import datasets
 import torch
 import yaml
-from transformers import TrainingArguments, set_seed
+from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.utils import logging
 
 from hf_dvflnet import (
@@ -37,6 +38,18 @@ def with_files(arguments: list[str]) -> list[str]:
         words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
         arguments = arguments[1:]
     return words + arguments
+
+
+def parse_arguments(*kinds: type) -> tuple:
+    """Read the command line into dataclasses of these kinds; where that fails, a line says why, not a traceback."""
+    parser = HfArgumentParser(kinds, usage="%(prog)s [SETTINGS.yaml ...] [--OPTION VALUE ...]")
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(with_files(sys.argv[1:]), return_remaining_strings=True)
+    except ValueError as error:  # dataclasses check their values
+        parser.error(str(error))
+    if unknown:
+        parser.error(f"{' '.join(unknown)}: no such option, or not in its place (--help lists the options)")
+    return tuple(parsed)
 
 
 def by_option(words: list[str]) -> dict[str, list[str]]:
@@ -99,13 +112,15 @@ def run(main: Callable[[], None]):
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # what the script has set for the time of its imports
         signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.disable_progress_bar()  # one for every file that is read or written; the training's is not among them
+    logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)  # warns of checkpoints written within 1 s
     try:
         main()
     except KeyboardInterrupt:
         print("\nStopped; the same command continues this run from what it has saved", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        sys.exit(str(error))
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        sys.exit(f"{error}{'; free some, and the same command continues this run' if full else ''}")
 
 
 @dataclass

@@ -35,15 +35,16 @@ from data import (
     begin_or_resume,
     load_data,
     make_model,
+    parse_arguments,
     run,
     training_clips,
     video_processor,
-    with_files,
     write_json,
 )
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
-from transformers import AutoVideoProcessor, HfArgumentParser, Trainer, TrainerCallback, TrainerState, pipeline
+from tqdm.auto import tqdm
+from transformers import AutoVideoProcessor, ProgressCallback, Trainer, TrainerCallback, TrainerState, pipeline
 
 from hf_dvflnet import (
     DistillationConfig,
@@ -97,8 +98,7 @@ class ModelArguments:
 
 
 def main():
-    parser = HfArgumentParser((DataArguments, ModelArguments, DistillationConfig))
-    data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
+    data_args, model_args, args = parse_arguments(DataArguments, ModelArguments, DistillationConfig)
     output_dir = Path(args.output_dir)
     begin_or_resume(args)
 
@@ -195,7 +195,7 @@ class Announce(TrainerCallback):
         self.first = state.global_step
         if state.is_world_process_zero:
             done = f", {self.first} of them done" if self.first else ""
-            print(f"\n{self.title}: {state.max_steps} steps of {args.train_batch_size} clips{done}", flush=True)
+            say(f"\n{self.title}: {state.max_steps} steps of {args.train_batch_size} clips{done}")
 
     def on_step_end(self, args, state, control, **kwargs):
         step = state.global_step - self.first
@@ -203,7 +203,23 @@ class Announce(TrainerCallback):
             self.began = time.perf_counter()
         if step == 7 and state.is_world_process_zero:
             minutes = (time.perf_counter() - self.began) / 5 * (state.max_steps - state.global_step) / 60
-            print(f"{self.title}: about {max(minutes, 0.1):.1f} minutes", flush=True)
+            say(f"{self.title}: about {max(minutes, 0.1):.1f} minutes")
+
+
+class Progress(ProgressCallback):
+    """The Trainer's progress bars, with the figures that are logged in lines for readers; all are in the report."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero:
+            left_out = ("epoch", "_runtime", "_per_second", "_seconds", "_flos")
+            figures = [f"{name} {value:.4g}" for name, value in logs.items() if not name.endswith(left_out)]
+            say(f"epoch {state.epoch or 0:.4g}: {', '.join(figures)}")
+
+
+def say(line: str):
+    """Print a line above the progress bars."""
+    with tqdm.external_write_mode():
+        print(line, flush=True)
 
 
 def train_or_load(trainer: Trainer, name: str, phases: Sequence[str] = ()) -> list[dict[str, float]]:
@@ -220,6 +236,8 @@ def train_or_load(trainer: Trainer, name: str, phases: Sequence[str] = ()) -> li
         trainer.model.load_state_dict(load_file(finished[0]))
         return TrainerState.load_from_json(str(folder / "trainer_state.json")).log_history
     trainer.add_callback(Announce(name, list(phases)))
+    if trainer.pop_callback(ProgressCallback):  # there is none with --disable_tqdm
+        trainer.add_callback(Progress)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder, trainer.args.world_size) if resume else None)
     trainer.save_report()
     trainer.save_state()

@@ -29,14 +29,13 @@ from data import (
     begin_or_resume,
     load_data,
     make_model,
+    parse_arguments,
     run,
     training_clips,
     video_processor,
-    with_files,
     write_json,
 )
 from distill import train_or_load
-from transformers import HfArgumentParser
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
@@ -64,8 +63,7 @@ class ModelArguments:
 
 
 def main():
-    parser = HfArgumentParser((DataArguments, ModelArguments, VideoTrainingArguments))
-    data_args, model_args, args = parser.parse_args_into_dataclasses(args=with_files(sys.argv[1:]))
+    data_args, model_args, args = parse_arguments(DataArguments, ModelArguments, VideoTrainingArguments)
     output_dir = Path(args.output_dir)
     begin_or_resume(args)
 

@@ -12,6 +12,7 @@ import torch
 from example_scripts import ARGUMENTS, EXAMPLES, SMALL, data, distill, train
 from mini_releases import write_ucf101
 from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor, HfArgumentParser, pipeline
+from transformers.utils import logging
 
 import hf_dvflnet
 
@@ -57,6 +58,7 @@ def test_the_example_leaves_a_student_that_transformers_opens(run):
     assert results["test clips"] == 16 and results["training clips of the student"] == 16
     for name in ("teacher", "student alone", "student distilled"):
         assert f"| {name} |" in process.stdout
+    assert "epoch 2: eval_loss " in process.stdout and "{'eval" not in process.stdout
     student = folder / "student"
     assert (student / "model.safetensors").is_file()
     assert f"{results['results']['student distilled']['top1']:.1%}" in (student / "README.md").read_text()
@@ -89,6 +91,35 @@ def test_ctrl_c_ends_a_run_in_a_sentence_and_the_same_command_goes_on(moment, tm
     again = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=EXAMPLES.parent)
     assert again.returncode == 0, again.stderr
     assert (" of them done" in again.stdout) == (moment != "rendering videos:")
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (["--learningrate", "1"], "--learningrate 1: no such option"),
+        (["--use_cpu", "true", "demo.yaml"], "demo.yaml: no such option, or not in its place"),
+        (["--alpha", "2"], "alpha"),
+    ],
+)
+def test_a_wrong_option_is_named_in_a_line(words, reason, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["distill.py", *words, "--output_dir", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        data.parse_arguments(data.DataArguments, distill.ModelArguments, hf_dvflnet.DistillationConfig)
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: ") and reason in error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_disk_that_is_full_wants_room_and_the_same_command():
+    def main():
+        with open("/dev/full", "w") as disk:
+            disk.write("results")
+
+    try:
+        with pytest.raises(SystemExit, match="No space left on device; free some, and the same command continues"):
+            data.run(main)
+    finally:
+        logging.enable_progress_bar()
 
 
 def test_a_finished_run_is_not_overwritten(run):
