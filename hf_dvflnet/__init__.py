@@ -47,8 +47,8 @@ from .plots.charts import save_comparison
 from .training.arguments import VideoTrainingArguments
 from .training.checkpoints import last_whole_checkpoint
 from .training.distillation import DistillationConfig, DistillationTrainer
+from .training.divergences import forward_kl, jensen_shannon, logit_mse, reverse_kl
 from .training.frame_heads import train_head
-from .training.losses import forward_kl
 from .training.metrics import TopKAccuracy
 from .training.teacher_cache import TeacherCache, cache_teacher
 from .training.trainer import VideoClassificationTrainer
@@ -111,6 +111,7 @@ __all__ = [
     "evaluation_indices",
     "export_model",
     "forward_kl",
+    "jensen_shannon",
     "last_whole_checkpoint",
     "load_benchmark",
     "load_exported",
@@ -118,6 +119,7 @@ __all__ = [
     "load_processor",
     "load_teacher",
     "load_video_folder",
+    "logit_mse",
     "mix_clips",
     "modulation_maps",
     "multi_clip_indices",
@@ -131,6 +133,7 @@ __all__ = [
     "read_labels",
     "read_video",
     "report_predictions",
+    "reverse_kl",
     "save_comparison",
     "save_model_folder",
     "save_modulation_maps",

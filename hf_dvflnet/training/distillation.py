@@ -1,5 +1,5 @@
 """
-Forward-KL distillation of video classifiers, as described in the DVFL-Net paper (arXiv 2507.12426).
+Distillation of video classifiers: by forward KL, as described in the DVFL-Net paper (arXiv 2507.12426), or otherwise.
 
 The published code computes a different loss: it multiplies the teacher's probabilities by (log p_teacher - p_student),
 which is an inner product and not a divergence. It also re-initializes the teacher's head before training.
@@ -29,7 +29,8 @@ from ..hub.loading import load_teacher
 from .arguments import VideoTrainingArguments
 from .class_matching import label_names, label_order
 from .clip_matching import clips_of_its_own
-from .losses import forward_kl, soft_loss
+from .divergences import DIVERGENCES, divergence_of, mixed_answers, refuse_other_beta
+from .losses import soft_loss
 from .metrics import compute_top_k_metrics
 from .teacher_cache import TeacherCache
 from .trainer import VideoClassificationTrainer
@@ -63,9 +64,20 @@ class DistillationConfig(VideoTrainingArguments):
     )
     alpha: float = field(
         default=0.2,
-        metadata={"help": "Weight of the KL divergence, in [0, 1]; the weight of the cross-entropy is 1 - alpha."},
+        metadata={"help": "Weight of the divergence, in [0, 1]; the weight of the cross-entropy is 1 - alpha."},
     )
     temperature: float = field(default=10.0, metadata={"help": "Temperature of both softmaxes; must be above 0."})
+    divergence: str = field(
+        default="forward_kl",
+        metadata={
+            "help": "Divergence of student and teacher: forward_kl, reverse_kl, jensen_shannon, or mse, the mean "
+            "squared difference of the logits, which has no temperature."
+        },
+    )
+    beta: float = field(
+        default=0.5,
+        metadata={"help": "The teacher's share of the mixture in jensen_shannon, strictly between 0 and 1."},
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -73,6 +85,9 @@ class DistillationConfig(VideoTrainingArguments):
             raise ValueError(f"alpha must be in [0, 1], got {self.alpha}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if self.divergence not in DIVERGENCES:
+            raise ValueError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}")
+        refuse_other_beta(self.beta)
         if self.teacher_dtype not in (None, "float32", "bfloat16", "float16"):
             raise ValueError(f"teacher_dtype must be float32, bfloat16 or float16, got {self.teacher_dtype!r}")
 
@@ -80,7 +95,8 @@ class DistillationConfig(VideoTrainingArguments):
 class DistillationTrainer(VideoClassificationTrainer):
     """
     [`VideoClassificationTrainer`] with a teacher: the loss is
-    `alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy`.
+    `alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy`, or with another `args.divergence` in place of
+    the KL ([`reverse_kl`], [`jensen_shannon`], [`logit_mse`]).
 
     Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
     of the checkpoints. The evaluation loss is the student's cross-entropy alone.
@@ -101,14 +117,14 @@ class DistillationTrainer(VideoClassificationTrainer):
         kwargs: Passed to [`VideoClassificationTrainer`].
 
     The following values are logged with the training loss. Each is the mean over all clips of all ranks since the last
-    log: `loss_kl` (including the factor `T^2`), `loss_ce`, and `agreement`, the share of clips for which teacher and
-    student predict the same class. The teacher's accuracy on the evaluation split is logged as
+    log: `loss_kl`, the divergence (including the factor `T^2`), `loss_ce`, and `agreement`, the share of clips for
+    which teacher and student predict the same class. The teacher's accuracy on the evaluation split is logged as
     `teacher_top1_accuracy` when training starts.
 
     With `args.teacher_cache` ([`TeacherCache`]), `train_dataset` shows the cached view e mod K of each clip in epoch
     e, and the teacher's logits for this view are read from the cache. With mixup or CutMix, the cached teacher has not
-    seen the mixed clip. Its probabilities at the given temperature are then mixed in the same way as the labels. The
-    same holds for a teacher that is given clips of its own.
+    seen the mixed clip. What the divergence compares, the probabilities at the given temperature or, for `"mse"`, the
+    logits, is then mixed in the same way as the labels. The same holds for a teacher that is given clips of its own.
 
     Raises:
         ValueError: If there is no teacher, or its folder contains no weights; if the student has multiple labels per
@@ -198,9 +214,9 @@ class DistillationTrainer(VideoClassificationTrainer):
         if "teacher_pixel_values" in inputs:
             inputs["teacher_logits"] = self._ask(inputs.pop("teacher_pixel_values")).float()
         if "teacher_logits" in inputs:
-            temperature = self.args.temperature
-            probabilities = shares @ (inputs["teacher_logits"].to(shares) / temperature).softmax(-1)
-            inputs["teacher_logits"] = probabilities.log() * temperature  # logits whose softmax is `probabilities`
+            inputs["teacher_logits"] = mixed_answers(
+                self.args.divergence, inputs["teacher_logits"], shares, self.args.temperature
+            )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not model.training:
@@ -229,8 +245,9 @@ class DistillationTrainer(VideoClassificationTrainer):
             answers = self._ask(shown if own else inputs["pixel_values"])
         teacher_logits = self._in_order(answers)
 
-        divergence = forward_kl(outputs.logits, teacher_logits, self.args.temperature)
-        loss = self.args.alpha * divergence + (1 - self.args.alpha) * cross_entropy
+        args = self.args
+        divergence = divergence_of(args.divergence, outputs.logits, teacher_logits, args.temperature, args.beta)
+        loss = args.alpha * divergence + (1 - args.alpha) * cross_entropy
 
         agreement = (outputs.logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
         for name, value in (("loss_kl", divergence), ("loss_ce", cross_entropy), ("agreement", agreement)):

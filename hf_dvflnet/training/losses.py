@@ -1,4 +1,4 @@
-"""Loss functions: for class ids, class probabilities, multiple labels and regression, and the KL divergence."""
+"""Loss functions for labels: class ids, class probabilities, multiple labels and regression."""
 
 import torch
 from torch.nn import functional as F
@@ -68,18 +68,4 @@ def as_probabilities(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
     return F.one_hot(labels.masked_fill(unlabelled, 0), num_labels).float().masked_fill(unlabelled[:, None], 0.0)
 
 
-def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """
-    `T^2 * KL(teacher || student)` of the softmaxes at temperature T, averaged over the batch (Hinton et al., 2015).
-
-    Both logits have shape (batch, num_labels). Computed in float32, or in float64 if the student's logits are float64.
-    """
-    dtype = torch.float64 if student_logits.dtype == torch.float64 else torch.float32
-    student_log_probs = F.log_softmax(student_logits.to(dtype) / temperature, dim=-1)
-    teacher_log_probs = F.log_softmax(teacher_logits.to(dtype) / temperature, dim=-1)
-    # F.kl_div(input, target) is KL(target || input): its arguments are in the reverse order of the formula
-    divergence = F.kl_div(student_log_probs, teacher_log_probs, reduction="batchmean", log_target=True)
-    return divergence * temperature**2
-
-
-__all__ = ["as_probabilities", "forward_kl", "problem_type", "refuse_other_than_probabilities", "soft_loss"]
+__all__ = ["as_probabilities", "problem_type", "refuse_other_than_probabilities", "soft_loss"]

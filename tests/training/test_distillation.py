@@ -15,6 +15,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.training.class_matching import label_names, label_order
 from hf_dvflnet.training.clip_matching import clips_of_its_own
+from hf_dvflnet.training.divergences import DIVERGENCES, divergence_of
 
 
 @pytest.fixture
@@ -39,51 +40,19 @@ def distil(folder, config, teacher, dataset, **changes) -> DistillationTrainer:
     return trainer
 
 
-# the divergence
-
-
-def test_divergence_of_equals_is_zero():
-    logits = 5 * torch.randn(8, 51, generator=torch.Generator().manual_seed(0))
-    assert forward_kl(logits, logits.clone(), 10.0).abs() <= 1e-6
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0])
-def test_divergence_is_its_definition_in_probability_space(temperature):
-    student, teacher = torch.randn(2, 8, 51, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    p, q = torch.exp(teacher / temperature), torch.exp(student / temperature)
-    p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
-    expected = temperature**2 * (p * torch.log(p / q)).sum(-1).mean()
-    torch.testing.assert_close(forward_kl(student, teacher, temperature), expected)
-
-
-def test_divergence_is_the_forward_one():
-    sure, unsure = torch.tensor([[10.0, 0.0]]), torch.tensor([[0.0, 0.0]])
-    # KL(sure || unsure) = log 2; the reverse is over 4
-    assert forward_kl(student_logits=unsure, teacher_logits=sure).item() == pytest.approx(0.693, abs=2e-3)
-
-
-def test_divergence_has_the_gradient_of_its_values():
-    student, teacher = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert torch.autograd.gradcheck(lambda s: forward_kl(s, teacher, 3.0), student.requires_grad_())
-
-
-def test_divergence_is_computed_in_float32_from_half_precision():
-    student, teacher = torch.randn(2, 8, 51, generator=torch.Generator().manual_seed(0)).bfloat16()
-    assert forward_kl(student, teacher, 10.0).dtype == torch.float32
-    torch.testing.assert_close(forward_kl(student, teacher, 10.0), forward_kl(student.float(), teacher.float(), 10.0))
-
-
 # the trainer
 
 
-def test_the_loss_is_the_weighted_sum_of_both_parts(tmp_path, config, teacher):
-    args = DistillationConfig(**arguments(tmp_path, alpha=0.3, temperature=4.0))
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_loss_is_the_weighted_sum_of_both_parts(tmp_path, config, teacher, divergence):
+    args = DistillationConfig(**arguments(tmp_path, alpha=0.3, temperature=4.0, divergence=divergence, beta=0.1))
     trainer = DistillationTrainer(new_model(config, seed=0), args, teacher_model=teacher)
     batch = {name: torch.stack([item[name] for item in RandomClips(4)]) for name in ("pixel_values", "labels")}
     student = trainer.model.train()
     with torch.no_grad():
         ours, theirs = student(batch["pixel_values"]).logits, teacher(batch["pixel_values"]).logits
-        expected = 0.3 * forward_kl(ours, theirs, 4.0) + 0.7 * torch.nn.functional.cross_entropy(ours, batch["labels"])
+        apart = divergence_of(divergence, ours, theirs, 4.0, 0.1)
+        expected = 0.3 * apart + 0.7 * torch.nn.functional.cross_entropy(ours, batch["labels"])
         torch.testing.assert_close(trainer.compute_loss(student, batch), expected)
     assert set(batch) == {"pixel_values", "labels"}  # the caller's batch is left as it is
 
@@ -137,7 +106,8 @@ def test_logged_parts_are_means_over_all_micro_batches_since_the_last_log(tmp_pa
     assert logged["loss"] == pytest.approx(0.25 * logged["loss_kl"] + 0.75 * logged["loss_ce"], rel=1e-3)
 
 
-def test_one_step_of_eight_and_four_of_two_give_the_same_update(tmp_path, config, teacher):
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_one_step_of_eight_and_four_of_two_give_the_same_update(tmp_path, config, teacher, divergence):
     weights = []
     for batch, accumulated in ((8, 1), (2, 4)):
         trainer = distil(
@@ -146,6 +116,7 @@ def test_one_step_of_eight_and_four_of_two_give_the_same_update(tmp_path, config
             teacher,
             RandomClips(8),
             max_steps=1,
+            divergence=divergence,
             optim="sgd",
             learning_rate=0.1,
             max_grad_norm=0.0,
@@ -257,6 +228,8 @@ def test_the_teachers_accuracy_is_logged_when_training_starts(tmp_path, config, 
     [
         ({"alpha": 1.5}, "alpha must be in"),
         ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"divergence": "kl"}, "divergence must be one of forward_kl, reverse_kl, jensen_shannon, mse, got 'kl'"),
+        ({"beta": 1.0}, "beta must be above 0 and below 1, got 1.0"),
         ({"teacher_dtype": "int8"}, "teacher_dtype"),
     ],
 )
