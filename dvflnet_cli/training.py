@@ -110,6 +110,9 @@ def cache_teacher(
             "teachers, which know their training clips by heart; the data must have groups (ucf50, ucf101, jhmdb).",
         ),
     ] = None,
+    features: Annotated[
+        bool, typer.Option("--features", help="Store the teacher's pooled features too, for --feature_weight.")
+    ] = False,
     dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Data type of the stored logits.")] = "float16",
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
@@ -129,7 +132,8 @@ def cache_teacher(
 
     from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
     from hf_dvflnet.hub.loading import load_processor, load_teacher
-    from hf_dvflnet.training import teacher_cache as cache
+    from hf_dvflnet.training import teacher_cache_writer as cache
+    from hf_dvflnet.training.feature_matching import feature_width
 
     accelerator = Accelerator()
     network = load_teacher(teacher)
@@ -144,10 +148,12 @@ def cache_teacher(
         on_error=on_error,
     )
     labels = network.config.num_labels
-    size = cache.cache_bytes(len(clips), views, labels, dtype)
+    width = feature_width(network) if features else 0
+    size = cache.cache_bytes(len(clips), views, labels, dtype, width)
     if accelerator.is_main_process:
         typer.echo(
-            f"{len(clips)} clips x {views} views x {labels} logits in {dtype}: {size / 1e6:.1f} MB before packing",
+            f"{len(clips)} clips x {views} views x {labels} logits in {dtype}"
+            f"{f' and {width} features in float16' if width else ''}: {size / 1e6:.1f} MB before packing",
             err=True,
         )
     done = cache.cache_teacher(
@@ -156,6 +162,7 @@ def cache_teacher(
         out,
         views=views,
         folds=folds,
+        features=features,
         name=teacher,
         dtype=dtype,
         batch_size=batch_size,

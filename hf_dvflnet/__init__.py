@@ -44,13 +44,14 @@ from .inference.streams import VideoStreamClassifier
 from .inference.windows import predict_windows
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from .plots.charts import save_comparison
-from .training.arguments import VideoTrainingArguments
+from .training.arguments import DistillationConfig, VideoTrainingArguments
 from .training.checkpoints import last_whole_checkpoint
-from .training.distillation import DistillationConfig, DistillationTrainer
+from .training.distillation import DistillationTrainer
 from .training.divergences import forward_kl, jensen_shannon, logit_mse, reverse_kl
 from .training.frame_heads import train_head
 from .training.metrics import TopKAccuracy
-from .training.teacher_cache import TeacherCache, cache_teacher
+from .training.teacher_cache import TeacherCache
+from .training.teacher_cache_writer import cache_teacher
 from .training.trainer import VideoClassificationTrainer
 from .video_decoding import VideoDecodeError, read_video
 from .video_limits import VideoLimits, set_video_limits

@@ -145,6 +145,26 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+NETWORKS = {
+    "teacher": "teacher: EfficientNet-Lite0 of ImageNet with a trained head",
+    "alone": "student alone",
+    "distilled": "student distilled",
+    "pretrained": "student alone, trained on rendered motions before",
+}
+
+
+def real_video_table(results: dict[str, Any]) -> str:
+    """What `benchmarks/real_video.py` measured, a row per kind of network, as README and docs show it."""
+    measured = results["real_video"]
+    lines = ["| | parameters | input | top-1 | top-5 | seeds | gain (95 %) |", "|---|---|---|---|---|---|---|"]
+    for kind, row in measured["networks"].items():
+        gain = "{:+.1f} ({:+.1f} to {:+.1f})".format(*measured["gains"][kind]) if kind in measured["gains"] else ""
+        top1 = f"{row['top1']} +- {row['spread']}"
+        cells = (f"{row['parameters'] / 1e6:.1f} M", row["input"], top1, row["top5"], len(row["seeds"]), gain)
+        lines.append(f"| {NETWORKS[kind]} | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT")

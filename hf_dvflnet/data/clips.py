@@ -37,7 +37,7 @@ class CachedLogits(Protocol):
 
     views: int
 
-    def logits(self, clip: str, view: int, shown: str) -> torch.Tensor: ...
+    def answers(self, clip: str, view: int, shown: str) -> dict[str, torch.Tensor]: ...
 
 
 class _Clips:
@@ -117,7 +117,7 @@ class _Clips:
                 broken[shown_name] = str(error)
                 continue
             if self.teacher_cache is not None:
-                item["teacher_logits"] = self.teacher_cache.logits(name, epoch, shown_name)
+                item |= self.teacher_cache.answers(name, epoch, shown_name)
             return {**item, "clip": shown_name, "broken": json.dumps(broken) if broken else ""}
         raise VideoDecodeError(
             f"{MAX_REPLACEMENTS} clips drawn in a row cannot be read: "

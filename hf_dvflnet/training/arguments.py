@@ -1,9 +1,11 @@
-"""Training arguments and the learning rate schedule of the published recipe."""
+"""Arguments of training and of distillation, and the learning rate schedule of the published recipe."""
 
 import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+
+from .divergences import DIVERGENCES, refuse_other_beta
 
 
 @dataclass
@@ -69,6 +71,72 @@ class VideoTrainingArguments(TrainingArguments):
             raise ValueError(f"min_learning_rate={self.min_learning_rate} is above learning_rate={self.learning_rate}")
 
 
+@dataclass
+class DistillationConfig(VideoTrainingArguments):
+    """
+    [`VideoTrainingArguments`] with the settings of the distillation. The defaults are the published values.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    teacher_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub id of the teacher. Used if no teacher_model is passed to the trainer."},
+    )
+    teacher_dtype: str | None = field(
+        default=None,
+        metadata={"help": "Data type of the teacher's weights: float32, bfloat16 or float16; as saved if unset."},
+    )
+    teacher_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder written by `dvflnet cache-teacher`. Its logits are used instead of running the teacher."
+        },
+    )
+    alpha: float = field(
+        default=0.2,
+        metadata={"help": "Weight of the divergence, in [0, 1]; the weight of the cross-entropy is 1 - alpha."},
+    )
+    temperature: float = field(default=10.0, metadata={"help": "Temperature of both softmaxes; must be above 0."})
+    divergence: str = field(
+        default="forward_kl",
+        metadata={
+            "help": "Divergence of student and teacher: forward_kl, reverse_kl, jensen_shannon, or mse, the mean "
+            "squared difference of the logits, which has no temperature."
+        },
+    )
+    beta: float = field(
+        default=0.5,
+        metadata={"help": "The teacher's share of the mixture in jensen_shannon, strictly between 0 and 1."},
+    )
+    feature_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the cosine distance between the pooled features of student and teacher; 0: none."
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be in [0, 1], got {self.alpha}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if self.divergence not in DIVERGENCES:
+            raise ValueError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}")
+        refuse_other_beta(self.beta)
+        if not self.feature_weight >= 0:
+            raise ValueError(f"feature_weight must be at least 0, got {self.feature_weight}")
+        if self.alpha == 0 and self.feature_weight == 0:
+            raise ValueError(
+                "alpha and feature_weight are both 0, so the teacher would teach nothing; set one of them, or train "
+                "with VideoClassificationTrainer"
+            )
+        if self.teacher_dtype not in (None, "float32", "bfloat16", "float16"):
+            raise ValueError(f"teacher_dtype must be float32, bfloat16 or float16, got {self.teacher_dtype!r}")
+
+
 def published_schedule(step: int, num_training_steps: int, num_warmup_steps: int, floor: float) -> float:
     """
     The learning rate at a step in the recipe of Video-FocalNets and DVFL-Net, as a multiple of the peak rate.
@@ -88,4 +156,4 @@ def published_schedule(step: int, num_training_steps: int, num_warmup_steps: int
     return floor + (1 - floor) * (1 + math.cos(math.pi * min(step / num_training_steps, 1))) / 2
 
 
-__all__ = ["VideoTrainingArguments", "published_schedule"]
+__all__ = ["DistillationConfig", "VideoTrainingArguments", "published_schedule"]

@@ -9,7 +9,6 @@ import copy
 import math
 import os
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,10 +25,19 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from ..data.clips import VideoClipDataset, VideoClipStream
 from ..hub.loading import load_teacher
-from .arguments import VideoTrainingArguments
+from .arguments import DistillationConfig
 from .class_matching import label_names, label_order
 from .clip_matching import clips_of_its_own
-from .divergences import DIVERGENCES, divergence_of, mixed_answers, refuse_other_beta
+from .divergences import divergence_of, mixed_answers
+from .feature_matching import (
+    HeadInput,
+    feature_distance,
+    feature_width,
+    load_projection,
+    new_projection,
+    save_projection,
+)
+from .finite_numbers import refuse_broken_weights
 from .losses import soft_loss
 from .metrics import compute_top_k_metrics
 from .teacher_cache import TeacherCache
@@ -39,64 +47,14 @@ from .trainer import VideoClassificationTrainer
 logger = logging.get_logger(__name__)
 
 
-@dataclass
-class DistillationConfig(VideoTrainingArguments):
-    """
-    [`VideoTrainingArguments`] with the settings of the distillation. The defaults are the published values.
-
-    Raises:
-        ValueError: If a value is out of range.
-    """
-
-    teacher_model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of the teacher. Used if no teacher_model is passed to the trainer."},
-    )
-    teacher_dtype: str | None = field(
-        default=None,
-        metadata={"help": "Data type of the teacher's weights: float32, bfloat16 or float16; as saved if unset."},
-    )
-    teacher_cache: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder written by `dvflnet cache-teacher`. Its logits are used instead of running the teacher."
-        },
-    )
-    alpha: float = field(
-        default=0.2,
-        metadata={"help": "Weight of the divergence, in [0, 1]; the weight of the cross-entropy is 1 - alpha."},
-    )
-    temperature: float = field(default=10.0, metadata={"help": "Temperature of both softmaxes; must be above 0."})
-    divergence: str = field(
-        default="forward_kl",
-        metadata={
-            "help": "Divergence of student and teacher: forward_kl, reverse_kl, jensen_shannon, or mse, the mean "
-            "squared difference of the logits, which has no temperature."
-        },
-    )
-    beta: float = field(
-        default=0.5,
-        metadata={"help": "The teacher's share of the mixture in jensen_shannon, strictly between 0 and 1."},
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must be in [0, 1], got {self.alpha}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        if self.divergence not in DIVERGENCES:
-            raise ValueError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}")
-        refuse_other_beta(self.beta)
-        if self.teacher_dtype not in (None, "float32", "bfloat16", "float16"):
-            raise ValueError(f"teacher_dtype must be float32, bfloat16 or float16, got {self.teacher_dtype!r}")
-
-
 class DistillationTrainer(VideoClassificationTrainer):
     """
     [`VideoClassificationTrainer`] with a teacher: the loss is
     `alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy`, or with another `args.divergence` in place of
-    the KL ([`reverse_kl`], [`jensen_shannon`], [`logit_mse`]).
+    the KL ([`reverse_kl`], [`jensen_shannon`], [`logit_mse`]). With `args.feature_weight`, its product with the cosine
+    distance of the pooled features is added: the student's, through a projection that is trained along and saved in
+    checkpoints but not with the student, and the teacher's. A model's pooled features are what its `classifier` is
+    given.
 
     Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
     of the checkpoints. The evaluation loss is the student's cross-entropy alone.
@@ -117,14 +75,15 @@ class DistillationTrainer(VideoClassificationTrainer):
         kwargs: Passed to [`VideoClassificationTrainer`].
 
     The following values are logged with the training loss. Each is the mean over all clips of all ranks since the last
-    log: `loss_kl`, the divergence (including the factor `T^2`), `loss_ce`, and `agreement`, the share of clips for
-    which teacher and student predict the same class. The teacher's accuracy on the evaluation split is logged as
-    `teacher_top1_accuracy` when training starts.
+    log: `loss_kl`, the divergence (including the factor `T^2`), `loss_ce`, `loss_features` where features are matched,
+    and `agreement`, the share of clips for which teacher and student predict the same class. The teacher's accuracy on
+    the evaluation split is logged as `teacher_top1_accuracy` when training starts.
 
     With `args.teacher_cache` ([`TeacherCache`]), `train_dataset` shows the cached view e mod K of each clip in epoch
     e, and the teacher's logits for this view are read from the cache. With mixup or CutMix, the cached teacher has not
     seen the mixed clip. What the divergence compares, the probabilities at the given temperature or, for `"mse"`, the
-    logits, is then mixed in the same way as the labels. The same holds for a teacher that is given clips of its own.
+    logits, is then mixed in the same way as the labels, and so are its features. The same holds for a teacher that is
+    given clips of its own.
 
     Raises:
         ValueError: If there is no teacher, or its folder contains no weights; if the student has multiple labels per
@@ -159,10 +118,13 @@ class DistillationTrainer(VideoClassificationTrainer):
         self.teacher_model: Any = None
         self._teacher_processor: Any = None  # of a teacher that is given clips of its own
         self._teacher_metrics: dict[str, float] | None = None
+        self._projection: torch.nn.Linear | None = None  # of the student's features to the teacher's
         if teacher_model is not None:
             self._take_teacher(teacher_model, teacher_processor)
         if args.teacher_cache is not None:
             self._take_cache(TeacherCache(args.teacher_cache))
+        if args.feature_weight:
+            self._match_features()
 
     def _take_teacher(self, teacher_model: Any, teacher_processor: BaseVideoProcessor | None):
         args = self.args
@@ -197,14 +159,27 @@ class DistillationTrainer(VideoClassificationTrainer):
         self._teacher_order = label_order(self.model, cache.labels)
         self.train_dataset.teacher_cache = cache
 
+    def _match_features(self):
+        self._student_features = HeadInput(self.model)
+        if self.args.teacher_cache is not None:
+            width = self.train_dataset.teacher_cache.feature_width
+        else:
+            teacher = self.accelerator.unwrap_model(self.teacher_model)
+            self._teacher_features, width = HeadInput(teacher), feature_width(teacher)
+        projection = new_projection(feature_width(self.model), width, self.args.seed)
+        self._projection = projection.to(self.args.device)
+
     def teacher_logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The teacher's logits in the student's class order: float32 of shape (batch, num_labels)."""
-        return self._in_order(self._ask(pixel_values))
+        return self._in_order(self._ask(pixel_values)["teacher_logits"])
 
-    def _ask(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def _ask(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
         dtype = next(self.teacher_model.parameters()).dtype
         with torch.no_grad():
-            return self.teacher_model(pixel_values=pixel_values.to(dtype)).logits
+            answers = {"teacher_logits": self.teacher_model(pixel_values=pixel_values.to(dtype)).logits}
+        if self._projection is not None and self.args.teacher_cache is None:
+            answers["teacher_features"] = self._teacher_features.take()
+        return answers
 
     def _in_order(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.float()[:, self._teacher_order.to(logits.device)]
@@ -212,17 +187,20 @@ class DistillationTrainer(VideoClassificationTrainer):
     def mix_targets(self, inputs, shares, num_labels):
         super().mix_targets(inputs, shares, num_labels)
         if "teacher_pixel_values" in inputs:
-            inputs["teacher_logits"] = self._ask(inputs.pop("teacher_pixel_values")).float()
+            inputs.update(self._ask(inputs.pop("teacher_pixel_values")))
         if "teacher_logits" in inputs:
             inputs["teacher_logits"] = mixed_answers(
                 self.args.divergence, inputs["teacher_logits"], shares, self.args.temperature
             )
+        if "teacher_features" in inputs:
+            inputs["teacher_features"] = shares @ inputs["teacher_features"].to(shares)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = dict(inputs)
-        shown, answers = inputs.pop("teacher_pixel_values", None), inputs.pop("teacher_logits", None)
+        shown = inputs.pop("teacher_pixel_values", None)
+        answers = {name: inputs.pop(name) for name in ("teacher_logits", "teacher_features") if name in inputs}
         clips, micro_batches = len(inputs["labels"]), getattr(self, "current_gradient_accumulation_steps", 1)
         if self.compute_loss_func is None:
             labels = inputs.pop("labels")
@@ -235,7 +213,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             # micro-batches, it becomes a mean over the micro-batch, as in the other branch.
             share, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             cross_entropy = share * micro_batches
-        if answers is None:
+        if not answers:
             own = self._teacher_processor is not None
             if self.args.teacher_cache is not None or (own and shown is None):
                 raise ValueError(
@@ -243,14 +221,20 @@ class DistillationTrainer(VideoClassificationTrainer):
                     "`remove_unused_columns` to False"
                 )
             answers = self._ask(shown if own else inputs["pixel_values"])
-        teacher_logits = self._in_order(answers)
+        teacher_logits = self._in_order(answers["teacher_logits"])
 
         args = self.args
         divergence = divergence_of(args.divergence, outputs.logits, teacher_logits, args.temperature, args.beta)
         loss = args.alpha * divergence + (1 - args.alpha) * cross_entropy
 
         agreement = (outputs.logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
-        for name, value in (("loss_kl", divergence), ("loss_ce", cross_entropy), ("agreement", agreement)):
+        logged = {"loss_kl": divergence, "loss_ce": cross_entropy, "agreement": agreement}
+        if self._projection is not None:
+            # in float32 under mixed precision too: features of half precision differ by rounding from clip to clip
+            projected = self._projection(self._student_features.take().float())
+            logged["loss_features"] = feature_distance(projected, answers["teacher_features"])
+            loss = loss + args.feature_weight * logged["loss_features"]
+        for name, value in logged.items():
             self._sums[name] += value.detach() * clips
         self._sums["clips"] += clips
         if self.loss_is_scaled_for_ga:
@@ -270,6 +254,42 @@ class DistillationTrainer(VideoClassificationTrainer):
     def train(self, *args, **kwargs):
         self._teacher_metrics = None
         return super().train(*args, **kwargs)
+
+    # The projection is trained like the student, and written beside it
+
+    def _with_projection(self, model: torch.nn.Module) -> torch.nn.Module:
+        return model if self._projection is None else torch.nn.ModuleList([model, self._projection])
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        return super().create_optimizer(self._with_projection(self.model if model is None else model))
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        if self._projection is not None and self.accelerator.sync_gradients and self.args.world_size > 1:
+            for weight in self._projection.parameters():
+                weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")
+        return loss
+
+    def _clip_grad_norm(self, model):
+        return super()._clip_grad_norm(self._with_projection(model))
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        return super()._get_grad_norm(self._with_projection(model), grad_norm)
+
+    def _save_checkpoint(self, model, trial):
+        if self._projection is not None:
+            refuse_broken_weights(self._projection, self.state.global_step, self._last_clips)
+        super()._save_checkpoint(model, trial)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._projection is not None and self.args.should_save:
+            save_projection(self._projection, output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if self._projection is not None and checkpoint is not None:
+            load_projection(self._projection, checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
 
     def log_teacher(self):
         """
@@ -340,4 +360,4 @@ class _LogTeacher(TrainerCallback):
         self.trainer.log_teacher()
 
 
-__all__ = ["DistillationConfig", "DistillationTrainer"]
+__all__ = ["DistillationTrainer"]

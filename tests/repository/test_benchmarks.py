@@ -12,6 +12,7 @@ from hf_dvflnet.hub.published_checkpoint import publish_checkpoint
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import real_video
+import real_video_figures
 import transcription
 
 
@@ -44,10 +45,10 @@ def test_the_gain_is_the_mean_difference_with_an_interval_over_titles_and_seeds(
     titles = [f"title {number // 3}" for number in range(240)]
     alone = rng.random((5, 240)) < 0.2
     distilled = alone | (rng.random((5, 240)) < 0.1)
-    mean, low, high = real_video.gain(alone, distilled, titles, draws=1000)
+    mean, low, high = real_video_figures.gain(alone, distilled, titles, draws=1000)
     assert mean == pytest.approx(distilled.mean() - alone.mean())
     assert 0 < low < mean < high
-    assert real_video.gain(alone, alone, titles, draws=10) == (0, 0, 0)
+    assert real_video_figures.gain(alone, alone, titles, draws=10) == (0, 0, 0)
 
 
 def test_the_figures_of_a_run_count_each_class_once_in_their_mean():

@@ -19,7 +19,7 @@ from hf_dvflnet import (
     cache_teacher,
     load_video_folder,
 )
-from hf_dvflnet.training.teacher_cache import cache_bytes
+from hf_dvflnet.training.teacher_cache_writer import cache_bytes
 
 
 NAMES = ["jump", "wave hands"]

@@ -1,0 +1,268 @@
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_trainings import NAMES, RandomClips, arguments, labelled, new_model
+
+from hf_dvflnet import (
+    ClipAugmentation,
+    DistillationConfig,
+    DistillationTrainer,
+    FrameModelForVideoClassification,
+    TeacherCache,
+    VideoClipDataset,
+    VideoFocalNetForVideoClassification,
+    VideoFocalNetVideoProcessor,
+    cache_teacher,
+    load_video_folder,
+)
+from hf_dvflnet.training.feature_matching import PROJECTION, feature_distance, head_of, new_projection
+
+
+@pytest.fixture
+def config(tiny_config):
+    return labelled(tiny_config)
+
+
+@pytest.fixture
+def teacher(config):
+    """Of another width than the student, and far from uniform."""
+    model = new_model(labelled(config, embed_dim=16), seed=7)
+    torch.nn.init.normal_(model.classifier.weight, std=1.0)
+    return model.eval()
+
+
+def trainer_of(folder, config, teacher, clips, **changes) -> DistillationTrainer:
+    args = DistillationConfig(**arguments(folder, **{"feature_weight": 2.0, "logging_steps": 1, **changes}))
+    return DistillationTrainer(new_model(config, seed=0), args, teacher_model=teacher, train_dataset=clips)
+
+
+def trained(*args, **changes) -> DistillationTrainer:
+    trainer = trainer_of(*args, **changes)
+    trainer.train()
+    return trainer
+
+
+def weights(trainer: DistillationTrainer) -> dict[str, torch.Tensor]:
+    return {
+        **trainer.model.state_dict(),
+        **{f"projection.{n}": w for n, w in trainer._projection.state_dict().items()},
+    }
+
+
+def logged(trainer: DistillationTrainer, name: str) -> list[float]:
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+# the distance
+
+
+def test_the_distance_is_its_definition():
+    ours, theirs = torch.randn(2, 8, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    cosines = (ours * theirs).sum(-1) / (ours.square().sum(-1).sqrt() * theirs.square().sum(-1).sqrt())
+    torch.testing.assert_close(feature_distance(ours, theirs), (1 - cosines).mean())
+
+
+def test_the_distance_depends_on_directions_alone():
+    ours, theirs = torch.randn(2, 8, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(feature_distance(3 * ours, 0.2 * theirs), feature_distance(ours, theirs))
+    assert feature_distance(ours, 4 * ours).abs() < 1e-12
+
+
+def test_the_distance_has_the_gradient_of_its_values():
+    ours, theirs = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda x: feature_distance(x, theirs), ours.requires_grad_())
+
+
+def test_the_distance_is_computed_in_float32_from_half_precision():
+    ours, theirs = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0)).half()
+    assert feature_distance(ours, theirs) == feature_distance(ours.float(), theirs.float())
+    assert feature_distance(ours, theirs).dtype == torch.float32
+
+
+# the training
+
+
+def test_the_distance_of_the_pooled_features_is_added_to_the_loss(tmp_path, config, teacher):
+    batch = {name: torch.stack([item[name] for item in RandomClips(4)]) for name in ("pixel_values", "labels")}
+    losses = []
+    for weight in (0.0, 2.0):
+        trainer = trainer_of(tmp_path, config, teacher, RandomClips(4), feature_weight=weight)
+        losses.append(trainer.compute_loss(trainer.model.train(), batch))
+    with torch.no_grad():
+        ours = trainer.model.base_model(batch["pixel_values"]).pooler_output
+        theirs = teacher.base_model(batch["pixel_values"]).pooler_output
+        expected = 2.0 * feature_distance(trainer._projection(ours), theirs)
+    torch.testing.assert_close(losses[1] - losses[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_students_features_come_to_point_where_the_teachers_do(tmp_path, config, teacher):
+    changes = {"max_steps": 40, "alpha": 0.0, "learning_rate": 3e-3}
+    found = logged(trained(tmp_path, config, teacher, RandomClips(24), **changes), "loss_features")
+    assert len(found) == 40 and found[-1] < 0.3 * found[0]
+
+
+def test_the_first_projection_leaves_the_draws_of_the_training_as_they_were(tmp_path, config, teacher):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    first, second = (new_projection(4, 3, seed=5) for _ in range(2))
+    assert torch.rand(1) == expected and torch.equal(first.weight, second.weight)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"gradient_checkpointing": True}, {"bf16": True}, pytest.param({"torch_compile": True}, marks=pytest.mark.slow)],
+)
+def test_features_are_matched_alike_with(tmp_path, config, teacher, changes):
+    plain = logged(trained(tmp_path / "plain", config, teacher, RandomClips(8)), "loss_features")
+    found = logged(trained(tmp_path / "other", config, teacher, RandomClips(8), **changes), "loss_features")
+    assert found == pytest.approx(plain, rel=0.02 if "bf16" in changes else 1e-4)
+
+
+def test_clipping_counts_the_gradients_of_the_projection(tmp_path, config, teacher):
+    changes = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.01, "weight_decay": 0.0}
+    trainer = trained(tmp_path, config, teacher, RandomClips(4), lr_scheduler_type="constant", **changes)
+    start = weights(trainer_of(tmp_path, config, teacher, RandomClips(4)))
+    moved = torch.cat([(weight - start[name]).flatten() for name, weight in weights(trainer).items()])
+    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert not torch.equal(trainer._projection.weight, start["projection.weight"])
+
+
+def test_one_step_of_eight_and_four_of_two_give_the_same_projection(tmp_path, config, teacher):
+    found = []
+    for batch, accumulated in ((8, 1), (2, 4)):
+        changes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+        trainer = trained(
+            tmp_path, config, teacher, RandomClips(8), max_steps=1, optim="sgd", learning_rate=0.1, **changes
+        )
+        found.append(trainer._projection.weight.detach())
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+
+
+def test_a_resumed_training_ends_at_the_same_projection(tmp_path, config, teacher):
+    changes = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+    whole = weights(trained(tmp_path, config, teacher, RandomClips(24), **changes))
+    again = trainer_of(tmp_path / "again", config, teacher, RandomClips(24), **changes)
+    torch.nn.init.zeros_(again._projection.weight)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    for name, weight in weights(again).items():
+        assert torch.equal(weight, whole[name]), name
+
+
+def test_the_saved_student_is_without_the_projection(tmp_path, config, teacher):
+    trainer = trained(tmp_path, config, teacher, RandomClips(8), save_strategy="steps", save_steps=3)
+    assert set(load_file(tmp_path / "checkpoint-3" / PROJECTION)) == {"weight", "bias"}
+    trainer.save_model(tmp_path / "student")
+    assert not (tmp_path / "student" / PROJECTION).exists()
+    student = VideoFocalNetForVideoClassification.from_pretrained(tmp_path / "student")
+    assert set(student.state_dict()) == set(new_model(config, 0).state_dict())
+
+
+def test_a_projection_that_is_not_finite_is_not_saved(tmp_path, config, teacher):
+    trainer = trained(tmp_path, config, teacher, RandomClips(8))
+    trainer._projection.weight.data[0] = torch.inf
+    with pytest.raises(RuntimeError, match="weights are not finite after step 3"):
+        trainer._save_checkpoint(trainer.model, trial=None)
+    assert not (tmp_path / "checkpoint-3").exists()
+
+
+# other teachers
+
+
+@pytest.fixture
+def image_teacher(config):
+    torch.manual_seed(7)
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, stride=4), torch.nn.ReLU())
+    names = {"id2label": config.id2label, "label2id": config.label2id}
+    return FrameModelForVideoClassification.from_image_model(body, image_size=48, num_frames=4, **names)
+
+
+def test_an_image_network_that_is_shown_clips_of_its_own_teaches_its_features(
+    tmp_path, config, image_teacher, video_tree, tiny_processor
+):
+    rows = load_video_folder(video_tree)["train"]
+    names = rows.features["label"].names
+    for model_config in (config, image_teacher.config):
+        model_config.id2label = dict(enumerate([*names, *NAMES[2:]]))
+        model_config.label2id = {name: index for index, name in model_config.id2label.items()}
+    own = VideoFocalNetVideoProcessor(
+        num_frames=4, size={"shortest_edge": 54}, crop_size={"height": 48, "width": 48}, image_mean=[0.5] * 3
+    )
+    clips = VideoClipDataset(rows, tiny_processor, train=True, augmentation=ClipAugmentation())
+    args = DistillationConfig(**arguments(tmp_path, feature_weight=1.0, logging_steps=1, mixup_alpha=0.4))
+    trainer = DistillationTrainer(
+        new_model(config, seed=0),
+        args,
+        teacher_model=image_teacher,
+        teacher_processor=own,
+        train_dataset=clips,
+        processing_class=tiny_processor,
+    )
+    assert trainer._projection.out_features == 10  # mean and difference of 5 features
+    trainer.train()
+    assert all(0 < value < 2 for value in logged(trainer, "loss_features"))
+
+
+@pytest.fixture
+def folder_clips(video_tree, tiny_processor):
+    rows = load_video_folder(video_tree)["train"]
+    return VideoClipDataset(rows, tiny_processor, train=True, seed=3, augmentation=ClipAugmentation())
+
+
+@pytest.mark.parametrize("changes", [{}, {"mixup_alpha": 0.4}])
+def test_cached_features_teach_like_those_of_the_teacher(tmp_path, tiny_config, folder_clips, changes):
+    names = folder_clips.dataset.features["label"].names
+    config, teacher = (labelled(tiny_config, names, embed_dim=width) for width in (8, 16))
+    teacher = new_model(teacher, seed=7).eval()
+    cache_teacher(teacher, folder_clips, tmp_path / "cache", views=2, features=True, dtype="float32")
+    name = folder_clips.dataset["video_id"][0]
+    assert TeacherCache(tmp_path / "cache").answers(name, 1, name)["teacher_features"].shape == (
+        teacher.config.hidden_size,
+    )
+    online = trained(tmp_path / "a", config, teacher, folder_clips, max_steps=2)
+    cached = trained(tmp_path / "b", config, None, folder_clips, max_steps=2, teacher_cache=str(tmp_path / "cache"))
+    assert logged(cached, "loss_features") == pytest.approx(logged(online, "loss_features"), rel=1e-3)
+
+
+# bad input
+
+
+def test_a_cache_without_features_is_refused(tmp_path, tiny_config, folder_clips):
+    config = labelled(tiny_config, folder_clips.dataset.features["label"].names)
+    cache_teacher(new_model(config, seed=7), folder_clips, tmp_path / "cache", views=1)
+    with pytest.raises(ValueError, match="contains logits but no features; write the cache with .*--features"):
+        trainer_of(tmp_path, config, None, folder_clips, teacher_cache=str(tmp_path / "cache"))
+
+
+def test_a_cache_with_features_is_not_mistaken_for_one_without(tmp_path, tiny_config, folder_clips):
+    teacher = new_model(labelled(tiny_config, folder_clips.dataset.features["label"].names), seed=7)
+    cache_teacher(teacher, folder_clips, tmp_path / "cache", views=1)
+    with pytest.raises(ValueError, match=r"a cache with different settings \(features\)"):
+        cache_teacher(teacher, folder_clips, tmp_path / "cache", views=1, features=True)
+
+
+def test_a_model_without_a_classifier_is_refused():
+    with pytest.raises(ValueError, match="Linear has no `classifier`, whose input would be its pooled features"):
+        head_of(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"feature_weight": -1.0}, "feature_weight must be at least 0, got -1.0"),
+        ({"alpha": 0.0}, "alpha and feature_weight are both 0, so the teacher would teach nothing"),
+    ],
+)
+def test_weights_that_teach_nothing_are_refused(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        DistillationConfig(output_dir=str(tmp_path), **wrong)
+
+
+def test_a_checkpoint_of_a_run_without_features_is_refused(tmp_path, config, teacher):
+    changes = {"save_strategy": "steps", "save_steps": 3}
+    trained(tmp_path, config, teacher, RandomClips(8), feature_weight=0.0, **changes)
+    trainer = trainer_of(tmp_path, config, teacher, RandomClips(8), max_steps=6)
+    with pytest.raises(ValueError, match=re.escape(f"contains no {PROJECTION}, so its run did not match features")):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
