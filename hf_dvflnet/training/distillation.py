@@ -264,6 +264,8 @@ class DistillationTrainer(VideoClassificationTrainer):
         return super().create_optimizer(self._with_projection(self.model if model is None else model))
 
     def training_step(self, *args, **kwargs):
+        if self._projection is not None and self._micro_batch() == 0:
+            self._projection.zero_grad()  # the Trainer does so for the student alone
         loss = super().training_step(*args, **kwargs)
         if self._projection is not None and self.accelerator.sync_gradients and self.args.world_size > 1:
             for weight in self._projection.parameters():

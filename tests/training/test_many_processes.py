@@ -54,7 +54,14 @@ def start(output: Path, data_and_teacher, *launcher: str, **changes) -> subproce
         **{"output_dir": output, "data_dir": data, "teacher_model_name_or_path": teacher, "compare_alone": False},
         **{"num_frames": 4, "image_size": 32, "short_side": 36, "frame_interval": 4, "num_train_epochs": 2},
         **{"student_preset": "nano", "student_config_overrides": "embed_dim=8,drop_path_rate=0.0"},
-        **{"learning_rate": 0.01, "optim": "sgd", "logging_steps": 1, "use_cpu": True, "max_broken_share": 0.5},
+        **{
+            "learning_rate": 0.01,
+            "optim": "sgd",
+            "feature_weight": 0.5,
+            "logging_steps": 1,
+            "use_cpu": True,
+            "max_broken_share": 0.5,
+        },
         **changes,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
