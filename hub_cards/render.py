@@ -149,6 +149,7 @@ NETWORKS = {
     "teacher": "teacher: EfficientNet-Lite0 of ImageNet with a trained head",
     "alone": "student alone",
     "distilled": "student distilled",
+    "features": "student distilled, features too",
     "pretrained": "student alone, trained on rendered motions before",
 }
 
