@@ -65,7 +65,7 @@ SETTINGS: dict[str, Any] = {
     "teacher_size": 224,
     "teacher_short_side": 240,
     "augmentation": {"area": [0.25, 1.0], "flip": 0.5, "jitter": 0.0, "grayscale": 0.0},
-    "views": 10,
+    "views": 6,
     "epochs": 40,
     "batch_size": 16,
     "learning_rate": 1e-3,
