@@ -50,6 +50,7 @@ from .training.distillation import DistillationTrainer
 from .training.divergences import forward_kl, jensen_shannon, logit_mse, reverse_kl
 from .training.frame_heads import train_head
 from .training.metrics import TopKAccuracy
+from .training.modulator_matching import modulator_distance
 from .training.teacher_cache import TeacherCache
 from .training.teacher_cache_writer import cache_teacher
 from .training.trainer import VideoClassificationTrainer
@@ -123,6 +124,7 @@ __all__ = [
     "logit_mse",
     "mix_clips",
     "modulation_maps",
+    "modulator_distance",
     "multi_clip_indices",
     "open_stream",
     "pixels_to_frames",

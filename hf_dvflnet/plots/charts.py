@@ -84,7 +84,8 @@ def save_class_bars(per_class: Sequence[dict[str, Any]], path: str | os.PathLike
 
 
 _CURVES = {
-    "loss": ("loss", "loss_kl", "loss_ce", "loss_features", "eval_loss"),
+    "loss": ("loss", "loss_kl", "loss_ce", "eval_loss"),
+    "distance": ("loss_features", "loss_modulators"),
     "share of clips": ("eval_top1_accuracy", "eval_top5_accuracy", "teacher_top1_accuracy", "agreement"),
     "learning rate": ("learning_rate",),
     "seconds a step": ("step_seconds", "data_seconds"),

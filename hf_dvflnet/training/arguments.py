@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from .divergences import DIVERGENCES, refuse_other_beta
+from .modulator_matching import KINDS
 
 
 @dataclass
@@ -116,6 +117,19 @@ class DistillationConfig(VideoTrainingArguments):
             "help": "Weight of the cosine distance between the pooled features of student and teacher; 0: none."
         },
     )
+    modulator_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the distance between the maps of where the modulators of student and teacher are "
+            "strong; 0: none. Both must be Video-FocalNets, and the teacher must run in training."
+        },
+    )
+    modulator_kinds: str = field(
+        default="both", metadata={"help": "Modulators that are matched: spatial, temporal or both."}
+    )
+    modulator_stages: list[int] | None = field(
+        default=None, metadata={"help": "Stages whose modulators are matched, numbered from 1; all if unset."}
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -126,12 +140,23 @@ class DistillationConfig(VideoTrainingArguments):
         if self.divergence not in DIVERGENCES:
             raise ValueError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}")
         refuse_other_beta(self.beta)
-        if not self.feature_weight >= 0:
-            raise ValueError(f"feature_weight must be at least 0, got {self.feature_weight}")
-        if self.alpha == 0 and self.feature_weight == 0:
+        for name in ("feature_weight", "modulator_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.alpha == self.feature_weight == self.modulator_weight == 0:
             raise ValueError(
-                "alpha and feature_weight are both 0, so the teacher would teach nothing; set one of them, or train "
-                "with VideoClassificationTrainer"
+                "alpha, feature_weight and modulator_weight are all 0, so the teacher would teach nothing; set one of "
+                "them, or train with VideoClassificationTrainer"
+            )
+        if self.modulator_kinds not in KINDS:
+            raise ValueError(f"modulator_kinds must be one of {', '.join(KINDS)}, got {self.modulator_kinds!r}")
+        stages = self.modulator_stages
+        if stages is not None and (not stages or min(stages) < 1 or len(set(stages)) < len(stages)):
+            raise ValueError(f"modulator_stages must be different numbers from 1, at least one, got {stages}")
+        if self.modulator_weight and self.teacher_cache is not None:
+            raise ValueError(
+                f"modulator_weight={self.modulator_weight} needs the teacher's modulators at each step, and a "
+                "teacher_cache contains none; unset one of the two"
             )
         if self.teacher_dtype not in (None, "float32", "bfloat16", "float16"):
             raise ValueError(f"teacher_dtype must be float32, bfloat16 or float16, got {self.teacher_dtype!r}")

@@ -40,6 +40,7 @@ from .feature_matching import (
 from .finite_numbers import refuse_broken_weights
 from .losses import soft_loss
 from .metrics import compute_top_k_metrics
+from .modulator_matching import MatchedModulators, mean_distance
 from .teacher_cache import TeacherCache
 from .trainer import VideoClassificationTrainer
 
@@ -54,7 +55,8 @@ class DistillationTrainer(VideoClassificationTrainer):
     the KL ([`reverse_kl`], [`jensen_shannon`], [`logit_mse`]). With `args.feature_weight`, its product with the cosine
     distance of the pooled features is added: the student's, through a projection that is trained along and saved in
     checkpoints but not with the student, and the teacher's. A model's pooled features are what its `classifier` is
-    given.
+    given. With `args.modulator_weight`, its product with the distance of the modulators of two Video-FocalNets is
+    added: the mean of [`modulator_distance`] over `args.modulator_stages` and `args.modulator_kinds`.
 
     Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
     of the checkpoints. The evaluation loss is the student's cross-entropy alone.
@@ -75,9 +77,10 @@ class DistillationTrainer(VideoClassificationTrainer):
         kwargs: Passed to [`VideoClassificationTrainer`].
 
     The following values are logged with the training loss. Each is the mean over all clips of all ranks since the last
-    log: `loss_kl`, the divergence (including the factor `T^2`), `loss_ce`, `loss_features` where features are matched,
-    and `agreement`, the share of clips for which teacher and student predict the same class. The teacher's accuracy on
-    the evaluation split is logged as `teacher_top1_accuracy` when training starts.
+    log: `loss_kl`, the divergence (including the factor `T^2`), `loss_ce`, `loss_features` and `loss_modulators` where
+    these are matched (before their weights), and `agreement`, the share of clips for which teacher and student predict
+    the same class. The teacher's accuracy on the evaluation split is logged as `teacher_top1_accuracy` when training
+    starts.
 
     With `args.teacher_cache` ([`TeacherCache`]), `train_dataset` shows the cached view e mod K of each clip in epoch
     e, and the teacher's logits for this view are read from the cache. With mixup or CutMix, the cached teacher has not
@@ -88,8 +91,9 @@ class DistillationTrainer(VideoClassificationTrainer):
     Raises:
         ValueError: If there is no teacher, or its folder contains no weights; if the student has multiple labels per
             clip; if teacher and student differ in their classes or their number of frames, or in the size, mean or
-            standard deviation of their clips where these cannot be prepared for both; or if the cache belongs to a
-            different teacher, or to clips or settings other than those of `train_dataset`.
+            standard deviation of their clips where these cannot be prepared for both; if the cache belongs to a
+            different teacher, or to clips or settings other than those of `train_dataset`; or if features or
+            modulators are to be matched that a model or the cache does not have.
     """
 
     args: DistillationConfig
@@ -119,12 +123,15 @@ class DistillationTrainer(VideoClassificationTrainer):
         self._teacher_processor: Any = None  # of a teacher that is given clips of its own
         self._teacher_metrics: dict[str, float] | None = None
         self._projection: torch.nn.Linear | None = None  # of the student's features to the teacher's
+        self._modulators: MatchedModulators | None = None
         if teacher_model is not None:
             self._take_teacher(teacher_model, teacher_processor)
         if args.teacher_cache is not None:
             self._take_cache(TeacherCache(args.teacher_cache))
         if args.feature_weight:
             self._match_features()
+        if args.modulator_weight:
+            self._match_modulators()
 
     def _take_teacher(self, teacher_model: Any, teacher_processor: BaseVideoProcessor | None):
         args = self.args
@@ -169,14 +176,29 @@ class DistillationTrainer(VideoClassificationTrainer):
         projection = new_projection(feature_width(self.model), width, self.args.seed)
         self._projection = projection.to(self.args.device)
 
+    def _match_modulators(self):
+        args = self.args
+        if self._teacher_processor is not None and (args.mixup_alpha or args.cutmix_alpha):
+            raise ValueError(
+                "modulators cannot be matched here: with mixup or CutMix, a teacher that is given clips of its own "
+                "does not see the mixed clip; set mixup_alpha and cutmix_alpha, or modulator_weight, to 0"
+            )
+        teacher = self.accelerator.unwrap_model(self.teacher_model)
+        self._modulators = MatchedModulators(self.model, teacher, args.modulator_kinds, args.modulator_stages)
+
     def teacher_logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The teacher's logits in the student's class order: float32 of shape (batch, num_labels)."""
         return self._in_order(self._ask(pixel_values)["teacher_logits"])
 
-    def _ask(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-        dtype = next(self.teacher_model.parameters()).dtype
+    def _ask(self, pixel_values: torch.Tensor) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"pixel_values": pixel_values.to(next(self.teacher_model.parameters()).dtype)}
+        if self._modulators is not None:
+            inputs["output_modulators"] = True
         with torch.no_grad():
-            answers = {"teacher_logits": self.teacher_model(pixel_values=pixel_values.to(dtype)).logits}
+            outputs = self.teacher_model(**inputs)
+            answers = {"teacher_logits": outputs.logits}
+            if self._modulators is not None:
+                answers["teacher_energies"] = self._modulators(outputs)
         if self._projection is not None and self.args.teacher_cache is None:
             answers["teacher_features"] = self._teacher_features.take()
         return answers
@@ -201,6 +223,8 @@ class DistillationTrainer(VideoClassificationTrainer):
         inputs = dict(inputs)
         shown = inputs.pop("teacher_pixel_values", None)
         answers = {name: inputs.pop(name) for name in ("teacher_logits", "teacher_features") if name in inputs}
+        if self._modulators is not None:
+            inputs["output_modulators"] = True
         clips, micro_batches = len(inputs["labels"]), getattr(self, "current_gradient_accumulation_steps", 1)
         if self.compute_loss_func is None:
             labels = inputs.pop("labels")
@@ -234,6 +258,9 @@ class DistillationTrainer(VideoClassificationTrainer):
             projected = self._projection(self._student_features.take().float())
             logged["loss_features"] = feature_distance(projected, answers["teacher_features"])
             loss = loss + args.feature_weight * logged["loss_features"]
+        if self._modulators is not None:
+            logged["loss_modulators"] = mean_distance(self._modulators(outputs), answers["teacher_energies"])
+            loss = loss + args.modulator_weight * logged["loss_modulators"]
         for name, value in logged.items():
             self._sums[name] += value.detach() * clips
         self._sums["clips"] += clips

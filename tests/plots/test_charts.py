@@ -130,4 +130,14 @@ def test_names_of_classes_in_a_confusion_matrix_do_not_overlap(tmp_path, drawn, 
     assert not overlapping(axes.get_xticklabels(), axis=0)
 
 
+# curves
+
+
+def test_every_part_of_the_loss_has_a_curve(tmp_path, drawn):
+    parts = ["loss", "loss_kl", "loss_ce", "loss_features", "loss_modulators", "eval_loss"]
+    history = [{"step": step, **dict.fromkeys(parts, 1 / step)} for step in (1, 2, 3)]
+    charts.save_training_curves(history, tmp_path / "curves.png", "title")
+    assert sorted(line.get_label() for axes in drawn[0].axes for line in axes.lines) == sorted(parts)
+
+
 # maps

@@ -83,9 +83,13 @@ def config(name: str) -> tuple[str, str]:
     return "--config_file", str(CONFIGS / f"{name}.yaml")
 
 
-def losses(output: Path) -> list[float]:
+def log_history(output: Path) -> list[dict]:
     state = max((output / "student").glob("checkpoint-*/trainer_state.json"), key=os.path.getmtime)
-    return [entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry]
+    return json.loads(state.read_text())["log_history"]
+
+
+def losses(output: Path) -> list[float]:
+    return [entry["loss"] for entry in log_history(output) if "loss" in entry]
 
 
 @pytest.mark.slow
@@ -112,6 +116,19 @@ def test_one_process_two_processes_and_two_hosts_have_the_same_loss_curve(tmp_pa
     for name in curves:
         broken = (tmp_path / name / "student" / "broken_clips.jsonl").read_text().splitlines()
         assert [json.loads(line)["clip"] for line in broken] == ["move_000/0001.mp4"]
+
+
+@pytest.mark.slow
+def test_two_processes_match_modulators_as_one_does(tmp_path, data_and_teacher):
+    options = {"alpha": 0.0, "modulator_weight": 100.0, "modulator_kinds": "temporal", "num_train_epochs": 1}
+    for name, clips in (("cpu", 8), ("cpu_2_processes", 4)):
+        output = tmp_path / name
+        finished(start(output, data_and_teacher, *config(name), per_device_train_batch_size=clips, **options))
+    one, two = (
+        [(entry["loss"], entry["loss_modulators"]) for entry in log_history(tmp_path / name) if "loss" in entry]
+        for name in ("cpu", "cpu_2_processes")
+    )
+    assert len(one) == 4 and np.allclose(one, two, rtol=1e-4, atol=0)
 
 
 @pytest.mark.slow
