@@ -252,7 +252,7 @@ def test_a_model_without_a_classifier_is_refused():
     "wrong, message",
     [
         ({"feature_weight": -1.0}, "feature_weight must be at least 0, got -1.0"),
-        ({"alpha": 0.0}, "alpha and feature_weight are both 0, so the teacher would teach nothing"),
+        ({"alpha": 0.0}, "alpha, feature_weight and modulator_weight are all 0, so the teacher would teach nothing"),
     ],
 )
 def test_weights_that_teach_nothing_are_refused(tmp_path, wrong, message):
