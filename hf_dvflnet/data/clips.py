@@ -78,7 +78,11 @@ class _Clips:
         return clips
 
     def _label(self, row: dict[str, Any]) -> Any:
-        return row["label"] if self.label_ids is None else self.label_ids[row["label"]]
+        label = row.get("label")
+        named = isinstance((self.dataset.features or {}).get("label"), datasets.ClassLabel)
+        if label is None or (named and label < 0):  # both mean in `datasets` that there is none
+            return -100
+        return label if self.label_ids is None else self.label_ids[label]
 
     def settings(self) -> dict[str, Any]:
         """
@@ -165,8 +169,8 @@ def show(frames: np.ndarray, drawn: ClipDraw | None, processor: VideoFocalNetVid
 
 class VideoClipDataset(_Clips, torch.utils.data.Dataset):
     """
-    Clips for a Trainer, from a dataset with the columns `video` (`datasets.Video`), `label` and, optionally,
-    `video_id`.
+    Clips for a Trainer, from a dataset with the columns `video` (`datasets.Video`) and, optionally, `label` and
+    `video_id`. A clip without a label (no column, None, or a negative number of a `ClassLabel`) has the label -100.
 
     For training, the frames are drawn by the published training rule ([`training_indices`]), with a seed made of
     (`seed`, epoch, clip). The draws therefore do not depend on the number of workers, on the order or on the other

@@ -5,6 +5,8 @@ The names are in `class_names/<set>.txt`, one per line; the id is the line numbe
 checkpoint: with a different order, all predictions are wrong, and no error shows it.
 """
 
+import json
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from importlib.resources import files
@@ -24,7 +26,8 @@ def read_labels(labels: str | Path) -> LabelSet:
     Get a label set by its name, or from a text file with one class name per line (id = line number - 1).
 
     Raises:
-        ValueError: If `labels` is neither, the file is not UTF-8 text, or a name is empty or occurs twice.
+        ValueError: If `labels` is neither, the file is not UTF-8 text, is JSON or a numbered list, or a name is empty
+            or occurs twice.
     """
     if str(labels) in LABEL_SETS:
         return LABEL_SETS[str(labels)]
@@ -32,12 +35,36 @@ def read_labels(labels: str | Path) -> LabelSet:
     if not path.is_file():
         raise ValueError(f"{labels} is neither a file nor one of the label sets {', '.join(LABEL_SETS)}")
     try:
-        names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        text = path.read_text(encoding="utf-8-sig").rstrip()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not UTF-8 text; a label file contains one class name per line") from error
-    names = [name.strip() for name in names]
+    names = [name.strip() for name in text.splitlines()]
+    if _is_json(text) or _are_numbered(names):
+        found = "is JSON" if _is_json(text) else f"has numbered lines, such as {names[0]!r}"
+        raise ValueError(
+            f"{path}: {found}; a label file contains the class name alone on each line, and the first one has the id 0"
+        )
     refuse_bad_names(names, str(path))
     return LabelSet(tuple(names), f"the file {path.name}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), (list, dict))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _are_numbered(names: Sequence[str]) -> bool:
+    """Whether each line has a number of 0 to n - 1, or 1 to n, before or after a name that is another on each line."""
+    for pattern in (r"(?P<number>\d+)[\s.,:;)=-]+(?P<name>\S.*)", r"(?P<name>.*\S)[\s,:;=]+(?P<number>\d+)"):
+        lines = [re.fullmatch(pattern, name) for name in names]
+        found = [line for line in lines if line is not None]
+        numbers = sorted(int(line["number"]) for line in found)
+        distinct = len({line["name"] for line in found}) == len(names) > 1
+        if distinct and numbers in (list(range(len(names))), list(range(1, len(names) + 1))):
+            return True
+    return False
 
 
 def refuse_bad_names(names: Sequence[str], where: str):

@@ -89,8 +89,8 @@ def predict_clips(
         clips that could not be decoded, `{"video_id", "reason"}`. All processes return the same.
 
     Raises:
-        ValueError: If the classes of model and dataset differ, `views` is neither 1 nor 12, or the model is for
-            regression.
+        ValueError: If the classes of model and dataset differ, `views` is neither 1 nor 12, the model is for
+            regression, or a clip has no label.
     """
     if views not in VIEWS:
         raise ValueError(f"views must be 1 or 12, got {views}")
@@ -99,6 +99,9 @@ def predict_clips(
     refuse_other_classes(model, classes)
     if model.config.problem_type == "regression":
         raise ValueError("the model's problem_type is regression, but accuracies can only be computed for classes")
+    unlabelled = sum(label is None or label < 0 for label in dataset["label"])
+    if unlabelled:
+        raise ValueError(f"{unlabelled} of {len(dataset)} clips have no label (None or -1); filter them out")
     # each of n processes takes every n-th clip: no clip is padded, dropped or counted twice, even in uneven shares
     rows = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     clips = _Clips(dataset, rows, processor, views)

@@ -6,7 +6,6 @@ which is an inner product and not a divergence. It also re-initializes the teach
 """
 
 import copy
-import math
 import os
 from collections import defaultdict
 from typing import Any
@@ -20,7 +19,6 @@ from transformers import (
     PreTrainedModel,
     TrainerCallback,
 )
-from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from ..data.clips import VideoClipDataset, VideoClipStream
@@ -42,10 +40,8 @@ from .losses import soft_loss
 from .metrics import compute_top_k_metrics
 from .modulator_matching import MatchedModulators, mean_distance
 from .teacher_cache import TeacherCache
+from .teachers import logits_of, refuse_other_than_classifier, refuse_shared_weights, warn_of_chance
 from .trainer import VideoClassificationTrainer
-
-
-logger = logging.get_logger(__name__)
 
 
 class DistillationTrainer(VideoClassificationTrainer):
@@ -59,7 +55,9 @@ class DistillationTrainer(VideoClassificationTrainer):
     added: the mean of [`modulator_distance`] over `args.modulator_stages` and `args.modulator_kinds`.
 
     Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
-    of the checkpoints. The evaluation loss is the student's cross-entropy alone.
+    of the checkpoints. The evaluation loss is the student's cross-entropy alone. Training clips without a label (-100,
+    or a dataset without `labels`) have the divergence alone; if no clip has one, set `alpha` to 1. The cross-entropy
+    is the mean over the clips of a micro-batch that have a label.
 
     Args:
         model ([`PreTrainedModel`]):
@@ -89,11 +87,11 @@ class DistillationTrainer(VideoClassificationTrainer):
     given clips of its own.
 
     Raises:
-        ValueError: If there is no teacher, or its folder contains no weights; if the student has multiple labels per
-            clip; if teacher and student differ in their classes or their number of frames, or in the size, mean or
-            standard deviation of their clips where these cannot be prepared for both; if the cache belongs to a
-            different teacher, or to clips or settings other than those of `train_dataset`; or if features or
-            modulators are to be matched that a model or the cache does not have.
+        ValueError: If there is no teacher, or its folder contains no weights; if student or teacher is not a
+            classifier with one label per clip, or has no head; if they share weights; if they differ in their classes
+            or their number of frames, or in the size, mean or standard deviation of their clips where these cannot be
+            prepared for both; if the cache belongs to a different teacher, or to clips or settings other than those of
+            `train_dataset`; or if features or modulators are to be matched that a model or the cache does not have.
     """
 
     args: DistillationConfig
@@ -114,10 +112,7 @@ class DistillationTrainer(VideoClassificationTrainer):
                 "no teacher is given; set `teacher_model`, `args.teacher_model_name_or_path` or `args.teacher_cache`"
             )
         super().__init__(model=model, args=args, **kwargs)
-        if self.model.config.problem_type not in (None, "single_label_classification"):
-            raise ValueError(
-                f"distillation needs one label per clip, got problem_type {self.model.config.problem_type!r}"
-            )
+        refuse_other_than_classifier(self.model, "student")
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self.teacher_model: Any = None
         self._teacher_processor: Any = None  # of a teacher that is given clips of its own
@@ -143,6 +138,8 @@ class DistillationTrainer(VideoClassificationTrainer):
             teacher = (
                 teacher_model if args.teacher_dtype is None else teacher_model.to(getattr(torch, args.teacher_dtype))
             )
+        refuse_other_than_classifier(teacher, "teacher")
+        refuse_shared_weights(self.model, teacher)
         if clips_of_its_own(self.model, self.processing_class, teacher, teacher_processor, self.train_dataset):
             self._teacher_processor = self.train_dataset.teacher_processor = teacher_processor
             self.train_dataset.shows_teacher = args.teacher_cache is None
@@ -196,7 +193,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             inputs["output_modulators"] = True
         with torch.no_grad():
             outputs = self.teacher_model(**inputs)
-            answers = {"teacher_logits": outputs.logits}
+            answers = {"teacher_logits": logits_of(outputs, "teacher", self.model.config.num_labels)}
             if self._modulators is not None:
                 answers["teacher_energies"] = self._modulators(outputs)
         if self._projection is not None and self.args.teacher_cache is None:
@@ -221,17 +218,18 @@ class DistillationTrainer(VideoClassificationTrainer):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = dict(inputs)
+        clips, micro_batches = len(inputs["pixel_values"]), getattr(self, "current_gradient_accumulation_steps", 1)
         shown = inputs.pop("teacher_pixel_values", None)
         answers = {name: inputs.pop(name) for name in ("teacher_logits", "teacher_features") if name in inputs}
         if self._modulators is not None:
             inputs["output_modulators"] = True
-        clips, micro_batches = len(inputs["labels"]), getattr(self, "current_gradient_accumulation_steps", 1)
-        if self.compute_loss_func is None:
-            labels = inputs.pop("labels")
+        if self.compute_loss_func is None or "labels" not in inputs:
+            labels = inputs.pop("labels", None)
+            if labels is None:  # the divergence alone, as where all labels are -100
+                labels = torch.full((clips,), -100, device=inputs["pixel_values"].device)
             outputs = model(**inputs)
-            cross_entropy = soft_loss(
-                outputs.logits, labels, "single_label_classification", self.args.label_smoothing_factor
-            )
+            logits = logits_of(outputs, "student", self.model.config.num_labels)
+            cross_entropy = soft_loss(logits, labels, "single_label_classification", self.args.label_smoothing_factor)
         else:
             # `compute_loss_func` returns this micro-batch's share of the loss of the step. Multiplied by the number of
             # micro-batches, it becomes a mean over the micro-batch, as in the other branch.
@@ -329,21 +327,19 @@ class DistillationTrainer(VideoClassificationTrainer):
         found = self._teacher_metrics is None
         if self._teacher_metrics is None:
             self._teacher_metrics = self.evaluate_teacher()
-        self.log(dict(self._teacher_metrics))
-        accuracy, chance = self._teacher_metrics["teacher_top1_accuracy"], 1 / self.model.config.num_labels
-        clips = self._teacher_metrics["teacher_clips"]
-        if found and accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / clips):
-            logger.warning(
-                f"The teacher's accuracy is {accuracy:.1%} on {clips} evaluation clips, no better than chance "
-                f"({chance:.1%}). Check that its head was trained, and on these classes"
-            )
+        if self._teacher_metrics["teacher_clips"]:
+            self.log(dict(self._teacher_metrics))
+        if found:
+            warn_of_chance(self._teacher_metrics, self.model.config.num_labels)
 
-    def evaluate_teacher(self, eval_dataset: Dataset | dict[str, Dataset] | None = None) -> dict[str, float]:
+    def evaluate_teacher(self, eval_dataset: Dataset | dict[str, Dataset] | str | None = None) -> dict[str, float]:
         """
-        Evaluate the teacher on `eval_dataset`, by default the trainer's own. A dict of datasets is evaluated as one.
+        Evaluate the teacher on `eval_dataset`, by default the trainer's own, which can also be one of its names. A
+        dict of datasets is evaluated as one.
 
         Returns:
-            `teacher_top1_accuracy` and `teacher_top5_accuracy`, in [0, 1], and `teacher_clips`, the number of clips.
+            `teacher_top1_accuracy` and `teacher_top5_accuracy`, in [0, 1], and `teacher_clips`, the number of clips
+            that have a label; this alone if it is 0.
 
         Raises:
             ValueError: If there is no teacher, but only a cache of its logits.
@@ -352,6 +348,8 @@ class DistillationTrainer(VideoClassificationTrainer):
             raise ValueError(
                 "there is no teacher to evaluate, only its cached logits for the training clips; pass `teacher_model`"
             )
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
         eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         logits, labels = [], []
         for part in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
@@ -365,15 +363,19 @@ class DistillationTrainer(VideoClassificationTrainer):
                 part.processor = self._teacher_processor
             for inputs in tqdm(self.get_eval_dataloader(part), desc="teacher", disable=self._no_progress_bar()):
                 inputs = self._prepare_inputs(inputs)
+                if "labels" not in inputs:
+                    continue
                 # drops the clips that were repeated to fill the last batch, so that each clip counts once
                 batch = self.accelerator.gather_for_metrics(
                     (self.teacher_logits(inputs["pixel_values"]), inputs["labels"])
                 )
                 logits.append(batch[0].cpu())
-                labels.append(batch[1].cpu())
+                labels.append((batch[1].argmax(-1) if batch[1].is_floating_point() else batch[1]).cpu())
+        if not labels:
+            return {"teacher_clips": 0}
         prediction = EvalPrediction(torch.cat(logits).numpy(), torch.cat(labels).numpy())
         metrics = {f"teacher_{name}": value for name, value in compute_top_k_metrics(prediction).items()}
-        return {**metrics, "teacher_clips": len(prediction.label_ids)}
+        return {**metrics, "teacher_clips": int((prediction.label_ids != -100).sum())}
 
     def _no_progress_bar(self) -> bool:
         return self.args.disable_tqdm or not self.is_local_process_zero()

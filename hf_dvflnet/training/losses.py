@@ -44,17 +44,6 @@ def soft_loss(logits: torch.Tensor, labels: torch.Tensor, kind: str, smoothing: 
     return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum") / labelled
 
 
-def refuse_other_than_probabilities(labels: torch.Tensor):
-    """Raise `ValueError` unless each row of labels of shape (batch, num_labels) sums to 1."""
-    sums = labels.float().sum(-1)
-    if not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        raise ValueError(
-            f"labels of shape {tuple(labels.shape)} are read as class probabilities, so each row must sum to 1, but "
-            f"a row sums to {sums[(sums - 1).abs().argmax()].item():g}. For multiple labels per clip, set the model's "
-            'config.problem_type = "multi_label_classification"'
-        )
-
-
 def as_probabilities(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
     """
     Convert class ids of shape (batch,) to probabilities of shape (batch, num_labels).
@@ -68,4 +57,4 @@ def as_probabilities(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
     return F.one_hot(labels.masked_fill(unlabelled, 0), num_labels).float().masked_fill(unlabelled[:, None], 0.0)
 
 
-__all__ = ["as_probabilities", "problem_type", "refuse_other_than_probabilities", "soft_loss"]
+__all__ = ["as_probabilities", "problem_type", "soft_loss"]

@@ -1,8 +1,12 @@
-"""Top-k accuracy for evaluation. Computing it needs no internet access."""
+"""The metrics that fit each problem type, for evaluation. Computing them needs no internet access."""
+
+from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, f1_score, mean_absolute_error
 from transformers import EvalPrediction
 
 
@@ -42,14 +46,92 @@ def compute_top_k_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """
     `compute_metrics` for a Trainer: top-1 and top-5 accuracy in [0, 1], from logits of shape (clips, num_labels).
 
-    Clips without a label (-100) are ignored. For labels given as probabilities, the most likely class is the true one.
+    Clips without a label (-100) are ignored; if there are no others, the result is empty. For labels given as
+    probabilities, the most likely class is the true one.
     """
     scores, labels = prediction.predictions, np.asarray(prediction.label_ids)
     if labels.ndim == 2:
         labels = labels.argmax(-1)
     labelled = labels != -100
+    if not labelled.any():
+        return {}
     metrics = evaluate.combine([TopKAccuracy(k=1, keep_in_memory=True), TopKAccuracy(k=5, keep_in_memory=True)])
     return metrics.compute(predictions=scores[labelled], references=labels[labelled])
 
 
-__all__ = ["TopKAccuracy", "compute_top_k_metrics"]
+def compute_multi_label_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """
+    `compute_metrics` for multiple labels per clip, from logits and labels of shape (clips, num_labels).
+
+    Returns scikit-learn's `average_precision_score` and `f1_score`, both in [0, 1]:
+
+    - `mean_average_precision`, the mean of the average precisions of the classes. Classes that no clip has are left
+      out, as in SlowFast's `get_map`; if no clip has a label, so is the metric;
+    - `micro_f1`, over all pairs of a clip and a class. A class is predicted if its score (sigmoid) is above 0.5.
+
+    For labels given as probabilities, a clip has a class if the probability is at least 0.5.
+    """
+    scores, labels = prediction.predictions, np.asarray(prediction.label_ids) >= 0.5
+    metrics = {"micro_f1": float(f1_score(labels, scores > 0, average="micro", zero_division=0.0))}
+    occurring = labels.any(axis=0)
+    if occurring.any():
+        precisions = average_precision_score(labels[:, occurring], scores[:, occurring], average=None)
+        metrics["mean_average_precision"] = float(np.mean(precisions))
+    return metrics
+
+
+def compute_regression_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """
+    `compute_metrics` for regression: scikit-learn's `mean_absolute_error`, in the unit of the labels, averaged over
+    the outputs. Predictions have the shape (clips, num_labels), labels too, or (clips,) for one output.
+    """
+    values = prediction.predictions
+    return {"mean_absolute_error": float(mean_absolute_error(np.reshape(prediction.label_ids, values.shape), values))}
+
+
+METRICS = {
+    "single_label_classification": compute_top_k_metrics,
+    "multi_label_classification": compute_multi_label_metrics,
+    "regression": compute_regression_metrics,
+}
+
+
+class EvaluationMetrics:
+    """
+    `compute_metrics` for a Trainer: the metrics of a problem type, as returned by [`problem_type`], of a whole
+    evaluation, or batch by batch (`args.batch_eval_metrics`). If a model returns several arrays, the first one is its
+    logits.
+    """
+
+    def __init__(self, problem_type: str):
+        self.compute = METRICS[problem_type]
+        self.begin()
+
+    def begin(self):
+        """Forget the batches of an evaluation that has not ended."""
+        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
+        logits: Any = prediction.predictions
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        self._batches.append((_on_cpu(logits), _on_cpu(prediction.label_ids)))
+        if not compute_result:
+            return {}
+        predictions, labels = map(np.concatenate, zip(*self._batches, strict=True))
+        self.begin()
+        return self.compute(EvalPrediction(predictions, labels))
+
+
+def _on_cpu(values: Any) -> np.ndarray:
+    # NumPy has no bfloat16
+    values = torch.as_tensor(values).cpu()
+    return (values.float() if values.is_floating_point() else values).numpy()
+
+
+__all__ = [
+    "EvaluationMetrics",
+    "TopKAccuracy",
+    "compute_multi_label_metrics",
+    "compute_regression_metrics",
+    "compute_top_k_metrics",
+]

@@ -4,9 +4,13 @@ import time
 from pathlib import Path
 
 from transformers import Trainer
+from transformers.utils import logging
 
 from ..plots.charts import save_training_curves
 from .broken_clips import BrokenClips
+
+
+logger = logging.get_logger(__name__)
 
 
 class StepClock:
@@ -37,6 +41,16 @@ class StepClock:
         times = self.data / self.steps, self.total / self.steps
         self.steps, self.data, self.total = 0, 0.0, 0.0
         return times
+
+    def warn_of_waiting(self, data: float, total: float, workers: int):
+        """Warn once if more than half of a step, `total` seconds, is spent waiting for data."""
+        if data > total / 2 and not self.warned:
+            self.warned = True
+            logger.warning(
+                f"{data:.2f} of the {total:.2f} s of a step are spent waiting for clips. Use more decoding processes "
+                f"(dataloader_num_workers, now {workers}), or convert the videos with `dvflnet prepare` to small ones "
+                "that are fast to seek in"
+            )
 
 
 def write_report(trainer: Trainer, broken: BrokenClips, batch_size: int):

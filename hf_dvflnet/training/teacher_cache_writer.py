@@ -21,6 +21,7 @@ from .digests import clip_sizes, digest_of, weights_digest
 from .feature_matching import HeadInput, feature_width
 from .frame_heads import OutOfFoldAnswers
 from .teacher_cache import DESCRIPTION, shard_files
+from .teachers import logits_of, refuse_other_than_classifier
 
 
 def cache_teacher(
@@ -78,6 +79,7 @@ def cache_teacher(
         raise ValueError(f"views must be at least 1, got {views}")
     if not clips.train:
         raise ValueError("the clips of a cache must be training clips; use VideoClipDataset(..., train=True)")
+    refuse_other_than_classifier(teacher, "teacher")
     refuse_other_classes(teacher, class_names(clips))
     sizes = clip_sizes(clips.dataset)
     if len(sizes) < len(clips):
@@ -181,7 +183,11 @@ def _ask_and_write(
             with torch.inference_mode():
                 pixel_values = batch["pixel_values"].to(accelerator.device, weights_dtype)
                 output = teacher(pixel_values=pixel_values)
-                logits = output.logits if answers is None else answers(output.pooler_output, batch["clip"])
+                logits = (
+                    logits_of(output, "teacher", teacher.config.num_labels)
+                    if answers is None
+                    else answers(output.pooler_output, batch["clip"])
+                )
                 logits = logits.float()
             # A softmax is unchanged if the same number is subtracted from all classes, and half precision is most
             # exact near 0: the error is up to 0.008 for 17, and up to 0.00003 for 0.1.

@@ -23,10 +23,12 @@ from .broken_clips import BrokenClips
 from .checkpoints import RUN, free_space, last_whole_checkpoint, refuse_other_steps
 from .class_matching import with_labels_of
 from .finite_numbers import not_finite, refuse_broken_weights
+from .fitting_labels import FittingLabels
 from .interruption import Interruption, let_workers_outlive_signals
-from .losses import as_probabilities, problem_type, refuse_other_than_probabilities, soft_loss
-from .metrics import compute_top_k_metrics
+from .losses import as_probabilities, problem_type, soft_loss
+from .metrics import EvaluationMetrics
 from .run_report import StepClock, write_report
+from .saving import refuse_what_cannot_be_saved
 
 
 logger = logging.get_logger(__name__)
@@ -40,7 +42,11 @@ class VideoClassificationTrainer(Trainer):
     - classes of data and model are matched by name: labels are translated, or an error is raised ([`with_labels_of`]);
     - labels may be class ids of shape (batch,) or probabilities of shape (batch, num_labels), for any model;
       `args.label_smoothing_factor` applies to both, in training only;
-    - for single-label classification, top-1 and top-5 accuracy are computed unless `compute_metrics` is given;
+    - labels that do not fit the model are refused where they are loaded, with their clip ([`fitting_labels`]), and
+      so is at once what `save_pretrained` would refuse at the first checkpoint ([`refuse_what_cannot_be_saved`]);
+    - unless `compute_metrics` or `preprocess_logits_for_metrics` is given, the metrics that fit the problem type are
+      computed: top-1 and top-5 accuracy; mean average precision and micro-F1 for multiple labels per clip; the mean
+      absolute error for regression;
     - if the training dataset has a method `set_epoch`, it is called at the start of each epoch. A [`VideoClipStream`]
       is split among the processes; clips that a resumed run has already seen are skipped without decoding;
     - `train(resume_from_checkpoint=True)` resumes from the last complete checkpoint;
@@ -81,9 +87,12 @@ class VideoClassificationTrainer(Trainer):
         self.loss_is_scaled_for_ga = self.compute_loss_func is not None
         self.label_smoother = None  # see `compute_loss`
         self._kind = problem_type(self.model.config) if hasattr(self.model, "config") else ""
-        if self.compute_metrics is None and self._kind == "single_label_classification":
-            self.compute_metrics = compute_top_k_metrics
+        # ours are of logits, and not of what a function of the caller makes of them
+        if self.compute_metrics is None and self.preprocess_logits_for_metrics is None and self._kind:
+            self.compute_metrics = EvaluationMetrics(self._kind)
         self._match_classes()
+        datasets = {"train_dataset": self.train_dataset, **self._eval_datasets()}
+        refuse_what_cannot_be_saved(self.model, self.processing_class, datasets, self.args.output_dir)
         self._learning_rates: list[float] = []  # unscaled rates of an optimizer created here
         self.broken_clips = BrokenClips(self.args.output_dir)
         self.interruption = Interruption()
@@ -104,7 +113,7 @@ class VideoClassificationTrainer(Trainer):
                 raise ValueError(f"{self.args.output_dir}: contains no complete checkpoint to resume from")
         if resume_from_checkpoint:
             refuse_other_steps(resume_from_checkpoint, self.args, self.clips_per_step)
-        with naming_clips_of_dead_workers(self.train_dataset, self.eval_dataset):
+        with naming_clips_of_dead_workers(self.train_dataset, *self._eval_datasets().values()):
             with self.interruption.heeded(say=self.is_world_process_zero()):
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
             # on all processes, since those that received a signal would otherwise wait for the others
@@ -115,12 +124,17 @@ class VideoClassificationTrainer(Trainer):
                 self.leave(told)
             return output
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+    def evaluation_loop(self, *args, **kwargs):
+        if isinstance(self.compute_metrics, EvaluationMetrics):
+            self.compute_metrics.begin()
         # a data loader draws a seed, which would change the training of a run resumed from before an evaluation
         with torch.random.fork_rng(devices=[]):
-            return super().evaluate(*args, **kwargs)
+            return super().evaluation_loop(*args, **kwargs)
 
     # Data and classes
+
+    def _eval_datasets(self) -> dict[str, Any]:
+        return self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
 
     def _match_classes(self):
         self.train_dataset = with_labels_of(self.model, self.train_dataset)
@@ -135,30 +149,27 @@ class VideoClassificationTrainer(Trainer):
         if isinstance(stream, VideoClipStream):
             stream.share(self._train_batch_size, self.args.process_index, self.args.world_size)
             # not prepared by accelerate, which would make the main process read the clips of all processes
-            loader: Any = DataLoader(
-                stream,
-                batch_size=None,
-                num_workers=self.args.dataloader_num_workers,
-                pin_memory=self.args.dataloader_pin_memory,
-                persistent_workers=self.args.dataloader_persistent_workers,
-                prefetch_factor=self.args.dataloader_prefetch_factor,
-            )
+            names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
+            settings: Any = {name: getattr(self.args, f"dataloader_{name}") for name in names}
+            loader: Any = DataLoader(stream, batch_size=None, **settings)
         else:
             loader = super().get_train_dataloader()
-        return self._with_timeout(loader)
+        return self._checked(loader)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         self._match_classes()
         if not isinstance(eval_dataset, str):
             eval_dataset = with_labels_of(self.model, eval_dataset)
-        return self._with_timeout(super().get_eval_dataloader(eval_dataset))
+        return self._checked(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        return self._with_timeout(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
+        return self._checked(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
 
-    def _with_timeout(self, loader: Any) -> DataLoader:
+    def _checked(self, loader: Any) -> DataLoader:
+        base = getattr(loader, "base_dataloader", loader)
+        if self._kind and self.compute_loss_func is None:  # which may take any labels
+            base.collate_fn = FittingLabels.of(base.collate_fn, self._kind, self.model.config.num_labels)
         if self.args.dataloader_num_workers:
-            base = getattr(loader, "base_dataloader", loader)
             base.timeout = getattr(self.args, "dataloader_timeout", 0)
             let_workers_outlive_signals(base)
         return loader
@@ -263,10 +274,10 @@ class VideoClassificationTrainer(Trainer):
 
         Row i of `shares` gives the share of each original clip in mixed clip i.
         """
-        labels = inputs["labels"]
-        if self._kind == "single_label_classification":
-            labels = as_probabilities(labels, num_labels)
-        inputs["labels"] = shares @ labels.to(shares)
+        if (labels := inputs.get("labels")) is not None:
+            if self._kind == "single_label_classification":
+                labels = as_probabilities(labels, num_labels)
+            inputs["labels"] = shares @ labels.to(shares)
 
     def _micro_batch(self) -> int:
         """Index of the current micro-batch within the step."""
@@ -277,16 +288,9 @@ class VideoClassificationTrainer(Trainer):
         smooth = model.training and self._kind == "single_label_classification"  # for other kinds, the Trainer warns
         smoothing = self.args.label_smoothing_factor if smooth else 0.0
         mixed = model.training and any(getattr(self.args, name, 0.0) for name in ("mixup_alpha", "cutmix_alpha"))
-        probabilities = (
-            self._kind == "single_label_classification"
-            and labels is not None
-            and labels.ndim == 2
-            and labels.is_floating_point()
-        )
-        if self.compute_loss_func is not None or labels is None or not (smoothing or mixed or probabilities):
+        soft = self._kind == "single_label_classification" and labels is not None and labels.is_floating_point()
+        if self.compute_loss_func is not None or labels is None or not (smoothing or mixed or soft):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if probabilities and not mixed:
-            refuse_other_than_probabilities(labels)
         # computed here, since transformers' models treat soft labels as multiple labels per clip
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
@@ -338,13 +342,8 @@ class VideoClassificationTrainer(Trainer):
                 logs["broken_clips"] = len(self.broken)
         if "loss" in logs and (times := self._clock.read()) is not None:
             logs["data_seconds"], logs["step_seconds"] = times
-            if times[0] > times[1] / 2 and not self._clock.warned and self.is_local_process_zero():
-                self._clock.warned = True
-                logger.warning(
-                    f"{times[0]:.2f} of the {times[1]:.2f} s of a step are spent waiting for clips. Use more decoding "
-                    f"processes (dataloader_num_workers, now {self.args.dataloader_num_workers}), or convert the "
-                    "videos with `dvflnet prepare` to small ones that are fast to seek in"
-                )
+            if self.is_local_process_zero():
+                self._clock.warn_of_waiting(*times, self.args.dataloader_num_workers)
         super().log(logs, start_time)
 
     def save_report(self):

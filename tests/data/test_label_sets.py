@@ -87,3 +87,30 @@ def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, content, reason)
 def test_a_name_that_is_neither_set_nor_file_is_refused_with_the_sets():
     with pytest.raises(ValueError, match="imagenet is neither a file nor one of the label sets ucf50, .*activitynet"):
         read_labels("imagenet")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1 ApplyEyeMakeup\n2 Archery\n", "has numbered lines, such as '1 ApplyEyeMakeup'"),
+        ("0: run\n1: jump\n2: wave\n", "numbered lines"),
+        ("1. run\n0. jump\n", "numbered lines"),  # in another order than that of the ids
+        ("run,0\njump,1\n", "numbered lines"),
+        ('["run", "jump"]', "is JSON"),
+        ('{\n  "0": "run",\n  "1": "jump"\n}\n', "is JSON"),
+    ],
+)
+def test_a_numbered_list_and_json_are_refused_as_what_they_are(tmp_path, content, message):
+    path = tmp_path / "labels.txt"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"labels.txt: {message}.*the class name alone on each line"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["1 finger\n2 fingers\n3 fingers\n", "level 0\nlevel 1\n", "2 run\n7 jump\n", "[a]\n"]
+)
+def test_numbers_that_belong_to_names_are_kept(tmp_path, content):
+    path = tmp_path / "labels.txt"
+    path.write_text(content)
+    assert list(read_labels(path).names) == content.split("\n")[:-1]

@@ -90,14 +90,20 @@ def test_several_labels_are_mixed_as_several_labels(tmp_path):
 def test_several_labels_taken_for_one_are_refused(tmp_path, tiny_config):
     clips = RandomClips(8)
     clips.labels = torch.ones(8, 6)
-    with pytest.raises(ValueError, match=r"a row sums to 6\. .*problem_type = .multi_label_classification."):
+    with pytest.raises(ValueError, match=r"a row that sums to 6\.0, .*problem_type = .multi_label_classification."):
         first_loss(tmp_path, VideoFocalNetForVideoClassification(tiny_config), clips)
 
 
-def test_clips_without_a_label_are_distilled_all_the_same(tmp_path, tiny_config):
-    clips = RandomClips(8)
+class NoLabels(RandomClips):
+    def __getitem__(self, index):
+        return {"pixel_values": self.clips[index]}
+
+
+@pytest.mark.parametrize("recipe", [{}, {"mixup_alpha": 0.8}])
+@pytest.mark.parametrize("clips", [RandomClips(8), NoLabels(8)], ids=["-100", "no labels"])
+def test_clips_without_a_label_are_distilled_by_the_divergence_alone(tmp_path, tiny_config, clips, recipe):
     clips.labels = torch.full((8,), -100)
-    args = DistillationConfig(**arguments(tmp_path, logging_steps=1))
+    args = DistillationConfig(**arguments(tmp_path, logging_steps=1, **recipe))
     student, teacher = (VideoFocalNetForVideoClassification(tiny_config) for _ in range(2))
     trainer = DistillationTrainer(student, args, teacher_model=teacher, train_dataset=clips)
     trainer.train()

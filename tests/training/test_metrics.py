@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
+import torch
 from transformers import EvalPrediction
 
 from hf_dvflnet import TopKAccuracy
-from hf_dvflnet.training.metrics import compute_top_k_metrics
+from hf_dvflnet.training.metrics import (
+    EvaluationMetrics,
+    compute_multi_label_metrics,
+    compute_regression_metrics,
+    compute_top_k_metrics,
+)
 
 
 SCORES = [[0.1, 0.5, 0.4], [0.7, 0.2, 0.1], [0.2, 0.3, 0.5], [0.4, 0.35, 0.25]]
@@ -40,3 +46,59 @@ def test_clips_without_a_label_are_left_out():
 def test_labels_that_are_probabilities_count_as_their_likeliest_class():
     prediction = EvalPrediction(np.array(SCORES), np.eye(3)[LABELS] * 0.9 + 0.1 / 3)
     assert compute_top_k_metrics(prediction) == {"top1_accuracy": 0.25, "top5_accuracy": 1.0}
+
+
+def test_no_accuracy_is_made_up_where_no_clip_has_a_label():
+    assert compute_top_k_metrics(EvalPrediction(np.array(SCORES), np.full(4, -100))) == {}
+
+
+# several labels per clip, and regression
+
+# class 0 is ranked second and third of three, class 1 first; no clip has class 2
+LOGITS = np.array([[0.5, 3.0, -1.0], [2.0, -1.0, -1.0], [0.1, -2.0, 1.0]])
+SEVERAL = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0]])
+
+
+def test_precision_and_f1_of_several_labels_are_the_hand_counted_ones():
+    metrics = compute_multi_label_metrics(EvalPrediction(LOGITS, SEVERAL))
+    assert metrics["mean_average_precision"] == pytest.approx(((1 / 2 + 2 / 3) / 2 + 1) / 2)
+    # predicted: 5 pairs, of which 3 are right and none is missed
+    assert metrics["micro_f1"] == pytest.approx(2 * 3 / (5 + 3))
+
+
+def test_a_single_class_that_occurs_gives_the_precision():
+    metrics = compute_multi_label_metrics(EvalPrediction(LOGITS, SEVERAL * [0, 1, 0]))
+    assert metrics["mean_average_precision"] == 1.0
+
+
+def test_there_is_no_precision_where_no_clip_has_a_label():
+    assert compute_multi_label_metrics(EvalPrediction(LOGITS, SEVERAL * 0)) == {"micro_f1": 0.0}
+
+
+def test_several_labels_that_are_probabilities_count_from_one_half():
+    metrics = [compute_multi_label_metrics(EvalPrediction(LOGITS, labels)) for labels in (SEVERAL, SEVERAL * 0.5)]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_the_error_of_a_regression_is_the_mean_absolute_one(shape):
+    prediction = EvalPrediction(np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([1.0, 1.0, 1.0, 0.0]).reshape(shape))
+    assert compute_regression_metrics(prediction) == {"mean_absolute_error": 1.75}
+
+
+@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification", "regression"])
+def test_metrics_of_batches_are_those_of_the_whole(kind):
+    labels = SEVERAL[:, 0] if kind == "single_label_classification" else SEVERAL
+    metrics = EvaluationMetrics(kind)
+    whole = metrics(EvalPrediction(LOGITS, labels))
+    metrics(EvalPrediction(LOGITS, labels), compute_result=False)
+    metrics.begin()  # as after an evaluation that was interrupted
+    for part, last in ((slice(2), False), (slice(2, 3), True)):
+        batch = EvalPrediction(torch.tensor(LOGITS[part]).bfloat16().double(), torch.tensor(labels[part]))
+        result = metrics(batch, compute_result=last)
+    assert result == pytest.approx(whole, abs=0.01)
+
+
+def test_logits_are_the_first_of_what_a_model_returns():
+    prediction = EvalPrediction((np.array(SCORES), np.zeros((4, 7))), np.array(LABELS))
+    assert EvaluationMetrics("single_label_classification")(prediction)["top1_accuracy"] == 0.25

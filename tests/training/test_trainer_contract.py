@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_trainings import RandomClips, arguments, new_model
 from torch.nn import functional as F
-from transformers import Trainer, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from hf_dvflnet import (
     DistillationConfig,
@@ -15,6 +15,7 @@ from hf_dvflnet import (
     VideoFocalNetForVideoClassification,
     VideoTrainingArguments,
 )
+from hf_dvflnet.training.metrics import METRICS
 
 
 def make(kind: str, folder, model, clips, changes=None, **options):
@@ -133,14 +134,37 @@ def test_metrics_of_the_caller_replace_ours(tmp_path, tiny_config):
     assert metrics["eval_a"] == 1 and "eval_top1_accuracy" not in metrics
 
 
-@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
-def test_accuracies_are_not_computed_where_no_single_label_is_right(tmp_path, tiny_config, kind):
+PROBLEMS = {
+    "single_label_classification": {"eval_top1_accuracy", "eval_top5_accuracy"},
+    "multi_label_classification": {"eval_mean_average_precision", "eval_micro_f1"},
+    "regression": {"eval_mean_absolute_error"},
+}
+
+
+@pytest.mark.parametrize("batch_by_batch", [False, True])
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_each_problem_type_is_evaluated_by_metrics_that_fit_it(tmp_path, tiny_config, kind, batch_by_batch):
     model = new_model(tiny_config, 0)
     model.config.problem_type = kind
-    clips = RandomClips(4)
-    clips.labels = torch.rand(4, 6)
-    trainer = VideoClassificationTrainer(model, VideoTrainingArguments(**arguments(tmp_path)), eval_dataset=clips)
-    assert not any("accuracy" in name for name in trainer.evaluate())
+    clips = RandomClips(5)
+    if kind != "single_label_classification":
+        clips.labels = torch.eye(6)[clips.labels]
+    args = arguments(tmp_path, batch_eval_metrics=batch_by_batch, per_device_eval_batch_size=2)
+    trainer = VideoClassificationTrainer(model, VideoTrainingArguments(**args), eval_dataset=clips)
+    metrics = trainer.evaluate()
+    told = {"loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time"}
+    assert set(metrics) - {f"eval_{name}" for name in told} - {"epoch"} == PROBLEMS[kind]
+    found = trainer.predict(clips)
+    expected = METRICS[kind](EvalPrediction(found.predictions, found.label_ids))
+    assert {name: metrics[f"eval_{name}"] for name in expected} == pytest.approx(expected)
+
+
+def test_metrics_of_logits_are_not_computed_of_something_else(tmp_path, tiny_config):
+    args = VideoTrainingArguments(**arguments(tmp_path))
+    chosen = lambda logits, labels: logits.argmax(-1)  # noqa: E731
+    trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, preprocess_logits_for_metrics=chosen)
+    assert not any("accuracy" in name for name in trainer.evaluate(RandomClips(4)))
+    assert trainer.predict(RandomClips(4)).predictions.shape == (4,)
 
 
 # create_optimizer and create_scheduler
@@ -232,6 +256,29 @@ def test_the_teacher_is_evaluated_on_several_sets(tmp_path, tiny_config):
     )
     trainer.train()
     assert next(entry["teacher_clips"] for entry in trainer.state.log_history if "teacher_clips" in entry) == 9
+    assert trainer.evaluate_teacher("night")["teacher_clips"] == 5
+    assert {"eval_day_top1_accuracy", "eval_night_top1_accuracy"} < set(trainer.evaluate())
+
+
+class NoLabels(RandomClips):
+    def __getitem__(self, index):
+        return {"pixel_values": self.clips[index]}
+
+
+@pytest.mark.parametrize("kind", ["no labels", "-100", "no sets"])
+def test_a_student_is_trained_where_no_evaluation_clip_has_a_label(tmp_path, tiny_config, kind):
+    clips = RandomClips(4)
+    clips.labels = torch.full((4,), -100)
+    trainer = DistillationTrainer(
+        new_model(tiny_config, 0),
+        DistillationConfig(**arguments(tmp_path, max_steps=1)),
+        teacher_model=new_model(tiny_config, 1),
+        train_dataset=RandomClips(8),
+        eval_dataset={"no labels": NoLabels(4), "-100": clips, "no sets": {}}[kind],
+    )
+    trainer.train()
+    assert not any(name.startswith("teacher") for entry in trainer.state.log_history for name in entry)
+    assert trainer.evaluate_teacher() == {"teacher_clips": 0}
 
 
 # get_train_dataloader, get_eval_dataloader, get_test_dataloader, num_examples

@@ -1,0 +1,101 @@
+"""Labels that do not fit the model are refused with their clip; those that do come as the loss takes them."""
+
+import pytest
+import torch
+from small_trainings import RandomClips, arguments, new_model
+
+from hf_dvflnet import VideoClassificationTrainer, VideoTrainingArguments
+from hf_dvflnet.training.fitting_labels import fitting_labels
+
+
+SINGLE, MULTI = "single_label_classification", "multi_label_classification"
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "message"),
+    [
+        (SINGLE, [0, 6, 1], "clip b has the label 6, but the model has the classes 0 to 5"),
+        (SINGLE, [0, 1, -1], "clip c has the label -1, but .*one is -100"),
+        (SINGLE, [0.0, 1.0, 2.0], r"class ids, integers of shape .*got torch.float32 of shape \(3,\)"),
+        (SINGLE, [[0, 1, 0, 0, 0, 1]] * 3, "got torch.int64 of shape .*multi_label_classification"),
+        (SINGLE, [[0.5] * 6] * 3, "clip a has a row that sums to 3.0"),
+        (MULTI, [0, 1, 2], r"labels must have the shape \(batch, 6\), got \(3,\).*single_label_classification"),
+        (MULTI, [[0, 1, 0, 0, 0, 2]] * 3, r"clip a has the labels \[0, 1, 0, 0, 0, 2\]"),
+        ("regression", [0.5, 0.5, 0.5], r"labels must have the shape \(batch, 6\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(kind, labels, message):
+    with pytest.raises(ValueError, match=message):
+        fitting_labels(torch.tensor(labels), kind, 6, ["a", "b", "c"])
+
+
+def test_names_are_no_labels():
+    with pytest.raises(ValueError, match=r"labels must be numbers, .* got \['run', 'jump'\]"):
+        fitting_labels(["run", "jump"], SINGLE, 6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "num_labels", "dtype"),
+    [
+        (SINGLE, [0, -100, 5], 6, torch.int64),
+        (SINGLE, [[0.5, 0.5]] * 3, 2, torch.float32),
+        (MULTI, [[0, 1]] * 3, 2, torch.float32),
+        (MULTI, [[True, False]] * 3, 2, torch.float32),
+        ("regression", [-1, 2, 3], 1, torch.float32),
+        ("regression", [[1.5, 2]] * 3, 2, torch.float32),
+    ],
+)
+def test_labels_that_fit_keep_their_values(kind, labels, num_labels, dtype):
+    found = fitting_labels(torch.tensor(labels), kind, num_labels)
+    assert found.dtype == dtype and found.tolist() == torch.tensor(labels).to(dtype).tolist()
+
+
+def test_a_column_of_class_ids_becomes_a_row():
+    assert fitting_labels(torch.tensor([[1], [2]]), SINGLE, 6).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("changes", [{}, {"label_smoothing_factor": 0.1}, {"mixup_alpha": 0.8}])
+def test_a_class_that_the_model_lacks_stops_the_training_with_its_clip(tmp_path, tiny_config, changes):
+    clips = RandomClips(4, num_labels=7)
+    clips.labels = torch.tensor([0, 1, 2, 6])
+    args = VideoTrainingArguments(**arguments(tmp_path, **changes))
+    trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, train_dataset=clips)
+    with pytest.raises(ValueError, match="has the label 6, but the model has the classes 0 to 5"):
+        trainer.train()
+
+
+def test_a_loss_function_may_take_any_labels(tmp_path, tiny_config):
+    clips = RandomClips(4)
+    clips.labels = torch.arange(4) + 100
+    args = VideoTrainingArguments(**arguments(tmp_path, max_steps=1))
+    seen = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        seen.extend(labels.tolist())
+        return outputs.logits.sum()
+
+    options = {"train_dataset": clips, "compute_loss_func": loss}
+    VideoClassificationTrainer(new_model(tiny_config, 0), args, **options).train()
+    assert sorted(seen) == [100, 101, 102, 103]
+
+
+@pytest.mark.parametrize("kind", [MULTI, "regression"])
+def test_whole_numbers_train_several_labels_and_regression_from_a_checkpoint_too(tmp_path, tiny_config, kind):
+    model = new_model(tiny_config, 0)
+    model.config.problem_type = kind
+    clips = RandomClips(8)
+    clips.labels = torch.eye(6, dtype=torch.int64)[clips.labels]
+    changes = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}
+    args = VideoTrainingArguments(**arguments(tmp_path, **changes))
+    VideoClassificationTrainer(model, args, train_dataset=clips).train()
+    again = VideoClassificationTrainer(model, args, train_dataset=clips)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert again.state.global_step == 3
+
+
+def test_a_check_is_not_laid_on_a_loader_twice(tmp_path, tiny_config):
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    args = VideoTrainingArguments(**arguments(tmp_path, **workers))
+    trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, eval_dataset={"day": RandomClips(4)})
+    checks = [trainer.get_eval_dataloader("day").base_dataloader.collate_fn for _ in range(2)]
+    assert checks[0] is checks[1]
