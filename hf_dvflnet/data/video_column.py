@@ -75,7 +75,7 @@ def undecoded(dataset: Any) -> Any:
     if features is None:  # some streams have no features
         return dataset
     if "video" not in features:
-        raise ValueError(f"the dataset has the columns {', '.join(features)}: `video` and `label` are required")
+        raise ValueError(f"the dataset has the columns {', '.join(features)}: `video` is required")
     label = features.get("label")
     if getattr(label, "dtype", None) == "string":
         raise ValueError("the labels are text; convert them to ids with dataset.class_encode_column('label')")

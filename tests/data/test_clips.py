@@ -282,6 +282,18 @@ def test_labels_that_are_text_are_refused(motion_tree, tiny_processor):
         VideoClipDataset(rows, tiny_processor)
 
 
+@pytest.mark.parametrize("missing", ["no column", None, -1])
+def test_a_clip_without_a_label_has_none_whatever_the_order_of_the_classes(motion_tree, tiny_processor, missing):
+    rows = load_video_folder(motion_tree)["train"].select([0])
+    feature = rows.features["label"]
+    rows = rows.remove_columns("label")
+    if missing != "no column":
+        rows = rows.add_column("label", [missing], feature=feature)
+    clips = VideoClipDataset(rows, tiny_processor)
+    assert clips[0]["labels"] == -100
+    assert clips.with_label_ids(list(range(16))[::-1])[0]["labels"] == -100
+
+
 def test_a_data_set_without_videos_is_refused(tiny_processor):
     with pytest.raises(ValueError, match="has the columns clip, label"):
         VideoClipDataset(datasets.Dataset.from_dict({"clip": ["a"], "label": [0]}), tiny_processor)

@@ -170,6 +170,14 @@ def test_scores_that_are_not_finite_are_refused(checkpoint, ucf101, tiny_process
         predict_clips(model, tiny_processor, load_benchmark("ucf101", ucf101, "test"))
 
 
+def test_clips_without_a_label_are_not_counted_as_the_last_class(checkpoint, ucf101, tiny_processor):
+    clips = load_benchmark("ucf101", ucf101, "test")
+    labels = [-1, *clips["label"][1:]]
+    clips = clips.remove_columns("label").add_column("label", labels, feature=clips.features["label"])
+    with pytest.raises(ValueError, match=f"1 of {len(labels)} clips have no label"):
+        predict_clips(load_model(str(checkpoint)), tiny_processor, clips)
+
+
 def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -140,4 +140,13 @@ def test_every_part_of_the_loss_has_a_curve(tmp_path, drawn):
     assert sorted(line.get_label() for axes in drawn[0].axes for line in axes.lines) == sorted(parts)
 
 
+def test_every_evaluation_set_has_a_curve_that_is_told_from_the_others(tmp_path, drawn):
+    names = [f"eval_{kind}_{name}_accuracy" for kind in ("day", "night", "dusk") for name in ("top1", "top5")]
+    history = [{"step": step, **dict.fromkeys(names, 1 / step)} for step in (1, 2, 3)]
+    charts.save_training_curves(history, tmp_path / "curves.png", "title")
+    lines = [line for axes in drawn[0].axes for line in axes.lines]
+    assert sorted(line.get_label() for line in lines) == sorted(names)
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(names)
+
+
 # maps

@@ -28,8 +28,8 @@ def make(kind: str, folder, model, clips, changes=None, **options):
     if kind == "ours":
         return VideoClassificationTrainer(model, VideoTrainingArguments(**settings), train_dataset=clips, **options)
     teacher = copy.deepcopy(model)
-    args = DistillationConfig(**settings)
-    args.alpha = options.pop("alpha", 0.0)  # without a divergence, which the constructor refuses, as plain training
+    # with next to no divergence, distillation is plain training
+    args = DistillationConfig(alpha=options.pop("alpha", 1e-12), **settings)
     return DistillationTrainer(model, args, teacher_model=teacher, train_dataset=clips, **options)
 
 
