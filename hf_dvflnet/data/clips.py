@@ -43,6 +43,8 @@ class CachedLogits(Protocol):
 class _Clips:
     """Common base of the list and the stream of clips: draws, decodes and preprocesses a clip."""
 
+    dataset: datasets.Dataset | datasets.IterableDataset
+
     def __init__(
         self,
         processor: VideoFocalNetVideoProcessor,

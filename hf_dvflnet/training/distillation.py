@@ -193,7 +193,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             inputs["output_modulators"] = True
         with torch.no_grad():
             outputs = self.teacher_model(**inputs)
-            answers = {"teacher_logits": logits_of(outputs, "teacher", self.model.config.num_labels)}
+            answers: dict[str, Any] = {"teacher_logits": logits_of(outputs, "teacher", self.model.config.num_labels)}
             if self._modulators is not None:
                 answers["teacher_energies"] = self._modulators(outputs)
         if self._projection is not None and self.args.teacher_cache is None:

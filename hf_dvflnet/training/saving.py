@@ -62,7 +62,7 @@ def _try(part: Any, folder: str, **options: Any):
     try:
         part.save_pretrained(folder, **options)
     except Exception as error:  # as many kinds as there are processors
-        values = getattr(part, "to_dict", dict)()
+        values: dict[str, Any] = getattr(part, "to_dict", dict)()
         unfit = [name for name, value in values.items() if not _is_json(value)]
         raise ValueError(
             f"{type(part).__name__}: cannot be saved, so that no checkpoint could be written: {error}"
