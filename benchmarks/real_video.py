@@ -113,7 +113,8 @@ def processor_for(settings: dict[str, Any], teacher: bool) -> VideoFocalNetVideo
 def load_clips(folder: Path, work: Path, choose: bool) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Training and test clips; to choose, the training clips of four fifths of the titles and those of the others."""
     prepared = work / "prepared"
-    prepare_videos(folder, prepared, short_side=240, num_workers=0)  # quick to seek in; continues what is unfinished
+    if not (prepared / "manifest.jsonl").is_file():
+        prepare_videos(folder, prepared, short_side=240, num_workers=0)  # quick to seek in; continues where it stopped
     train = load_benchmark("jhmdb", prepared, "train")
     if not choose:
         return train, load_benchmark("jhmdb", prepared, "test")
