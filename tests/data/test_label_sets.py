@@ -93,9 +93,9 @@ def test_a_name_that_is_neither_set_nor_file_is_refused_with_the_sets():
     ("content", "message"),
     [
         ("1 ApplyEyeMakeup\n2 Archery\n", "has numbered lines, such as '1 ApplyEyeMakeup'"),
-        ("0: run\n1: jump\n2: wave\n", "numbered lines"),
-        ("1. run\n0. jump\n", "numbered lines"),  # in another order than that of the ids
-        ("run,0\njump,1\n", "numbered lines"),
+        ("0: run\n1: jump\n2: wave\n", "has numbered lines"),
+        ("1. run\n0. jump\n", "has numbered lines"),  # in another order than that of the ids
+        ("run,0\njump,1\n", "has numbered lines"),
         ('["run", "jump"]', "is JSON"),
         ('{\n  "0": "run",\n  "1": "jump"\n}\n', "is JSON"),
     ],
