@@ -96,7 +96,7 @@ def save_pictures(runs: list[dict[str, Any]], labels: list[int], folder: Path):
     panels = figure.subplots(1, len(names), sharey=True)
     for axes, (kind, name) in zip(panels, names.items(), strict=True):
         image = axes.imshow(shares[kind], vmin=0, vmax=1, cmap=COLOUR_MAP, interpolation="nearest")
-        axes.set_title(f"{name}: {np.trace(shares[kind]) / len(CLASSES):.1%} of a class on average")
+        axes.set_title(f"{name}: mean class accuracy {np.trace(shares[kind]) / len(CLASSES):.1%}")
         axes.set_xticks(range(len(shown)), shown, rotation=90)
         axes.set_xlabel("predicted")
         axes.tick_params(length=0)
