@@ -18,7 +18,9 @@ Labels = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Argument(help="A model folder or Hub id.")]
-Videos = Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Paths or http(s) URLs.")]
+Videos = Annotated[
+    list[str], typer.Argument(metavar="VIDEO...", help="Video files, folders of videos, or http(s) URLs.")
+]
 Device = Annotated[str, typer.Option(help="Device on which the model runs: cpu, cuda, ...")]
 Protocol = Annotated[str | None, typer.Option(help="Protocol that defines the splits.")]
 Fold = Annotated[int, typer.Option(min=1, help="Fold of the protocol.")]

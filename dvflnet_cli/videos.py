@@ -49,10 +49,12 @@ def predict(
     refuse_unless_positive(windows=windows, stride=stride)
     from tqdm.auto import tqdm
 
+    from hf_dvflnet.data.video_files import list_videos
     from hf_dvflnet.hub.loading import load_classifier, load_processor
     from hf_dvflnet.inference.exported_program import is_exported, load_exported
     from hf_dvflnet.inference.prediction import predict_videos, score_text
 
+    videos = list_videos(videos)
     network: Any = load_exported(model) if is_exported(model) else load_classifier(model)
     processor: Any = load_processor(model)
     if windows is not None:
@@ -268,12 +270,13 @@ def benchmark(
     The real-time factor is seconds of video per second of computation.
     """
     quiet()
+    from hf_dvflnet.data.video_files import list_videos
     from hf_dvflnet.hub.loading import load_classifier, load_processor
     from hf_dvflnet.inference.speed import STAGES, time_stages
 
     network = on_device(load_classifier(model), device)
     processor = load_processor(model)
-    found = time_stages(network, processor, videos, repeat=repeat, batch_size=batch_size)
+    found = time_stages(network, processor, list_videos(videos), repeat=repeat, batch_size=batch_size)
     if as_json:
         typer.echo(json.dumps(found))
         return

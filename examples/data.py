@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,7 +263,8 @@ def give_classes(model: VideoFocalNetForVideoClassification, names: list[str]):
     If the model has exactly these classes, the rows of its head are reordered; otherwise the head is new.
     """
     config, head = model.config, model.classifier
-    theirs = [config.id2label[index] for index in range(config.num_labels)]
+    # as matched elsewhere: composed and decomposed spellings (NFC and NFD) are one name
+    theirs = [unicodedata.normalize("NFC", config.id2label[index]) for index in range(config.num_labels)]
     if sorted(theirs) == sorted(names) and len(set(names)) == len(names):
         order = [theirs.index(name) for name in names]
         with torch.no_grad():

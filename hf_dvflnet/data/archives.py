@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import IO, Any, Literal
 
+from .video_files import HIDDEN, is_hidden, is_video, warn_of_left_out
+
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 # An archive may unpack to MAX_EXPANSION times its own size (videos hardly compress; lists compress by a factor of
@@ -40,7 +42,7 @@ class Archive:
         self._members: list[str] | None = None
 
     def members(self) -> list[str]:
-        """Names of the files. For a compressed tar, the whole archive is read."""
+        """Names of the files that are not hidden. For a compressed tar, the whole archive is read."""
         if self._members is None:
             with self._reading(), self.filesystem.open(self.path, "rb") as file:
                 if self.is_zip:
@@ -54,9 +56,11 @@ class Archive:
                                     f"{member.filename} uses compression method {member.compress_type}, but only "
                                     "deflate (8) and none (0) are supported; extract the archive first if you trust it"
                                 )
-                        self._members = [name for name in zip_file.namelist() if not name.endswith("/")]
+                        found = [name for name in zip_file.namelist() if not name.endswith("/")]
                 else:
-                    self._members = [name for name, _ in self._walk_tar(file, "r:")]
+                    found = [name for name, _ in self._walk_tar(file, "r:")]
+            self._members = [name for name in found if not is_hidden(name)]
+            warn_of_left_out(self.path, {HIDDEN: [name for name in found if is_hidden(name) and is_video(name)]})
         return self._members
 
     def read(self, member: str) -> bytes:
@@ -69,7 +73,7 @@ class Archive:
             return [content.read() for name, content in self._walk_tar(file, "r:") if name == member][-1]
 
     def contents(self, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of the files with these suffixes, in the archive's order, read forward only."""
+        """Names and contents of the files with these suffixes, as in `members`, in order, read forward only."""
         names = self.members() if self.is_zip else []
         with self._reading(), self.filesystem.open(self.path, "rb") as file:
             if self.is_zip:
@@ -79,7 +83,7 @@ class Archive:
                             yield name, _read_zipped(zip_file, name)
             else:
                 for name, content in self._walk_tar(file, "r|"):
-                    if name.lower().endswith(suffixes):
+                    if name.lower().endswith(suffixes) and not is_hidden(name):
                         yield name, content.read()
 
     def _walk_tar(self, file: Any, mode: Literal["r:", "r|"]) -> Iterator[tuple[str, IO[bytes]]]:

@@ -20,7 +20,7 @@ import datasets
 
 from .label_sets import LABEL_SETS
 from .releases import Release
-from .video_column import VIDEO_SUFFIXES
+from .video_files import is_video
 
 
 MAX_SHARDS = 1024  # shards of a streamed split: enough for any number of workers, few enough to shuffle at once
@@ -160,7 +160,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         self.loose: dict[str, str] = {}
         replacements = set()
         for file in release.files:
-            if file.lower().endswith(VIDEO_SUFFIXES):
+            if is_video(file):
                 name = self.video_id(file)
                 if name not in self.loose or release.is_replacement(file):
                     self.loose[name] = release.location(file)
@@ -172,7 +172,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         for archive in release.archives:
             if release.is_zip(archive) or release.is_replacement(archive):
                 for member in release.members(archive):
-                    if member.lower().endswith(VIDEO_SUFFIXES):
+                    if is_video(member):
                         members.setdefault(self.video_id(member), f"{archive}::{member}")
                         if release.is_replacement(archive):
                             self.replaced.add(self.video_id(member))

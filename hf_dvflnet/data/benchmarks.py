@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from .benchmark_builder import BenchmarkBuilder, Clip
 from .label_sets import LABEL_SETS, listed
 from .releases import Release
-from .video_column import VIDEO_SUFFIXES
+from .video_files import is_video
 
 
 @contextmanager
@@ -255,7 +255,7 @@ class JHMDB(_ListPerClass):
         lists = super().index(release, protocol, fold)
         # the clips of HMDB51 have the same names, but are not cut to the action
         classes = set(LABEL_SETS["jhmdb"].names)
-        folders = {PurePosixPath(file).parent for file in release.files if file.lower().endswith(VIDEO_SUFFIXES)}
+        folders = {PurePosixPath(file).parent for file in release.files if is_video(file)}
         beside = {folder.parent for folder in folders if folder.name in classes}
         others = {folder.name for folder in folders if folder.parent in beside} - classes
         if others:

@@ -7,6 +7,7 @@ checkpoint: with a different order, all predictions are wrong, and no error show
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from importlib.resources import files
@@ -85,9 +86,14 @@ def are_named(names: Sequence[str]) -> bool:
     return list(names) != [f"LABEL_{index}" for index in range(len(names))]
 
 
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC); file systems and archives of macOS may separate accents (NFD)."""
+    return unicodedata.normalize("NFC", name)
+
+
 def match_classes(names: Sequence[str], others: Sequence[str], of: tuple[str, str]) -> list[int]:
     """
-    Position of each name in `others`.
+    Position of each name in `others`. Names in composed and decomposed characters (NFC and NFD) are the same.
 
     Args:
         names: Class names in the order of their ids.
@@ -97,7 +103,8 @@ def match_classes(names: Sequence[str], others: Sequence[str], of: tuple[str, st
     Raises:
         ValueError: If a name is not in `others`, or if the orders differ and a name occurs twice.
     """
-    if list(names) == list(others)[: len(names)]:
+    names, others = [composed(name) for name in names], [composed(name) for name in others]
+    if names == others[: len(names)]:
         return list(range(len(names)))
     unknown = [name for name in names if name not in set(others)]
     if unknown:
@@ -108,12 +115,12 @@ def match_classes(names: Sequence[str], others: Sequence[str], of: tuple[str, st
         )
     refuse_repeated(names, of[0])
     refuse_repeated(others, of[1])
-    return [list(others).index(name) for name in names]
+    return [others.index(name) for name in names]
 
 
 def refuse_repeated(names: Sequence[str], owner: str):
     """Raise `ValueError` if a class name occurs twice: all predictions and labels would match the first one."""
-    repeated = [name for name, count in Counter(names).items() if count > 1]
+    repeated = [name for name, count in Counter(map(composed, names)).items() if count > 1]
     if repeated:
         raise ValueError(
             f"the {owner} has more than one class named {repeated[0]!r}, and classes are matched by name; rename one"

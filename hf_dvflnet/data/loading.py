@@ -16,7 +16,8 @@ from .benchmarks import BENCHMARKS
 from .class_folders import load_video_folder
 from .label_sets import LABEL_SETS
 from .prepared_folders import stream_tars, unreadable_videos
-from .video_column import VIDEO_SUFFIXES, clip_name
+from .video_column import SPLITS, clip_name
+from .video_files import VIDEO_SUFFIXES, find_files
 
 
 def load_benchmark(
@@ -160,7 +161,7 @@ def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool) -> An
 
 def _is_parquet(data_dir: str | os.PathLike) -> bool:
     filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
-    files = filesystem.find(path) if filesystem.isdir(path) else []
+    files = find_files(path, filesystem).files if filesystem.isdir(path) else []
     return any(file.endswith(".parquet") for file in files) and not any(
         file.lower().endswith((*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES)) for file in files
     )
@@ -176,8 +177,8 @@ def _load_parquet(
 ) -> Any:
     """Load Parquet files that contain the videos, with the splits of these files; classes are matched by name."""
     filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
-    spellings = {"validation": ("validation", "val"), "train": ("train",), "test": ("test",)}.get(split, (split,))
-    files = [file for file in filesystem.find(path) if file.endswith(".parquet")]
+    spellings = SPLITS.get(split, (split,))
+    files = [file for file in find_files(path, filesystem).files if file.endswith(".parquet")]
     chosen = [file for file in files if re.split(r"[-_.]", os.path.basename(file))[0] in spellings]
     if not chosen:
         raise ValueError(

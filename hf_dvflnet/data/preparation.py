@@ -22,7 +22,7 @@ from .clip_encoding import Task, lost, prepare_one
 from .prepared_folders import MANIFEST, SETTINGS, UNFINISHED, Row, read_manifest, replace_file, write_manifest
 from .releases import Release
 from .shards import pack, plan_shards, read_shards
-from .video_column import VIDEO_SUFFIXES
+from .video_files import VIDEO_SUFFIXES, is_video
 from .worker_processes import map_in_processes
 
 
@@ -48,7 +48,8 @@ def prepare_videos(
     Videos are found as loose files and in zip and tar archives. The clips of an archive are written as if the archive
     had been extracted where it is. A prepared benchmark release is read by [`load_benchmark`] with the same
     `video_id`s; prepared class folders (`<split>/<class>/<video>`) are read by `load_benchmark("folder", out, split)`.
-    Rar archives and parts of a split archive are skipped with a warning.
+    Rar archives and parts of a split archive are skipped with a warning. Hidden and system files are neither read nor
+    copied, with a warning if they have the ending of a video.
 
     A clip is H.264 (4:2:0, mp4, no sound). It contains all frames that [`read_video`] returns, upright and in the same
     order, so that the sampling rules choose the same frames. They have the source's average frame rate, or, if that
@@ -198,7 +199,7 @@ class _Sources:
         copied, left = [], []
         for archive in release.archives:
             members = release.members(archive)
-            if any(member.lower().endswith(VIDEO_SUFFIXES) for member in members):
+            if any(map(is_video, members)):
                 self.in_archives[archive] = {
                     member: self._take(member, f"{archive}::{member}", archive) for member in members
                 }
@@ -242,15 +243,11 @@ class _Sources:
                     f"{source}: would be written outside of the archive's folder; extract the archive first"
                 )
             path = about.parent / path
-            if path.parts[0] == UNFINISHED:
-                raise ValueError(
-                    f"{source}: would be written to the folder of unfinished files; extract the archive first"
-                )
             # keep the mark of a replacement: the path of a clip does not contain the archive's name
             if "replacement" in str(about) and "replacement" not in str(path):
                 path = path.parent / "replacement" / path.name
         row: Row | None = None
-        if name.lower().endswith(VIDEO_SUFFIXES):
+        if is_video(name):
             relative = os.path.relpath(archive or source, self.root)
             row = {"source": relative if archive is None else f"{relative}::{name}"}
             row["stamp"] = list(_stamp(archive or source))

@@ -9,7 +9,9 @@ from typing import Any
 
 import datasets
 
-from .video_column import IN_TAR, SPLITS, as_datasets, video_source
+from .label_sets import composed
+from .video_column import IN_TAR, MISPLACED, SPLITS, as_datasets, video_source
+from .video_files import HIDDEN, is_hidden, warn_of_left_out
 
 
 Row = dict[str, Any]  # one line of the manifest
@@ -22,12 +24,13 @@ def original_id(row: dict[str, Any]) -> tuple[str, str | None]:
     """
     The id that a video of a manifest had before it was prepared, and its class.
 
-    For class folders, the id is the path relative to the split's folder, as in [`load_video_folder`]. Otherwise the id
-    is the whole path, and the class is None.
+    For class folders, the id is `<class>/<file name>`, as in [`load_video_folder`]. Otherwise the id is the whole
+    path, and the class is None.
     """
     path = PurePosixPath(row["path"]).with_suffix(PurePosixPath(row["source"]).suffix)
     if len(path.parts) == 3 and any(path.parts[0] in names for names in SPLITS.values()):
-        return "/".join(path.parts[1:]), path.parts[1]
+        label = composed(path.parts[1])
+        return f"{label}/{path.name}", label
     return str(path), None
 
 
@@ -52,8 +55,8 @@ def read_manifest_line(line: str) -> dict[str, Any]:
     return row
 
 
-def _read_prepared(data_dir: Path) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
-    """Video id, class and manifest line of all videos in each split, sorted."""
+def _read_prepared(data_dir: Path) -> tuple[dict[str, list[tuple[str, str, Row]]], dict[str, list[str]]]:
+    """Video id, class and manifest line of all videos in each split, sorted; and what is left out, by reason."""
     if (data_dir / UNFINISHED).exists() or not (data_dir / MANIFEST).is_file():
         raise ValueError(f"{data_dir}: preparation is not finished; run `dvflnet prepare` again to continue it")
     with open(data_dir / MANIFEST, encoding="utf-8") as file:
@@ -70,21 +73,36 @@ def _read_prepared(data_dir: Path) -> dict[str, list[tuple[str, str, dict[str, A
         for name in (row["path"], row["tar"] or "a"):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise ValueError(f"{data_dir / MANIFEST}: contains the path {name}, which is outside of the folder")
-    splits: dict[str, list[tuple[str, str, dict[str, Any]]]] = {}
+    left_out = {HIDDEN: [row["path"] for row in lines if is_hidden(row["path"])]}
+    named = [(*original_id(row), row) for row in lines if not is_hidden(row["path"])]
+    left_out[MISPLACED] = [row["path"] for _, label, row in named if label is None]
+    splits: dict[str, list[tuple[str, str, Row]]] = {}
     for split, names in SPLITS.items():
-        for name in names:
-            of_split = [(*original_id(row), row) for row in lines if row["path"].startswith(f"{name}/")]
-            found = [(video_id, label, row) for video_id, label, row in of_split if label is not None]
-            if found:
-                splits[split] = sorted(found, key=lambda one: one[0].split("/"))
+        found = [
+            (video_id, label, row)
+            for video_id, label, row in named
+            if label is not None and PurePosixPath(row["path"]).parts[0] in names
+        ]
+        folders: dict[str, str] = {}
+        for video_id, _, row in found:
+            folder = str(PurePosixPath(row["path"]).parent)
+            other = folders.setdefault(video_id.split("/")[0], folder)
+            if other != folder:
+                raise ValueError(
+                    f"{data_dir}: {other} and {folder} are the same split and class; merge these folders of the "
+                    "original videos, and prepare them again"
+                )
+        if found:
+            splits[split] = sorted(found, key=lambda one: one[0].split("/"))
     if "train" not in splits:
         raise FileNotFoundError(f"{data_dir}: was not prepared from class folders, `train/<class>/<video>`")
-    return splits
+    return splits, left_out
 
 
 def load_prepared(data_dir: Path) -> datasets.DatasetDict:
     """Same as [`load_video_folder`], for class folders that `dvflnet prepare` wrote as tars or folders."""
-    splits = _read_prepared(data_dir)
+    splits, left_out = _read_prepared(data_dir)
+    warn_of_left_out(data_dir, left_out)
     classes = sorted({label for _, label, _ in splits["train"]})
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}
     for split, found in splits.items():
@@ -105,7 +123,8 @@ def unreadable_videos(data_dir: str | os.PathLike, split: str) -> list[str]:
     """Ids of the videos of a split that `dvflnet prepare` could not read; empty for other folders."""
     if not (Path(data_dir) / SETTINGS).is_file():
         return []
-    return [video_id for video_id, _, row in _read_prepared(Path(data_dir))[split] if row["outcome"] == "unreadable"]
+    splits, _ = _read_prepared(Path(data_dir))
+    return [video_id for video_id, _, row in splits[split] if row["outcome"] == "unreadable"]
 
 
 def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import fsspec
 
 from .archives import ARCHIVE_SUFFIXES, Archive
-from .video_column import VIDEO_SUFFIXES
+from .video_files import VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
 
 
 class Release:
@@ -26,7 +26,8 @@ class Release:
         if self.filesystem.isfile(self.path):
             found = [self.path]
         else:
-            found = list(_walk(self.path)) if self.is_local else self.filesystem.find(self.path)
+            found, left_out = find_files(self.path, None if self.is_local else self.filesystem)
+            warn_of_left_out(self.path, left_out)
         # upper folders first: a copy of an annotation file in a subfolder does not hide the release's own file
         self.files = sorted(found, key=lambda file: (file.count("/"), file))
         self.archives = [file for file in self.files if file.lower().endswith(ARCHIVE_SUFFIXES)]
@@ -68,9 +69,9 @@ class Release:
 
     def videos(self) -> list[str]:
         """All video files, loose or in an archive."""
-        loose = [file for file in self.files if file.lower().endswith(VIDEO_SUFFIXES)]
+        loose = [file for file in self.files if is_video(file)]
         inside = [name for archive in self.archives for name in self.members(archive)]
-        return loose + [name for name in inside if name.lower().endswith(VIDEO_SUFFIXES)]
+        return loose + [name for name in inside if is_video(name)]
 
     def _lists(self) -> Iterator[tuple[str | None, str]]:
         """Archive, or None for a loose file, and path of each file that may be a list; large tars are left out."""
@@ -124,25 +125,6 @@ def _decode(name: str, content: bytes) -> str:
 
 
 _PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """
-    Files below a folder. Links to folders are followed, and each folder is visited once.
-
-    Broken links are skipped. So are pipes, sockets and devices, since reading them may never end.
-    """
-    seen = set()
-    for path, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(path)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for name in names:
-            file = os.path.join(path, name)
-            if os.path.isfile(file):
-                yield file
 
 
 __all__ = ["Release"]

@@ -15,7 +15,8 @@ from .prepared_folders import UNFINISHED, Row, original_id, replace_file
 from .video_column import SPLITS
 
 
-_SHARD = re.compile(r"(train|validation|val|test|videos|replacement)-\d{5}[.]tar")
+_KINDS = (*(name for names in SPLITS.values() for name in names), "videos", "replacement")
+_SHARD = re.compile(rf"({'|'.join(_KINDS)})-\d{{5}}[.]tar")
 
 
 class Packed(NamedTuple):

@@ -9,8 +9,11 @@ import datasets
 import fsspec
 
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
-SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}  # names of folders
+# why videos of class folders are left out
+MISPLACED = (
+    f"videos that are not at {{{','.join(name for names in SPLITS.values() for name in names)}}}/<class>/<video>"
+)
 
 # a clip in a tar: path of the tar, and first and last byte of the clip in it
 IN_TAR = re.compile(r"(.+[.]tar)#bytes=(\d+)-(\d+)")
@@ -98,4 +101,4 @@ def as_datasets(rows: dict[str, list[dict[str, Any]]], classes: list[str]) -> da
     )
 
 
-__all__ = ["IN_TAR", "SPLITS", "VIDEO_SUFFIXES", "as_datasets", "clip_name", "undecoded", "video_size", "video_source"]
+__all__ = ["IN_TAR", "MISPLACED", "SPLITS", "as_datasets", "clip_name", "undecoded", "video_size", "video_source"]

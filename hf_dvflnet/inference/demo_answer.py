@@ -19,7 +19,7 @@ import torch
 
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import VideoDecodeError, open_frames, read_video
-from ..video_limits import video_limits
+from ..video_limits import VideoLimits, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .map_pictures import blend_map
 from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
@@ -84,13 +84,7 @@ def classify_clip(
             the person who uploaded the file: it contains the file name, but not the path.
     """
     name = Path(path).name
-    limits = video_limits()
-    limits = replace(
-        limits,
-        max_pixels=min(limits.max_pixels, MAX_PIXELS),
-        max_seconds=min(limits.max_seconds, MAX_READING_SECONDS),
-        decoders=limits.decoders or DECODERS,
-    )
+    limits = _page_limits()
     steps = [time.perf_counter()]
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -119,6 +113,16 @@ def classify_clip(
         seconds=dict(zip(("read", "prepare", "classify"), np.diff(steps).tolist(), strict=True)),
         about=_about(metadata),
         notes=sorted(notes),
+    )
+
+
+def _page_limits() -> VideoLimits:
+    limits = video_limits()
+    return replace(
+        limits,
+        max_pixels=min(limits.max_pixels, MAX_PIXELS),
+        max_seconds=min(limits.max_seconds, MAX_READING_SECONDS),
+        decoders=limits.decoders or DECODERS,
     )
 
 
@@ -231,7 +235,8 @@ def data_uri(picture: np.ndarray) -> str:
 
 
 def thumbnail(path: Path) -> str:
-    frames, _ = read_video(path, lambda metadata: np.array([metadata.total_num_frames // 2]))
+    # with the limits of an answer: a video that the page would refuse is no example
+    frames, _ = read_video(path, lambda metadata: np.array([metadata.total_num_frames // 2]), limits=_page_limits())
     picture = PIL.Image.fromarray(frames[0])
     picture.thumbnail((208, 208))
     return data_uri(np.asarray(picture))

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.video_files import VIDEO_SUFFIXES, list_videos
 from ..hub.loading import load_model, load_processor
 from ..hub.model_card import describe_config
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
@@ -29,22 +30,18 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 50 << 20  # default limit of an upload
 MAX_EXAMPLES = 12
-EXAMPLE_SUFFIXES = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".mpeg", ".mpg", ".m4v"}
 
 
 def list_examples(folder: str | os.PathLike) -> list[Path]:
     """
-    Return the first 12 videos of a folder, sorted by name.
+    Return the first 12 videos of a folder, sorted by path.
 
     Raises:
         ValueError: If `folder` is not a folder, or contains no videos.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: is not a folder; pass a folder of example videos")
-    videos = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in EXAMPLE_SUFFIXES)
-    if not videos:
-        raise ValueError(f"{folder}: contains no example videos ({', '.join(sorted(EXAMPLE_SUFFIXES))})")
-    return videos[:MAX_EXAMPLES]
+    return [Path(video) for video in list_videos([folder])[:MAX_EXAMPLES]]
 
 
 def build_demo(
@@ -129,9 +126,7 @@ def build_demo(
                 )
                 about = gr.Markdown(_about_model(names[0], loaded[names[0]][0]))
                 with gr.Tab("Upload"):
-                    file = _as_uploaded(
-                        gr.File(label="Your clip", file_types=["video", *sorted(EXAMPLE_SUFFIXES)], height=220)
-                    )
+                    file = _as_uploaded(gr.File(label="Your clip", file_types=["video", *VIDEO_SUFFIXES], height=220))
                     gr.Markdown(limits)
                 with gr.Tab("Webcam"):
                     webcam = _as_uploaded(

@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from ..data.benchmarks import BENCHMARKS
-from ..data.label_sets import match_classes, refuse_repeated
+from ..data.label_sets import composed, match_classes, refuse_repeated
 from ..data.loader_workers import ClipsInHand, naming_clips_of_dead_workers
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
@@ -97,6 +97,7 @@ def predict_clips(
     accelerator = accelerator or Accelerator()
     classes = dataset.features["label"].names
     refuse_other_classes(model, classes)
+    spelled = {composed(name): name for name in classes}  # the data's spelling of the model's names
     if model.config.problem_type == "regression":
         raise ValueError("the model's problem_type is regression, but accuracies can only be computed for classes")
     unlabelled = sum(label is None or label < 0 for label in dataset["label"])
@@ -123,7 +124,8 @@ def predict_clips(
                 pixel_values = torch.stack([clip["pixel_values"] for clip in batch])
                 scores = classify(model, pixel_values)  # the network averages the views of a clip (`average_views`)
                 for clip, values in zip(batch, scores, strict=True):
-                    top = [[name, round(score, 6)] for name, score in best_classes(model, values, 5)]
+                    best = best_classes(model, values, 5)
+                    top = [[spelled[composed(name)], round(score, 6)] for name, score in best]
                     row = {"video_id": clip["video_id"], "label": classes[clip["label"]], "top5": top}
                     found.append((clip["row"], row))
             progress.update(min(batch_size * accelerator.num_processes, len(dataset) - progress.n))

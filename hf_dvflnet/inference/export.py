@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers.exporters import ExportFormat, ExportQuantizer
 
-from ..data.video_column import VIDEO_SUFFIXES
+from ..data.video_files import list_videos
 from ..hub.loading import load_model, load_processor
 from ..hub.model_folder import refuse_existing, whole_or_nothing
 from ..image_processing_videofocalnet import VideoFocalNetImageProcessor
@@ -92,7 +92,10 @@ def export_model(
     """
     out = Path(out)
     _check_request(out, format, dtype, batch_size, max_calibration_clips, overwrite)
-    videos = _list_videos(calibration_videos)
+    videos = list_videos(calibration_videos)
+    for path in videos:
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"{path}: does not exist; pass a video or a folder of videos")
     if dtype == "int8" and not videos:
         raise ValueError(
             "int8 needs real videos to measure the range of activations; pass videos, or a folder of them "
@@ -159,7 +162,7 @@ def _check_request(
 
 
 def _clips_to_compare(
-    videos: Sequence[Path],
+    videos: Sequence[str],
     processor: VideoFocalNetVideoProcessor,
     clip_shape: tuple[int, ...],
     max_calibration_clips: int,
@@ -169,7 +172,7 @@ def _clips_to_compare(
     if videos:
         spread = np.linspace(0, len(videos) - 1, min(len(videos), max_calibration_clips)).round().astype(int)
         return [
-            processor(str(videos[index]), num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
+            processor(videos[index], num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
             for index in tqdm(spread, unit="clip", desc="decoding", disable=None)
         ]
     # normalised pixels have about this distribution; the number of clips exceeds a static batch
@@ -184,21 +187,6 @@ def _save_processors(folder: Path, processor: VideoFocalNetVideoProcessor):
         *("do_resize", "do_center_crop", "do_rescale", "do_normalize"),
     )
     VideoFocalNetImageProcessor(**{name: getattr(processor, name) for name in shared}).save_pretrained(folder)
-
-
-def _list_videos(given: Iterable[str | os.PathLike]) -> list[Path]:
-    videos = []
-    for path in map(Path, given):
-        if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
-            if not below:
-                raise ValueError(f"{path}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
-            videos += below
-        elif path.exists():
-            videos.append(path)
-        else:
-            raise FileNotFoundError(f"{path}: does not exist; pass a video or a folder of videos")
-    return videos
 
 
 def _write_program(

@@ -17,31 +17,6 @@ from hf_dvflnet import (
 )
 
 
-def test_class_folders_become_splits_with_labels(video_tree):
-    data = load_video_folder(video_tree)
-    assert list(data) == ["train", "validation", "test"]
-    assert data["train"].features["label"].names == ["jump", "wave hands"]
-    assert data["train"]["label"] == [0, 1, 1, 1]
-    assert data["test"][1]["video_id"].startswith("wave hands/0.")
-    assert data["train"][0]["video"] == {"path": str(video_tree / "train" / "jump" / "0.mp4"), "bytes": None}
-
-
-@pytest.mark.parametrize(
-    "spoil, error, message",
-    [
-        (lambda tree: shutil.rmtree(tree / "train"), FileNotFoundError, "has no folder `train`"),
-        (lambda tree: shutil.rmtree(tree), FileNotFoundError, "the folder does not exist"),
-        (lambda tree: (tree / "test" / "swim").mkdir(), ValueError, "swim: is not a class of the training split"),
-        (lambda tree: (tree / "train" / "swim").mkdir(), ValueError, "swim: contains no videos"),
-        (lambda tree: [shutil.rmtree(p) for p in (tree / "train").iterdir()], ValueError, "has no class folders"),
-    ],
-)
-def test_a_tree_that_does_not_fit_is_refused(video_tree, spoil, error, message):
-    spoil(video_tree)
-    with pytest.raises(error, match=message):
-        load_video_folder(video_tree)
-
-
 def test_evaluation_clips_are_the_processors(video_tree, tiny_processor):
     rows = load_video_folder(video_tree)["train"]
     item = VideoClipDataset(rows, tiny_processor)[2]

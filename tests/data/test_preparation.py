@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from mini_releases import WRITERS, write_kinetics400
-from videos import KINDS, read_number, write_video
+from videos import KINDS, read_number, write_among_others, write_video
 
 from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos, read_video, split_facts
 from hf_dvflnet.data import preparation
@@ -413,6 +413,25 @@ def test_a_folder_without_videos_is_refused(tmp_path):
     (tmp_path / "source" / "readme.txt").touch()
     with pytest.raises(FileNotFoundError, match="contains no videos"):
         prepare(tmp_path / "source", tmp_path / "out")
+
+
+def test_hidden_and_system_files_are_neither_prepared_nor_copied(tmp_path, video_files):
+    source = tmp_path / "source"
+    write_among_others(source, video_files["h264_short_gop.mp4"])
+    with pytest.warns(UserWarning, match="source: left out: 4 hidden or system files .*; 2 broken links"):
+        found = prepare(source, tmp_path / "out")
+    assert found["videos"] == 3
+    names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
+    assert names == {
+        *("a.mp4", "b.mp4", "more/c.mp4", "notes.txt", "poster.jpg", "manifest.jsonl", "prepare.json"),
+    }
+
+
+def test_a_class_that_is_linked_into_another_split_is_prepared_there(tree, tmp_path):
+    (tree / "test").mkdir()
+    (tree / "test" / "swim").symlink_to("../train/swim")
+    prepare(tree, tmp_path / "out")
+    assert load_video_folder(tmp_path / "out")["test"]["video_id"] == ["swim/a.avi", "swim/b.avi"]
 
 
 def test_archives_that_cannot_be_read_are_named(tree, tmp_path):

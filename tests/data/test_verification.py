@@ -113,6 +113,18 @@ def test_archives_are_verified_and_gone_on_with(ucf101, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+def test_hidden_files_are_no_clips_and_named(ucf101, tmp_path):
+    options = {"protocol": "dvflnet_8020", "num_workers": 0}
+    with pytest.warns(UserWarning):
+        before = verify_benchmark("ucf101", ucf101, tmp_path / "before.jsonl", **options)
+    folder = ucf101 / "UCF-101" / "JumpRope"
+    (folder / "._v_JumpRope_g09_c01.avi").write_bytes(b"Mac OS X")
+    (ucf101 / "._UCF-101.zip").write_bytes(b"Mac OS X")
+    with pytest.warns(UserWarning, match=r"left out: 1 hidden or system files \(.*/\._v_JumpRope_g09_c01.avi\)"):
+        found = verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", **options)
+    assert found == before
+
+
 def test_lists_made_of_file_names_need_the_whole_release(dvflnet, tmp_path):
     write_ucf50(tmp_path / "ucf50")
     options = ("--report", tmp_path / "report.jsonl", "--num-workers", 0)

@@ -1,5 +1,6 @@
 """Writes real video files for the tests. Each frame carries its number as black and white squares."""
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -75,6 +76,22 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def write_among_others(folder: Path, source: Path | None = None):
+    """
+    Write the videos `a.MP4`, `b.wmv` and `more/c.mp4`, and what systems and people put beside videos.
+
+    They are copies of `source`, or empty.
+    """
+    content = source.read_bytes() if source else b""
+    hidden = ("._a.mp4", ".ipynb_checkpoints/a-checkpoint.mp4", "__MACOSX/._a.mp4", "@eaDir/a.mp4/preview.mp4")
+    others = (".DS_Store", "Thumbs.db", "more/desktop.ini", ".git/config", "notes.txt", "poster.jpg")
+    for name in ("a.MP4", "b.wmv", "more/c.mp4", *hidden, *others):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "gone.mp4").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.mp4")
 
 
 def remux(source: Path, path: Path, change: Callable[[list[av.Packet]], list[av.Packet | bytes]]) -> Path:

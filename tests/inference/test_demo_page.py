@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from videos import write_video
+from videos import write_among_others, write_video
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetVideoProcessor
 from hf_dvflnet.hub.loading import load_model
@@ -255,8 +255,20 @@ def test_without_gradio_the_command_names_the_extra(dvflnet, tiny_folder, monkey
 
 
 def test_a_folder_without_examples_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="contains no example videos"):
+    with pytest.raises(ValueError, match="contains no videos"):
         demo_page.list_examples(tmp_path)
+
+
+def test_hidden_videos_are_no_examples(tmp_path):
+    write_among_others(tmp_path)
+    with pytest.warns(UserWarning, match="left out: 4 hidden or system files"):
+        examples = demo_page.list_examples(tmp_path)
+    assert examples == [tmp_path / name for name in ("a.MP4", "b.wmv", "more/c.mp4")]
+
+
+def test_an_example_that_the_page_would_refuse_is_named(tmp_path):
+    with pytest.raises(VideoDecodeError, match="a.wmv"):
+        demo_answer.thumbnail(write_video(tmp_path / "a.wmv", "wmv2"))
 
 
 def test_the_space_asks_for_what_the_package_asks_for():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from commands import refused
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForVideoClassification, AutoVideoProcessor
+from videos import write_among_others
 
 from hf_dvflnet import (
     VideoFocalNetConfig,
@@ -183,6 +184,21 @@ def test_the_clips_are_spread_over_the_videos_and_said_how_many(dvflnet, colour_
     by_name = sorted(colours)
     expected = clips_of(colour_model, [colours[by_name[index]] for index in (0, 2, 5)])
     assert torch.equal(torch.cat(seen), expected)
+
+
+def test_hidden_videos_do_not_calibrate(dvflnet, tiny_folder, tmp_path, monkeypatch):
+    write_among_others(tmp_path / "clips")
+    seen = []
+
+    def look(videos, *_):
+        seen.extend(videos)
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(exporting, "_clips_to_compare", look)
+    arguments = ("export", tiny_folder, tmp_path / "out", "--format", "onnx", "--calibration", tmp_path / "clips")
+    with pytest.warns(UserWarning, match="clips: left out: 4 hidden or system files"):
+        refused(dvflnet(*arguments), "seen enough")
+    assert seen == [str(tmp_path / "clips" / name) for name in ("a.MP4", "b.wmv", "more/c.mp4")]
 
 
 # programs

@@ -248,6 +248,15 @@ def test_a_start_with_other_classes_gets_a_new_head(start, names):
     assert all(torch.equal(weight, theirs[name]) for name, weight in model.videofocalnet.state_dict().items())
 
 
+def test_a_start_that_spells_a_class_in_decomposed_characters_keeps_its_head(tiny_config):
+    tiny_config.id2label = {0: "b", 1: "cafe\u0301"}
+    model = hf_dvflnet.VideoFocalNetForVideoClassification(tiny_config)
+    expected = model.classifier.weight.detach().flip(0).clone()
+    data.give_classes(model, ["caf\u00e9", "b"])
+    assert torch.equal(model.classifier.weight, expected)
+    assert model.config.id2label == {0: "caf\u00e9", 1: "b"}
+
+
 def test_a_start_is_shown_clips_as_the_data_arguments_say(start):
     _, model, _ = start(["cat"])
     assert (model.config.num_frames, model.config.image_size) == (6, 36)

@@ -1,0 +1,171 @@
+import os
+import shutil
+import unicodedata
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_dvflnet import load_benchmark, load_model, load_processor, load_video_folder, predict_clips, prepare_videos
+
+
+NFC, NFD = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+
+
+def test_class_folders_become_splits_with_labels(video_tree):
+    data = load_video_folder(video_tree)
+    assert list(data) == ["train", "validation", "test"]
+    assert data["train"].features["label"].names == ["jump", "wave hands"]
+    assert data["train"]["label"] == [0, 1, 1, 1]
+    assert data["test"][1]["video_id"].startswith("wave hands/0.")
+    assert data["train"][0]["video"] == {"path": str(video_tree / "train" / "jump" / "0.mp4"), "bytes": None}
+
+
+@pytest.mark.parametrize(
+    "spoil, error, message",
+    [
+        (
+            lambda tree: shutil.rmtree(tree / "train"),
+            FileNotFoundError,
+            r"`train` \(its folders: test, val\)",
+        ),
+        (lambda tree: shutil.rmtree(tree), FileNotFoundError, "the folder does not exist"),
+        (lambda tree: (tree / "test" / "swim").mkdir(), ValueError, "swim: is not a class of the training split"),
+        (lambda tree: (tree / "train" / "swim").mkdir(), ValueError, "swim: contains no videos"),
+        (lambda tree: [shutil.rmtree(p) for p in (tree / "train").iterdir()], ValueError, "has no class folders"),
+    ],
+)
+def test_a_tree_that_does_not_fit_is_refused(video_tree, spoil, error, message):
+    spoil(video_tree)
+    with pytest.raises(error, match=message):
+        load_video_folder(video_tree)
+
+
+def ids(data) -> dict[str, list[str]]:
+    return {split: rows["video_id"] for split, rows in data.items()}
+
+
+def move(source: Path, target: Path):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+
+
+# what is left out: the tree is read as if the file were not there, and the warning names it
+LEFT_OUT = {
+    "train/jump/._0.mp4": "1 hidden or system files (train/jump/._0.mp4)",
+    "train/.ipynb_checkpoints/0.mp4": "1 hidden or system files (train/.ipynb_checkpoints/0.mp4)",
+    "test/__MACOSX/0.mp4": "1 hidden or system files (test/__MACOSX/0.mp4)",
+    "@eaDir/0.mp4": "1 hidden or system files (@eaDir/0.mp4)",
+    "train/jump/more/1.mp4": "1 videos that are not at {train,validation,val,valid,test}/<class>/<video> "
+    "(train/jump/more/1.mp4)",
+    "train/0.mp4": "1 videos that are not at {train,validation,val,valid,test}/<class>/<video> (train/0.mp4)",
+    "Test/jump/0.mp4": "1 videos that are not at {train,validation,val,valid,test}/<class>/<video> (Test/jump/0.mp4)",
+    "train/jump/0.rmvb": "1 files with other endings (train/jump/0.rmvb)",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_a_video_that_is_left_out_is_named(video_tree, name):
+    expected = ids(load_video_folder(video_tree))
+    (video_tree / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(video_tree / "train" / "jump" / "0.mp4", video_tree / name)
+    with pytest.warns(UserWarning) as said:
+        assert ids(load_video_folder(video_tree)) == expected
+    assert [str(one.message) for one in said] == [f"{video_tree}: left out: {LEFT_OUT[name]}"]
+    assert said[0].filename == __file__
+
+
+@pytest.mark.parametrize("kind", ["a broken link", "a pipe"])
+def test_what_cannot_be_read_is_left_out_and_named(video_tree, kind):
+    expected = ids(load_video_folder(video_tree))
+    path = video_tree / "train" / "jump" / "9.mp4"
+    path.symlink_to("nowhere.mp4") if kind == "a broken link" else os.mkfifo(path)
+    with pytest.warns(UserWarning, match=r"1 broken links, pipes, sockets or devices \(train/jump/9.mp4\)"):
+        assert ids(load_video_folder(video_tree)) == expected
+
+
+@pytest.mark.parametrize("name", ["train/.ipynb_checkpoints", "test/__MACOSX", "train/@eaDir", "train/lost+found"])
+def test_a_system_folder_without_videos_is_no_class(video_tree, recwarn, name):
+    expected = ids(load_video_folder(video_tree))
+    (video_tree / name).mkdir()
+    (video_tree / name / ".DS_Store").touch()
+    assert ids(load_video_folder(video_tree)) == expected
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("suffix", [".wmv", ".3gp", ".ts", ".gif", ".MP4"])
+def test_a_video_of_a_rare_ending_is_a_clip(video_tree, suffix):
+    (video_tree / "train" / "jump" / "0.mp4").rename(video_tree / "train" / "jump" / f"0{suffix}")
+    assert load_video_folder(video_tree)["train"][0]["video_id"] == f"jump/0{suffix}"
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_each_usual_name_of_the_validation_split_is_known(video_tree, name):
+    (video_tree / "val").rename(video_tree / name)
+    assert len(load_benchmark("folder", video_tree, "validation")) == 4
+
+
+def test_two_folders_of_one_split_are_refused(video_tree):
+    shutil.copytree(video_tree / "val", video_tree / "valid")
+    with pytest.raises(ValueError, match="val and .*/valid: are the same split; merge them"):
+        load_video_folder(video_tree)
+
+
+def test_a_class_that_is_linked_into_another_split_is_read_there(video_tree):
+    shutil.rmtree(video_tree / "test" / "jump")
+    (video_tree / "test" / "jump").symlink_to("../train/jump")
+    assert load_video_folder(video_tree)["test"][0]["video"]["path"] == str(video_tree / "test" / "jump" / "0.mp4")
+
+
+# one name, composed and decomposed
+
+
+@pytest.fixture
+def accented_tree(video_tree) -> Path:
+    """A class whose name is composed in the training split, and decomposed in the others."""
+    for split, name in (("train", NFC), ("val", NFD), ("test", NFD)):
+        (video_tree / split / "wave hands").rename(video_tree / split / name)
+    return video_tree
+
+
+def test_composed_and_decomposed_spellings_are_one_class(accented_tree):
+    data = load_video_folder(accented_tree)
+    assert data["test"].features["label"].names == [NFC, "jump"]
+    assert all(row["video_id"].startswith(f"{NFC}/") for row in data["test"] if row["label"] == 0)
+    assert Path(data["test"][0]["video"]["path"]).is_file()
+
+
+def test_both_spellings_in_one_split_are_refused(accented_tree):
+    shutil.copytree(accented_tree / "train" / NFC, accented_tree / "train" / NFD)
+    with pytest.raises(ValueError, match="train: has two folders named 'caf\u00e9'.*; merge them"):
+        load_video_folder(accented_tree)
+
+
+@pytest.mark.parametrize("layout", ["tar", "folder"])
+def test_prepared_spellings_are_one_class(accented_tree, tmp_path, layout):
+    (accented_tree / "val").rename(accented_tree / "valid")
+    prepare_videos(accented_tree, tmp_path / "out", layout=layout, num_workers=0)
+    assert ids(load_video_folder(tmp_path / "out")) == ids(load_video_folder(accented_tree))
+
+
+@pytest.mark.parametrize("again", [f"train/{NFD}", f"valid/{NFC}"])
+def test_prepared_folders_of_one_split_and_class_are_refused(accented_tree, tmp_path, again):
+    shutil.copytree(accented_tree / "train" / NFC, accented_tree / again)
+    prepare_videos(accented_tree, tmp_path / "out", layout="folder", num_workers=0)
+    with pytest.raises(ValueError, match="are the same split and class; merge these folders"):
+        load_video_folder(tmp_path / "out")
+
+
+def test_a_prepared_video_that_is_left_out_is_named(video_tree, tmp_path):
+    move(video_tree / "train" / "wave hands" / "2.mkv", video_tree / "train" / "wave hands" / "more" / "2.mkv")
+    prepare_videos(video_tree, tmp_path / "out", num_workers=0)
+    with pytest.warns(UserWarning, match=r"left out: 1 videos that are not at .* \(train/wave hands/more/2.mp4\)"):
+        assert len(load_video_folder(tmp_path / "out")["train"]) == 3
+
+
+def test_a_model_of_the_other_spelling_is_evaluated_in_that_of_the_data(accented_tree, tiny_folder):
+    model = load_model(str(tiny_folder))
+    model.config.id2label = {0: "jump", 1: NFD}
+    model.classifier = torch.nn.Linear(64, 2)
+    predictions, _ = predict_clips(model, load_processor(str(tiny_folder)), load_video_folder(accented_tree)["test"])
+    assert {name for row in predictions for name, _ in row["top5"]} == {NFC, "jump"}
