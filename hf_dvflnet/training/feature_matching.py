@@ -85,13 +85,13 @@ def load_projection(projection: nn.Linear, checkpoint: str):
     Continue with the projection of a checkpoint.
 
     Raises:
-        ValueError: If the checkpoint has none, because its run had no `feature_weight`.
+        ValueError: If the checkpoint has none, because its run had no `feature_weight`, or had `save_only_model`.
     """
     path = Path(checkpoint) / PROJECTION
     if not path.is_file():
         raise ValueError(
-            f"{checkpoint}: contains no {PROJECTION}, so its run did not match features; resume without "
-            "feature_weight, or begin anew in another output folder"
+            f"{checkpoint}: contains no {PROJECTION}, so its run did not match features, or saved only the model "
+            "(save_only_model); resume without feature_weight, or begin anew in another output folder"
         )
     projection.load_state_dict(load_file(path))
 

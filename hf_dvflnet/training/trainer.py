@@ -20,7 +20,7 @@ from ..data.clips import VideoClipStream, collate_clips
 from ..data.loader_workers import naming_clips_of_dead_workers
 from .arguments import published_schedule
 from .broken_clips import BrokenClips
-from .checkpoints import RUN, free_space, last_whole_checkpoint, refuse_other_steps
+from .checkpoints import RUN, free_space, last_whole_checkpoint, refuse_other_run
 from .class_matching import with_labels_of
 from .finite_numbers import not_finite, refuse_broken_weights
 from .fitting_labels import FittingLabels
@@ -112,7 +112,7 @@ class VideoClassificationTrainer(Trainer):
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir}: contains no complete checkpoint to resume from")
         if resume_from_checkpoint:
-            refuse_other_steps(resume_from_checkpoint, self.args, self.clips_per_step)
+            refuse_other_run(resume_from_checkpoint, self.args, self.clips_per_step, self.model)
         with naming_clips_of_dead_workers(self.train_dataset, *self._eval_datasets().values()):
             with self.interruption.heeded(say=self.is_world_process_zero()):
                 output = super().train(resume_from_checkpoint, *args, **kwargs)

@@ -176,6 +176,40 @@ def test_a_checkpoint_of_another_number_of_processes_is_whole(stopped, caplog):
     assert "checkpoint-2: was written by a different number of processes (1, now 2)" in caplog.text
 
 
+def only_the_model(checkpoint: Path) -> Path:
+    """As `save_only_model` leaves it."""
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (checkpoint / name).unlink()
+    return checkpoint
+
+
+def test_a_checkpoint_of_only_the_model_is_whole_and_what_begins_anew_is_named(stopped, caplog):
+    only_the_model(stopped / "checkpoint-2")
+    logger = logging.get_logger()
+    logger.propagate = True
+    try:
+        assert last_whole_checkpoint(stopped) == str(stopped / "checkpoint-2")
+    finally:
+        logger.propagate = False
+    assert "checkpoint-2: was written with save_only_model" in caplog.text
+    assert "the optimizer, the learning rate schedule and the random numbers begin anew" in caplog.text
+
+
+def test_a_checkpoint_of_only_the_model_without_its_state_is_half_written(stopped):
+    (only_the_model(stopped / "checkpoint-2") / "trainer_state.json").unlink()
+    assert last_whole_checkpoint(stopped) == str(stopped / "checkpoint-1")
+
+
+def test_a_run_that_saves_only_the_model_goes_on_from_its_last_step(tmp_path, config, teacher, make_clips):
+    for steps in (2, 4):
+        options = {**RECIPE, "max_steps": steps, "save_steps": 2, "save_only_model": True}
+        args = DistillationConfig(**arguments(tmp_path / "run", **options))
+        clips = make_clips("list")
+        trainer = DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=clips)
+        trainer.train(resume_from_checkpoint=steps == 4)
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3, 4]
+
+
 def going_on(folder, config, teacher, make_clips, **ends) -> DistillationTrainer:
     """One clip a step, where the run before had eight."""
     changed = {**RECIPE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, **ends}
