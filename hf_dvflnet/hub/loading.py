@@ -22,6 +22,7 @@ DAMAGED = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError),
     *(SafetensorError, StrictDataclassError),
 )
+_ADAPTER = "adapter_config.json"
 
 
 def read_config(model: str) -> PreTrainedConfig:
@@ -29,8 +30,10 @@ def read_config(model: str) -> PreTrainedConfig:
     Load the config of a folder or Hub id, of any architecture.
 
     Raises:
-        ValueError: If there is no config, if it does not name each class, or if it names its own weight files.
+        ValueError: If there is no config, if it does not name each class, or if it names its own weight files; or as
+            in [`refuse_adapter`].
     """
+    refuse_adapter(model)
     try:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         config._attn_implementation = None  # could name a kernel on the Hub, which is code
@@ -42,6 +45,15 @@ def read_config(model: str) -> PreTrainedConfig:
     except DAMAGED as error:
         raise ValueError(f"{model}: is neither a model folder nor an accessible model on the Hub: {error}") from error
     return config
+
+
+def refuse_adapter(model: str):
+    """Raise `ValueError` if a folder contains an adapter of PEFT."""
+    if Path(model, _ADAPTER).is_file():
+        raise ValueError(
+            f"{model}: contains an adapter ({_ADAPTER}), which is no model by itself; load it with PEFT, merge it "
+            "(merge_and_unload), and save the merged model in a different folder"
+        )
 
 
 def load_config(model: str) -> VideoFocalNetConfig:
@@ -143,9 +155,12 @@ def _weight_files(model: str) -> list[str]:
     transformers would also read pickle files, and files at any path that an index names.
 
     Raises:
-        ValueError, OSError: If there are none, or if the index names other files.
+        ValueError, OSError: If there are none, if the index names other files, or if there is an adapter.
     """
     optional = {"_raise_exceptions_for_missing_entries": False}
+    # transformers would load the model that the adapter names in place of this one
+    if cached_file(model, _ADAPTER, **optional) is not None:
+        raise ValueError(f"there is an adapter ({_ADAPTER}) beside them; merge it, or load the model with PEFT")
     path = cached_file(model, "model.safetensors", **optional)
     if path is not None:
         return [path]
@@ -194,4 +209,13 @@ def load_processor(model: str) -> VideoFocalNetVideoProcessor:
     return processor
 
 
-__all__ = ["DAMAGED", "load_classifier", "load_config", "load_model", "load_processor", "load_teacher", "read_config"]
+__all__ = [
+    "DAMAGED",
+    "load_classifier",
+    "load_config",
+    "load_model",
+    "load_processor",
+    "load_teacher",
+    "read_config",
+    "refuse_adapter",
+]

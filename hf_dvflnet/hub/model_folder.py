@@ -15,7 +15,7 @@ from huggingface_hub.utils import httpx
 from ..image_processing_videofocalnet import VideoFocalNetImageProcessor
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .loading import load_config
+from .loading import load_config, refuse_adapter
 from .model_card import model_card
 
 
@@ -133,11 +133,13 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
 
     Raises:
         FileNotFoundError: If the folder lacks one of its parts: config, weights, video processor, card, or code.
+        ValueError: If the folder contains an adapter of PEFT, which has its own `push_to_hub`, or an invalid config.
         ConnectionError: If the Hub cannot be reached or refuses the upload.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder")
+    refuse_adapter(str(folder))
     for name in ("config.json", "video_preprocessor_config.json", "README.md"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder}: has no {name}, which `dvflnet create` and `convert` write")

@@ -7,7 +7,9 @@ import shutil
 
 import pytest
 import torch
+from commands import run
 from hostile import Command
+from local_hub import LocalHub
 from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
@@ -93,6 +95,29 @@ def test_weights_that_a_config_names_elsewhere_are_refused(tiny_folder):
     change(tiny_folder / "config.json", transformers_weights="other.safetensors")
     with pytest.raises(ValueError, match=r"tiny: .*transformers_weights is 'other\.safetensors'"):
         load_model(str(tiny_folder))
+
+
+@pytest.mark.parametrize("load", [load_model, load_teacher])
+def test_an_adapter_is_no_model_and_no_part_of_one(tiny_folder, load):
+    (tiny_folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
+    with pytest.raises(ValueError, match=r"tiny: contains an adapter \(adapter_config\.json\).* merge it"):
+        load(str(tiny_folder))
+
+
+def test_an_adapter_beside_the_weights_on_the_hub_does_not_take_their_place(tiny_folder, tmp_path):
+    (tiny_folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
+    with LocalHub() as hub:
+        hub.repositories["me/tiny"] = {path.name: path.read_bytes() for path in tiny_folder.iterdir()}
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+        script = """
+            from hf_dvflnet import load_model
+            try:
+                load_model("me/tiny")
+            except ValueError as error:
+                print(error)
+        """
+        printed = run(script, cwd=tmp_path, **environment, HF_HUB_DISABLE_XET="1")
+    assert "me/tiny: the weights cannot be read: there is an adapter (adapter_config.json) beside them" in printed
 
 
 def test_a_folder_names_what_its_weights_lack_and_have_too_many(tiny_folder, tiny_config):
