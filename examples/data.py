@@ -125,6 +125,20 @@ def run(main: Callable[[], None]):
 
 
 @dataclass
+class LoraArguments:
+    """Training a few weights that PEFT adds to frozen ones (LoRA), instead of all weights."""
+
+    lora_rank: int | None = field(
+        default=None,
+        metadata={"help": "Rank of the LoRA matrices to train, with the head in full; if unset, all weights train."},
+    )
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={"help": "Names of the layers that get LoRA matrices, such as `fc1 fc2`; all linear ones if unset."},
+    )
+
+
+@dataclass
 class DataArguments:
     """The videos to train on, and how clips are made of them."""
 
@@ -276,6 +290,48 @@ def give_classes(model: VideoFocalNetForVideoClassification, names: list[str]):
         torch.nn.init.zeros_(model.classifier.bias)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
+
+
+def with_lora(
+    model: VideoFocalNetForVideoClassification, lora: LoraArguments, args: TrainingArguments
+) -> torch.nn.Module:
+    """
+    Freeze a model and add LoRA matrices to it, of PEFT's default alpha and dropout. The head is trained in full.
+
+    Without `--lora_rank`, the model is returned as it is.
+    """
+    if lora.lora_rank is None:
+        if lora.lora_target_modules:
+            raise SystemExit("--lora_target_modules needs --lora_rank")
+        return model
+    if not model.name_or_path:
+        raise SystemExit(
+            "--lora_rank needs trained weights, which it keeps, but the model starts from random ones; give "
+            "--model_name_or_path (distill.py: --student_model_name_or_path)"
+        )
+    if args.push_to_hub:
+        raise SystemExit(
+            "--push_to_hub would mix adapter and merged model in one folder; remove it, and push the finished folder "
+            "with `dvflnet push`"
+        )
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise SystemExit("--lora_rank needs peft: pip install 'hf_dvflnet[peft]'") from error
+    names = lora.lora_target_modules or ["all-linear"]
+    layers = [name for name, _ in model.named_modules() if name != "classifier"]
+    # PEFT would leave out a name that fits no layer, as long as another one does
+    unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
+    if unknown and names != ["all-linear"]:
+        raise SystemExit(
+            f"--lora_target_modules {' '.join(unknown)}: no such layer apart from the head, which is trained in full; "
+            f"the layers are {', '.join(sorted({layer.rpartition('.')[2] for layer in layers} - {''}))}"
+        )
+    config = {"target_modules": "all-linear" if names == ["all-linear"] else names, "modules_to_save": ["classifier"]}
+    try:
+        return get_peft_model(model, LoraConfig(r=lora.lora_rank, **config))
+    except ValueError as error:
+        raise SystemExit(f"--lora_rank {lora.lora_rank} --lora_target_modules {' '.join(names)}: {error}") from error
 
 
 def training_clips(

@@ -10,10 +10,10 @@ On your own videos, in folders `DIR/{train,validation,test}/<class>/<video>`, wi
 
     accelerate launch examples/distill.py --output_dir runs/mine --data_dir DIR --teacher_model_name_or_path TEACHER
 
-Every field of `DataArguments`, `ModelArguments` and `DistillationConfig` (and so of transformers' TrainingArguments)
-is an option. Options can also be read from YAML or JSON files given as the first arguments, such as those in
-`recipes/`. If an option occurs twice, the later one counts. Use `--resume_from_checkpoint last` to resume an
-interrupted run.
+Every field of `DataArguments`, `ModelArguments`, `LoraArguments` (for the student) and `DistillationConfig` (and so of
+transformers' TrainingArguments) is an option. Options can also be read from YAML or JSON files given as the first
+arguments, such as those in `recipes/`. If an option occurs twice, the later one counts. Use `--resume_from_checkpoint
+last` to resume an interrupted run.
 """
 
 import copy
@@ -30,8 +30,10 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports, which take seconds; `run` sets it back
 
 import datasets
+import torch
 from data import (
     DataArguments,
+    LoraArguments,
     begin_or_resume,
     load_data,
     make_model,
@@ -39,6 +41,7 @@ from data import (
     run,
     training_clips,
     video_processor,
+    with_lora,
     write_json,
 )
 from huggingface_hub import ModelCard, ModelCardData
@@ -51,7 +54,6 @@ from hf_dvflnet import (
     DistillationTrainer,
     VideoClassificationTrainer,
     VideoClipDataset,
-    VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
     VideoFocalNetVideoProcessor,
     describe_split,
@@ -98,7 +100,9 @@ class ModelArguments:
 
 
 def main():
-    data_args, model_args, args = parse_arguments(DataArguments, ModelArguments, DistillationConfig)
+    data_args, model_args, lora_args, args = parse_arguments(
+        DataArguments, ModelArguments, LoraArguments, DistillationConfig
+    )
     output_dir = Path(args.output_dir)
     begin_or_resume(args)
 
@@ -111,9 +115,12 @@ def main():
     test_clips = VideoClipDataset(data["test"], processor)
     common = {"eval_dataset": VideoClipDataset(data["validation"], processor), "processing_class": processor}
 
-    def new_student() -> VideoFocalNetForVideoClassification:
+    def new_student() -> torch.nn.Module:
         path, preset = model_args.student_model_name_or_path, model_args.student_preset
-        return make_model(path, preset, model_args.student_config_overrides, data, data_args, args.seed)
+        student = make_model(path, preset, model_args.student_config_overrides, data, data_args, args.seed)
+        return with_lora(student, lora_args, args)
+
+    new_student()  # what cannot be made of the options is refused before a teacher is trained
 
     teacher = None if model_args.train_teacher else args.teacher_model_name_or_path
     phases = ["teacher"] * (teacher is None) + ["student alone"] * model_args.compare_alone + ["student distilled"]
@@ -226,6 +233,9 @@ def train_or_load(trainer: Trainer, name: str, phases: Sequence[str] = ()) -> li
     """
     Train and save a model, and return what was logged.
 
+    A LoRA adapter is saved in the folder `adapter`, and then merged: the trainer's model and the one that is saved are
+    of the usual kind.
+
     In a run that is resumed, training continues from the last complete checkpoint, and a model whose training is
     already finished is only loaded.
     """
@@ -233,6 +243,7 @@ def train_or_load(trainer: Trainer, name: str, phases: Sequence[str] = ()) -> li
     resume = trainer.args.resume_from_checkpoint and folder.is_dir()
     finished = [folder / "model.safetensors", folder / "training_args.bin"]  # `save_model` writes the second one last
     if resume and finished[0].exists() and zipfile.is_zipfile(finished[1]):
+        merge_adapter(trainer)
         trainer.model.load_state_dict(load_file(finished[0]))
         return TrainerState.load_from_json(str(folder / "trainer_state.json")).log_history
     trainer.add_callback(Announce(name, list(phases)))
@@ -244,9 +255,18 @@ def train_or_load(trainer: Trainer, name: str, phases: Sequence[str] = ()) -> li
     if trainer.is_world_process_zero():
         processor = trainer.processing_class
         VideoFocalNetImageProcessor(size=processor.size, crop_size=processor.crop_size).save_pretrained(folder)
+    if hasattr(trainer.model, "merge_and_unload"):
+        trainer.save_model(str(folder / "adapter"))
+    merge_adapter(trainer)
     trainer.save_model()
     trainer.accelerator.wait_for_everyone()  # the next phase may read the files saved here
     return trainer.state.log_history
+
+
+def merge_adapter(trainer: Trainer):
+    """Make a LoRA model one of the usual kind, with the LoRA matrices added to its weights."""
+    if hasattr(trainer.model, "merge_and_unload"):
+        trainer.model = trainer.model.merge_and_unload()
 
 
 def measure_student(trainer: Trainer, test_clips: VideoClipDataset) -> dict[str, float]:

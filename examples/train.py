@@ -10,7 +10,7 @@ On a benchmark, starting from a converted checkpoint:
 On your own videos, leave out the benchmark's YAML file and use `--data_dir DIR`, with videos in
 `DIR/{train,validation,test}/<class>/<video>`.
 
-Every field of `DataArguments`, `ModelArguments` and `VideoTrainingArguments` (and so of transformers'
+Every field of `DataArguments`, `ModelArguments`, `LoraArguments` and `VideoTrainingArguments` (and so of transformers'
 TrainingArguments) is an option. Options can also be read from YAML or JSON files given as the first arguments. If an
 option occurs twice, the later one counts. Use `--resume_from_checkpoint last` to resume an interrupted run.
 """
@@ -26,6 +26,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 from data import (
     DataArguments,
+    LoraArguments,
     begin_or_resume,
     load_data,
     make_model,
@@ -33,6 +34,7 @@ from data import (
     run,
     training_clips,
     video_processor,
+    with_lora,
     write_json,
 )
 from distill import train_or_load
@@ -63,7 +65,9 @@ class ModelArguments:
 
 
 def main():
-    data_args, model_args, args = parse_arguments(DataArguments, ModelArguments, VideoTrainingArguments)
+    data_args, model_args, lora_args, args = parse_arguments(
+        DataArguments, ModelArguments, LoraArguments, VideoTrainingArguments
+    )
     output_dir = Path(args.output_dir)
     begin_or_resume(args)
 
@@ -73,7 +77,7 @@ def main():
         model_args.model_name_or_path, model_args.preset, model_args.config_overrides, data, data_args, args.seed
     )
     trainer = VideoClassificationTrainer(
-        model,
+        with_lora(model, lora_args, args),
         args,
         train_dataset=training_clips(data["train"], processor, data_args, args.seed),
         eval_dataset=VideoClipDataset(data["validation"], processor),

@@ -1,0 +1,341 @@
+"""LoRA with PEFT: training, resuming, merging, loading and pushing, in Python and through the examples."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from commands import run
+from example_scripts import data, distill, train
+from local_hub import LocalHub
+from peft import AutoPeftModel, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from small_trainings import RandomClips, arguments, new_model
+from transformers import AutoModelForVideoClassification, TrainerCallback, pipeline
+from transformers.utils import logging
+
+from hf_dvflnet import (
+    DistillationConfig,
+    DistillationTrainer,
+    VideoClassificationTrainer,
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    VideoTrainingArguments,
+    last_whole_checkpoint,
+    push_model_folder,
+)
+from hf_dvflnet.data.motion_videos import MOTIONS
+
+
+SAVING = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
+
+
+@pytest.fixture
+def base(tmp_path, tiny_config) -> Path:
+    """A saved model for adapters."""
+    config = VideoFocalNetConfig(**{**tiny_config.to_dict(), "drop_path_rate": 0.5})
+    new_model(config, seed=0).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def with_adapter(base: Path, seed: int = 0, name: str = "default") -> PeftModel:
+    model = VideoFocalNetForVideoClassification.from_pretrained(base)
+    torch.manual_seed(seed)
+    config = LoraConfig(r=2, lora_dropout=0.2, target_modules="all-linear", modules_to_save=["classifier"])
+    return get_peft_model(model, config, adapter_name=name)
+
+
+def trainer_of(model, folder: Path, **changes) -> VideoClassificationTrainer:
+    args = VideoTrainingArguments(**arguments(folder, **{**SAVING, **changes}))
+    return VideoClassificationTrainer(model, args, train_dataset=RandomClips(16))
+
+
+def student_of(model, folder: Path, **changes) -> DistillationTrainer:
+    args = DistillationConfig(**arguments(folder, **{**SAVING, **changes}))
+    teacher = new_model(VideoFocalNetConfig(**{**model.config.to_dict(), "embed_dim": 16}), seed=7)
+    return DistillationTrainer(model, args, teacher_model=teacher, train_dataset=RandomClips(16))
+
+
+# resuming
+
+
+@pytest.mark.parametrize(
+    "make, changes",
+    [(trainer_of, {}), (student_of, {}), (student_of, {"feature_weight": 0.5})],
+    ids=["alone", "distilled", "distilled with features"],
+)
+def test_a_resumed_adapter_ends_at_the_same_weights_and_losses(make, changes, base, tmp_path):
+    whole = make(with_adapter(base), tmp_path / "run", **changes)
+    whole.train()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    resumed = make(with_adapter(base, seed=5), tmp_path / "run", **changes)
+    resumed.train(resume_from_checkpoint=True)
+    states = [trainer.model.state_dict() for trainer in (whole, resumed)]
+    for name, weight in states[0].items():
+        assert torch.equal(weight, states[1][name]), name
+    logs = [[entry["loss"] for entry in trainer.state.log_history if "loss" in entry] for trainer in (whole, resumed)]
+    assert len(logs[0]) == 6 and logs[0] == logs[1]
+
+
+def test_only_the_adapter_and_the_head_are_trained_and_saved(base, tmp_path):
+    trainer = trainer_of(with_adapter(base), tmp_path / "run", max_steps=2)
+    before = {name: weight.clone() for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    for name, weight in trainer.model.named_parameters():
+        if "lora_A" not in name:  # these follow once lora_B is no longer zero
+            trained = "lora_B" in name or "classifier.modules_to_save" in name
+            assert torch.equal(weight, before[name]) != trained, name
+    saved = load_file(tmp_path / "run" / "checkpoint-2" / "adapter_model.safetensors")
+    assert all("lora_" in name or "classifier" in name for name in saved)
+    assert not (tmp_path / "run" / "checkpoint-2" / "model.safetensors").exists()
+
+
+def cut(path: Path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("spoil", [cut, Path.unlink])
+def test_a_half_written_adapter_is_passed_over(spoil, base, tmp_path, caplog):
+    trainer_of(with_adapter(base), tmp_path / "run", max_steps=4).train()
+    spoil(tmp_path / "run" / "checkpoint-4" / "adapter_model.safetensors")
+    logger = logging.get_logger()
+    logger.propagate = True
+    try:
+        assert last_whole_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
+    finally:
+        logger.propagate = False
+    assert re.search(r"checkpoint-4: the checkpoint is incomplete \(.*adapter_model", caplog.text)
+
+
+def test_an_adapter_of_another_name_resumes_from_its_own_folder(base, tmp_path):
+    trainer_of(with_adapter(base, name="motions"), tmp_path / "run", max_steps=2).train()
+    assert (tmp_path / "run" / "checkpoint-2" / "motions" / "adapter_model.safetensors").is_file()
+    resumed = trainer_of(with_adapter(base, seed=5, name="motions"), tmp_path / "run", max_steps=4)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 4
+
+
+def test_an_adapter_of_which_only_the_model_was_saved_goes_on_from_its_step(base, tmp_path):
+    trainer_of(with_adapter(base), tmp_path / "run", max_steps=2, save_only_model=True).train()
+    begun = []
+
+    class Weights(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            begun.append({name: weight.clone() for name, weight in model.state_dict().items()})
+
+    resumed = trainer_of(with_adapter(base, seed=5), tmp_path / "run", max_steps=4)
+    resumed.add_callback(Weights())
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 4
+    saved = load_file(tmp_path / "run" / "checkpoint-2" / "adapter_model.safetensors")
+    name = next(name for name in saved if name.endswith("fc1.lora_A.weight"))
+    assert torch.equal(begun[0][name.replace(".weight", ".default.weight")], saved[name])
+
+
+def test_a_whole_model_does_not_resume_from_an_adapter(base, tmp_path):
+    trainer_of(with_adapter(base), tmp_path / "run", max_steps=2).train()
+    other = trainer_of(VideoFocalNetForVideoClassification.from_pretrained(base), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"checkpoint-2: contains an adapter .* the model is not a PeftModel"):
+        other.train(resume_from_checkpoint=True)
+
+
+def test_an_adapter_does_not_resume_from_a_whole_model(base, tmp_path):
+    trainer_of(VideoFocalNetForVideoClassification.from_pretrained(base), tmp_path / "run", max_steps=2).train()
+    other = trainer_of(with_adapter(base), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"checkpoint-2: contains a whole model .* the model is a PeftModel"):
+        other.train(resume_from_checkpoint=True)
+
+
+def test_activation_checkpointing_leaves_the_gradients_of_an_adapter_as_they_are(base, tmp_path):
+    losses = []
+    for on in (False, True):
+        trainer = trainer_of(with_adapter(base), tmp_path / f"run {on}", gradient_checkpointing=on, max_steps=3)
+        trainer.train()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert losses[0] == losses[1]
+
+
+# merging and loading
+
+
+@pytest.fixture
+def trained(base, tmp_path) -> tuple[Path, PeftModel]:
+    trainer = trainer_of(with_adapter(base), tmp_path / "run", learning_rate=0.1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    return tmp_path / "adapter", trainer.model.eval()
+
+
+CLIP = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def test_auto_peft_model_loads_an_adapter_where_the_package_is_allowed(trained):
+    folder, model = trained
+    with pytest.raises(ValueError, match="not in the import allowlist"):
+        AutoPeftModel.from_pretrained(folder)
+    loaded = AutoPeftModel.from_pretrained(folder, import_allowlist=["hf_dvflnet"])
+    assert torch.equal(loaded(pixel_values=CLIP).logits, model(pixel_values=CLIP).logits)
+
+
+def test_a_merged_adapter_is_a_model_of_the_usual_kind_with_the_same_logits(trained, base, tmp_path):
+    _, model = trained
+    expected = model(pixel_values=CLIP).logits
+    model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    merged = AutoModelForVideoClassification.from_pretrained(tmp_path / "merged")
+    assert type(merged) is VideoFocalNetForVideoClassification
+    torch.testing.assert_close(merged(CLIP).logits, expected)
+    untrained = VideoFocalNetForVideoClassification.from_pretrained(base)
+    assert not torch.allclose(untrained(CLIP).logits, expected, atol=1e-2)
+
+
+def test_an_adapter_is_not_pushed_as_a_model(trained):
+    with pytest.raises(ValueError, match=r"adapter: contains an adapter .*merge it"):
+        push_model_folder(trained[0], "someone/adapter")
+
+
+# the examples
+
+SHOWN = {
+    **{"image_size": 32, "short_side": 36, "num_frames": 4, "per_device_train_batch_size": 8, "use_cpu": True},
+    **{"num_train_epochs": 2, "save_strategy": "epoch", "disable_tqdm": True, "report_to": "none"},
+}
+
+
+def run_example(script, options: dict):
+    words = [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script.__name__, *words])
+        script.main()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, motion_tree) -> tuple[Path, dict]:
+    """The folder of a run of `train.py` that has adapted a model of other classes, and its options."""
+    folder = tmp_path_factory.mktemp("lora")
+    config = VideoFocalNetConfig(embed_dim=8, image_size=32, num_frames=4, num_labels=6, drop_path_rate=0.5)
+    new_model(config, seed=0).save_pretrained(folder / "base")
+    options = {**SHOWN, "data_dir": motion_tree, "output_dir": folder / "out", "model_name_or_path": folder / "base"}
+    options |= {"lora_rank": 2, "lora_target_modules": "fc1 fc2"}
+    run_example(train, options)
+    return folder / "out", options
+
+
+def test_train_passes_its_options_to_peft(finished):
+    config = json.loads((finished[0] / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], sorted(config["target_modules"])) == (2, ["fc1", "fc2"])
+    assert config["modules_to_save"] == ["classifier"]
+
+
+def test_the_adapter_of_a_base_with_other_classes_gives_the_logits_of_the_merged_model(finished):
+    merged = VideoFocalNetForVideoClassification.from_pretrained(finished[0])
+    assert sorted(merged.config.label2id) == sorted(MOTIONS)
+    adapted = AutoPeftModel.from_pretrained(
+        finished[0] / "adapter",
+        import_allowlist=["hf_dvflnet"],
+        id2label=merged.config.id2label,
+        label2id=merged.config.label2id,
+        ignore_mismatched_sizes=True,
+    )
+    torch.testing.assert_close(adapted(pixel_values=CLIP).logits, merged(CLIP).logits)
+
+
+def test_a_stopped_lora_run_goes_on_from_its_last_checkpoint_to_the_same_model(finished, tmp_path):
+    folder, options = finished
+    # as if it had been stopped in the second epoch
+    stopped = shutil.copytree(folder, tmp_path / "stopped")
+    for name in ("results.json", "model.safetensors", "training_args.bin"):
+        (stopped / name).unlink()
+    shutil.rmtree(stopped / "checkpoint-8")
+    run_example(train, {**options, "output_dir": stopped, "resume_from_checkpoint": "last"})
+    states = [load_file(place / "model.safetensors") for place in (folder, stopped)]
+    for name, weight in states[0].items():
+        assert torch.equal(weight, states[1][name]), name
+
+
+def test_a_merged_model_is_pushed_without_its_adapter(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "merged")
+    (folder / "README.md").write_text("# A model\n")
+    with LocalHub() as hub:
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_test"}
+        environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        script = f"from hf_dvflnet import push_model_folder; push_model_folder({str(folder)!r}, 'me/tiny')"
+        run(script, cwd=tmp_path, **environment)
+        pushed = set(hub.repositories["me/tiny"])
+    assert {"config.json", "model.safetensors", "modeling_videofocalnet.py"} <= pushed
+    assert not [name for name in pushed if "adapter" in name]
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory, finished) -> tuple[Path, dict]:
+    """The folder of a run of `distill.py` with LoRA students, and its options."""
+    folder, options = finished
+    options = {**options, "student_model_name_or_path": options["model_name_or_path"], "num_train_epochs": 1}
+    del options["model_name_or_path"]
+    options |= {"output_dir": tmp_path_factory.mktemp("distilled") / "out", "teacher_model_name_or_path": folder}
+    run_example(distill, options)
+    return options["output_dir"], options
+
+
+@pytest.mark.parametrize("name", ["student", "student_alone"])
+def test_a_lora_student_is_saved_as_a_merged_model_that_the_pipeline_opens(name, distilled, motion_tree):
+    folder = distilled[0] / name
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    clip = str(next(motion_tree.rglob("*.mp4")))
+    assert len(pipeline("video-classification", model=str(folder), device="cpu")(clip, top_k=3)) == 3
+
+
+def test_a_finished_lora_student_is_loaded_and_not_trained_again(distilled, monkeypatch):
+    folder, options = distilled
+    results = json.loads((folder / "results.json").read_text())["results"]
+    (folder / "results.json").unlink()
+    monkeypatch.setattr(VideoClassificationTrainer, "train", lambda *args, **kwargs: pytest.fail("trained again"))
+    run_example(distill, {**options, "resume_from_checkpoint": "last"})
+    assert json.loads((folder / "results.json").read_text())["results"] == results
+
+
+def test_a_wrong_lora_option_ends_a_distillation_before_its_teacher_is_trained(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(VideoClassificationTrainer, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    options = {**SHOWN, "data_dir": finished[1]["data_dir"], "output_dir": tmp_path / "out", "lora_rank": 2}
+    with pytest.raises(SystemExit, match="--lora_rank needs trained weights"):
+        run_example(distill, options)
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        ({"lora_target_modules": ["fc1"]}, "--lora_target_modules needs --lora_rank"),
+        ({"lora_rank": 0}, "--lora_rank 0 .*positive integer"),
+        ({"lora_rank": 2, "lora_target_modules": ["fc1", "query"]}, "query: no such layer.*fc1, fc2"),
+        ({"lora_rank": 2, "lora_target_modules": ["classifier"]}, "classifier: no such layer apart from the head"),
+        ({"lora_rank": 2, "lora_target_modules": ["norm1"]}, "norm1: Target module LayerNorm.* is not supported"),
+    ],
+)
+def test_a_lora_option_that_cannot_be_met_is_refused_in_a_line(options, reason, base, tmp_path):
+    model = VideoFocalNetForVideoClassification.from_pretrained(base)
+    args = VideoTrainingArguments(**arguments(tmp_path / "out"))
+    with pytest.raises(SystemExit, match=reason):
+        data.with_lora(model, data.LoraArguments(**options), args)
+
+
+def test_lora_on_random_weights_is_refused(tiny_config, tmp_path):
+    args = VideoTrainingArguments(**arguments(tmp_path / "out"))
+    with pytest.raises(SystemExit, match="--lora_rank needs trained weights"):
+        data.with_lora(new_model(tiny_config, 0), data.LoraArguments(lora_rank=2), args)
+
+
+def test_pushing_while_training_an_adapter_is_refused(base, tmp_path):
+    args = VideoTrainingArguments(**arguments(tmp_path / "out"), push_to_hub=True)
+    model = VideoFocalNetForVideoClassification.from_pretrained(base)
+    with pytest.raises(SystemExit, match="--push_to_hub would mix"):
+        data.with_lora(model, data.LoraArguments(lora_rank=2), args)
+
+
+def test_lora_without_peft_names_the_extra(base, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    args = VideoTrainingArguments(**arguments(tmp_path / "out"))
+    model = VideoFocalNetForVideoClassification.from_pretrained(base)
+    with pytest.raises(SystemExit, match=r"pip install 'hf_dvflnet\[peft\]'"):
+        data.with_lora(model, data.LoraArguments(lora_rank=2), args)
