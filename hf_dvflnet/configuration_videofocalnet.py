@@ -24,6 +24,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+# computed from `embed_dim` and `depths`
+DERIVED = ("hidden_size", "hidden_sizes", "num_hidden_layers")
+
+
 @strict
 class VideoFocalNetConfig(PreTrainedConfig):
     r"""
@@ -79,6 +83,9 @@ class VideoFocalNetConfig(PreTrainedConfig):
     Raises:
         huggingface_hub.errors.StrictDataclassError:
             If a value has the wrong type, or if the values do not describe a valid network.
+        ValueError:
+            If `hidden_size`, `hidden_sizes` or `num_hidden_layers` is given and differs from what `embed_dim` and
+            `depths` give.
 
     Example:
 
@@ -135,10 +142,39 @@ class VideoFocalNetConfig(PreTrainedConfig):
         """Number of channels of each stage."""
         return [self.embed_dim * 2**stage for stage in range(len(self.depths))]
 
+    @hidden_sizes.setter
+    def hidden_sizes(self, value: list[int]):
+        self._refuse_other("hidden_sizes", list(value) if isinstance(value, tuple) else value)
+
     @property
     def hidden_size(self) -> int:
         """Number of channels of the last stage, and therefore of `last_hidden_state`."""
         return self.hidden_sizes[-1]
+
+    @hidden_size.setter
+    def hidden_size(self, value: int):
+        self._refuse_other("hidden_size", value)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of stages, each with an entry in `hidden_states`, as in other networks of stages (Swin, ConvNeXt)."""
+        return len(self.depths)
+
+    @num_hidden_layers.setter
+    def num_hidden_layers(self, value: int):
+        self._refuse_other("num_hidden_layers", value)
+
+    def _refuse_other(self, name: str, value: Any):
+        """What a saved config contains can be set again, but nothing else."""
+        if value != getattr(self, name):
+            raise ValueError(
+                f"{name}={value} contradicts embed_dim={self.embed_dim} and depths={self.depths}, which give "
+                f"{name}={getattr(self, name)}. Set `embed_dim` and `depths`, and leave out `{name}`"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, and `hidden_size`, `hidden_sizes` and `num_hidden_layers`, which other tools look for."""
+        return {**super().to_dict(), **{name: getattr(self, name) for name in DERIVED}}
 
     def validate_architecture(self):
         """Check the values. `@strict` calls this method when a config is constructed."""

@@ -14,8 +14,8 @@ implementation. It computes the same outputs as the published code (`tests/golde
 
 import math
 import os
+from collections import namedtuple
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -27,6 +27,9 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
+
+
+LossConfig = namedtuple("LossConfig", "problem_type num_labels")  # unlike a config, torch.compile can create it
 
 
 @dataclass
@@ -295,7 +298,7 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
             init.constant_(module.gamma_1, module.layerscale_value)
             init.constant_(module.gamma_2, module.layerscale_value)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
         refuse_other_num_frames(save_directory, self.config.num_frames, "video_preprocessor_config.json")
         # whichever class is saved, every Auto class can load the folder without this package
         self.config.auto_map = {
@@ -303,7 +306,7 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
             "AutoModel": "modeling_videofocalnet.VideoFocalNetModel",
             "AutoModelForVideoClassification": "modeling_videofocalnet.VideoFocalNetForVideoClassification",
         }
-        return super().save_pretrained(save_directory, **kwargs)
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     @staticmethod
     def _init_as_convolution(module: nn.Conv2d | nn.Linear):
@@ -458,9 +461,7 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
         if views is not None:
             pixel_values = pixel_values.flatten(0, 1)  # (batch * views, frames, channels, height, width)
 
-        outputs = self.videofocalnet(
-            pixel_values, output_hidden_states=output_hidden_states, output_modulators=output_modulators
-        )
+        outputs = self.videofocalnet(pixel_values, output_hidden_states, output_modulators, return_dict=True)
         logits = self.classifier(outputs.pooler_output)
         if views is not None:
             logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
@@ -484,10 +485,9 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
                     f"{tuple(logits.shape)}, but have the shape {tuple(labels.shape)}. Class ids must be integers."
                 )
             return F.cross_entropy(logits, labels.to(logits))
-        # transformers' loss writes the problem type that it infers into its config. It gets a copy, so that a saved
-        # model does not contain the problem type of its last batch.
-        config = SimpleNamespace(problem_type=problem_type, num_labels=self.config.num_labels)
-        return self.loss_function(labels, logits, config)
+        # transformers' loss writes the problem type that it infers into its config. It gets another one, so that a
+        # saved model does not contain the problem type of its last batch.
+        return self.loss_function(labels, logits, LossConfig(problem_type, self.config.num_labels))
 
 
 __all__ = [

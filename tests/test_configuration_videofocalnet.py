@@ -36,6 +36,20 @@ def test_config_refuses(wrong, message):
         VideoFocalNetConfig(**wrong)
 
 
+def test_what_is_computed_is_in_the_dict_and_can_be_set_to_nothing_else(tmp_path):
+    config = VideoFocalNetConfig(embed_dim=8, depths=[1, 1, 2, 1])
+    computed = {"hidden_size": 64, "hidden_sizes": [8, 16, 32, 64], "num_hidden_layers": 4}
+    assert config.to_dict().items() >= computed.items()
+    config.save_pretrained(tmp_path)
+    assert VideoFocalNetConfig.from_pretrained(tmp_path, embed_dim=16).hidden_sizes == [16, 32, 64, 128]
+    for name in computed:
+        message = f"{name}=3 contradicts embed_dim=8 and depths=.*Set `embed_dim` and `depths`, and leave out `{name}`"
+        with pytest.raises(ValueError, match=message):
+            VideoFocalNetConfig(embed_dim=8, depths=[1, 1, 2, 1], **{name: 3})
+        with pytest.raises(ValueError, match=message):
+            VideoFocalNetConfig.from_pretrained(tmp_path, **{name: 3})
+
+
 def test_every_field_is_read_somewhere_in_the_package():
     folder = Path(hf_dvflnet.__file__).parent
     code = "".join(path.read_text() for path in folder.glob("*.py"))

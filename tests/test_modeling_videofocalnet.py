@@ -8,7 +8,13 @@ import torch
 from places import GOLDEN
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForVideoClassification, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForVideoClassification,
+    FocalNetConfig,
+    pipeline,
+)
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetModel
 from hf_dvflnet.hub.published_checkpoint import load_published_checkpoint
@@ -283,3 +289,64 @@ def test_views_are_averaged_as_probabilities(tiny_config):
         averaged = model(views).logits.softmax(-1)
         single = [model(views[:, view]).logits.softmax(-1) for view in range(2)]
     torch.testing.assert_close(averaged, (single[0] + single[1]) / 2)
+
+
+# what users of transformers do by habit
+
+
+@pytest.mark.parametrize(
+    "problem_type, num_labels, labels",
+    [
+        ("single_label_classification", 6, torch.tensor([1, 5])),
+        ("single_label_classification", 6, torch.full((2, 6), 1 / 6)),
+        ("multi_label_classification", 6, torch.ones(2, 6)),
+        ("regression", 1, torch.tensor([0.5, 2.0])),
+        (None, 6, torch.tensor([1, 5])),
+    ],
+)
+def test_a_training_step_compiles_without_a_graph_break(tiny_config, problem_type, num_labels, labels):
+    model = new_model(VideoFocalNetConfig(**{**tiny_config.to_dict(), "id2label": None, "num_labels": num_labels}))
+    model.config.problem_type = problem_type
+    compiled = torch.compile(model.train(), fullgraph=True, backend="aot_eager")
+    loss = compiled(clips(), labels=labels).loss
+    loss.backward()
+    torch.testing.assert_close(loss, model(clips(), labels=labels).loss)
+
+
+def test_a_config_that_asks_for_tuples_gets_them(tiny_config):
+    model = new_model(tiny_config).eval()
+    expected = model(clips(), labels=torch.tensor([0, 1]))
+    model.config.return_dict = False
+    loss, logits = model(clips(), labels=torch.tensor([0, 1]))
+    assert torch.equal(loss, expected.loss) and torch.equal(logits, expected.logits)
+    assert torch.equal(model(clips(), return_dict=True).logits, expected.logits)
+
+
+def test_a_model_is_saved_with_the_positional_arguments_of_transformers(tiny_config, tmp_path):
+    model = new_model(tiny_config)
+    weights = {name: torch.zeros_like(weight) for name, weight in model.state_dict().items()}
+    model.save_pretrained(tmp_path, True, weights)
+    assert not VideoFocalNetForVideoClassification.from_pretrained(tmp_path).classifier.weight.any()
+
+
+@pytest.mark.parametrize("name", [None, "eager", "sdpa", "flash_attention_2", "flex_attention", "nosuch"])
+def test_attn_implementation_is_taken_and_refused_as_focalnet_does(tiny_config, tmp_path, name):
+    focalnet = FocalNetConfig(
+        image_size=32, embed_dim=8, depths=[1, 1], hidden_sizes=[8, 16], focal_levels=[1, 1], focal_windows=[3, 3]
+    )
+    answers = []
+    for auto_class, config in (
+        (AutoModelForImageClassification, focalnet),
+        (AutoModelForVideoClassification, tiny_config),
+    ):
+        model = auto_class.from_config(copy.deepcopy(config))
+        model.save_pretrained(tmp_path)
+        for load, source in (
+            (auto_class.from_config, copy.deepcopy(config)),
+            (auto_class.from_pretrained, tmp_path),
+        ):
+            try:
+                answers.append(load(source, attn_implementation=name).config._attn_implementation)
+            except ValueError as error:
+                answers.append(str(error).replace(type(model).__name__, ""))
+    assert answers[:2] == answers[2:]

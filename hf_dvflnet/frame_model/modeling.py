@@ -212,19 +212,20 @@ class FrameModelForVideoClassification(PreTrainedModel):
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return FrameModelOutput(loss=loss, logits=logits, pooler_output=pooled)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
         if self.config.body_config is None:
             raise ValueError(
                 f"{save_directory}: not written, as {type(self.body).__name__} is no model of transformers and could "
                 "not be loaded again; wrap it in one, or save its state_dict yourself"
             )
         refuse_other_num_frames(save_directory, self.config.num_frames, "video_preprocessor_config.json")
-        return super().save_pretrained(save_directory, **kwargs)
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
 
 def _features_of(body: nn.Module, frames: torch.Tensor) -> torch.Tensor:
     """Features of frames, (frames, feature_size): what the network pools, or the mean over positions or tokens."""
-    found = body(frames)
+    # a config may ask for tuples
+    found = body(frames, return_dict=True) if isinstance(body, PreTrainedModel) else body(frames)
     if not isinstance(found, torch.Tensor):
         pooled = getattr(found, "pooler_output", None)
         found = found.last_hidden_state if pooled is None else pooled

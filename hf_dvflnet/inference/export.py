@@ -105,6 +105,7 @@ def export_model(
 
     network = load_model(str(model)).float()
     network.config.output_hidden_states = False  # the program only returns logits
+    network.config.return_dict = True  # by name
     processor = load_processor(str(model))
     if not processor.do_center_crop:
         raise ValueError(

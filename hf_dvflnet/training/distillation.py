@@ -190,7 +190,7 @@ class DistillationTrainer(VideoClassificationTrainer):
     def _ask(self, pixel_values: torch.Tensor) -> dict[str, Any]:
         inputs: dict[str, Any] = {"pixel_values": pixel_values.to(next(self.teacher_model.parameters()).dtype)}
         if self._modulators is not None:
-            inputs["output_modulators"] = True
+            inputs |= {"output_modulators": True, "return_dict": True}
         with torch.no_grad():
             outputs = self.teacher_model(**inputs)
             answers: dict[str, Any] = {"teacher_logits": logits_of(outputs, "teacher", self.model.config.num_labels)}
@@ -222,7 +222,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         shown = inputs.pop("teacher_pixel_values", None)
         answers = {name: inputs.pop(name) for name in ("teacher_logits", "teacher_features") if name in inputs}
         if self._modulators is not None:
-            inputs["output_modulators"] = True
+            inputs |= {"output_modulators": True, "return_dict": True}
         if self.compute_loss_func is None or "labels" not in inputs:
             labels = inputs.pop("labels", None)
             if labels is None:  # the divergence alone, as where all labels are -100
@@ -234,6 +234,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             # `compute_loss_func` returns this micro-batch's share of the loss of the step. Multiplied by the number of
             # micro-batches, it becomes a mean over the micro-batch, as in the other branch.
             share, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            logits = logits_of(outputs, "student", self.model.config.num_labels)
             cross_entropy = share * micro_batches
         if not answers:
             own = self._teacher_processor is not None
@@ -246,10 +247,10 @@ class DistillationTrainer(VideoClassificationTrainer):
         teacher_logits = self._in_order(answers["teacher_logits"])
 
         args = self.args
-        divergence = divergence_of(args.divergence, outputs.logits, teacher_logits, args.temperature, args.beta)
+        divergence = divergence_of(args.divergence, logits, teacher_logits, args.temperature, args.beta)
         loss = args.alpha * divergence + (1 - args.alpha) * cross_entropy
 
-        agreement = (outputs.logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
+        agreement = (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
         logged = {"loss_kl": divergence, "loss_ce": cross_entropy, "agreement": agreement}
         if self._projection is not None:
             # in float32 under mixed precision too: features of half precision differ by rounding from clip to clip

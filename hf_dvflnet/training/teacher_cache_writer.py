@@ -182,7 +182,7 @@ def _ask_and_write(
         for numbers, batch in zip(batches, loader, strict=True):
             with torch.inference_mode():
                 pixel_values = batch["pixel_values"].to(accelerator.device, weights_dtype)
-                output = teacher(pixel_values=pixel_values)
+                output = teacher(pixel_values=pixel_values, return_dict=True)
                 logits = (
                     logits_of(output, "teacher", teacher.config.num_labels)
                     if answers is None

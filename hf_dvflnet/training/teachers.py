@@ -48,7 +48,8 @@ def logits_of(outputs: Any, role: str, num_labels: int) -> torch.Tensor:
     Raises:
         ValueError: If there are none, since the model has no head, or if their shape is another one.
     """
-    logits = getattr(outputs, "logits", None)
+    # of a tuple with `config.return_dict=False`, for clips without labels
+    logits = outputs[0] if isinstance(outputs, tuple) else getattr(outputs, "logits", None)
     if logits is None or logits.ndim != 2 or logits.shape[1] != num_labels:
         found = "no logits" if logits is None else f"logits of shape {tuple(logits.shape)}"
         raise ValueError(

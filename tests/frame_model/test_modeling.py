@@ -105,6 +105,21 @@ def test_what_the_head_is_given_is_the_mean_and_the_mean_difference_of_the_frame
     torch.testing.assert_close(pooled[:, 16:], (features[:, 1:] - features[:, :-1]).abs().mean(1))
 
 
+@pytest.mark.parametrize("kind", ["focalnet", "resnet"])  # transformers' own Dinov2Model cannot return tuples
+def test_an_image_network_whose_config_asks_for_tuples_is_read_all_the_same(kind, clips):
+    model = frame_model(kind)
+    expected = model(clips).logits
+    model.body.config.return_dict = model.config.return_dict = False
+    assert torch.equal(model(clips)[0], expected)
+
+
+def test_a_frame_model_is_saved_with_the_positional_arguments_of_transformers(tmp_path):
+    model = frame_model()
+    weights = {name: torch.zeros_like(weight) for name, weight in model.state_dict().items()}
+    model.save_pretrained(tmp_path, True, weights)
+    assert not FrameModelForVideoClassification.from_pretrained(tmp_path).classifier.weight.any()
+
+
 def test_several_views_are_averaged(clips):
     model = frame_model()
     views = torch.stack([clips, clips.flip(-1)], dim=1)

@@ -45,6 +45,13 @@ def test_an_answer_is_that_of_processor_and_model(model_and_processor, video_fil
     }
 
 
+def test_a_model_that_answers_with_tuples_gives_the_same_answers(model_and_processor, video_files):
+    model, processor = model_and_processor
+    expected = list(predict_videos(model, processor, [video_files["vp9.webm"]]))
+    model.config.return_dict = False
+    assert list(predict_videos(model, processor, [video_files["vp9.webm"]])) == expected
+
+
 @pytest.mark.parametrize("options, reason", [({"views": 3}, "views must be 1 or 12"), ({"top_k": 0}, "top_k must be")])
 def test_numbers_out_of_range_are_refused(model_and_processor, options, reason):
     with pytest.raises(ValueError, match=reason):

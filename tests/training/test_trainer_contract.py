@@ -115,6 +115,16 @@ def test_smoothing_trains_as_in_transformers(tmp_path, tiny_config, kind):
 # __init__
 
 
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
+def test_a_compiled_model_trains_as_in_transformers(tmp_path, tiny_config, kind):
+    found = []
+    for which in ("transformers", kind):
+        torch.compiler.reset()
+        changes = {"max_steps": 1, "torch_compile": True, "torch_compile_backend": "aot_eager"}
+        found.append(weights_after(make(which, tmp_path, new_model(tiny_config, 0), RandomClips(8), changes)))
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_arguments_are_taken_by_position_as_in_transformers(tmp_path, tiny_config):
     collated = []
 
@@ -279,6 +289,21 @@ def test_a_student_is_trained_where_no_evaluation_clip_has_a_label(tmp_path, tin
     trainer.train()
     assert not any(name.startswith("teacher") for entry in trainer.state.log_history for name in entry)
     assert trainer.evaluate_teacher() == {"teacher_clips": 0}
+
+
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
+def test_models_that_answer_with_tuples_are_trained_and_evaluated_alike(tmp_path, tiny_config, kind):
+    found = []
+    for return_dict in (True, False):
+        config = copy.deepcopy(tiny_config)
+        config.return_dict = return_dict
+        trainer = make(
+            kind, tmp_path, new_model(config, 0), RandomClips(8), {"max_steps": 1}, eval_dataset=RandomClips(5)
+        )
+        weights = weights_after(trainer)
+        found.append([weights, trainer.evaluate()["eval_loss"], trainer.predict(RandomClips(5)).predictions])
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1] and (found[0][2] == found[1][2]).all()
 
 
 # get_train_dataloader, get_eval_dataloader, get_test_dataloader, num_examples
