@@ -172,6 +172,13 @@ class DataArguments:
     )
     num_frames: int = field(default=8, metadata={"help": "Frames per clip."})
     frame_interval: int = field(default=4, metadata={"help": "Interval f of the published sampling rules, in frames."})
+    fps: float | None = field(
+        default=None,
+        metadata={
+            "help": "Sample the frames of a clip at this number per second, from the middle of a video (in training, "
+            "from anywhere in it), instead of spreading them over the video."
+        },
+    )
     image_size: int = field(default=224, metadata={"help": "Height and width of a clip (the side of the crop)."})
     short_side: int = field(
         default=256, metadata={"help": "Length of the short side after resizing, before the crop."}
@@ -358,6 +365,7 @@ def video_processor(data_args: DataArguments) -> VideoFocalNetVideoProcessor:
     return VideoFocalNetVideoProcessor(
         num_frames=data_args.num_frames,
         frame_interval=data_args.frame_interval,
+        fps=data_args.fps,
         size={"shortest_edge": data_args.short_side},
         crop_size={"height": data_args.image_size, "width": data_args.image_size},
     )

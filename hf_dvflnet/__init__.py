@@ -12,7 +12,7 @@ from transformers import (
     AutoVideoProcessor,
 )
 
-from .clip_sampling import evaluation_indices, multi_clip_indices, training_indices
+from .clip_sampling import evaluation_indices, multi_clip_indices, paced_indices, training_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from .data.augmentation import ClipAugmentation, mix_clips
 from .data.benchmarks import BENCHMARKS
@@ -127,6 +127,7 @@ __all__ = [
     "modulator_distance",
     "multi_clip_indices",
     "open_stream",
+    "paced_indices",
     "pixels_to_frames",
     "predict_clips",
     "predict_videos",

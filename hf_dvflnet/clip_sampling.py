@@ -1,6 +1,7 @@
-"""Selects the frames of a video that form a clip, by the rules of the published code. Computes indices only."""
+"""Selects the frames of a video that form a clip, by the published rules or at a frame rate. Computes indices only."""
 
 import numpy as np
+from transformers.video_utils import VideoMetadata
 
 
 def evaluation_indices(total_num_frames: int, *, num_frames: int, frame_interval: int = 4) -> np.ndarray:
@@ -85,10 +86,55 @@ def training_indices(
     return indices % total_num_frames
 
 
+def paced_indices(times: np.ndarray, *, num_frames: int, fps: float, position: float = 0.5) -> np.ndarray:
+    """
+    Return the indices of a clip of `num_frames` frames at `fps` frames per second, whatever the length of the video.
+
+    The clip lasts `(num_frames - 1) / fps` seconds. It takes the frame that is on the screen at each of its times.
+    Where it is longer than the video, the first and the last frame are repeated.
+
+    >>> paced_indices(np.arange(50) / 25, num_frames=4, fps=5)  # two seconds at 25 frames per second
+    array([17, 22, 27, 32])
+
+    Args:
+        times: Time of each frame, in seconds, ascending, of shape (frames,). See [`frame_times`].
+        num_frames: Number of frames of the clip.
+        fps: Frames of the clip per second.
+        position: Where the clip lies, from 0 (it starts with the video) to 1 (it ends with the video).
+
+    Returns:
+        Indices of shape (num_frames,), int64, ascending, each in [0, frames).
+
+    Raises:
+        ValueError: If there are no times, or `num_frames` or `fps` is not positive.
+    """
+    _check_positive(frames=len(times), num_frames=num_frames)
+    if not fps > 0:
+        raise ValueError(f"fps must be greater than 0, got {fps}")
+    start = times[0] + position * (times[-1] - times[0] - (num_frames - 1) / fps)
+    # a microsecond more, so that rounding does not show the frame before
+    shown = np.searchsorted(times, start + np.arange(num_frames) / fps + 1e-6, side="right") - 1
+    return shown.clip(0, len(times) - 1)
+
+
+def frame_times(metadata: VideoMetadata) -> np.ndarray | None:
+    """
+    Return the time of each frame in seconds, float64 of shape (frames,): what the file states, or what its frame rate
+    gives. `None` if neither is known.
+    """
+    times = getattr(metadata, "frame_times", None)  # of `DecodedVideoMetadata`
+    if times is not None:
+        return times[: metadata.total_num_frames]
+    if not metadata.fps:
+        return None
+    numbers = metadata.frames_indices  # of frames that were taken from a longer video
+    return (np.arange(metadata.total_num_frames) if numbers is None else np.asarray(numbers)) / metadata.fps
+
+
 def _check_positive(**numbers: int):
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
 
 
-__all__ = ["evaluation_indices", "multi_clip_indices", "training_indices"]
+__all__ = ["evaluation_indices", "frame_times", "multi_clip_indices", "paced_indices", "training_indices"]

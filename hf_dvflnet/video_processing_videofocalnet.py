@@ -23,8 +23,8 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .clip_sampling import evaluation_indices, multi_clip_indices
-from .configuration_videofocalnet import refuse_other_num_frames
+from .clip_sampling import evaluation_indices, frame_times, multi_clip_indices, paced_indices
+from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
 from .pixel_conversion import drop_alpha, to_byte_range
 from .video_container import DecodedVideoMetadata
 from .video_decoding import read_video
@@ -76,9 +76,15 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
     Args:
         num_frames (`int`, *optional*, defaults to 8):
             Number of frames of a clip. Must equal the model's `config.num_frames`: an error is raised if the processor
-            is saved in the same folder as a model with a different number, or used with it in a pipeline.
+            is saved in the same folder as a model with a different number. In a pipeline, the pipeline's `num_frames`
+            rules, by default that of the model. (Its `frame_sampling_rate` reaches no video processor: set `fps`.)
         frame_interval (`int`, *optional*, defaults to 4):
-            Interval f of the evaluation rule, in frames. Not used if `num_clips` is greater than 1.
+            Interval f of the evaluation rule, in frames. Not used if `num_clips` is greater than 1, or with `fps`.
+        fps (`float`, *optional*):
+            For videos of very different lengths: sample `num_frames` frames at this number of frames per second from
+            the middle of the video instead of spreading them over it ([`paced_indices`]). In training, the clip lies
+            anywhere in the video; several clips are spread over it. Arrays need `video_metadata` with their frame
+            rate. Unlike in other processors of transformers, `fps` does not replace `num_frames`.
         num_clips (`int`, *optional*, defaults to 1):
             Number of clips per video.
         num_crops (`int`, *optional*, defaults to 1):
@@ -106,18 +112,23 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
     do_sample_frames = True
     num_frames = 8
     frame_interval = 4
+    fps: float | None = None
     num_clips = 1
     num_crops = 1
     valid_kwargs = VideoFocalNetVideoProcessorKwargs
     model_input_names = ["pixel_values"]
 
+    @classmethod
+    def get_video_processor_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
+        settings, unused = super().get_video_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if "num_frames" not in settings:
+            # of an image processor, which is all that a training with one saves beside the model
+            hub = {name: value for name, value in kwargs.items() if name in _HUB}
+            config, _ = VideoFocalNetConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+            settings["num_frames"] = config.get("num_frames", cls.num_frames)
+        return settings, unused
+
     def preprocess(self, videos: Any, **kwargs: Unpack[VideoFocalNetVideoProcessorKwargs]) -> BatchFeature:
-        # The pipeline calls the processor with the model's number of frames.
-        if kwargs.get("do_sample_frames") and kwargs.get("num_frames") not in (None, self.num_frames):
-            raise ValueError(
-                f"the model takes {kwargs['num_frames']} frames, but its processor samples {self.num_frames}. Set "
-                "`model.config.num_frames` and `processor.num_frames` to the same number."
-            )
         num_crops = kwargs.get("num_crops", self.num_crops)
         if num_crops not in (1, 3):
             raise ValueError(f"num_crops must be 1 or 3, got {num_crops}")
@@ -135,6 +146,7 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         num_frames: int | None = None,
         frame_interval: int | None = None,
         num_clips: int | None = None,
+        fps: float | None = None,
         **kwargs,
     ) -> np.ndarray:
         """
@@ -143,16 +155,29 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         For a file, `metadata` is a `DecodedVideoMetadata`. For any other input of exactly `num_frames` frames, all
         frames are used, because they are assumed to be sampled already.
         """
-        if kwargs.get("fps") is not None:
-            raise ValueError("`fps` is not supported: set `num_frames`, the number of frames to sample")
         total = metadata.total_num_frames
         num_frames, num_clips = num_frames or self.num_frames, num_clips or self.num_clips
+        if num_clips == 1 and total == num_frames and not isinstance(metadata, DecodedVideoMetadata):
+            return np.arange(num_frames)
+        fps = self.fps if fps is None else fps
+        if fps is not None:
+            positions = (2 * np.arange(num_clips) + 1) / (2 * num_clips)
+            return np.concatenate([self.sample_at(fps, metadata, num_frames, position) for position in positions])
         if num_clips > 1:
             return multi_clip_indices(total, num_frames=num_frames, num_clips=num_clips).flatten()
-        if total == num_frames and not isinstance(metadata, DecodedVideoMetadata):
-            return np.arange(num_frames)
         interval = frame_interval or self.frame_interval
         return evaluation_indices(total, num_frames=num_frames, frame_interval=interval)
+
+    @staticmethod
+    def sample_at(fps: float, metadata: VideoMetadata, num_frames: int, position: float) -> np.ndarray:
+        """Return the indices of a clip at `fps` frames per second ([`paced_indices`]), of shape (num_frames,)."""
+        times = frame_times(metadata)
+        if times is None:
+            raise ValueError(
+                f"fps={fps} needs the time of each frame, but the video states no frame rate. For arrays, pass it as "
+                "`video_metadata`, such as {'fps': 25, 'total_num_frames': 250}; or set fps=None"
+            )
+        return paced_indices(times, num_frames=num_frames, fps=fps, position=position)
 
     def _decode_and_sample_videos(
         self,
@@ -185,7 +210,8 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         if len(numbers) != len(video):
             raise ValueError(f"video_metadata describes {len(numbers)} frames, but the video has {len(video)}")
         if sample_indices_fn is not None:
-            chosen = sample_indices_fn(VideoMetadata(total_num_frames=len(video)))
+            frames = VideoMetadata(total_num_frames=len(video), fps=metadata.fps, frames_indices=numbers)
+            chosen = sample_indices_fn(frames)
             metadata.frames_indices = np.asarray(numbers)[chosen]
             video = video[chosen]
         return video, metadata
@@ -256,6 +282,9 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
             # runtimes such as ExecuTorch accept only contiguous tensors
             prepared.append((views if num_clips * num_crops > 1 else views[0]).contiguous())
         return BatchFeature(data={"pixel_values": prepared}, tensor_type=return_tensors)
+
+
+_HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 def _three_crops(video: torch.Tensor, crop_size: SizeDict) -> list[torch.Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from places import GOLDEN
 
-from hf_dvflnet import evaluation_indices, multi_clip_indices, training_indices
+from hf_dvflnet import evaluation_indices, multi_clip_indices, paced_indices, training_indices
 
 
 def test_evaluation_indices_equal_the_published_ones_in_every_stored_case():
@@ -71,3 +71,37 @@ def test_a_video_without_frames_is_refused(sampler):
     }[sampler]
     with pytest.raises(ValueError, match="total_num_frames must be at least 1, got 0"):
         sampler(0, num_frames=8, **more)
+
+
+@pytest.mark.parametrize("rate", [24, 25, 29.97, 30, 60, 7])
+@pytest.mark.parametrize("fps", [1, 6, 24, 30])
+def test_a_paced_clip_shows_what_is_on_the_screen_at_each_of_its_times(rate, fps):
+    times = np.arange(600) / rate
+    for position in (0.0, 0.3, 0.5, 1.0):
+        indices = paced_indices(times, num_frames=5, fps=fps, position=position)
+        start = position * (times[-1] - 4 / fps)
+        for index, time in zip(indices, start + np.arange(5) / fps, strict=True):
+            assert times[index] <= time + 1e-6 and (index == 599 or times[index + 1] > time + 1e-6 - 1e-9)
+        if fps <= rate:
+            assert len(set(indices)) == 5
+
+
+def test_a_paced_clip_lies_where_its_position_says():
+    times = np.arange(11) / 10
+    found = [paced_indices(times, num_frames=3, fps=5, position=position).tolist() for position in (0, 0.5, 1)]
+    assert found == [[0, 2, 4], [3, 5, 7], [6, 8, 10]]
+
+
+def test_a_paced_clip_longer_than_the_video_repeats_its_ends():
+    assert paced_indices(np.arange(3) / 10, num_frames=7, fps=10).tolist() == [0, 0, 0, 1, 2, 2, 2]
+
+
+def test_a_paced_clip_keeps_its_pace_where_the_frame_rate_varies():
+    times = np.array([0.0, 0.1, 0.2, 1.0, 1.1, 1.2, 2.0])
+    assert paced_indices(times, num_frames=3, fps=1).tolist() == [0, 3, 6]
+
+
+@pytest.mark.parametrize("wrong", [{"fps": 0}, {"fps": float("nan")}, {"num_frames": 0}, {"times": np.array([])}])
+def test_a_paced_clip_of_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"(fps must be greater than 0|must be at least 1)"):
+        paced_indices(**{"times": np.arange(5.0), "num_frames": 2, "fps": 1, **wrong})

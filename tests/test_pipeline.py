@@ -8,7 +8,13 @@ import torch
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 from transformers.utils import logging
 
-from hf_dvflnet import VideoFocalNetVideoProcessor, read_video
+from hf_dvflnet import (
+    VideoFocalNetForVideoClassification,
+    VideoFocalNetImageProcessor,
+    VideoFocalNetVideoProcessor,
+    read_video,
+)
+from hf_dvflnet.clip_sampling import frame_times, paced_indices
 
 
 @pytest.fixture
@@ -95,11 +101,40 @@ def test_a_prediction_gives_no_warning(tiny_folder, video_files, caplog):
     assert [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
-def test_a_processor_of_another_num_frames_is_refused(tiny_folder, video_files):
-    other = VideoFocalNetVideoProcessor(num_frames=16)
-    classifier = pipeline("video-classification", model=str(tiny_folder), video_processor=other, device="cpu")
-    with pytest.raises(ValueError, match="the model takes 4 frames, but its processor samples 16"):
-        classifier(str(video_files["xvid.avi"]))
+@pytest.mark.parametrize("num_frames", [None, 2, 8])
+def test_num_frames_of_the_pipeline_rules_and_is_that_of_the_model_by_default(classifier, video_files, num_frames):
+    path = str(video_files["xvid.avi"])
+    classifier.video_processor.num_frames = 16
+    clip = classifier.video_processor(path, num_frames=num_frames or 4, return_tensors="pt")
+    with torch.no_grad():
+        expected = classifier.model(**clip).logits[0].softmax(-1).max().item()
+    assert clip["pixel_values"].shape[1] == (num_frames or 4)
+    options = {} if num_frames is None else {"num_frames": num_frames}
+    assert classifier(path, top_k=1, **options)[0]["score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_pipeline_samples_at_the_rate_of_its_processor(tiny_folder, video_files):
+    classifier = pipeline("video-classification", model=str(tiny_folder), device="cpu")
+    classifier.video_processor.fps = 10
+    frames, metadata = read_video(video_files["xvid.avi"])
+    indices = paced_indices(frame_times(metadata), num_frames=4, fps=10)
+    assert classifier(str(video_files["xvid.avi"])) == classifier(frames[indices])
+
+
+@pytest.mark.parametrize("num_frames", [4, 16])
+def test_an_image_processor_beside_the_model_gives_a_pipeline_of_the_models_num_frames(
+    tiny_config, tiny_processor, tmp_path, video_files, num_frames
+):
+    """What the video classification guide of transformers leaves in a folder: a model and an image processor."""
+    tiny_config.num_frames = num_frames
+    VideoFocalNetForVideoClassification(tiny_config).save_pretrained(tmp_path)
+    VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size).save_pretrained(tmp_path)
+    classifier = pipeline("video-classification", model=str(tmp_path), device="cpu")
+    assert classifier.video_processor.num_frames == num_frames
+    tiny_processor.num_frames = num_frames
+    with torch.no_grad():
+        expected = classifier.model(**tiny_processor(str(video_files["vp9.webm"]), return_tensors="pt")).logits[0]
+    assert classifier(str(video_files["vp9.webm"]))[0]["score"] == pytest.approx(expected.softmax(-1).max().item())
 
 
 def test_the_image_processor_is_never_what_decodes(classifier):

@@ -158,6 +158,7 @@ def test_another_num_frames_may_be_asked_for_by_call(video_files, tiny_processor
 
 
 GREY = np.zeros((4, 8, 8, 3), np.uint8)
+TOLD = {"fps": 8.0, "total_num_frames": 4}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,8 @@ GREY = np.zeros((4, 8, 8, 3), np.uint8)
         (GREY, {"num_crops": 2}, ValueError, "1 or 3, got 2"),
         (GREY, {"num_crops": 3, "do_resize": False}, ValueError, "do_resize"),
         (GREY, {"num_clips": 2, "do_sample_frames": False}, ValueError, "requires do_sample_frames=True"),
-        (GREY, {"fps": 2}, ValueError, "`fps` is not supported"),
+        (np.zeros((9, 8, 8, 3), np.uint8), {"fps": 2}, ValueError, r"fps=2 needs the time .* `video_metadata`"),
+        (GREY, {"fps": 0, "num_frames": 2, "video_metadata": TOLD}, ValueError, "fps must be greater than 0"),
         ("none.mp4", {}, FileNotFoundError, "none.mp4"),
         (3, {}, TypeError, "but got int"),
     ],
@@ -330,6 +332,26 @@ def test_metadata_of_an_array_comes_back_with_the_frames_that_were_taken(tiny_pr
         found = tiny_processor(NOISE, video_metadata=video_metadata, return_metadata=True)["video_metadata"][0]
         assert (found.fps, found.duration) == (8.0, 1.125)
         assert found.frames_indices.tolist() == evaluation_indices(9, num_frames=4).tolist()
+
+
+def test_clips_at_a_frame_rate_are_the_middle_of_a_video_or_spread_over_it(tmp_path):
+    VideoFocalNetVideoProcessor(num_frames=3, fps=4, do_resize=False, do_center_crop=False).save_pretrained(tmp_path)
+    processor = VideoFocalNetVideoProcessor.from_pretrained(tmp_path)
+
+    def shown(**options) -> list[int]:
+        told = {"fps": 8.0, "total_num_frames": 9}
+        found = processor(NOISE, video_metadata=told, return_metadata=True, **options)["video_metadata"][0]
+        return found.frames_indices.tolist()
+
+    assert shown() == [2, 4, 6]
+    assert shown(fps=8) == [3, 4, 5]
+    assert shown(num_clips=2) == [1, 3, 5, 3, 5, 7]
+
+
+def test_frames_taken_from_a_longer_video_are_sampled_at_the_rate_of_that_video(tiny_processor):
+    told = {"fps": 8.0, "total_num_frames": 90, "frames_indices": range(0, 90, 10)}
+    found = tiny_processor(NOISE, fps=0.4, video_metadata=told, return_metadata=True)["video_metadata"][0]
+    assert found.frames_indices.tolist() == [10, 30, 50, 70]  # 2.5 s apart
 
 
 def test_frames_taken_from_a_longer_video_keep_their_numbers(tiny_processor):

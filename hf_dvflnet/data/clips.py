@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
 from transformers import default_data_collator
+from transformers.video_utils import VideoMetadata
 
 from ..clip_sampling import training_indices
 from ..video_decoding import VideoDecodeError, read_video
@@ -96,7 +97,9 @@ class _Clips:
         processor = (self.teacher_processor or self.processor).to_dict() | frames
         names = ("num_frames", "frame_interval", "size", "crop_size", "resample", "image_mean", "image_std")
         settings = {
-            "sampling": {name: processor.get(name) for name in names},
+            # caches that are older than `fps` stay valid
+            "sampling": {name: processor.get(name) for name in names}
+            | ({} if self.processor.fps is None else {"fps": self.processor.fps}),
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
             "seed": self.seed,
         }
@@ -135,12 +138,7 @@ class _Clips:
         try:
             frames, _ = read_video(
                 video_source(row["video"]),
-                lambda metadata: training_indices(
-                    metadata.total_num_frames,
-                    num_frames=self.processor.num_frames,
-                    frame_interval=self.processor.frame_interval,
-                    generator=generator,
-                ),
+                lambda metadata: self._draw_frames(metadata, generator),
             )
             drawn = None if self.augmentation is None else self._augment(self.augmentation, frames, generator)
             item = {"pixel_values": show(frames, drawn, self.processor), "labels": self._label(row)}
@@ -149,6 +147,17 @@ class _Clips:
             return item
         finally:
             self.in_hand.drop()
+
+    def _draw_frames(self, metadata: VideoMetadata, generator: np.random.Generator) -> np.ndarray:
+        processor = self.processor
+        if processor.fps is not None:
+            return processor.sample_at(processor.fps, metadata, processor.num_frames, generator.random())
+        return training_indices(
+            metadata.total_num_frames,
+            num_frames=processor.num_frames,
+            frame_interval=processor.frame_interval,
+            generator=generator,
+        )
 
     def _augment(self, augmentation: ClipAugmentation, frames: np.ndarray, generator: np.random.Generator) -> ClipDraw:
         """Draw a clip's augmentation once, for the frames as the teacher is given them, if there is a teacher."""
@@ -174,10 +183,11 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
     Clips for a Trainer, from a dataset with the columns `video` (`datasets.Video`) and, optionally, `label` and
     `video_id`. A clip without a label (no column, None, or a negative number of a `ClassLabel`) has the label -100.
 
-    For training, the frames are drawn by the published training rule ([`training_indices`]), with a seed made of
-    (`seed`, epoch, clip). The draws therefore do not depend on the number of workers, on the order or on the other
-    clips. A clip is identified by its `video_id`; without one, by its path, or by the bytes of its file if the row
-    contains them. Without `train`, the processor samples frames by its evaluation rule and takes a centre crop.
+    For training, the frames are drawn by the published training rule ([`training_indices`]), or at the processor's
+    `fps` from a random position ([`paced_indices`]), with a seed made of (`seed`, epoch, clip). The draws therefore do
+    not depend on the number of workers, on the order or on the other clips. A clip is identified by its `video_id`;
+    without one, by its path, or by the bytes of its file if the row contains them. Without `train`, the processor
+    samples frames by its evaluation rule and takes a centre crop.
 
     Args:
         dataset (`datasets.Dataset`): The rows.

@@ -197,6 +197,8 @@ def load_processor(model: str) -> VideoFocalNetVideoProcessor:
         for name, number in numbers.items():
             if type(number) is not int or not 1 <= number <= 10_000:
                 raise ValueError(f"{name} must be an integer from 1 to 10,000, got {number!r}")
+        if processor.fps is not None and not (isinstance(processor.fps, (int, float)) and 0 < processor.fps <= 1000):
+            raise ValueError(f"fps must be a number greater than 0 and up to 1000, got {processor.fps!r}")
         replaced = [name for name in vars(processor) if callable(getattr(type(processor), name, None))]
         if replaced:
             raise ValueError(f"{', '.join(replaced)}: these names are methods, not settings")

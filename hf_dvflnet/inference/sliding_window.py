@@ -10,8 +10,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 import torch
-from transformers.video_utils import VideoMetadata
 
+from ..clip_sampling import evaluation_indices
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
@@ -51,8 +51,11 @@ def half_distance(distance: float, window: float, stride: float) -> float:
 
 
 def sampled(processor: VideoFocalNetVideoProcessor, num_frames: int) -> list[int]:
-    """Return the indices that the evaluation rule picks from `num_frames` frames."""
-    return processor.sample_frames(VideoMetadata(total_num_frames=num_frames), num_clips=1).tolist()
+    """Return the indices that the evaluation rule picks from `num_frames` frames, whatever the processor's `fps`."""
+    if num_frames == processor.num_frames:
+        return list(range(num_frames))
+    interval = processor.frame_interval
+    return evaluation_indices(num_frames, num_frames=processor.num_frames, frame_interval=interval).tolist()
 
 
 class SmallPictures:

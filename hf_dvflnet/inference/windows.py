@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..clip_sampling import frame_times
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_container import DecodedVideoMetadata, VideoSource, as_file
 from ..video_decoding import ToArray, VideoDecodeError, open_frames, read_video
@@ -154,11 +155,11 @@ def _windows(
 
 def _frame_times(metadata: DecodedVideoMetadata) -> tuple[np.ndarray | None, float]:
     """Return the time of each frame (`None` without exact timestamps and frame rate) and the end of the last frame."""
-    times, end = metadata.frame_times, metadata.duration
+    times, end = frame_times(metadata), metadata.duration
     if times is None:
-        if not metadata.fps:
-            return None, 0.0
-        times, end = np.arange(metadata.total_num_frames) / metadata.fps, None
+        return None, 0.0
+    if metadata.frame_times is None:
+        end = None
     if end is None or end <= times[-1]:  # also if the file does not state how long the last frame is shown
         end = float(times[-1]) + (1 / metadata.fps if metadata.fps else 0.0)
     return times, end

@@ -3,9 +3,11 @@ import os
 import shutil
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from transformers.video_utils import VideoMetadata
 
 from hf_dvflnet import (
     ClipAugmentation,
@@ -35,6 +37,17 @@ def test_training_draws_depend_on_seed_epoch_and_clip_and_on_nothing_else(video_
     assert torch.equal(clip(), clip())
     assert not torch.equal(clip(), clip(seed=1))
     assert not torch.equal(clip(), clip(epoch=1))
+
+
+def test_training_clips_at_a_frame_rate_keep_their_pace_and_begin_anywhere(video_tree, tiny_processor):
+    tiny_processor.fps = 8
+    clips = VideoClipDataset(load_video_folder(video_tree)["train"], tiny_processor, train=True)
+    told = VideoMetadata(total_num_frames=100, fps=24.0)
+    drawn = np.stack([clips._draw_frames(told, np.random.default_rng(seed)) for seed in range(50)])
+    assert (np.diff(drawn) == 3).all()
+    assert drawn[:, 0].min() < 10 and drawn[:, -1].max() > 90
+    assert clips[0]["pixel_values"].shape == (4, 3, 32, 32)
+    assert clips.settings()["sampling"]["fps"] == 8
 
 
 def test_augmented_clips_are_normalised_and_of_the_crops_size(video_tree, tiny_processor):

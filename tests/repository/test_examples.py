@@ -228,7 +228,8 @@ def test_a_start_with_the_same_classes_keeps_its_head_in_the_datas_order(start, 
         seen.extend(prediction.label_ids.tolist())
         return {"right": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
 
-    processor = data.video_processor(data.DataArguments(num_frames=6, image_size=36, short_side=36))
+    processor = data.video_processor(data.DataArguments(num_frames=6, fps=4.0, image_size=36, short_side=36))
+    assert (processor.num_frames, processor.fps) == (6, 4)
     args = hf_dvflnet.VideoTrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none")
     clips = hf_dvflnet.VideoClipDataset(rows["train"], processor)
     trainer = hf_dvflnet.VideoClassificationTrainer(model, args, eval_dataset=clips, compute_metrics=count)
