@@ -16,6 +16,8 @@ PAGES = PAGES.replace("\\\n", " ")  # a command that goes on in the next line
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "hub_cards")]
 
 import distillation_gain  # noqa: E402
+import real_video  # noqa: E402
+import real_video_figures  # noqa: E402
 import render  # noqa: E402
 import write_readme  # noqa: E402
 
@@ -38,6 +40,18 @@ def test_the_published_figures_are_those_of_the_cards():
     assert render.table(json.loads((ROOT / "hub_cards" / "results.json").read_text())) in PAGES
 
 
+def test_the_figures_on_real_video_are_those_of_the_benchmark():
+    runs = json.loads((ROOT / "benchmarks" / "real_video.json").read_text())
+    cards = json.loads((ROOT / "hub_cards" / "results.json").read_text())
+    rows = [row for row in runs["test"] if row["settings"] == real_video.depends_on(row["kind"], real_video.SETTINGS)]
+    clips = runs["clips"]["test"]
+    summary = real_video_figures.summarize(rows, clips)
+    assert {name: cards["real_video"][name] for name in summary} == summary
+    page = (ROOT / "docs" / "real_video.md").read_text()
+    assert render.real_video_table(cards) in README and render.real_video_table(cards) in page
+    assert real_video_figures.most_confused(rows, clips["labels"]) in page
+
+
 def test_every_option_that_the_pages_give_a_command_is_there():
     # in blocks, and in passing between backticks
     commands = re.findall(r"(?:^(?:.*&& )?|`)dvflnet ([a-z][\w-]*)([^`\n]*)", PAGES, flags=re.MULTILINE)
@@ -55,7 +69,8 @@ def test_every_option_that_the_pages_give_a_command_is_there():
 def test_every_option_that_the_pages_give_an_example_is_there():
     launches = re.findall(r"(examples/(?:train|distill)\.py [^`\n]*)", PAGES)
     assert len(launches) >= 6
-    known = {field.name for kind in (*ARGUMENTS.values(), data.DataArguments) for field in dataclasses.fields(kind)}
+    kinds = (*ARGUMENTS.values(), data.DataArguments, data.LoraArguments)
+    known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     known |= {field.name for script in (distill, train) for field in dataclasses.fields(script.ModelArguments)}
     for launch in launches:
         assert set(re.findall(r"--(\w+)", launch.partition(".py")[2])) <= known, launch
