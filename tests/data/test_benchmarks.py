@@ -269,6 +269,15 @@ def test_lists_of_jhmdb_with_windows_line_ends_are_read_as_others(load, jhmdb):
     assert {split: list(load("jhmdb", split, data_dir=jhmdb)) for split in ("train", "test")} == expected
 
 
+def test_what_a_mac_leaves_beside_the_clips_is_left_out_by_name(load, jhmdb):
+    expected = list(load("jhmdb", "test", data_dir=jhmdb))
+    folder = jhmdb / "ReCompress_Videos" / "run"
+    (folder / ".AppleDouble").mkdir()
+    (folder / ".AppleDouble" / next(folder.glob("*.avi")).name).write_bytes(b"\x00\x05\x16\x07")
+    with pytest.warns(UserWarning, match=r"left out: 1 hidden or system files \(ReCompress_Videos/run/.AppleDouble/"):
+        assert list(load("jhmdb", "test", data_dir=jhmdb)) == expected
+
+
 def test_a_fold_of_jhmdb_without_lists_is_refused_with_those_that_have_some(load, jhmdb):
     for path in (jhmdb / "splits").glob("*_test_split[23].txt"):
         path.unlink()

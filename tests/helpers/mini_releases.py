@@ -107,7 +107,7 @@ JHMDB = {
 def write_jhmdb(root: Path):
     """
     A list for every class and fold, of which one has Windows line ends; names with special characters; a title with
-    clips in two classes; what a Mac leaves in the folder of a class.
+    clips in two classes.
     """
     from hf_dvflnet.data.label_sets import LABEL_SETS
 
@@ -121,9 +121,6 @@ def write_jhmdb(root: Path):
             flags = zip(stems, "12" if fold != 2 else "21", strict=False)
             text = "".join(f"{stem}.avi {flag}\n" for stem, flag in flags)
             (lists / f"{label}_test_split{fold}.txt").write_text(text, newline="\r\n" if label == "run" else "\n")
-    left_by_a_mac = root / "ReCompress_Videos" / "run" / ".AppleDouble" / f"{JHMDB['run'][0]}.avi"
-    left_by_a_mac.parent.mkdir()
-    left_by_a_mac.write_bytes(b"\x00\x05\x16\x07")
 
 
 SSV2 = {
