@@ -270,6 +270,24 @@ def test_the_teacher_is_evaluated_on_several_sets(tmp_path, tiny_config):
     assert {"eval_day_top1_accuracy", "eval_night_top1_accuracy"} < set(trainer.evaluate())
 
 
+class Deadly(RandomClips):
+    """Whose worker has died at a clip."""
+
+    class in_hand:
+        list = staticmethod(lambda: [(7, "night/3.mp4", 1.0)])
+
+    def __getitem__(self, index):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+
+def test_a_clip_of_one_of_several_sets_is_named_where_a_worker_dies(tmp_path, tiny_config):
+    args = VideoTrainingArguments(**arguments(tmp_path, eval_strategy="steps", eval_steps=1))
+    sets = {"day": RandomClips(4), "night": Deadly(4)}
+    data = {"train_dataset": RandomClips(8), "eval_dataset": sets}
+    with pytest.raises(RuntimeError, match=r"The worker was reading the clip night/3\.mp4"):
+        VideoClassificationTrainer(new_model(tiny_config, 0), args, **data).train()
+
+
 class NoLabels(RandomClips):
     def __getitem__(self, index):
         return {"pixel_values": self.clips[index]}
