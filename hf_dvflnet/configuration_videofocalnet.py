@@ -85,7 +85,7 @@ class VideoFocalNetConfig(PreTrainedConfig):
             If a value has the wrong type, or if the values do not describe a valid network.
         ValueError:
             If `hidden_size`, `hidden_sizes` or `num_hidden_layers` is given and differs from what `embed_dim` and
-            `depths` give.
+            `depths` give. (All three together are taken for those of `to_dict`, and computed anew.)
 
     Example:
 
@@ -125,6 +125,9 @@ class VideoFocalNetConfig(PreTrainedConfig):
         self.depths = list(self.depths)
         self.focal_levels = list(self.focal_levels)
         self.focal_windows = list(self.focal_windows)
+        if all(name in kwargs for name in DERIVED):
+            # the values of a dict, `config.to_dict()`, in which `embed_dim` or `depths` may have been changed since
+            kwargs = {name: value for name, value in kwargs.items() if name not in DERIVED}
         super().__post_init__(**kwargs)
 
     @classmethod

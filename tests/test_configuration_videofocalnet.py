@@ -50,6 +50,11 @@ def test_what_is_computed_is_in_the_dict_and_can_be_set_to_nothing_else(tmp_path
             VideoFocalNetConfig.from_pretrained(tmp_path, **{name: 3})
 
 
+def test_a_dict_of_a_config_can_be_changed_and_is_computed_anew():
+    config = VideoFocalNetConfig(embed_dim=8, depths=[1, 1, 2, 1])
+    assert VideoFocalNetConfig(**{**config.to_dict(), "embed_dim": 16}).hidden_sizes == [16, 32, 64, 128]
+
+
 def test_every_field_is_read_somewhere_in_the_package():
     folder = Path(hf_dvflnet.__file__).parent
     code = "".join(path.read_text() for path in folder.glob("*.py"))
