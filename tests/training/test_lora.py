@@ -152,7 +152,7 @@ def test_an_adapter_does_not_resume_from_a_whole_model(base, tmp_path):
 def test_activation_checkpointing_leaves_the_gradients_of_an_adapter_as_they_are(base, tmp_path):
     losses = []
     for on in (False, True):
-        trainer = trainer_of(with_adapter(base), tmp_path / f"run {on}", gradient_checkpointing=on, max_steps=3)
+        trainer = trainer_of(with_adapter(base), tmp_path / f"run {on}", activation_checkpointing=on, max_steps=3)
         trainer.train()
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
     assert losses[0] == losses[1]
