@@ -58,7 +58,8 @@ def load_benchmark(
         FileNotFoundError, ValueError: As for [`BenchmarkBuilder`], or if the benchmark or split does not exist.
 
     Warns:
-        UserWarning: If clips are missing, or if the protocol has data leakage between training and test clips.
+        UserWarning: If clips are missing, if the protocol has data leakage between training and test clips, or if
+            files are left out: broken links and the like, and hidden or system files with the ending of a video.
     """
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")

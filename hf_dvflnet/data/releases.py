@@ -12,10 +12,13 @@ from .video_files import VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
 
 class Release:
     """
-    The files of an official release below a folder or URL, and those in its zip and tar archives.
+    The files of an official release below a folder or URL, and those in its zip and tar archives, unless hidden.
 
     Raises:
         FileNotFoundError: If the folder or file does not exist.
+
+    Warns:
+        UserWarning: If broken links and the like are left out, or hidden or system files with the ending of a video.
     """
 
     def __init__(self, root: str | os.PathLike):

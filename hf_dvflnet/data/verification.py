@@ -55,6 +55,9 @@ def verify_benchmark(
 
     Raises:
         ValueError: If the benchmark does not exist, or `report` exists and is not a report on these lists.
+
+    Warns:
+        UserWarning: If files of the release are left out, as in [`load_benchmark`].
     """
     if name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
