@@ -21,5 +21,10 @@ def machine() -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         **{name: version(name) for name in ("torch", "transformers", "av")},
-        "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *map(without_place, sys.argv[1:])]),
     }
+
+
+def without_place(word: str) -> str:
+    """An argument without the folders that it lies in, where these are of one machine: outside of the repository."""
+    return Path(word).name if word.startswith(("/", "../")) else word

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from hf_dvflnet import (
     split_facts,
     write_motion_videos,
 )
+from hf_dvflnet.data.label_sets import composed
 
 
 def with_files(arguments: list[str]) -> list[str]:
@@ -285,7 +285,7 @@ def give_classes(model: VideoFocalNetForVideoClassification, names: list[str]):
     """
     config, head = model.config, model.classifier
     # as matched elsewhere: composed and decomposed spellings (NFC and NFD) are one name
-    theirs = [unicodedata.normalize("NFC", config.id2label[index]) for index in range(config.num_labels)]
+    theirs = [composed(config.id2label[index]) for index in range(config.num_labels)]
     if sorted(theirs) == sorted(names) and len(set(names)) == len(names):
         order = [theirs.index(name) for name in names]
         with torch.no_grad():
