@@ -12,17 +12,14 @@ quarter of them for writing the programs. Writes JSON.
 
 import argparse
 import json
-import os
 import platform
-import resource
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from machine import machine
+from memory import added_memory, measured_memory
 from timing import ratio, seconds, take_turns
 from transcription import Transcription
 from transformers import (
@@ -148,28 +145,6 @@ MEMORY = {
 }
 
 
-def added_memory(name: str) -> float:
-    """Peak memory of a step less what was there before it, model and clip above all, in MB, in this process."""
-    call = MEMORY[name]()
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, that of making the model
-    call()
-    status = Path("/proc/self/status").read_text()
-    return (int(status.partition("VmHWM:")[2].split()[0]) * 1024 - before) / 1e6
-
-
-# glibc keeps much of what was freed, unless blocks are mapped: then only what is in use counts
-ALLOCATORS = {"resident": {}, "in use": {"MALLOC_MMAP_THRESHOLD_": "1000000"}}
-
-
-def measured_memory(name: str, tunables: dict[str, str]) -> float:
-    words = [sys.executable, __file__, "--memory", name]
-    done = subprocess.run(  # noqa: S603
-        words, check=True, capture_output=True, text=True, env={**os.environ, **tunables}
-    )
-    return float(done.stdout)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/forward.json"))
@@ -178,7 +153,7 @@ def main():
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     if arguments.memory:
-        print(added_memory(arguments.memory))
+        print(added_memory(MEMORY[arguments.memory]()))
         return
     rounds, few = arguments.rounds, max(3, arguments.rounds // 3)
 
@@ -214,9 +189,7 @@ def main():
         name = f"{preset}, batch {batch}"
         call = {name: forward(ours(preset), clip(batch))}
         rates[name] = {"clips": batch, "seconds": seconds(take_turns(call, few), name)}
-    memory = {}
-    for name in MEMORY:
-        memory[name] = {kind: measured_memory(name, tunables) for kind, tunables in ALLOCATORS.items()}
+    memory = {name: measured_memory(__file__, name) for name in MEMORY}
 
     work = describe_config(VideoFocalNetConfig.from_preset("nano"))["multiply_adds"]
     to_transcription = {

@@ -247,7 +247,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         teacher_logits = self._in_order(answers["teacher_logits"])
 
         args = self.args
-        divergence = divergence_of(args.divergence, logits, teacher_logits, args.temperature, args.beta)
+        divergence = self.compute_divergence(logits, teacher_logits)
         loss = args.alpha * divergence + (1 - args.alpha) * cross_entropy
 
         agreement = (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
@@ -266,6 +266,11 @@ class DistillationTrainer(VideoClassificationTrainer):
         if self.loss_is_scaled_for_ga:
             loss = loss / micro_batches
         return (loss, outputs) if return_outputs else loss
+
+    def compute_divergence(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
+        """The divergence of logits (batch, num_labels), averaged over the batch. Override it to try another one."""
+        args = self.args
+        return divergence_of(args.divergence, student_logits, teacher_logits, args.temperature, args.beta)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._sums:

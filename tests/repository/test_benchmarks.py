@@ -11,6 +11,8 @@ from hf_dvflnet.hub.published_checkpoint import publish_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import distillation_ablation
+import distillation_ablation_figures
 import real_video
 import real_video_figures
 import transcription
@@ -56,3 +58,31 @@ def test_the_figures_of_a_run_count_each_class_once_in_their_mean():
     found = real_video.figures(logits, np.array([0, 0, 0, 1, 3]))
     assert (found["top1"], found["top5"], found["mean_class"]) == (0.8, 1.0, round(2 / 3, 4))
     assert [best[0] for best in found["best"]] == [0, 0, 0, 1, 2]
+
+
+def test_a_difference_between_losses_has_an_interval_that_widens_with_the_number_of_comparisons():
+    one, other = {1: 60.0, 2: 63.0, 3: 61.0, 4: 64.0, 5: 62.0}, dict.fromkeys(range(1, 6), 57.0)
+    mean, low, high = distillation_ablation_figures.difference(one, other, comparisons=1)
+    # by hand: mean 5, standard error sqrt(2.5 / 5), and 2.776 standard errors to each side with 4 degrees of freedom
+    assert (mean, low, high) == pytest.approx((5, 5 - 2.776 * 0.5**0.5, 5 + 2.776 * 0.5**0.5), abs=1e-3)
+    _, lower, higher = distillation_ablation_figures.difference(one, other, comparisons=11)
+    assert lower < low < high < higher
+
+
+def test_the_second_stage_has_alone_forward_kl_and_the_best_of_the_first():
+    rows = [
+        {"stage": "first", "variant": variant, "seed": 0, "top1": number / 100}
+        for number, variant in enumerate(distillation_ablation.VARIANTS)
+    ]
+    best = list(distillation_ablation.VARIANTS)[-5:][::-1]
+    assert distillation_ablation_figures.contenders(rows) == ["alone", "forward_kl", *best]
+
+
+def test_the_formula_of_the_published_code_is_not_zero_where_student_and_teacher_agree():
+    trainer = object.__new__(distillation_ablation.PublishedCodeTrainer)
+    trainer.args = distillation_ablation.DistillationConfig(temperature=1.0, report_to="none", use_cpu=True)
+    logits = torch.log(torch.tensor([[0.7, 0.2, 0.1]]))
+    probabilities = logits.softmax(-1)
+    expected = (probabilities * (probabilities.log() - probabilities)).sum()
+    torch.testing.assert_close(trainer.compute_divergence(logits, logits), expected)
+    assert abs(float(expected)) > 1

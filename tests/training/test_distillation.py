@@ -57,6 +57,19 @@ def test_the_loss_is_the_weighted_sum_of_both_parts(tmp_path, config, teacher, d
     assert set(batch) == {"pixel_values", "labels"}  # the caller's batch is left as it is
 
 
+def test_a_subclass_can_try_another_divergence(tmp_path, config, teacher):
+    class Disagreement(DistillationTrainer):
+        def compute_divergence(self, student_logits, teacher_logits):
+            return (student_logits - teacher_logits).abs().mean()
+
+    args = DistillationConfig(**arguments(tmp_path, alpha=1.0))
+    trainer = Disagreement(new_model(config, seed=0), args, teacher_model=teacher)
+    batch = {name: torch.stack([item[name] for item in RandomClips(4)]) for name in ("pixel_values", "labels")}
+    with torch.no_grad():
+        loss, outputs = trainer.compute_loss(trainer.model.train(), batch, return_outputs=True)
+        torch.testing.assert_close(loss, (outputs.logits - teacher(batch["pixel_values"]).logits).abs().mean())
+
+
 def test_the_student_learns_and_the_teacher_stays(tmp_path, config, teacher):
     before = copy.deepcopy(teacher.state_dict())
     student = copy.deepcopy(new_model(config, seed=0).state_dict())
