@@ -7,8 +7,9 @@ Which part of distillation does it: divergences, temperatures, weights, features
 On the rendered motions, with the teacher and a student of the size of those in `examples/models`. Students of one seed
 start from the same weights and see the same clips in the same order.
 
-- budget: the student alone, seeds 0 to 2, at several numbers of clips and passes, on validation clips. `BUDGET` is one
-  whose standard deviation over the seeds is below 5 points, and which leaves room below the teacher.
+- budget: the student alone, seeds 0 to 2, at several numbers of clips and passes, on validation clips. `BUDGET` is the
+  one whose standard deviation over the seeds is below 5 points: where it is larger, some seeds have not left the
+  plateau at which the network begins, and losses would be ranked by who leaves it first.
 - first: every variant, seed 0, validation clips. It chooses and decides nothing: one seed cannot.
 - second: the five variants that were best in the first stage, `forward_kl` (the paper's) if it is not one of them,
   and `alone`; seeds 1 to 5, test clips.
@@ -191,12 +192,22 @@ def seconds_of_a_step() -> float:
     return statistics.median(times[1:])
 
 
+def depends_on(variant: str, budget: dict[str, int]) -> dict[str, Any]:
+    return {"budget": budget, **VARIANTS[variant]}
+
+
 def stored() -> list[dict[str, Any]]:
     return json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
 
 
-def depends_on(variant: str, budget: dict[str, int]) -> dict[str, Any]:
-    return {"budget": budget, **VARIANTS[variant]}
+def of_this_file(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the settings of this file, and those by which the budget was chosen."""
+    return [
+        row
+        for row in rows
+        if row["stage"] == "budget"
+        or (row["variant"] in VARIANTS and row["settings"] == depends_on(row["variant"], BUDGET))
+    ]
 
 
 def runs_of(stage: str, variants: list[str]) -> list[tuple[str, int, dict[str, int]]]:
@@ -210,9 +221,10 @@ def missing(stage: str, variants: list[str], seeds: list[int]) -> list[tuple[str
     """Of the runs of a stage with these variants and seeds, those that are not stored."""
     rows = stored()
     found = [(row["stage"], row["variant"], row["seed"], row["settings"]) for row in rows]
+    all_variants = contenders(of_this_file(rows)) if stage == "second" else list(VARIANTS)
     return [
         (variant, seed, budget)
-        for variant, seed, budget in runs_of(stage, contenders(rows) if stage == "second" else list(VARIANTS))
+        for variant, seed, budget in runs_of(stage, all_variants)
         if (stage, variant, seed, depends_on(variant, budget)) not in found and variant in variants and seed in seeds
     ]
 
@@ -251,7 +263,7 @@ def main():
             print(
                 f"run {number} of {len(left)}: {variant}, seed {seed}: {row['top1']:.1%}, {seconds:.0f} s", flush=True
             )
-    write(stored())
+    write(of_this_file(stored()))
 
 
 if __name__ == "__main__":
