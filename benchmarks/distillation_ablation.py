@@ -90,6 +90,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for kinds in ("spatial", "temporal", "both")
     },
     "forward_kl, features": KL | {"feature_weight": 1.0},
+    "features alone": {"alpha": 0.0, "feature_weight": 1.0},
     "modulators alone": {"alpha": 0.0} | STAGES,
     "published code's formula": KL,
     "forward_kl, teacher's head reset": KL,
