@@ -1,4 +1,4 @@
-"""Digests of the clips and weights that a teacher cache was written for."""
+"""Digests of the clips and weights that a teacher cache or a checkpoint was written for."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import datasets
 import pyarrow.compute
 import torch
 from torch import nn
+from transformers.utils import is_peft_available
 
 from ..data.video_column import clip_name, video_size
 
@@ -35,12 +36,25 @@ def digest_of(sizes: dict[str, int]) -> str:
 
 def weights_digest(model: nn.Module) -> str:
     """SHA-256 digest of the names, data types, shapes and values of a model's weights."""
+    return _digest(model.state_dict())
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether a model is a `PeftModel`."""
+    if not is_peft_available():
+        return False
+    from peft import PeftModel
+
+    return isinstance(model, PeftModel)
+
+
+def _digest(weights: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
+    for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         # as bytes, since NumPy has no bfloat16
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-__all__ = ["clip_sizes", "digest_of", "weights_digest"]
+__all__ = ["clip_sizes", "digest_of", "has_adapters", "weights_digest"]

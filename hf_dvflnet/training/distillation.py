@@ -39,6 +39,7 @@ from .finite_numbers import refuse_broken_weights
 from .losses import soft_loss
 from .metrics import compute_top_k_metrics
 from .modulator_matching import MatchedModulators, mean_distance
+from .sharding import refuse_unsharded_projection
 from .teacher_cache import TeacherCache
 from .teachers import logits_of, refuse_other_than_classifier, refuse_shared_weights, warn_of_chance
 from .trainer import VideoClassificationTrainer
@@ -55,9 +56,9 @@ class DistillationTrainer(VideoClassificationTrainer):
     added: the mean of [`modulator_distance`] over `args.modulator_stages` and `args.modulator_kinds`.
 
     Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
-    of the checkpoints. The evaluation loss is the student's cross-entropy alone. Training clips without a label (-100,
-    or a dataset without `labels`) have the divergence alone; if no clip has one, set `alpha` to 1. The cross-entropy
-    is the mean over the clips of a micro-batch that have a label.
+    of the checkpoints; FSDP does not shard it. The evaluation loss is the student's cross-entropy alone. Training
+    clips without a label (-100, or a dataset without `labels`) have the divergence alone; if no clip has one, set
+    `alpha` to 1. The cross-entropy is the mean over the clips of a micro-batch that have a label.
 
     Args:
         model ([`PreTrainedModel`]):
@@ -91,7 +92,8 @@ class DistillationTrainer(VideoClassificationTrainer):
             classifier with one label per clip, or has no head; if they share weights; if they differ in their classes
             or their number of frames, or in the size, mean or standard deviation of their clips where these cannot be
             prepared for both; if the cache belongs to a different teacher, or to clips or settings other than those of
-            `train_dataset`; or if features or modulators are to be matched that a model or the cache does not have.
+            `train_dataset`; or if features or modulators are to be matched that a model or the cache does not have,
+            or features with FSDP or DeepSpeed.
     """
 
     args: DistillationConfig
@@ -145,7 +147,8 @@ class DistillationTrainer(VideoClassificationTrainer):
             self.train_dataset.shows_teacher = args.teacher_cache is None
         self._teacher_order = label_order(self.model, label_names(teacher))
 
-        # moved to the device here, since accelerate does not do it under FSDP
+        # Not sharded: without gradients and optimizer, a teacher takes little memory, and whole it needs no gathering
+        # at each step. Moved to the device here, since accelerate does not do it under FSDP.
         teacher.eval().requires_grad_(False).to(self.args.device)
         self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
         if self.eval_dataset is not None:
@@ -164,6 +167,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         self.train_dataset.teacher_cache = cache
 
     def _match_features(self):
+        refuse_unsharded_projection(self.accelerator)
         self._student_features = HeadInput(self.model)
         if self.args.teacher_cache is not None:
             width = self.train_dataset.teacher_cache.feature_width

@@ -1,40 +1,34 @@
 """Training of video classifiers with transformers' Trainer, optionally with the published recipe."""
 
 import math
-import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from ..data.augmentation import mix_clips
 from ..data.clips import VideoClipStream, collate_clips
 from ..data.loader_workers import naming_clips_of_dead_workers
 from .arguments import published_schedule
 from .broken_clips import BrokenClips
-from .checkpoints import RUN, free_space, last_whole_checkpoint, refuse_other_run
 from .class_matching import with_labels_of
-from .finite_numbers import not_finite, refuse_broken_weights
+from .finite_numbers import not_finite
 from .fitting_labels import FittingLabels
 from .interruption import Interruption, let_workers_outlive_signals
 from .losses import as_probabilities, problem_type, soft_loss
 from .metrics import EvaluationMetrics
+from .resumable_trainer import ResumableTrainer
 from .run_report import StepClock, write_report
 from .saving import refuse_what_cannot_be_saved
+from .sharding import place_unsharded
 
 
-logger = logging.get_logger(__name__)
-
-
-class VideoClassificationTrainer(Trainer):
+class VideoClassificationTrainer(ResumableTrainer):
     """
     transformers' [`Trainer`] for video classification. It differs from [`Trainer`] as follows:
 
@@ -50,6 +44,8 @@ class VideoClassificationTrainer(Trainer):
     - if the training dataset has a method `set_epoch`, it is called at the start of each epoch. A [`VideoClipStream`]
       is split among the processes; clips that a resumed run has already seen are skipped without decoding;
     - `train(resume_from_checkpoint=True)` resumes from the last complete checkpoint;
+    - with FSDP, `save_model` writes whole weights, and what FSDP would silently not do is refused
+      ([`refuse_unfit_sharding`]);
     - `step_seconds` and `data_seconds`, the part of it spent waiting for clips, are logged, and so is `broken_clips`,
       the number of unreadable clips, if these are replaced. `broken_clips.jsonl` in the output folder lists them. The
       run stops if they exceed `args.max_broken_share` of the training clips;
@@ -98,7 +94,6 @@ class VideoClassificationTrainer(Trainer):
         self.interruption = Interruption()
         self._clock = StepClock()
         self._micro_batches: list[tuple[torch.Tensor, list[str]]] = []  # loss and clips since the last update
-        self._last_clips: list[str] = []
         self.add_callback(_FollowRun(self))
 
     @property
@@ -107,12 +102,7 @@ class VideoClassificationTrainer(Trainer):
         return self.broken_clips.found
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir, self.args.world_size)
-            if resume_from_checkpoint is None:
-                raise ValueError(f"{self.args.output_dir}: contains no complete checkpoint to resume from")
-        if resume_from_checkpoint:
-            refuse_other_run(resume_from_checkpoint, self.args, self.clips_per_step, self.model)
+        resume_from_checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
         with naming_clips_of_dead_workers(self.train_dataset, *self._eval_datasets().values()):
             with self.interruption.heeded(say=self.is_world_process_zero()):
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -127,6 +117,7 @@ class VideoClassificationTrainer(Trainer):
     def evaluation_loop(self, *args, **kwargs):
         if isinstance(self.compute_metrics, EvaluationMetrics):
             self.compute_metrics.begin()
+        place_unsharded(self.model, self.accelerator)
         # a data loader draws a seed, which would change the training of a run resumed from before an evaluation
         with torch.random.fork_rng(devices=[]):
             return super().evaluation_loop(*args, **kwargs)
@@ -217,11 +208,6 @@ class VideoClassificationTrainer(Trainer):
                 group["lr"] = group["initial_lr"] = rate * self.clips_per_step / reference
         return optimizer
 
-    @property
-    def clips_per_step(self) -> int:
-        """Number of clips per update of the weights, over all processes."""
-        return self.get_total_train_batch_size(self.args)
-
     lr_scheduler: Any
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
@@ -296,42 +282,6 @@ class VideoClassificationTrainer(Trainer):
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         loss = soft_loss(logits, labels, self._kind, smoothing)
         return (loss, outputs) if return_outputs else loss
-
-    # Interruption and checkpoints
-
-    def leave(self, number: int):
-        """End the process as the signal requests, after all processes have finished writing."""
-        self.accelerator.wait_for_everyone()
-        logger.warning(
-            f"{self.args.output_dir}: stopped by {signal.Signals(number).name} after step {self.state.global_step} of "
-            f"{self.state.max_steps}. A checkpoint was saved, so the run can be resumed"
-        )
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-
-    def _save_checkpoint(self, model, trial):
-        refuse_broken_weights(self.model, self.state.global_step, self._last_clips)
-        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-        about = {"processes": self.args.world_size, "clips_per_step": self.clips_per_step}
-        self.state.stateful_callbacks[RUN] = about  # the only place in trainer_state.json for additional data
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            whole = last_whole_checkpoint(folder.parent, self.args.world_size)
-            raise OSError(
-                f"{folder}: the checkpoint cannot be written ({error}; {free_space(folder.parent)}). Free disk space, "
-                f"or fix the cause given above; the run can then resume from {whole or 'the beginning'}"
-            ) from error
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
-        if not _internal_call:
-            refuse_broken_weights(self.model, self.state.global_step, self._last_clips)
-        folder = output_dir or self.args.output_dir
-        try:
-            super().save_model(output_dir, _internal_call)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if _internal_call:  # `_save_checkpoint` reports the error
-                raise
-            raise OSError(f"{folder}: the model cannot be written ({error}; {free_space(Path(folder))})") from error
 
     # Logging and report
 
