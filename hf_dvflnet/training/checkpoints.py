@@ -181,6 +181,7 @@ def refuse_other_run(
     _refuse_other_sharding(Path(checkpoint), sharding)
     _refuse_other_kind(Path(checkpoint), model)
     if Path(checkpoint, "trainer_state.json").is_file():
+        _refuse_other_base(checkpoint, here)
         _refuse_other_steps(checkpoint, args, here)
 
 
@@ -207,6 +208,15 @@ def _refuse_other_kind(checkpoint: Path, model: nn.Module):
             f"{checkpoint}: contains a whole model (model.safetensors), but the model is a PeftModel, whose "
             "checkpoints contain an adapter. Resume without the adapter, or start a new run in a different output "
             "folder from the model in this one"
+        )
+
+
+def _refuse_other_base(checkpoint: str | os.PathLike, here: dict[str, Any]):
+    before, now = (about.get("base_weights") for about in (about_run(Path(checkpoint)), here))
+    if None not in (before, now) and before != now:
+        raise ValueError(
+            f"{checkpoint}: contains an adapter of a model with other weights than the one given here; give the model "
+            "that the run started from, or choose a different output folder"
         )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import datasets
 import pyarrow.compute
@@ -39,6 +40,25 @@ def weights_digest(model: nn.Module) -> str:
     return _digest(model.state_dict())
 
 
+def base_weights_digest(model: nn.Module) -> str | None:
+    """
+    The digest of the weights that the adapters of a `PeftModel` do not replace, and its checkpoints do not contain.
+
+    None for any other model.
+    """
+    if not has_adapters(model):
+        return None
+    # in a path, an adapter's weights have its name; `original_module` is what `modules_to_save` replaces
+    peft_model: Any = model
+    not_base = {*peft_model.peft_config, "original_module"}
+    weights = {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in model.state_dict().items()
+        if not_base.isdisjoint(name.split("."))
+    }
+    return _digest(weights)
+
+
 def has_adapters(model: nn.Module) -> bool:
     """Whether a model is a `PeftModel`."""
     if not is_peft_available():
@@ -57,4 +77,4 @@ def _digest(weights: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["clip_sizes", "digest_of", "has_adapters", "weights_digest"]
+__all__ = ["base_weights_digest", "clip_sizes", "digest_of", "has_adapters", "weights_digest"]

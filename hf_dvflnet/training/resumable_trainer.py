@@ -9,6 +9,7 @@ from transformers import Trainer
 from transformers.utils import logging
 
 from .checkpoints import RUN, free_space, last_whole_checkpoint, refuse_other_run
+from .digests import base_weights_digest
 from .finite_numbers import refuse_broken_weights
 from .sharding import class_before_sharding, refuse_unfit_sharding, sharding_of_checkpoints, whole_weights
 
@@ -28,6 +29,7 @@ class ResumableTrainer(Trainer):
         super().__init__(*args, **kwargs)
         refuse_unfit_sharding(self.accelerator)
         self._last_clips: list[str] = []  # of this process in the last step
+        self._base_weights = base_weights_digest(self.model)
 
     @property
     def clips_per_step(self) -> int:
@@ -35,8 +37,9 @@ class ResumableTrainer(Trainer):
         return self.get_total_train_batch_size(self.args)
 
     def _about_run(self) -> dict[str, Any]:
-        """What a checkpoint says of its run."""
-        return {"processes": self.args.world_size, "clips_per_step": self.clips_per_step}
+        """What a checkpoint says of its run. `base_weights`, a digest, is there for adapters, which have no others."""
+        about = {"processes": self.args.world_size, "clips_per_step": self.clips_per_step}
+        return about if self._base_weights is None else {**about, "base_weights": self._base_weights}
 
     def checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
         """

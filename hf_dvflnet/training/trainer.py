@@ -43,7 +43,8 @@ class VideoClassificationTrainer(ResumableTrainer):
       absolute error for regression;
     - if the training dataset has a method `set_epoch`, it is called at the start of each epoch. A [`VideoClipStream`]
       is split among the processes; clips that a resumed run has already seen are skipped without decoding;
-    - `train(resume_from_checkpoint=True)` resumes from the last complete checkpoint;
+    - `train(resume_from_checkpoint=True)` resumes from the last complete checkpoint. An adapter is resumed only on the
+      base weights that it began with;
     - with FSDP, `save_model` writes whole weights, and what FSDP would silently not do is refused
       ([`refuse_unfit_sharding`]);
     - `step_seconds` and `data_seconds`, the part of it spent waiting for clips, are logged, and so is `broken_clips`,

@@ -149,6 +149,26 @@ def test_an_adapter_does_not_resume_from_a_whole_model(base, tmp_path):
         other.train(resume_from_checkpoint=True)
 
 
+@pytest.mark.parametrize("make", [trainer_of, student_of])
+def test_an_adapter_does_not_resume_on_other_base_weights(make, base, tmp_path):
+    make(with_adapter(base), tmp_path / "run", max_steps=2).train()
+    other = with_adapter(base)
+    with torch.no_grad():
+        next(weight for name, weight in other.named_parameters() if name.endswith("fc1.base_layer.bias")).add_(1e-3)
+    with pytest.raises(ValueError, match="checkpoint-2: contains an adapter of a model with other weights than the"):
+        make(other, tmp_path / "run").train(resume_from_checkpoint=True)
+
+
+def test_other_base_weights_that_an_adapter_replaces_do_not_count(base, tmp_path):
+    trainer_of(with_adapter(base), tmp_path / "run", max_steps=2).train()
+    other = with_adapter(base, seed=5)
+    with torch.no_grad():  # the head of a model of other classes is drawn anew, and only its copy is trained and used
+        other.base_model.model.classifier.original_module.weight.add_(1)
+    resumed = trainer_of(other, tmp_path / "run", max_steps=4)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 4
+
+
 def test_activation_checkpointing_leaves_the_gradients_of_an_adapter_as_they_are(base, tmp_path):
     losses = []
     for on in (False, True):
