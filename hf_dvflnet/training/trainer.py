@@ -51,6 +51,8 @@ class VideoClassificationTrainer(ResumableTrainer):
       the number of unreadable clips, if these are replaced. `broken_clips.jsonl` in the output folder lists them. The
       run stops if they exceed `args.max_broken_share` of the training clips;
     - if a worker dies or hangs, the error names the clip that it was reading;
+    - the evaluation loss of clips with one label is the mean over those that have it (not -100), and is left out if
+      none has;
     - a loss that is not finite stops the run before the weights are updated, and the error gives the step and the
       clips on every process; weights that are not finite are never saved;
     - SIGTERM and Ctrl-C stop the run after the current step. A checkpoint is saved regardless of `args.save_strategy`;
@@ -94,6 +96,7 @@ class VideoClassificationTrainer(ResumableTrainer):
         self.broken_clips = BrokenClips(self.args.output_dir)
         self.interruption = Interruption()
         self._clock = StepClock()
+        self._labelled: list[torch.Tensor] = []  # of an evaluation: whether each clip has a label
         self._micro_batches: list[tuple[torch.Tensor, list[str]]] = []  # loss and clips since the last update
         self.add_callback(_FollowRun(self))
 
@@ -115,13 +118,32 @@ class VideoClassificationTrainer(ResumableTrainer):
                 self.leave(told)
             return output
 
-    def evaluation_loop(self, *args, **kwargs):
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
         if isinstance(self.compute_metrics, EvaluationMetrics):
             self.compute_metrics.begin()
+        self._labelled.clear()
         place_unsharded(self.model, self.accelerator)
         # a data loader draws a seed, which would change the training of a run resumed from before an evaluation
         with torch.random.fork_rng(devices=[]):
-            return super().evaluation_loop(*args, **kwargs)
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self._labelled and output.metrics:
+            share = torch.cat(self._labelled).float().mean().item()
+            loss = output.metrics.pop(f"{metric_key_prefix}_loss")
+            if share:
+                output.metrics[f"{metric_key_prefix}_loss"] = loss / share
+        return output
+
+    def prediction_step(self, model, inputs, *args, **kwargs):
+        labels = inputs.get("labels")
+        loss, logits, answers = super().prediction_step(model, inputs, *args, **kwargs)
+        one = self._kind == "single_label_classification" and self.compute_loss_func is None
+        if loss is not None and one and labels is not None and not labels.is_floating_point():
+            # The loss is the mean over the clips with a label, NaN if there are none. The Trainer takes the mean over
+            # all clips, in which those without a label count as 0 here; `evaluation_loop` takes them out again.
+            labelled = (labels != -100).to(loss.device)
+            self._labelled.append(self.accelerator.gather_for_metrics(labelled))
+            loss = loss * labelled.float().mean() if labelled.any() else torch.zeros_like(loss)
+        return loss, logits, answers
 
     # Data and classes
 

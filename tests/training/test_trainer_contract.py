@@ -310,6 +310,29 @@ def test_a_student_is_trained_where_no_evaluation_clip_has_a_label(tmp_path, tin
 
 
 @pytest.mark.parametrize("kind", ["ours", "distillation"])
+@pytest.mark.parametrize("labels", [[-100] * 4 + [3, -100, 4, 5, 1], [0, -100, -100, -100, 2, 3, 4, 5, -100]])
+def test_the_evaluation_loss_is_the_mean_over_the_clips_with_a_label(tmp_path, tiny_config, kind, labels):
+    clips = RandomClips(9)
+    clips.labels = torch.tensor(labels)
+    options = {"per_device_eval_batch_size": 4}
+    trainer = make(kind, tmp_path, new_model(tiny_config, 0), RandomClips(8), options, eval_dataset=clips)
+    with torch.no_grad():
+        logits = trainer.model.eval()(clips.clips).logits
+    expected = torch.nn.functional.cross_entropy(logits, clips.labels).item()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    assert trainer.predict(clips).metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
+def test_without_a_labelled_clip_there_is_no_evaluation_loss(tmp_path, tiny_config, kind):
+    clips = RandomClips(4)
+    clips.labels = torch.full((4,), -100)
+    trainer = make(kind, tmp_path, new_model(tiny_config, 0), RandomClips(8), {}, eval_dataset=clips)
+    metrics = trainer.evaluate()
+    assert "eval_loss" not in metrics and "eval_runtime" in metrics
+
+
+@pytest.mark.parametrize("kind", ["ours", "distillation"])
 def test_models_that_answer_with_tuples_are_trained_and_evaluated_alike(tmp_path, tiny_config, kind):
     found = []
     for return_dict in (True, False):
