@@ -43,7 +43,8 @@ def refuse_unsharded_projection(accelerator: Accelerator):
     Raise `ValueError` if features are to be matched and FSDP or DeepSpeed shards the student. Both take one model with
     all weights of the optimizer, and the projection of the features is no part of the student.
     """
-    used = [name for name in ("fsdp", "deepspeed") if getattr(accelerator.state, f"{name}_plugin", None) is not None]
+    plugins = {"fsdp_plugin": "FSDP", "deepspeed_plugin": "DeepSpeed"}
+    used = [name for plugin, name in plugins.items() if getattr(accelerator.state, plugin, None) is not None]
     if used:
         raise ValueError(
             f"features cannot be matched with {used[0]}, since their projection is trained but is no part of the "

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from small_trainings import RandomClips, arguments, labelled, new_model
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
@@ -22,13 +23,21 @@ KINDS = ("FULL_STATE_DICT", "SHARDED_STATE_DICT")
 results: dict[str, dict] = {}
 
 
+def student_of(name: str, seed: int) -> torch.nn.Module:
+    if not name.startswith("adapter"):
+        return new_model(CONFIG, seed)
+    model = new_model(CONFIG, 0)
+    torch.manual_seed(seed)
+    return get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", modules_to_save=["classifier"]))
+
+
 def trainer_of(name: str, kind: str | None, seed: int = 0, **changes) -> DistillationTrainer:
     sharded = {"fsdp": True, "fsdp_config": {"state_dict_type": kind}} if kind else {}
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1, "weight_decay": 0.1}
     options |= {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "modulator_weight": 0.01}
     args = DistillationConfig(**arguments(FOLDER / name, **options, **sharded, **changes))
     return DistillationTrainer(
-        new_model(CONFIG, seed),
+        student_of(name, seed),
         args,
         teacher_model=new_model(CONFIG, 7),
         train_dataset=RandomClips(32),
@@ -70,9 +79,9 @@ refused("not on this device", KINDS[0])
 import fsdp_on_cpu  # noqa: E402, F401
 
 
-for kind in KINDS:
-    run(kind, kind)
-    run(f"{kind} resumed", kind, seed=5, resume=FOLDER / kind / "checkpoint-2")
+for name, kind in [*zip(KINDS, KINDS, strict=True), *((f"adapter {kind}", kind) for kind in KINDS)]:
+    run(name, kind)
+    run(f"{name} resumed", kind, seed=5, resume=FOLDER / name / "checkpoint-2")
 refused("features", KINDS[0], feature_weight=0.5)
 refused("other kind", KINDS[0], resume=FOLDER / KINDS[1] / "checkpoint-2")
 if trainer_of("last", KINDS[0]).is_world_process_zero():

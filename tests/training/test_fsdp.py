@@ -18,7 +18,7 @@ from torch.distributed import checkpoint as dcp
 from hf_dvflnet import VideoFocalNetForVideoClassification, last_whole_checkpoint
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.training.checkpoints import find_flaw
-from hf_dvflnet.training.sharding import refuse_unfit_sharding
+from hf_dvflnet.training.sharding import refuse_unfit_sharding, refuse_unsharded_projection
 
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -66,12 +66,24 @@ def test_a_sharded_run_is_the_run_without_sharding(kind, runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_resumed_sharded_run_ends_at_the_same_weights_and_losses(kind, runs):
-    weights, resumed = (torch.load(runs[0] / f"{name}.pt") for name in (kind, f"{kind} resumed"))
+@pytest.mark.parametrize("run", [*KINDS, *(f"adapter {kind}" for kind in KINDS)])
+def test_a_resumed_sharded_run_ends_at_the_same_weights_and_losses(run, runs):
+    weights, resumed = (torch.load(runs[0] / f"{name}.pt") for name in (run, f"{run} resumed"))
     for name, weight in weights.items():
         assert torch.equal(weight, resumed[name]), name
-    assert runs[1][f"{kind} resumed"]["losses"] == runs[1][kind]["losses"]
+    assert runs[1][f"{run} resumed"]["losses"] == runs[1][run]["losses"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sharded_adapter_is_saved_whole(kind, runs):
+    saved = load_file(runs[0] / f"adapter {kind}" / "adapter_model.safetensors")
+    weights = torch.load(runs[0] / f"adapter {kind}.pt")
+    trained = [name for name in weights if ".default." in name]
+    assert len(saved) == len(trained)
+    for name in trained:
+        kept = name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+        assert torch.equal(weights[name], saved[kept]), name
 
 
 @pytest.mark.slow
@@ -110,7 +122,7 @@ def test_a_half_written_checkpoint_of_fsdp_is_passed_over(kind, name, runs, tmp_
     "name, reason",
     [
         ("not on this device", "does not apply it on the device 'cpu'"),
-        ("features", "features cannot be matched with fsdp"),
+        ("features", "features cannot be matched with FSDP"),
         ("other kind", "contains no pytorch_model_fsdp.bin, .*Set it to SHARDED_STATE_DICT"),
     ],
 )
@@ -173,6 +185,12 @@ def test_fsdp_that_would_silently_be_left_out_is_refused(monkeypatch):
 def test_settings_of_fsdp_that_a_teacher_does_not_fit_are_refused(settings, reason):
     with pytest.raises(ValueError, match=reason):
         refuse_unfit_sharding(accelerator_with(SimpleNamespace(**settings)))
+
+
+@pytest.mark.parametrize("plugin, name", [("fsdp_plugin", "FSDP"), ("deepspeed_plugin", "DeepSpeed")])
+def test_features_are_not_matched_where_the_student_is_sharded(plugin, name):
+    with pytest.raises(ValueError, match=f"features cannot be matched with {name}"):
+        refuse_unsharded_projection(SimpleNamespace(state=SimpleNamespace(**{plugin: object()})))
 
 
 # checkpoints laid out by hand
