@@ -13,12 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
-from transformers import (
-    AutoVideoProcessor,
-    EvalPrediction,
-    PreTrainedModel,
-    TrainerCallback,
-)
+from transformers import AutoVideoProcessor, EvalPrediction, PreTrainedModel, TrainerCallback
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from ..data.clips import VideoClipDataset, VideoClipStream
