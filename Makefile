@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # 4 times, as long as on a quiet machine.
 DISTILL := GOMP_SPINCOUNT=1000 $(BIN)/python examples/distill.py
 
-.PHONY: setup demo demo-short test test-all test-lowest quality style docs clean
+.PHONY: setup demo demo-short test test-all test-transformers test-lowest quality style docs clean
 
 setup: $(READY)
 
@@ -55,9 +55,15 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY) quality
 	$(PYTEST)
 
-# those, then the slow tests
+# those, then the slow tests and those of transformers
 test-all: test
 	$(PYTEST) -m slow
+	$(MAKE) test-transformers
+
+# our classes in the tests of transformers' own models: a minute, after a download of 11 MB the first time
+test-transformers: $(READY)
+	@$(BIN)/python tests/transformers_suite/fetch_tests.py
+	$(PYTEST) --dist load tests/transformers_suite --at-least 117
 
 # the tests that are not slow, with each dependency at the lower bound that setup.cfg gives it; the exporters and the
 # demo page, which ask for newer ones, come second

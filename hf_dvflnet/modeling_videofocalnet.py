@@ -278,6 +278,7 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
     input_modalities = ("video",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["VideoFocalNetPatchEmbeddings", "VideoFocalNetLayer"]
+    _input_embed_layer = "projection"  # of `embeddings`, the stem
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -331,9 +332,6 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
 
     @can_return_tuple
     def forward(

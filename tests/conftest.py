@@ -20,6 +20,7 @@ from hf_dvflnet import (
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # also for the processes that tests start
+collect_ignore = ["transformers_suite"]  # `make test-transformers` runs it in a process of its own
 
 
 @pytest.fixture

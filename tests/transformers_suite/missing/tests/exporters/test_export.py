@@ -1,0 +1,2 @@
+class ExportTesterMixin:
+    """The base class of `ModelTesterMixin`, without its tests."""

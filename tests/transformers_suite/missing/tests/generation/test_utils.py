@@ -1,0 +1,2 @@
+class GenerationTesterMixin:
+    """`ModelTesterMixin` checks that only models which generate text inherit from it."""
