@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import typer
 
-from . import data_sets, models, training, videos
+from . import data_sets, models, prediction, training, videos
 from .terminal import flush, format_warning, one_line
 
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Videos": (videos.predict, videos.watch, videos.demo, videos.visualize, videos.benchmark),
+    "Videos": (prediction.predict, videos.watch, videos.demo, videos.visualize, videos.benchmark),
     "Models": (models.create, models.convert, models.info, models.export, models.push),
     "Data sets": (data_sets.render, data_sets.prepare, data_sets.verify),
     "Training and evaluation": (training.cache_teacher, training.evaluate),

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,10 +21,35 @@ Model = Annotated[str, typer.Argument(help="A model folder or Hub id.")]
 Videos = Annotated[
     list[str], typer.Argument(metavar="VIDEO...", help="Video files, folders of videos, or http(s) URLs.")
 ]
-Device = Annotated[str, typer.Option(help="Device on which the model runs: cpu, cuda, ...")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="Where the model runs: cpu, cuda, cuda:1, mps or xpu; auto: an accelerator if there is one.",
+    ),
+]
+DType = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="Data type in which the model computes; auto is that of its weights."),
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the model first, which takes minutes, and pays for many videos.")
+]
 Protocol = Annotated[str | None, typer.Option(help="Protocol that defines the splits.")]
 Fold = Annotated[int, typer.Option(min=1, help="Fold of the protocol.")]
 BlockList = Annotated[Path | None, typer.Option(help="Report of `dvflnet verify`; its unusable clips are left out.")]
 
 
-__all__ = ["AsJson", "BlockList", "Device", "Fold", "Labels", "Model", "Overwrite", "Protocol", "Videos"]
+__all__ = [
+    "AsJson",
+    "BlockList",
+    "Compile",
+    "DType",
+    "Device",
+    "Fold",
+    "Labels",
+    "Model",
+    "Overwrite",
+    "Protocol",
+    "Videos",
+]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import AsJson, BlockList, Fold, Protocol
+from .options import AsJson, BlockList, Device, DType, Fold, Protocol
 from .terminal import printable, quiet
 
 
@@ -34,6 +34,8 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
     block_list: BlockList = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Compute metrics even if clips of the split are missing.")
     ] = False,
@@ -68,6 +70,8 @@ def evaluate(
             batch_size=batch_size,
             num_workers=num_workers,
             block_list=block_list,
+            device=device,
+            dtype=dtype,
         )
     if predictions_file is None:  # only the main process prints
         return
@@ -114,6 +118,8 @@ def cache_teacher(
         bool, typer.Option("--features", help="Store the teacher's pooled features too, for --feature_weight.")
     ] = False,
     dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Data type of the stored logits.")] = "float16",
+    device: Device = "auto",
+    teacher_dtype: DType = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
     on_error: Annotated[
@@ -131,11 +137,11 @@ def cache_teacher(
     from accelerate import Accelerator
 
     from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
+    from hf_dvflnet.hub.loaded_models import choose_device, feature_width
     from hf_dvflnet.hub.loading import load_processor, load_teacher
     from hf_dvflnet.training import teacher_cache_writer as cache
-    from hf_dvflnet.training.feature_matching import feature_width
 
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=choose_device(device).type == "cpu")
     network = load_teacher(teacher)
     with accelerator.main_process_first():
         rows = load_benchmark(dataset, data_dir, "train", protocol, fold, block_list=block_list)
@@ -165,6 +171,8 @@ def cache_teacher(
         features=features,
         name=teacher,
         dtype=dtype,
+        device=None if device == "auto" else device,
+        teacher_dtype=teacher_dtype,
         batch_size=batch_size,
         num_workers=num_workers,
         accelerator=accelerator,

@@ -1,158 +1,13 @@
-"""Commands for videos: predict, watch, benchmark, visualize, demo."""
+"""Commands for videos: watch, benchmark, visualize, demo."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from .options import AsJson, Device, Model, Videos
-from .terminal import one_line, printable, quiet, refuse_unless_positive
-
-
-def predict(
-    model: Annotated[str, typer.Argument(help="A model folder or Hub id, or a folder written by `dvflnet export`.")],
-    videos: Videos,
-    top_k: Annotated[int, typer.Option(min=1, help="Number of classes to print per video.")] = 5,
-    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops with averaged softmax, as published.")] = 1,
-    windows: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="Classify windows of this length, and print a table of times as CSV."),
-    ] = None,
-    stride: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="Time between the starts of two windows; by default the window length."),
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Output file for the windows, .csv or .json.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos or windows that are classified at once.")] = 1,
-    num_workers: Annotated[int, typer.Option(min=0, help="Threads that decode ahead; 0 or 1 for windows.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per video or window.")] = False,
-):
-    """
-    Classify videos, or long ones window by window.
-
-    If a video cannot be read, the error is printed on stderr, all other videos are classified, and the exit code is 1.
-    With --windows, frames after the last window are covered by one more window that ends with the video.
-    """
-    quiet()
-    if views not in (1, 12):
-        raise ValueError(f"--views must be 1 or 12, got {views}")
-    if windows is None and (stride is not None or output is not None):
-        raise ValueError("--stride and --output need --windows SECONDS")
-    if windows is not None and views != 1:
-        raise ValueError("--windows uses one view of each window; leave --views at 1")
-    if output is not None and (output.suffix not in (".csv", ".json") or as_json):
-        raise ValueError(f"--output needs a .csv or .json file and cannot be combined with --json; got {output}")
-    if output is not None and output.exists():
-        raise FileExistsError(f"{output}: already exists; choose another --output")
-    refuse_unless_positive(windows=windows, stride=stride)
-    from tqdm.auto import tqdm
-
-    from hf_dvflnet.data.video_files import list_videos
-    from hf_dvflnet.hub.loading import load_classifier, load_processor
-    from hf_dvflnet.inference.exported_program import is_exported, load_exported
-    from hf_dvflnet.inference.prediction import predict_videos, score_text
-
-    videos = list_videos(videos)
-    network: Any = load_exported(model) if is_exported(model) else load_classifier(model)
-    processor: Any = load_processor(model)
-    if windows is not None:
-        table = (network, processor, videos, windows, stride, top_k, batch_size, num_workers)
-        return predict_in_windows(*table, output=output, as_json=as_json)
-    several = len(videos) > 1
-    failed = 0
-    rows = predict_videos(
-        *(network, processor, videos),
-        views=views,
-        top_k=top_k,
-        batch_size=batch_size,
-        num_workers=num_workers if several else 0,
-    )
-    with tqdm(total=len(videos), unit="video", disable=None if several else True) as progress:
-        for row in rows:
-            if "error" in row:
-                failed += 1
-                tqdm.write(f"dvflnet: {one_line(row['error'])}", file=sys.stderr)
-            elif as_json:
-                tqdm.write(printable(json.dumps(row, ensure_ascii=False)), file=sys.stdout)
-            else:
-                lines = [
-                    row["video"],
-                    *(f"  {score_text(a['score'], network.config):>6}  {a['label']}" for a in row["answers"]),
-                ]
-                tqdm.write("\n".join(map(printable, lines)), file=sys.stdout)
-            progress.update()
-    if failed:
-        typer.echo(f"dvflnet: {failed} of {len(videos)} videos could not be read", err=True)
-        raise typer.Exit(1)
-
-
-def predict_in_windows(
-    network, processor, videos, seconds, stride, top_k, batch_size, num_workers, *, output: Path | None, as_json: bool
-):
-    """Write the windows of all videos as a table to stdout or a file; report videos that cannot be read, as above."""
-    import csv
-    from contextlib import ExitStack
-
-    from hf_dvflnet.hub.model_folder import whole_or_nothing
-    from hf_dvflnet.inference.windows import predict_windows
-
-    shown = min(top_k, network.config.num_labels)
-    numbered = [name for rank in range(2, shown + 1) for name in (f"label_{rank}", f"score_{rank}")]
-    failed = 0
-    in_json = as_json or (output is not None and output.suffix == ".json")
-    with ExitStack() as stack:
-        file: Any = sys.stdout
-        if output is not None:
-            path = stack.enter_context(whole_or_nothing(output))
-            # file names that are not valid UTF-8 are written with escapes
-            file = stack.enter_context(open(path, "w", newline="", encoding="utf-8", errors="backslashreplace"))
-        table = csv.writer(file, lineterminator="\n")
-        if not in_json:
-            table.writerow(["video", "start", "end", "label", "score", *numbered])
-        rows = 0
-        for video in videos:
-            found = predict_windows(
-                network,
-                processor,
-                video,
-                seconds=seconds,
-                stride_seconds=stride,
-                top_k=top_k,
-                batch_size=batch_size,
-                num_workers=num_workers,
-            )
-            while True:
-                try:  # only around reading: a failed write is not an error of the video
-                    row = next(found, None)
-                except (OSError, ValueError) as error:
-                    failed += 1
-                    typer.echo(f"dvflnet: {one_line(error)}", err=True)
-                    break
-                if row is None:
-                    break
-                times = [round(row[name], 3) for name in ("start", "end")]
-                if in_json:
-                    line = {"video": video, **row, "start": times[0], "end": times[1]}
-                    # a file contains a list, stdout one line per window
-                    before = ("[\n" if rows == 0 else ",\n") if output else ""
-                    text = printable(json.dumps(line, ensure_ascii=False))
-                    file.write(before + text + ("" if output else "\n"))
-                else:
-                    best = [(answer["label"], round(answer["score"], 6)) for answer in row["answers"]]
-                    cells = [video, *times, *(value for pair in best for value in pair)]
-                    if output is None:  # only for stdout, which may be a terminal; a file keeps names unchanged
-                        cells = [printable(cell) if isinstance(cell, str) else cell for cell in cells]
-                    table.writerow(cells)
-                rows += 1
-        if in_json and output:
-            file.write("\n]\n" if rows else "[]\n")
-    if output:
-        typer.echo(f"{output}: {rows} windows of {len(videos) - failed} videos")
-    if failed:
-        typer.echo(f"dvflnet: {failed} of {len(videos)} videos could not be read", err=True)
-        raise typer.Exit(1)
+from .options import AsJson, Compile, Device, DType, Model, Videos
+from .terminal import printable, quiet, refuse_unless_positive
 
 
 def watch(
@@ -181,7 +36,8 @@ def watch(
         typer.Option(help="Count frames at this frame rate, if the source's timestamps or frame rate are wrong."),
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Read a file at its own frame rate.")] = False,
-    device: Device = "cpu",
+    device: Device = "auto",
+    dtype: DType = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per answer, and one at the end.")
     ] = False,
@@ -199,11 +55,12 @@ def watch(
     import numpy as np
 
     from hf_dvflnet import VideoStreamClassifier
+    from hf_dvflnet.hub.loaded_models import place
     from hf_dvflnet.hub.loading import load_classifier, load_processor
     from hf_dvflnet.inference.live_sources import open_stream
     from hf_dvflnet.inference.prediction import score_text
 
-    network = on_device(load_classifier(model), device)
+    network = place(load_classifier(model), device, dtype)
     processor = load_processor(model)
     latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
     with open_stream(source) as stream:
@@ -260,7 +117,9 @@ def benchmark(
     videos: Videos,
     repeat: Annotated[int, typer.Option(min=1, help="Number of measured passes, after one that is not measured.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once.")] = 1,
-    device: Device = "cpu",
+    device: Device = "auto",
+    dtype: DType = "auto",
+    compile: Compile = False,
     as_json: AsJson = False,
 ):
     """
@@ -271,10 +130,11 @@ def benchmark(
     """
     quiet()
     from hf_dvflnet.data.video_files import list_videos
+    from hf_dvflnet.hub.loaded_models import place
     from hf_dvflnet.hub.loading import load_classifier, load_processor
     from hf_dvflnet.inference.speed import STAGES, time_stages
 
-    network = on_device(load_classifier(model), device)
+    network = place(load_classifier(model), device, dtype, compile=compile)
     processor = load_processor(model)
     found = time_stages(network, processor, list_videos(videos), repeat=repeat, batch_size=batch_size)
     if as_json:
@@ -293,20 +153,14 @@ def benchmark(
     typer.echo(f"real-time factor {factor or float('nan'):.2f}; bound by {found['bound_by']}")
 
 
-def on_device(network, device: str):
-    """Move the model to the device; raise `ValueError` if the device does not exist."""
-    try:
-        return network.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device}: {one_line(error).split('. ')[0]}") from error
-
-
 def visualize(
     model: Model,
     video: Annotated[str, typer.Argument(help="A path or http(s) URL.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.{gif,mp4,png}", help="Output file.")],
     stages: Annotated[str, typer.Option(help="Stages to draw, such as 1,2,3,4; all by default.")] = "",
     kind: Annotated[Literal["spatial", "temporal", "both"], typer.Option(help="Modulators to draw.")] = "both",
+    device: Device = "auto",
+    dtype: DType = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ):
     """
@@ -319,6 +173,7 @@ def visualize(
     import torch
 
     from hf_dvflnet import modulation_maps, pixels_to_frames
+    from hf_dvflnet.hub.loaded_models import place
     from hf_dvflnet.hub.loading import load_model, load_processor
     from hf_dvflnet.hub.model_folder import refuse_existing
     from hf_dvflnet.inference import map_pictures as plots
@@ -331,7 +186,7 @@ def visualize(
     refuse_existing(out, overwrite)
     if is_exported(model):
         raise ValueError(f"{model}: is an exported program, which has no modulators; pass the original model folder")
-    network = load_model(model)
+    network = place(load_model(model), device, dtype)
     count = len(network.config.depths)
     try:
         numbers = [int(stage) for stage in stages.split(",")] if stages else list(range(1, count + 1))
@@ -362,6 +217,8 @@ def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of an upload, in MB.")] = 50,
     max_seconds: Annotated[float, typer.Option(min=0.001, help="Maximum duration of a clip, in seconds.")] = 60,
+    device: Device = "auto",
+    dtype: DType = "auto",
 ):
     """
     Serve a web page on which users upload, record or pick a clip and see the predicted classes.
@@ -380,4 +237,6 @@ def demo(
         port=port,
         max_bytes=int(max_megabytes * 2**20),
         max_seconds=max_seconds,
+        device=device,
+        dtype=dtype,
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.video_files import VIDEO_SUFFIXES, list_videos
+from ..hub.loaded_models import DType, place
 from ..hub.loading import load_model, load_processor
 from ..hub.model_card import describe_config
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
@@ -50,6 +51,8 @@ def build_demo(
     examples: str | os.PathLike | None = None,
     max_bytes: int = MAX_BYTES,
     max_seconds: float = MAX_SECONDS,
+    device: str = "auto",
+    dtype: DType = "auto",
 ) -> "gradio.Blocks":
     """
     Build the page. [`serve_demo`] serves it, limits the uploads and deletes all files at the end.
@@ -59,10 +62,12 @@ def build_demo(
         examples: A folder of example videos. The page shows the first 12.
         max_bytes: The upload limit that the page displays, in bytes.
         max_seconds: The maximum duration of a clip, in seconds.
+        device, dtype: See [`place`].
 
     Raises:
         ImportError: If gradio is not installed.
-        ValueError: If no model is given, a model cannot be read, or the folder contains no examples.
+        ValueError: If no model is given, a model cannot be read, the device does not exist, or the folder contains no
+            examples.
         VideoDecodeError: If an example cannot be read.
     """
     _refuse_without_gradio()
@@ -73,7 +78,10 @@ def build_demo(
     names = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
     if len(set(names)) < len(names):
         names = list(models)
-    loaded = {name: (load_model(model), load_processor(model)) for name, model in zip(names, models, strict=True)}
+    loaded = {
+        name: (place(load_model(model), device, dtype), load_processor(model))
+        for name, model in zip(names, models, strict=True)
+    }
     clips = [] if examples is None else list_examples(examples)
     thumbnails = [thumbnail(clip) for clip in clips]
 
@@ -198,6 +206,8 @@ def serve_demo(
     port: int = 7860,
     max_bytes: int = MAX_BYTES,
     max_seconds: float = MAX_SECONDS,
+    device: str = "auto",
+    dtype: DType = "auto",
 ):
     """
     Serve the page until the process is interrupted or terminated.
@@ -206,7 +216,7 @@ def serve_demo(
     further uploads are refused. Each upload is deleted when it is answered, or after 5 minutes.
 
     Args:
-        models, examples, max_seconds: See [`build_demo`].
+        models, examples, max_seconds, device, dtype: See [`build_demo`].
         host: The address to listen on. With `"0.0.0.0"`, other machines can reach the page.
         port: The port to listen on.
         max_bytes: The maximum size of an upload, in bytes.
@@ -223,7 +233,9 @@ def serve_demo(
         import gradio as gr
         from starlette.middleware import Middleware
 
-        page = build_demo(models, examples=examples, max_bytes=max_bytes, max_seconds=max_seconds)
+        page = build_demo(
+            models, examples=examples, max_bytes=max_bytes, max_seconds=max_seconds, device=device, dtype=dtype
+        )
         fonts = ["system-ui", "sans-serif"]
         # SIGTERM ends the process like Ctrl-C, so that the cleanup runs
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -21,6 +21,7 @@ from ..data.label_sets import composed, match_classes, refuse_repeated
 from ..data.loader_workers import ClipsInHand, naming_clips_of_dead_workers
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
+from ..hub.loaded_models import DType, choose_device, place
 from ..hub.loading import load_classifier, load_processor
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -70,6 +71,7 @@ def predict_clips(
     batch_size: int = 8,
     num_workers: int = 0,
     accelerator: Accelerator | None = None,
+    device: str | torch.device | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """
     Classify every clip of a dataset once, distributed over all processes.
@@ -83,6 +85,7 @@ def predict_clips(
         batch_size: Number of clips that are classified at once, per process.
         num_workers: Number of data loader workers that decode, per process.
         accelerator: The accelerator to use. By default a new one is created.
+        device: Device of the model; by default the accelerator's.
 
     Returns:
         The predictions in the dataset's order, `{"video_id", "label", "top5": [[class name, score], ...]}`, and the
@@ -109,7 +112,7 @@ def predict_clips(
     loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
         clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list
     )
-    model = model.to(accelerator.device).eval()
+    model = model.to(device or accelerator.device).eval()
     found, failed = [], []
     progress = tqdm(total=len(dataset), unit="clip", disable=None if accelerator.is_main_process else True)
     with naming_clips_of_dead_workers(clips):
@@ -175,6 +178,8 @@ def evaluate_model(
     batch_size: int = 8,
     num_workers: int = 2,
     block_list: str | os.PathLike | None = None,
+    device: str = "auto",
+    dtype: DType = "auto",
 ) -> Path | None:
     """
     Classify every clip of a benchmark split, on all processes, and write the predictions.
@@ -185,6 +190,8 @@ def evaluate_model(
         output: The folder for `predictions.jsonl`. It must be new or empty.
         split: The split. By default the one on which results are reported for the benchmark.
         views, batch_size, num_workers: See [`predict_clips`].
+        device: Device of the model, as in [`choose_device`]; by default that of the process's accelerator.
+        dtype: Data type in which the model computes, as in [`place`].
 
     Returns:
         The path of the predictions file, for [`report_predictions`]; `None` on all processes except the main one.
@@ -193,11 +200,11 @@ def evaluate_model(
         FileExistsError: If `output` exists and is not an empty folder.
         FileNotFoundError, ValueError: See [`load_classifier`], [`load_benchmark`] and [`predict_clips`].
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=choose_device(device).type == "cpu")
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output}: already exists and is not an empty folder; choose another --output")
-    network = load_classifier(model)
+    network = place(load_classifier(model), accelerator.device if device == "auto" else device, dtype)
     split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
     with accelerator.main_process_first():
         clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list)
@@ -210,6 +217,7 @@ def evaluate_model(
         batch_size=batch_size,
         num_workers=num_workers,
         accelerator=accelerator,
+        device=network.device,
     )
     accelerator.end_training()
     if not accelerator.is_main_process:

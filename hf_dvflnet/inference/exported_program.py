@@ -57,6 +57,7 @@ class ExportedClassifier:
     # attributes of a model that callers use, so that an exported program can classify streams, too
 
     device = torch.device("cpu")
+    dtype = torch.float32
 
     def eval(self) -> "ExportedClassifier":
         return self

@@ -72,7 +72,7 @@ def time_stages(
                 spent["preprocess"] += time.perf_counter() - start
             start = time.perf_counter()
             with torch.inference_mode():
-                model(torch.cat(clips).to(device))[0].cpu()  # `cpu` waits for the device
+                model(torch.cat(clips).to(device, model.dtype))[0].cpu()  # `cpu` waits for the device
             spent["forward"] += time.perf_counter() - start
         spent["overall"] = sum(spent.values())
         passes.append(spent)

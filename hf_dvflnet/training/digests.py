@@ -6,11 +6,11 @@ from typing import Any
 
 import datasets
 import pyarrow.compute
-import torch
 from torch import nn
 from transformers.utils import is_peft_available
 
 from ..data.video_column import clip_name, video_size
+from ..hub.loaded_models import digest_of_weights
 
 
 def clip_sizes(rows: datasets.Dataset) -> dict[str, int]:
@@ -35,11 +35,6 @@ def digest_of(sizes: dict[str, int]) -> str:
     return hashlib.sha256(json.dumps(sorted(sizes.items())).encode()).hexdigest()
 
 
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 digest of the names, data types, shapes and values of a model's weights."""
-    return _digest(model.state_dict())
-
-
 def base_weights_digest(model: nn.Module) -> str | None:
     """
     The digest of the weights that the adapters of a `PeftModel` do not replace, and its checkpoints do not contain.
@@ -56,7 +51,7 @@ def base_weights_digest(model: nn.Module) -> str | None:
         for name, weight in model.state_dict().items()
         if not_base.isdisjoint(name.split("."))
     }
-    return _digest(weights)
+    return digest_of_weights(weights)
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -68,13 +63,4 @@ def has_adapters(model: nn.Module) -> bool:
     return isinstance(model, PeftModel)
 
 
-def _digest(weights: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(weights.items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        # as bytes, since NumPy has no bfloat16
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-__all__ = ["base_weights_digest", "clip_sizes", "digest_of", "has_adapters", "weights_digest"]
+__all__ = ["base_weights_digest", "clip_sizes", "digest_of", "has_adapters"]

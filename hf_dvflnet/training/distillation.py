@@ -17,15 +17,14 @@ from transformers import AutoVideoProcessor, EvalPrediction, PreTrainedModel, Tr
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from ..data.clips import VideoClipDataset, VideoClipStream
+from ..hub.loaded_models import HeadInput, feature_width
 from ..hub.loading import load_teacher
 from .arguments import DistillationConfig
 from .class_matching import label_names, label_order
 from .clip_matching import clips_of_its_own
 from .divergences import divergence_of, mixed_answers
 from .feature_matching import (
-    HeadInput,
     feature_distance,
-    feature_width,
     load_projection,
     new_projection,
     save_projection,

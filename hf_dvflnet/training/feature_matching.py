@@ -18,45 +18,6 @@ from torch.nn import functional as F
 PROJECTION = "feature_projection.safetensors"
 
 
-def head_of(model: nn.Module) -> nn.Module:
-    """
-    The head of a classifier. What it is given are the model's pooled features.
-
-    Raises:
-        ValueError: If the model has no `classifier`, the name that transformers' video classifiers use.
-    """
-    head = getattr(model, "classifier", None)
-    if not isinstance(head, nn.Module):
-        raise ValueError(
-            f"{type(model).__name__} has no `classifier`, whose input would be its pooled features; use another model "
-            "or a feature_weight of 0"
-        )
-    return head
-
-
-def feature_width(model: nn.Module) -> int:
-    """Number of values of a model's pooled features."""
-    return next(part.in_features for part in head_of(model).modules() if isinstance(part, nn.Linear))
-
-
-class HeadInput:
-    """Keeps what the head of a model was given last."""
-
-    def __init__(self, model: nn.Module):
-        self._given: torch.Tensor | None = None
-        head_of(model).register_forward_pre_hook(self._keep)
-
-    def _keep(self, head: nn.Module, inputs: tuple[torch.Tensor, ...]):
-        self._given = inputs[0]
-
-    def take(self) -> torch.Tensor:
-        """The features of the last forward pass, of shape (batch, width)."""
-        if self._given is None:
-            raise RuntimeError("the last forward pass of the model did not call its `classifier`")
-        given, self._given = self._given, None
-        return given
-
-
 def feature_distance(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torch.Tensor:
     """
     One minus the cosine of the angle between features of shape (batch, width), averaged over the batch: in [0, 2].
@@ -97,10 +58,7 @@ def load_projection(projection: nn.Linear, checkpoint: str):
 
 
 __all__ = [
-    "HeadInput",
     "feature_distance",
-    "feature_width",
-    "head_of",
     "load_projection",
     "new_projection",
     "save_projection",

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from ..data.clips import VideoClipDataset, collate_clips
 from ..data.video_column import clip_name
 from ..frame_model.modeling import FrameModelForVideoClassification
+from ..hub.loaded_models import weights_digest
 from .class_matching import with_labels_of
-from .digests import weights_digest
 
 
 def pooled_features(

@@ -19,7 +19,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..data.clips import VideoClipDataset
-from .digests import clip_sizes, digest_of, weights_digest
+from ..hub.loaded_models import weights_digest
+from .digests import clip_sizes, digest_of
 
 
 ROWS_PER_SHARD = 1024  # an interrupted run repeats at most this many rows per process

@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 
 from ..data.clips import VideoClipDataset, collate_clips
 from ..data.loader_workers import naming_clips_of_dead_workers
+from ..hub.loaded_models import DType, HeadInput, feature_width, place, weights_digest
 from . import teacher_cache
 from .class_matching import class_names, label_names, refuse_other_classes, with_labels_of
-from .digests import clip_sizes, digest_of, weights_digest
-from .feature_matching import HeadInput, feature_width
+from .digests import clip_sizes, digest_of
 from .frame_heads import OutOfFoldAnswers
 from .teacher_cache import DESCRIPTION, shard_files
 from .teachers import logits_of, refuse_other_than_classifier
@@ -34,6 +34,8 @@ def cache_teacher(
     features: bool = False,
     name: str = "",
     dtype: Literal["float16", "float32"] = "float16",
+    device: str | torch.device | None = None,
+    teacher_dtype: DType = "auto",
     batch_size: int = 8,
     num_workers: int = 0,
     accelerator: Accelerator | None = None,
@@ -61,6 +63,8 @@ def cache_teacher(
             for `feature_weight`.
         name: The teacher's name, for error messages.
         dtype: Data type of the stored logits.
+        device: Device of the teacher, as in [`choose_device`]; by default the accelerator's.
+        teacher_dtype: Data type in which the teacher computes; by default that of its weights.
         batch_size: Number of clips per forward pass.
         num_workers: Number of decoding processes.
         accelerator: The accelerator to use; a new one by default.
@@ -89,10 +93,14 @@ def cache_teacher(
         about["folds"] = folds
     if features:
         about["features"] = feature_width(teacher)
+    if teacher_dtype != "auto":
+        about["teacher_dtype"] = teacher_dtype
     if accelerator.is_main_process:
         _begin(folder, about)
     accelerator.wait_for_everyone()
-    loading = {"batch_size": batch_size, "num_workers": num_workers, "device": accelerator.device}
+    # after the digest of its weights, which is that of the teacher as it is saved
+    teacher = place(teacher, device or accelerator.device, teacher_dtype).eval()
+    loading = {"batch_size": batch_size, "num_workers": num_workers, "device": teacher.device}
     answers = None
     if folds is not None:
         with accelerator.main_process_first():  # the others read what it writes
@@ -154,7 +162,6 @@ def _ask_and_write(
     loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
         _Views(clips), batch_sampler=batches, num_workers=num_workers, collate_fn=collate_clips
     )
-    teacher = teacher.to(accelerator.device).eval()
     weights_dtype = next(teacher.parameters()).dtype
     pooled = HeadInput(teacher) if with_features else None
     features = datasets.Features(
@@ -181,7 +188,7 @@ def _ask_and_write(
     with naming_clips_of_dead_workers(clips):
         for numbers, batch in zip(batches, loader, strict=True):
             with torch.inference_mode():
-                pixel_values = batch["pixel_values"].to(accelerator.device, weights_dtype)
+                pixel_values = batch["pixel_values"].to(teacher.device, weights_dtype)
                 output = teacher(pixel_values=pixel_values, return_dict=True)
                 logits = (
                     logits_of(output, "teacher", teacher.config.num_labels)

@@ -17,7 +17,8 @@ from hf_dvflnet import (
     cache_teacher,
     load_video_folder,
 )
-from hf_dvflnet.training.feature_matching import PROJECTION, feature_distance, head_of, new_projection
+from hf_dvflnet.hub.loaded_models import head_of
+from hf_dvflnet.training.feature_matching import PROJECTION, feature_distance, new_projection
 
 
 @pytest.fixture
