@@ -19,7 +19,8 @@ Labels = Annotated[
 ]
 Model = Annotated[str, typer.Argument(help="A model folder or Hub id.")]
 Videos = Annotated[
-    list[str], typer.Argument(metavar="VIDEO...", help="Video files, folders of videos, or http(s) URLs.")
+    list[str],
+    typer.Argument(metavar="VIDEO...", help="Files, folders, patterns such as '*.mp4', http(s) URLs, or hf:// paths."),
 ]
 Device = Annotated[
     str,

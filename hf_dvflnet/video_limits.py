@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from typing import IO, Any
 
+import fsspec
 from huggingface_hub.utils import httpx
 
 
@@ -43,7 +44,8 @@ class VideoLimits:
         max_redirects: Maximum number of redirects that are followed from a URL.
         allow_private_addresses: Whether a URL may lead to this machine or its network. Set it to False on a server
             whose users give URLs: then all addresses of a host name must be public, also after each redirect, and
-            connections are made only to an address that was checked.
+            connections are made only to an address that was checked. Paths on the Hub (`hf://`) are refused, as they
+            are read with this machine's token.
         decoders: Names of the FFmpeg decoders that may be used, such as `("h264", "libdav1d")`. By default, all
             decoders may be used. Some decoders that few files need can be kept busy for minutes by a single crafted
             frame.
@@ -129,13 +131,16 @@ class Deadline:
 
 def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
     """
-    Download an http or https URL into a temporary file. A small file is kept in memory; closing the file deletes it.
+    Download an http or https URL, or a path on the Hub (`hf://datasets/USER/NAME/a.mp4`), into a temporary file. A
+    small file is kept in memory; closing the file deletes it.
 
     Raises:
-        VideoDecodeError: If the URL or a redirect has a scheme other than http and https, if the server does not
-            answer with a file, or if a limit is exceeded. `limits` defaults to those of [`set_video_limits`].
+        VideoDecodeError: If the URL has another scheme, a redirect one other than http and https, if the server does
+            not answer with a file, or if a limit is exceeded. `limits` defaults to those of [`set_video_limits`].
     """
     limits = limits or _limits
+    if url.startswith("hf://"):
+        return _fetch_from_hub(url, limits)
     _refuse_other_schemes(url, url)
     file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
     download = _Download(url, limits)
@@ -159,6 +164,29 @@ def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
     return file
 
 
+def _fetch_from_hub(url: str, limits: VideoLimits) -> IO[bytes]:
+    if not limits.allow_private_addresses:
+        raise VideoDecodeError(
+            f"{url}: is read with this machine's token, which is not allowed (allow_private_addresses)"
+        )
+    download = _Download(url, limits)
+    file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        with filesystem.open(path, "rb", block_size=0) as remote:  # 0: read forward in one request
+            while chunk := remote.read(1 << 20):
+                file.write(chunk)
+                download.check(file.tell())
+    except VideoDecodeError:
+        file.close()
+        raise
+    except Exception as error:  # the clients of storages raise their own exceptions
+        file.close()
+        raise VideoDecodeError(f"{url}: cannot be downloaded: {error}") from error
+    file.seek(0)
+    return file
+
+
 class _Download:
     def __init__(self, url: str, limits: VideoLimits):
         self.url, self.limits = url, limits
@@ -169,6 +197,14 @@ class _Download:
     def too_slow(self) -> str:
         seconds = self.limits.max_download_seconds
         return f"{self.url}: not downloaded within the limit of {seconds:g} seconds (max_download_seconds)"
+
+    def check(self, size: int):
+        """Raise `VideoDecodeError` if so many bytes are too many, or took too long."""
+        if size > self.limits.max_download_bytes:
+            limit = self.limits.max_download_bytes
+            raise VideoDecodeError(f"{self.url}: larger than the limit of {limit} bytes (max_download_bytes)")
+        if self.stopped or time.monotonic() > self.end:
+            raise VideoDecodeError(self.too_slow())
 
     def stop(self):
         self.stopped = True
@@ -197,15 +233,8 @@ class _Download:
                     # the raw bytes: compressed data may have any size after decompression
                     for chunk in response.iter_raw():
                         file.write(chunk)
-                        if file.tell() > self.limits.max_download_bytes:
-                            limit = self.limits.max_download_bytes
-                            raise VideoDecodeError(
-                                f"{self.url}: larger than the limit of {limit} bytes (max_download_bytes)"
-                            )
-                        if self.stopped or time.monotonic() > self.end:
-                            break
-                    if self.stopped or time.monotonic() > self.end:  # a stop may look like the end of the file
-                        raise VideoDecodeError(self.too_slow())
+                        self.check(file.tell())
+                    self.check(file.tell())  # a stop may look like the end of the file
                     return
         raise VideoDecodeError(
             f"{self.url}: redirected more often than the limit of {self.limits.max_redirects} times (max_redirects)"

@@ -4,12 +4,16 @@ Finds the videos below a folder, for everything that reads folders, and warns of
 Hidden files and those that systems put beside videos are never used, neither loose nor in archives.
 """
 
+import glob
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import PurePath, PurePosixPath
 from typing import Any, NamedTuple
+
+import fsspec
 
 
 VIDEO_SUFFIXES = (
@@ -107,15 +111,19 @@ def _walk(root: str) -> tuple[list[str], list[str]]:
 
 
 def _below(root: str, path: str) -> str:
-    return path.removeprefix(root).replace(os.sep, "/").lstrip("/")
+    # a folder on the Hub is named with its protocol, the files below it are not
+    return path.removeprefix(root.removeprefix("hf://")).replace(os.sep, "/").lstrip("/")
 
 
 def list_videos(given: Iterable[str | os.PathLike]) -> list[str]:
     """
     Replace each folder by the videos below it, at any depth, sorted. Paths of other kinds and URLs are kept.
 
+    Folders may be on the Hub (`hf://datasets/USER/NAME`). A pattern such as `clips/**/*.mp4` stands for the paths that
+    it matches, sorted, unless there is a file of this name.
+
     Raises:
-        OSError: If a folder cannot be read.
+        OSError: If a folder cannot be read, or a pattern matches nothing.
         ValueError: If a folder contains no videos.
 
     Warns:
@@ -123,18 +131,43 @@ def list_videos(given: Iterable[str | os.PathLike]) -> list[str]:
             with other endings, broken links, and the like.
     """
     videos = []
-    for path in (os.fspath(path) for path in given):
-        if not os.path.isdir(path):
+    for path, filesystem, files in _look_up(map(os.fspath, given)):
+        if files is None:
             videos.append(path)
             continue
-        files, left_out = find_files(path)
-        inside = [file for file in files if is_video(file)]
-        others = [file for file in files if not is_video(file)]
-        warn_of_left_out(path, {**left_out, OTHER_SUFFIX: others})
+        inside = [file for file in files.files if is_video(file)]
+        others = [file for file in files.files if not is_video(file)]
+        warn_of_left_out(path, {**files.left_out, OTHER_SUFFIX: others})
         if not inside:
             raise ValueError(f"{path}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
-        videos += inside
+        videos += inside if filesystem is None else map(filesystem.unstrip_protocol, inside)
     return videos
+
+
+def _look_up(given: Iterable[str]) -> Iterator[tuple[str, Any, Files | None]]:
+    """Paths, those that a pattern matches in its place, their filesystem unless local, and the files of a folder."""
+    for path in given:
+        try:
+            if path.startswith("hf://"):
+                filesystem, root = fsspec.core.url_to_fs(path)
+                for one in _matches(path, root, filesystem.glob):
+                    files = find_files(one, filesystem) if filesystem.isdir(one) else None
+                    yield filesystem.unstrip_protocol(one), filesystem, files
+                continue
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # the client of the Hub raises those of its connection too
+            raise OSError(f"{path}: cannot be listed: {error}") from error
+        is_pattern = "://" not in path and not os.path.lexists(path)
+        for one in _matches(path, path, partial(glob.glob, recursive=True)) if is_pattern else [path]:
+            yield one, None, find_files(one) if os.path.isdir(one) else None
+
+
+def _matches(path: str, root: str, find: Callable[[str], list[str]]) -> list[str]:
+    found = sorted(find(root)) if glob.has_magic(root) else [root]
+    if not found:
+        raise FileNotFoundError(f"{path}: no file or folder matches this pattern")
+    return found
 
 
 def warn_of_left_out(root: str | os.PathLike, left_out: Mapping[str, list[str]]):

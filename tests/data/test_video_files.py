@@ -4,10 +4,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from commands import run
+from local_hub import LocalHub
 from videos import write_among_others, write_video
 
 import hf_dvflnet
-from hf_dvflnet import read_video
+from hf_dvflnet import VideoDecodeError, VideoLimits, read_video
 from hf_dvflnet.data import video_files
 from hf_dvflnet.data.video_files import HIDDEN, UNREADABLE, VIDEO_SUFFIXES, find_files, list_videos
 
@@ -155,3 +157,55 @@ def test_benchmark_takes_a_folder(dvflnet, tiny_folder, video_files, tmp_path):
     shutil.copy(video_files["vp9.webm"], tmp_path / "clips")
     code, out, _ = dvflnet("benchmark", tiny_folder, tmp_path / "clips", "--repeat", 1)
     assert code == 0 and out.startswith("1 clips")
+
+
+# patterns
+
+
+def test_a_pattern_stands_for_what_it_matches(tmp_path):
+    for name in ("a.mp4", "b.mp4", "more/c.mp4", "more/[1].mp4", "c.webm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_videos([tmp_path / "*.mp4", tmp_path / "**" / "c.*", tmp_path / "more" / "[1].mp4", tmp_path / "m*"])
+    expected = ["a.mp4", "b.mp4", "c.webm", "more/c.mp4", "more/[1].mp4", "more/[1].mp4", "more/c.mp4"]
+    assert found == [str(tmp_path / name) for name in expected]
+    assert list_videos(["https://example.org/a.mp4?part=[1]"]) == ["https://example.org/a.mp4?part=[1]"]
+
+
+def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"\*\.mp4: no file or folder matches this pattern"):
+        list_videos([tmp_path / "*.mp4"])
+
+
+# the Hub
+
+
+@pytest.mark.slow
+def test_videos_on_the_hub_are_listed_and_read(tmp_path, video_files):
+    code = """
+        from hf_dvflnet import VideoDecodeError, VideoLimits, read_video
+        from hf_dvflnet.data.video_files import list_videos
+        print(list_videos(["hf://datasets/me/clips"]), list_videos(["hf://datasets/me/clips/*/a.*"]))
+        for name in ("a.mp4", "none.mp4"):
+            try:
+                print(len(read_video(f"hf://datasets/me/clips/train/{name}")[0]))
+            except ValueError as error:
+                print(error)
+    """
+    with LocalHub() as hub:
+        hub.repositories["me/clips"] = {
+            "train/a.mp4": video_files["h264_short_gop.mp4"].read_bytes(),
+            "train/.b.mp4": b"",
+            "README.md": b"",
+        }
+        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        out = run(code, tmp_path, **environment, HF_HOME=str(tmp_path / "home")).splitlines()
+    assert out[0] == "['hf://datasets/me/clips/train/a.mp4'] ['hf://datasets/me/clips/train/a.mp4']"
+    assert out[1] == "40"
+    assert out[2].startswith("hf://datasets/me/clips/train/none.mp4: cannot be downloaded: 404")
+
+
+def test_the_token_for_the_hub_is_not_used_for_the_paths_of_strangers():
+    limits = VideoLimits(allow_private_addresses=False)
+    with pytest.raises(VideoDecodeError, match="is read with this machine's token, which is not allowed"):
+        read_video("hf://datasets/me/clips/a.mp4", limits=limits)

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 
@@ -87,11 +88,20 @@ class _Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(/revision/[^/]+)?", path):
             files = [{"rfilename": file} for file in self.repositories.get(match[1], {})]
             self.answer_json({"id": match[1], "sha": LocalHub.COMMIT, "siblings": files})
-        elif match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/tree/[^/]+.*", path):
-            files = self.repositories.get(match[1], {})
-            self.answer_json(
-                [{"type": "file", "path": file, "size": len(content), "oid": ""} for file, content in files.items()]
-            )
+        elif match := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/tree/[^/]+/?(.*)", path):
+            below = f"{match[2]}/" if match[2] else ""
+            files = {
+                file: len(data) for file, data in self.repositories.get(match[1], {}).items() if file.startswith(below)
+            }
+            folders = {str(above) for file in files for above in PurePosixPath(file).parents if str(above) != "."}
+            entries = [{"type": "file", "path": file, "size": size, "oid": ""} for file, size in files.items()]
+            entries += [{"type": "directory", "path": folder, "oid": ""} for folder in folders if folder != match[2]]
+            if "recursive=true" not in self.path.lower():
+                entries = [entry for entry in entries if "/" not in str(entry["path"]).removeprefix(below)]
+            if files:
+                self.answer_json(entries)
+            else:
+                self.answer(404, X_Error_Code="EntryNotFound")
         else:
             self.answer_json({"error": path}, status=404)
 
