@@ -24,6 +24,8 @@ from .data.motion_videos import write_motion_videos
 from .data.preparation import prepare_videos
 from .data.verification import verify_benchmark
 from .data.video_column import video_source
+from .data.video_files import list_videos
+from .data.video_lists import read_video_list
 from .frame_model.modeling import FrameModelConfig, FrameModelForVideoClassification
 from .hub.checkpoint_conversion import convert_checkpoint
 from .hub.loading import load_model, load_processor, load_teacher
@@ -31,6 +33,7 @@ from .hub.model_card import describe_config
 from .hub.model_folder import push_model_folder, save_model_folder
 from .hub.version import __version__
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor, VideoFocalNetImageProcessorPil
+from .inference.bulk_prediction import predict_to_file
 from .inference.demo_page import serve_demo
 from .inference.evaluation import evaluate_model, predict_clips, report_predictions
 from .inference.export import export_model
@@ -115,6 +118,7 @@ __all__ = [
     "forward_kl",
     "jensen_shannon",
     "last_whole_checkpoint",
+    "list_videos",
     "load_benchmark",
     "load_exported",
     "load_model",
@@ -130,12 +134,14 @@ __all__ = [
     "paced_indices",
     "pixels_to_frames",
     "predict_clips",
+    "predict_to_file",
     "predict_videos",
     "predict_windows",
     "prepare_videos",
     "push_model_folder",
     "read_labels",
     "read_video",
+    "read_video_list",
     "report_predictions",
     "reverse_kl",
     "save_comparison",

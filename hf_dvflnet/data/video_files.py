@@ -131,7 +131,7 @@ def list_videos(given: Iterable[str | os.PathLike]) -> list[str]:
             with other endings, broken links, and the like.
     """
     videos = []
-    for path, filesystem, files in _look_up(map(os.fspath, given)):
+    for path, filesystem, files in _look_up(os.fspath(path) for path in given):
         if files is None:
             videos.append(path)
             continue

@@ -3,6 +3,7 @@
 import csv
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow
@@ -30,7 +31,7 @@ def read_video_list(file: str | os.PathLike, column: str | None = None) -> list[
     """
     suffix = Path(file).suffix.lower()
     if suffix in (".csv", ".parquet"):
-        entries = _read_column(file, suffix, column)
+        entries: Sequence[str | None] = _read_column(file, suffix, column)
     elif column is None:
         entries = _read_lines(file)
     else:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -20,8 +20,13 @@ LOST = "the process that read this video ended: its decoder crashed, or it was k
 
 
 def map_in_processes(
-    function: Callable[[Any], Any], jobs: Iterable[Any], num_workers: int | None, lost: Callable[[Any], Any]
-) -> Iterator[Any]:
+    function: Callable[[Any], Any],
+    jobs: Iterable[Any],
+    num_workers: int | None,
+    lost: Callable[[Any], Any],
+    *,
+    ahead: int = 4,
+) -> Generator[Any, None, None]:
     """
     Results of `function` for all jobs, in the order of the jobs.
 
@@ -31,9 +36,10 @@ def map_in_processes(
 
     Args:
         function: A module-level function, since it runs in other processes.
-        jobs: Taken as needed: four per process are in progress.
+        jobs: Taken as needed: `ahead` per process are in progress.
         num_workers: Number of processes, by default one per core; 0 runs the jobs in the current process.
         lost: Makes the result of a job that ended its process twice.
+        ahead: Number of jobs per process that are in progress or whose results wait.
 
     Raises:
         BrokenProcessPool: If no process can be started at all.
@@ -47,7 +53,7 @@ def map_in_processes(
     jobs = iter(jobs)
     try:
         while True:
-            for job in islice(jobs, 4 * number - len(waiting)):
+            for job in islice(jobs, ahead * number - len(waiting)):
                 waiting.append((job, _submit(pool, function, job), pool))
             if not waiting:
                 return

@@ -35,6 +35,7 @@ class ExportedClassifier:
 
     Attributes:
         config: The model's config, with the class names.
+        folder: The folder of the program.
         clip_shape: The shape (frames, channels, height, width) of a clip.
         batch: The number of clips that the program takes at once, or None for any number. For other numbers of clips
             the program runs several times, and the last batch is filled with copies of the last clip.
@@ -42,8 +43,8 @@ class ExportedClassifier:
             formats.
     """
 
-    def __init__(self, exported: ExportedModel, config: Any):
-        self.config = config
+    def __init__(self, exported: ExportedModel, config: Any, folder: Path):
+        self.config, self.folder = config, folder
         self._exported = exported
         metadata = exported.components["model"].metadata
         traced = tuple(metadata.kwargs["pixel_values"]["shape"])
@@ -120,7 +121,7 @@ def load_exported(folder: str | os.PathLike) -> ExportedClassifier:
         require_packages(format, "float32")
         with silenced():
             options = {"config": _openvino_precision(folder)} if format == "openvino" else {}
-            return ExportedClassifier(ExportedModel.from_pretrained(folder, device="cpu", **options), config)
+            return ExportedClassifier(ExportedModel.from_pretrained(folder, device="cpu", **options), config, folder)
     except ImportError:
         raise
     except Exception as error:  # each runtime raises its own exceptions

@@ -81,9 +81,9 @@ def predict_videos(
 def classify(model: VideoFocalNetForVideoClassification, pixel_values: torch.Tensor) -> torch.Tensor:
     """Return the scores of clips (see [`class_scores`]), float32 on the CPU, of shape (batch, num_labels)."""
     with torch.inference_mode():
-        logits = model(pixel_values=pixel_values.to(model.device, model.dtype))[
-            0
-        ]  # of a tuple too (`config.return_dict=False`)
+        # memory that is pinned is copied while this process goes on
+        clips = pixel_values.to(model.device, model.dtype, non_blocking=pixel_values.is_pinned())
+        logits = model(pixel_values=clips)[0]  # of a tuple too (`config.return_dict=False`)
         return class_scores(logits.float(), model.config).cpu()
 
 

@@ -1,0 +1,388 @@
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from videos import write_video
+
+from hf_dvflnet import VideoLimits, load_model, load_processor, predict_to_file, predict_videos, set_video_limits
+from hf_dvflnet.inference import bulk_prediction, prediction_files
+from hf_dvflnet.inference.bulk_prediction import decode_clip, decode_clips
+from hf_dvflnet.video_limits import video_limits
+
+
+@pytest.fixture
+def model_and_processor(tiny_folder):
+    return load_model(str(tiny_folder)), load_processor(str(tiny_folder))
+
+
+@pytest.fixture(scope="module")
+def few_videos(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("few")
+    return [write_video(folder / f"{n}.mp4", "mpeg4", 8 + n, 80, 48, first_number=50 * n) for n in range(5)]
+
+
+@pytest.fixture
+def many_videos(few_videos, tmp_path) -> list[str]:
+    """300 names of five small videos."""
+    names = [tmp_path / "many" / f"{number:03d}.mp4" for number in range(300)]
+    names[0].parent.mkdir()
+    for number, name in enumerate(names):
+        os.link(few_videos[number % 5], name)
+    return list(map(str, names))
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(prediction_files, "ROWS_PER_PART", 4)
+
+
+def write(model_and_processor, videos, output, **options):
+    return predict_to_file(*model_and_processor, videos, output, **{"num_workers": 0, **options})
+
+
+def rows_of(output: Path) -> list[dict]:
+    return pyarrow.parquet.read_table(output).to_pylist()
+
+
+def beside(output: Path) -> list[str]:
+    """What a run leaves: names that begin with the output's, and hidden ones."""
+    return sorted(path.name for path in output.parent.iterdir() if path.name.startswith((output.name, ".")))
+
+
+# rows
+
+
+def test_a_row_is_the_answer_of_predict_videos(model_and_processor, few_videos, tmp_path, small_parts):
+    found = write(model_and_processor, few_videos, tmp_path / "scores.parquet", top_k=3, batch_size=2)
+    rows = rows_of(tmp_path / "scores.parquet")
+    for row, expected in zip(rows, predict_videos(*model_and_processor, few_videos, top_k=3), strict=True):
+        assert row["source"] == str(expected["video"])
+        assert row["labels"] == [answer["label"] for answer in expected["answers"]]
+        assert row["scores"] == pytest.approx([answer["score"] for answer in expected["answers"]], abs=1e-6)
+        assert (row["error_kind"], row["error"], row["warning"]) == (None, None, None)
+    assert [(row["frames"], row["seconds"]) for row in rows] == [(8 + n, (8 + n) / 25) for n in range(5)]
+    assert (found["videos"], found["written"], found["failures"]) == (5, 5, {})
+    assert beside(tmp_path / "scores.parquet") == ["scores.parquet", "scores.parquet.run.json"]
+
+
+def test_what_cannot_be_read_is_a_row_with_its_error(model_and_processor, few_videos, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    videos = [few_videos[0], tmp_path / "broken.mp4", tmp_path / "none.mp4", tmp_path, "file:///etc/passwd"]
+    found = write(model_and_processor, videos, tmp_path / "scores.parquet")
+    rows = rows_of(tmp_path / "scores.parquet")
+    kinds = [None, "VideoDecodeError", "FileNotFoundError", "VideoDecodeError", "VideoDecodeError"]
+    assert [row["error_kind"] for row in rows] == kinds
+    assert found["failures"] == {"VideoDecodeError": 3, "FileNotFoundError": 1}
+    reasons = ["broken.mp4: cannot be opened", "none.mp4", "is a folder", "only http and https URLs are fetched"]
+    for row, reason in zip(rows[1:], reasons, strict=True):
+        assert reason in row["error"] and row["labels"] is None and row["frames"] is None
+
+
+def test_json_lines_and_csv_say_the_same_as_parquet(model_and_processor, few_videos, tmp_path):
+    videos = [*few_videos, tmp_path / "none.mp4"]
+    for suffix in ("parquet", "jsonl", "csv"):
+        write(model_and_processor, videos, tmp_path / f"scores.{suffix}", top_k=2)
+    expected = rows_of(tmp_path / "scores.parquet")
+    lines = (tmp_path / "scores.jsonl").read_text().splitlines()
+    for row, line in zip(expected, map(json.loads, lines), strict=True):
+        assert list(row) == list(line)
+        assert {**row, "scores": None} == {**line, "scores": None}
+        assert line["scores"] == (row["scores"] and pytest.approx(row["scores"], rel=1e-6))
+    with open(tmp_path / "scores.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert list(cells[0])[:5] == ["source", "label_1", "score_1", "label_2", "score_2"]
+    assert [line["label_1"] for line in cells] == [(row["labels"] or [""])[0] for row in expected]
+    assert float(cells[0]["score_2"]) == pytest.approx(expected[0]["scores"][1], rel=1e-6)
+    assert (cells[-1]["score_1"], cells[-1]["frames"], cells[-1]["error_kind"]) == ("", "", "FileNotFoundError")
+
+
+@pytest.mark.parametrize("views", [1, 12])
+def test_an_embedding_is_what_the_head_is_given(model_and_processor, few_videos, tmp_path, views):
+    model, processor = model_and_processor
+    write(model_and_processor, few_videos, tmp_path / "scores.parquet", embeddings=True, top_k=0, views=views)
+    rows = rows_of(tmp_path / "scores.parquet")
+    assert "labels" not in rows[0]
+    shape = {"num_clips": 4, "num_crops": 3} if views == 12 else {}
+    for row, video in zip(rows, few_videos, strict=True):
+        clips = processor(video, return_tensors="pt", **shape)["pixel_values"].flatten(0, -5)
+        with torch.no_grad():
+            expected = model.videofocalnet(clips).pooler_output.mean(0)
+        assert np.allclose(row["embedding"], expected, atol=1e-5)
+    assert not model.classifier._forward_pre_hooks
+
+
+@pytest.mark.slow
+def test_a_video_that_crashes_its_decoder_is_named_and_the_others_are_answered(few_videos, tiny_processor):
+    crashing = CrashingProcessor(tiny_processor, str(few_videos[1]))
+    clips = list(decode_clips(map(str, few_videos[:3]), crashing, num_workers=1))
+    assert [clip.error_kind for clip in clips] == [None, "DecoderCrash", None]
+    assert clips[1].error.startswith(f"{few_videos[1]}: the process that read this video ended")
+
+
+class CrashingProcessor:
+    """Ends its process at one video, as a fault of a decoder does."""
+
+    def __init__(self, processor, video: str):
+        self.processor, self.video = processor, video
+
+    def __call__(self, video: str, **options):
+        if video == self.video:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.processor(video, **options)
+
+
+@pytest.mark.slow
+def test_the_limits_of_this_process_hold_where_videos_are_decoded(tiny_processor):
+    limits = video_limits()
+    set_video_limits(VideoLimits(allow_private_addresses=False))
+    try:
+        (clip,) = decode_clips(["http://127.0.0.1:9/a.mp4"], tiny_processor, num_workers=1)
+    finally:
+        set_video_limits(limits)
+    assert clip.error_kind == "VideoDecodeError" and "private addresses are not allowed" in clip.error
+
+
+def test_a_source_that_repeats_has_one_row_and_it_is_said(model_and_processor, few_videos, tmp_path):
+    with pytest.warns(UserWarning, match="2 of 4 sources repeat others"):
+        write(model_and_processor, [few_videos[0], few_videos[1], *few_videos[:2]], tmp_path / "scores.parquet")
+    assert [row["source"] for row in rows_of(tmp_path / "scores.parquet")] == list(map(str, few_videos[:2]))
+
+
+def test_a_name_that_is_not_utf8_is_escaped(model_and_processor, few_videos, tmp_path):
+    video = tmp_path / os.fsdecode(b"\xff.mp4")
+    os.link(few_videos[0], video)
+    write(model_and_processor, [video], tmp_path / "scores.parquet")
+    (row,) = rows_of(tmp_path / "scores.parquet")
+    assert row["source"].endswith(r"\udcff.mp4") and row["error"] is None
+
+
+def test_a_warning_of_a_video_is_in_its_row(tiny_processor, tmp_path):
+    cut = tmp_path / "cut.avi"
+    write_video(cut, "mpeg4", 40)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    assert decode_clip(str(cut), tiny_processor).warning
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"top_k": 1}, "top_k"),
+        ({"views": 12}, "views"),
+        ({"embeddings": True}, "embeddings"),
+        ("videos", "videos"),
+        ("weights", "model"),
+        ("processor", "processor"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_output_of_another_run_is_refused(
+    model_and_processor, few_videos, tmp_path, monkeypatch, change, difference, finished
+):
+    output = tmp_path / "scores.parquet"
+    if not finished:
+        monkeypatch.setattr(prediction_files.PredictionFile, "finish", lambda self: None)
+    write(model_and_processor, few_videos, output)
+    model, processor = model_and_processor
+    videos, options = few_videos, {}
+    if change == "videos":
+        videos = few_videos[::-1]
+    elif change == "weights":
+        torch.nn.init.ones_(model.classifier.bias)
+    elif change == "processor":
+        processor.frame_interval = 2
+    else:
+        options = change
+    with pytest.raises(ValueError, match=rf"scores.parquet: belongs to a run with different {difference}; choose"):
+        write((model, processor), videos, output, **options)
+
+
+def test_a_file_of_unknown_origin_is_kept(model_and_processor, few_videos, tmp_path):
+    (tmp_path / "scores.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"scores.csv: exists, and no earlier run of this command is known"):
+        write(model_and_processor, few_videos, tmp_path / "scores.csv")
+    assert (tmp_path / "scores.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"output": "scores.txt"}, "must end in .parquet, .jsonl, .csv"),
+        ({"views": 2}, "views must be 1 or 12"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"sources": []}, "there are no videos to classify"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    model_and_processor, few_videos, tmp_path, options, reason
+):
+    videos, output = options.pop("sources", few_videos), tmp_path / "out" / options.pop("output", "scores.parquet")
+    with pytest.raises(ValueError, match=reason):
+        write(model_and_processor, videos, output, **options)
+    assert not output.parent.exists()
+
+
+def test_scores_that_are_not_finite_stop_the_run_and_name_the_video(model_and_processor, few_videos, tmp_path):
+    torch.nn.init.constant_(model_and_processor[0].classifier.bias, torch.nan)
+    with pytest.raises(ValueError, match=rf"{few_videos[0]}: .*its scores are not finite"):
+        write(model_and_processor, few_videos, tmp_path / "scores.parquet")
+
+
+# interruptions
+
+
+def in_a_child(function) -> int:
+    """Run a function in a forked process, and return the process's id."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            function()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def counted(log: Path):
+    """`decode_clip` that writes each source into a log."""
+
+    def decode(source: str, *options, **more):
+        with open(log, "ab", buffering=0) as file:
+            file.write(f"{source}\n".encode())
+        return decode_clip(source, *options, **more)
+
+    return decode
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(
+    model_and_processor, many_videos, tmp_path, small_parts, monkeypatch
+):
+    videos, output, log = many_videos[:20], tmp_path / "scores.csv", tmp_path / "log"
+
+    def decode(source: str, *options, **more):
+        if source == videos[10]:
+            raise KeyboardInterrupt
+        return counted(log)(source, *options, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk_prediction, "decode_clip", decode)
+        with pytest.raises(KeyboardInterrupt):
+            write(model_and_processor, videos, output, batch_size=2)
+    assert not output.exists()
+    monkeypatch.setattr(bulk_prediction, "decode_clip", counted(log))
+    assert write(model_and_processor, videos, output, batch_size=2)["written"] == 12
+    assert log.read_text().splitlines() == [*videos[:10], *videos[8:]]  # blocks of four
+    monkeypatch.undo()
+    write(model_and_processor, videos, tmp_path / "whole.csv", batch_size=2)
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_run_that_is_complete_computes_nothing(model_and_processor, few_videos, tmp_path):
+    write(model_and_processor, few_videos, tmp_path / "scores.jsonl")
+    again = write(model_and_processor, few_videos, tmp_path / "scores.jsonl")
+    assert (again["videos"], again["written"], again["bound_by"], again["failures"]) == (5, 0, None, None)
+
+
+def test_processes_share_the_blocks_and_another_number_of_them_goes_on(
+    model_and_processor, many_videos, tmp_path, small_parts, monkeypatch
+):
+    videos, output = many_videos[:30], tmp_path / "scores.csv"
+    monkeypatch.setattr(prediction_files.PredictionFile, "finish", lambda self: None)
+
+    def as_process(rank: int, processes: int) -> int:
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        return write(model_and_processor, videos, output)["written"]
+
+    # 8 blocks, of which the last has 2 rows; one of three processes never comes
+    assert (as_process(0, 3), as_process(1, 3)) == (12, 10)
+    monkeypatch.undo()
+    monkeypatch.setattr(prediction_files, "ROWS_PER_PART", 4)
+    assert write(model_and_processor, videos, output)["written"] == 8
+    write(model_and_processor, videos, tmp_path / "whole.csv")
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def parts_of(output: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in Path(f"{output}.parts").glob("part-*.parquet")}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_twenty_random_moments_loses_and_repeats_nothing(
+    model_and_processor, many_videos, tmp_path, small_parts, monkeypatch
+):
+    output, log = tmp_path / "scores.jsonl", tmp_path / "log"
+    write(model_and_processor, many_videos, tmp_path / "whole.jsonl")
+    monkeypatch.setattr(bulk_prediction, "decode_clip", counted(log))
+    draw = random.Random(0)
+    kills, before = 0, {}
+    while kills < 20:
+        child = in_a_child(lambda: write(model_and_processor, many_videos, output))
+        time.sleep(draw.uniform(0, 0.4))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert status == 0
+            break
+        kills += 1
+        after = parts_of(output)
+        assert before.items() <= after.items()  # no part is written again
+        before = after
+    write(model_and_processor, many_videos, output)
+    assert kills == 20, "the run ended before it was killed 20 times: let it work on more videos"
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    decoded = log.read_text().splitlines()
+    assert set(decoded) == set(many_videos)
+    assert len(decoded) <= len(many_videos) + 20 * prediction_files.ROWS_PER_PART
+    assert beside(output) == ["scores.jsonl", "scores.jsonl.run.json"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_before_any_of_its_file_operations_goes_on(
+    model_and_processor, few_videos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(prediction_files, "ROWS_PER_PART", 1)
+    output = tmp_path / "out" / "scores.csv"
+    write(model_and_processor, few_videos[:2], tmp_path / "whole.csv")
+    for operation in range(1000):
+        child = in_a_child(lambda n=operation: killed_before(n, output, model_and_processor, few_videos[:2]))
+        _, status = os.waitpid(child, 0)
+        write(model_and_processor, few_videos[:2], output)
+        assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+        assert sorted(path.name for path in output.parent.iterdir()) == ["scores.csv", "scores.csv.run.json"]
+        shutil.rmtree(output.parent)
+        if os.WIFEXITED(status):
+            assert status == 0
+            break
+    assert operation > 20
+
+
+def killed_before(operation: int, output: Path, model_and_processor, videos):
+    """Write predictions, and end this process at the n-th operation on a file beside the output."""
+    left = [operation]
+
+    def count(event: str, arguments: tuple):
+        touched = any(str(output.parent) in str(one) for one in arguments)
+        if touched and event.startswith(("open", "os.", "shutil.")):
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+
+    sys.addaudithook(count)
+    write(model_and_processor, videos, output)
