@@ -18,23 +18,26 @@ Labels = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Argument(help="A model folder or Hub id.")]
-Videos = Annotated[
-    list[str],
-    typer.Argument(metavar="VIDEO...", help="Files, folders, patterns such as '*.mp4', http(s) URLs, or hf:// paths."),
-]
+VIDEOS_HELP = "Files, folders, patterns such as '*.mp4', http(s) URLs, or hf:// paths."
+Videos = Annotated[list[str], typer.Argument(metavar="VIDEO...", help=VIDEOS_HELP)]
+HOW = "How the model runs"  # group of options in the help
 Device = Annotated[
     str,
     typer.Option(
         metavar="DEVICE",
+        rich_help_panel=HOW,
         help="Where the model runs: cpu, cuda, cuda:1, mps or xpu; auto: an accelerator if there is one.",
     ),
 ]
 DType = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="Data type in which the model computes; auto is that of its weights."),
+    typer.Option(help="Data type in which the model computes; auto is that of its weights.", rich_help_panel=HOW),
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="Compile the model first, which takes minutes, and pays for many videos.")
+    bool,
+    typer.Option(
+        "--compile", help="Compile the model, which takes minutes and pays for many videos.", rich_help_panel=HOW
+    ),
 ]
 Protocol = Annotated[str | None, typer.Option(help="Protocol that defines the splits.")]
 Fold = Annotated[int, typer.Option(min=1, help="Fold of the protocol.")]
@@ -42,6 +45,8 @@ BlockList = Annotated[Path | None, typer.Option(help="Report of `dvflnet verify`
 
 
 __all__ = [
+    "HOW",
+    "VIDEOS_HELP",
     "AsJson",
     "BlockList",
     "Compile",

@@ -7,70 +7,153 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Compile, Device, DType, Videos
+from .options import HOW, VIDEOS_HELP, Compile, Device, DType
 from .terminal import one_line, printable, quiet, refuse_unless_positive
+
+
+# groups of options in the help
+WHICH, WHAT, WHERE = "Which videos", "What is answered", "Where answers go"
+WAITED = {"decoding": "waiting for decoders", "model": "in the model"}
 
 
 def predict(
     model: Annotated[str, typer.Argument(help="A model folder or Hub id, or a folder written by `dvflnet export`.")],
-    videos: Videos,
-    top_k: Annotated[int, typer.Option(min=1, help="Number of classes to print per video.")] = 5,
-    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops with averaged softmax, as published.")] = 1,
+    videos: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="VIDEO", help=VIDEOS_HELP),
+    ] = None,
+    list_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="List of further videos: text with one per line, or a .csv or .parquet file.",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the list, unless it is the only one.", rich_help_panel=WHICH)
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Number of classes per video; 0 with --embeddings.", rich_help_panel=WHAT)
+    ] = 5,
+    views: Annotated[
+        int,
+        typer.Option(help="1, or 12: 4 clips x 3 crops with averaged softmax, as published.", rich_help_panel=WHAT),
+    ] = 1,
     windows: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Classify windows of this length, and print a table of times as CSV."),
+        typer.Option(
+            metavar="SECONDS",
+            help="Classify windows of this length, and print a table of times as CSV.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     stride: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Time between the starts of two windows; by default the window length."),
+        typer.Option(
+            metavar="SECONDS",
+            help="Time between the starts of two windows; by default the window length.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Output file for the windows, .csv or .json.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos or windows that are classified at once.")] = 1,
-    num_workers: Annotated[int, typer.Option(min=0, help="Threads that decode ahead; 0 or 1 for windows.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per video or window.")] = False,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="Write the pooled features, too.", rich_help_panel=WHAT)
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Output file: .parquet, .jsonl or .csv with a row per video; .csv or .json of --windows.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one line of JSON per video or window.", rich_help_panel=WHERE),
+    ] = False,
     device: Device = "auto",
     dtype: DType = "auto",
     compile: Compile = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Videos or windows that are classified at once; by default 1, and 8 with --output for videos.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    num_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Threads that decode ahead, by default 1; with --output for videos processes, by default all cores.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
 ):
     """
     Classify videos, or long ones window by window.
 
     If a video cannot be read, the error is printed on stderr, all other videos are classified, and the exit code is 1.
     With --windows, frames after the last window are covered by one more window that ends with the video.
+
+    With --output FILE.parquet, .jsonl or .csv, each video is a row, with the error of one that cannot be read, and the
+    exit code is 0. The same command goes on where it was stopped. Several processes share the videos: `accelerate
+    launch -m dvflnet_cli predict ...`.
     """
     quiet()
     if views not in (1, 12):
         raise ValueError(f"--views must be 1 or 12, got {views}")
-    if windows is None and (stride is not None or output is not None):
-        raise ValueError("--stride and --output need --windows SECONDS")
+    if not videos and list_file is None:
+        raise ValueError("predict needs videos: files, folders, patterns or URLs, or a --list of them")
+    if column is not None and list_file is None:
+        raise ValueError("--column needs --list FILE")
+    if windows is None and stride is not None:
+        raise ValueError("--stride needs --windows SECONDS")
     if windows is not None and views != 1:
         raise ValueError("--windows uses one view of each window; leave --views at 1")
-    if output is not None and (output.suffix not in (".csv", ".json") or as_json):
-        raise ValueError(f"--output needs a .csv or .json file and cannot be combined with --json; got {output}")
-    if output is not None and output.exists():
+    suffixes: tuple[str, ...] = (".parquet", ".jsonl", ".csv")
+    kinds = ".parquet, .jsonl or .csv file"
+    if windows is not None:
+        suffixes, kinds = (".csv", ".json"), ".csv or .json file for --windows"
+    if output is not None and (output.suffix not in suffixes or as_json):
+        raise ValueError(f"--output needs a {kinds}, and cannot be combined with --json; got {output}")
+    if embeddings and (output is None or windows is not None):
+        raise ValueError("--embeddings needs --output, without --windows")
+    if top_k == 0 and not embeddings:
+        raise ValueError("--top-k 0 needs --embeddings")
+    if output is not None and windows is not None and output.exists():
         raise FileExistsError(f"{output}: already exists; choose another --output")
     refuse_unless_positive(windows=windows, stride=stride)
-    from tqdm.auto import tqdm
 
     from hf_dvflnet.data.video_files import list_videos
+    from hf_dvflnet.data.video_lists import read_video_list
     from hf_dvflnet.hub.loading import load_processor
-    from hf_dvflnet.inference.prediction import predict_videos, score_text
 
-    videos = list_videos(videos)
+    listed = list_videos(videos or ())
+    if list_file is not None:
+        listed += read_video_list(list_file, column)
     network = load_placed(model, device, dtype, compile)
     processor: Any = load_processor(model)
+    if output is not None and windows is None:
+        options = {"views": views, "top_k": top_k, "embeddings": embeddings, "batch_size": batch_size or 8}
+        return write_predictions(network, processor, listed, output, num_workers=num_workers, **options)
+    batch_size, num_workers = batch_size or 1, 1 if num_workers is None else num_workers
     if windows is not None:
-        table = (network, processor, videos, windows, stride, top_k, batch_size, num_workers)
+        table = (network, processor, listed, windows, stride, top_k, batch_size, num_workers)
         return predict_in_windows(*table, output=output, as_json=as_json)
+    options = {"views": views, "top_k": top_k, "batch_size": batch_size, "num_workers": num_workers}
+    print_predictions(network, processor, listed, as_json=as_json, **options)
+
+
+def print_predictions(network, processor, videos: list[str], *, num_workers: int, as_json: bool, **options):
+    from tqdm.auto import tqdm
+
+    from hf_dvflnet.inference.prediction import predict_videos, score_text
+
     several = len(videos) > 1
     failed = 0
-    rows = predict_videos(
-        *(network, processor, videos),
-        views=views,
-        top_k=top_k,
-        batch_size=batch_size,
-        num_workers=num_workers if several else 0,
-    )
+    rows = predict_videos(network, processor, videos, num_workers=num_workers if several else 0, **options)
     with tqdm(total=len(videos), unit="video", disable=None if several else True) as progress:
         for row in rows:
             if "error" in row:
@@ -88,6 +171,26 @@ def predict(
     if failed:
         typer.echo(f"dvflnet: {failed} of {len(videos)} videos could not be read", err=True)
         raise typer.Exit(1)
+
+
+def write_predictions(network, processor, videos: list[str], output: Path, **options):
+    from hf_dvflnet.inference.bulk_prediction import predict_to_file
+
+    done = predict_to_file(network, processor, videos, output, **options)
+    if done["written"]:
+        who = f"process {done['process'] + 1} of {done['processes']}: " if done["processes"] > 1 else ""
+        spent = " and ".join(f"{done[f'{name}_seconds']:.1f} s {of}" for name, of in WAITED.items())
+        typer.echo(
+            f"{who}{done['written']} videos, {done['written'] / done['seconds']:.2f} a second; bound by "
+            f"{done['bound_by']} ({spent})"
+        )
+    if done["process"] == 0:
+        failures = done["failures"]
+        if failures is None:
+            typer.echo(f"{output}: is complete, {done['videos']} videos")
+            return
+        kinds = ", ".join(f"{count} {kind}" for kind, count in failures.most_common())
+        typer.echo(f"{output}: {done['videos']} videos, {failures.total()} not read{f' ({kinds})' if kinds else ''}")
 
 
 def predict_in_windows(

@@ -93,6 +93,8 @@ def predict_to_file(
     if views not in VIEWS:
         raise ValueError(f"views must be 1 or 12, got {views}")
     refuse_below_one(batch_size=batch_size)
+    if embeddings and os.fspath(output).lower().endswith(".csv"):
+        raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
     began = time.perf_counter()
     listed = [os.fspath(source) for source in sources]
     videos = list(dict.fromkeys(listed))

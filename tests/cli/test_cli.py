@@ -1,6 +1,8 @@
+import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -268,6 +270,59 @@ def test_predict_refuses_a_folder_without_a_head_or_of_another_model(dvflnet, tm
     FocalNetConfig().save_pretrained(tmp_path / "focalnet")
     refused(dvflnet("predict", tmp_path / "focalnet", video), "'focalnet', not 'videofocalnet'")
     refused(dvflnet("predict", tmp_path / "headless", video, "--views", 3), "--views must be 1 or 12")
+
+
+def predict_csv(output) -> list[dict[str, str]]:
+    with open(output, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict_writes_a_row_per_video_of_a_list_and_of_what_is_named(dvflnet, tiny_folder, video_files, tmp_path):
+    videos = [str(video_files[name]) for name in ("vp9.webm", "xvid.avi", "h264.mkv")]
+    (tmp_path / "list.txt").write_text("\n".join([videos[1], str(tmp_path / "none.mp4"), videos[2]]))
+    arguments = ("predict", tiny_folder, videos[0], "--list", tmp_path / "list.txt", "--num-workers", 0)
+    code, out, err = dvflnet(*arguments, "--output", tmp_path / "scores.csv", "--top-k", 2)
+    assert code == 0, err
+    assert re.search(r"^4 videos, \S+ a second; bound by (decoding|the model) \(\S+ s waiting for decoders and", out)
+    assert out.splitlines()[-1] == f"{tmp_path / 'scores.csv'}: 4 videos, 1 not read (1 FileNotFoundError)"
+    rows = predict_csv(tmp_path / "scores.csv")
+    assert [row["source"] for row in rows] == [videos[0], videos[1], str(tmp_path / "none.mp4"), videos[2]]
+    printed = [json.loads(line) for line in dvflnet("predict", tiny_folder, *videos, "--json")[1].splitlines()]
+    answered = [row for row in rows if not row["error"]]
+    assert [row["label_1"] for row in answered] == [line["answers"][0]["label"] for line in printed]
+    code, out, _ = dvflnet(*arguments, "--output", tmp_path / "scores.csv", "--top-k", 2)
+    assert (code, out) == (0, f"{tmp_path / 'scores.csv'}: is complete, 4 videos\n")
+
+
+def test_predict_writes_embeddings_instead_of_labels(dvflnet, tiny_folder, video_files, tmp_path):
+    arguments = ("--embeddings", "--top-k", 0, "--num-workers", 0, "--output", tmp_path / "features.jsonl")
+    assert dvflnet("predict", tiny_folder, video_files["vp9.webm"], *arguments)[0] == 0
+    (line,) = (tmp_path / "features.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    assert len(row["embedding"]) == 64 and "labels" not in row
+
+
+def test_predict_compiles(dvflnet, tiny_folder, video_files, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(type(model).__name__))
+    assert dvflnet("predict", tiny_folder, video_files["vp9.webm"], "--compile")[0] == 0
+    assert compiled == ["VideoFocalNetForVideoClassification"]
+
+
+def test_predict_refuses_options_that_do_not_fit(dvflnet, tiny_folder, video_files, tmp_path):
+    video = video_files["vp9.webm"]
+    for arguments, reason in (
+        ((), "predict needs videos"),
+        ((video, "--column", "path"), "--column needs --list FILE"),
+        ((video, "--stride", 1), "--stride needs --windows SECONDS"),
+        ((video, "--output", tmp_path / "a.txt"), "needs a .parquet, .jsonl or .csv file, and cannot be"),
+        ((video, "--output", tmp_path / "a.jsonl", "--windows", 1), "needs a .csv or .json file for --windows"),
+        ((video, "--embeddings"), "--embeddings needs --output, without --windows"),
+        ((video, "--top-k", 0), "--top-k 0 needs --embeddings"),
+        ((video, "--list", tmp_path / "none.txt"), "none.txt"),
+        ((tmp_path / "*.mp4",), "no file or folder matches this pattern"),
+    ):
+        refused(dvflnet("predict", tiny_folder, *arguments), reason)
 
 
 # what would steer a terminal

@@ -2,8 +2,10 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,12 +14,16 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from places import ROOT
 from videos import write_video
 
 from hf_dvflnet import VideoLimits, load_model, load_processor, predict_to_file, predict_videos, set_video_limits
 from hf_dvflnet.inference import bulk_prediction, prediction_files
 from hf_dvflnet.inference.bulk_prediction import decode_clip, decode_clips
 from hf_dvflnet.video_limits import video_limits
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture
@@ -223,6 +229,7 @@ def test_a_file_of_unknown_origin_is_kept(model_and_processor, few_videos, tmp_p
         ({"views": 2}, "views must be 1 or 12"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"output": "scores.csv", "embeddings": True}, "CSV has no lists, which embeddings are"),
         ({"sources": []}, "there are no videos to classify"),
     ],
 )
@@ -386,3 +393,52 @@ def killed_before(operation: int, output: Path, model_and_processor, videos):
 
     sys.addaudithook(count)
     write(model_and_processor, videos, output)
+
+
+# commands
+
+
+@pytest.mark.slow
+def test_a_command_with_decoding_processes_that_is_killed_leaves_none_of_them_and_goes_on(
+    tiny_folder, many_videos, tmp_path
+):
+    (tmp_path / "list.txt").write_text("\n".join(many_videos))
+    output = tmp_path / "scores.parquet"
+    words = [tiny_folder, "--list", tmp_path / "list.txt", "--output", output, "--num-workers", 2]
+    command = [sys.executable, "-m", "dvflnet_cli", "predict", *map(str, words)]
+    first = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    end = time.monotonic() + 400
+    while not parts_of(output) and first.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    children = [int(line) for line in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
+    first.kill()
+    first.communicate()
+    assert len(parts_of(output)) == 1 and len(children) >= 2
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("44 videos, ")  # of 300, without the part of 256
+    assert [row["source"] for row in rows_of(output)] == many_videos
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_launcher_write_one_file(tiny_folder, few_videos, tmp_path, model_and_processor):
+    videos = []
+    for number in range(600):  # three blocks
+        videos.append(tmp_path / "more" / f"{number:03d}.mp4")
+        videos[-1].parent.mkdir(exist_ok=True)
+        os.link(few_videos[number % 5], videos[-1])
+    output = tmp_path / "scores.csv"
+    launcher = [
+        "accelerate.commands.launch",
+        "--config_file",
+        ROOT / "examples/accelerate_configs/cpu_2_processes.yaml",
+    ]
+    words = ["-m", "dvflnet_cli", "predict", tiny_folder, tmp_path / "more", "--output", output, "--num-workers", 0]
+    command = [sys.executable, "-m", *map(str, [*launcher, *words])]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    shares = re.findall(r"process (\d) of (\d): (\d+) videos, .* a second", done.stdout)
+    assert sorted(shares) == [("1", "2", "344"), ("2", "2", "256")]
+    write(model_and_processor, videos, tmp_path / "one.csv")
+    assert output.read_text().splitlines() == (tmp_path / "one.csv").read_text().splitlines()
