@@ -189,8 +189,9 @@ def write_predictions(network, processor, videos: list[str], output: Path, **opt
         if failures is None:
             typer.echo(f"{output}: is complete, {done['videos']} videos")
             return
-        kinds = ", ".join(f"{count} {kind}" for kind, count in failures.most_common())
-        typer.echo(f"{output}: {done['videos']} videos, {failures.total()} not read{f' ({kinds})' if kinds else ''}")
+        kinds = ", ".join(f"{count} {kind}" for kind, count in failures.items())
+        not_read = sum(failures.values())
+        typer.echo(f"{output}: {done['videos']} videos, {not_read} not read{f' ({kinds})' if kinds else ''}")
 
 
 def predict_in_windows(

@@ -120,12 +120,13 @@ def predict_to_file(
             num_workers=num_workers,
             quiet=process > 0,
         )
+    failures = file.finish() if process == 0 else None
     return {
         "videos": len(videos),
         **done,
         "process": process,
         "processes": processes,
-        "failures": file.finish() if process == 0 else None,
+        "failures": None if failures is None else dict(failures.most_common()),
         "seconds": time.perf_counter() - began,
     }
 
