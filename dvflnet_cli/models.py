@@ -12,16 +12,30 @@ from .options import AsJson, Labels, Model, Overwrite
 from .terminal import printable, quiet
 
 
+MOTIONS_STUDENT = "motions-student"
+
+
 def create(
-    name: Annotated[str, typer.Argument(help="Preset: nano (or dvflnet-nano), tiny, small or base.")],
+    name: Annotated[
+        str, typer.Argument(help="A preset: nano (or dvflnet-nano), tiny, small or base; or motions-student.")
+    ],
     out: Annotated[Path, typer.Argument(help="Output folder.")],
     num_labels: Annotated[int | None, typer.Option(min=1, help="Number of classes; 400 by default.")] = None,
     labels: Labels = None,
     seed: Annotated[int, typer.Option(help="Random seed of the weights.")] = 0,
     overwrite: Overwrite = False,
 ):
-    """Create a model of a published size with random weights."""
+    """
+    Create a model of a published size with random weights, or a small trained one.
+
+    motions-student is a copy of the trained model that comes with the package. It knows the 16 motions of `dvflnet
+    render`.
+    """
     quiet()
+    if name == MOTIONS_STUDENT:
+        if labels is not None or num_labels is not None or seed:
+            raise ValueError(f"{name} is trained already: combine it only with --overwrite")
+        return create_motions_student(out, overwrite)
     from transformers import set_seed
 
     from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
@@ -52,6 +66,16 @@ def create(
     typer.echo(
         f"{out}: {preset}, {model.num_parameters() / 1e6:.2f} M parameters, {config.num_labels} classes, random"
     )
+
+
+def create_motions_student(out: Path, overwrite: bool):
+    from hf_dvflnet.hub.loading import load_config
+    from hf_dvflnet.hub.model_card import describe_config
+    from hf_dvflnet.hub.model_folder import save_motions_student
+
+    about = describe_config(load_config(str(save_motions_student(out, overwrite))))
+    size = f"{about['parameters'] / 1e6:.2f} M parameters, {about['num_labels']} classes"
+    typer.echo(f"{out}: {MOTIONS_STUDENT}, {size}, trained")
 
 
 def convert(

@@ -7,10 +7,14 @@ import sys
 import warnings
 
 
+def quiet_imports():
+    """Suppress two messages that torchao, which executorch installs and transformers imports, logs about itself."""
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+
+
 def quiet():
     """Suppress the messages and progress bars of transformers and datasets in the output of a command."""
-    # torchao, which executorch installs and transformers imports, logs two messages about itself there
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    quiet_imports()
     import datasets
     from transformers.utils import logging as transformers_logging
 
@@ -52,4 +56,4 @@ def flush():
         raise
 
 
-__all__ = ["flush", "format_warning", "one_line", "printable", "quiet", "refuse_unless_positive"]
+__all__ = ["flush", "format_warning", "one_line", "printable", "quiet", "quiet_imports", "refuse_unless_positive"]

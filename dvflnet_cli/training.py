@@ -1,13 +1,45 @@
-"""Commands for evaluation and training: evaluate, cache-teacher."""
+"""Commands for training and evaluation: train, distill, cache-teacher, evaluate."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from .options import AsJson, BlockList, Device, DType, Fold, Protocol
-from .terminal import printable, quiet
+from .terminal import printable, quiet, quiet_imports
+
+
+def train(context: typer.Context):
+    """
+    Train or fine-tune one video classifier.
+
+    The options are those of transformers' TrainingArguments and more; `dvflnet train --help` lists them.
+    """
+    before_the_imports()
+    from .scripts import data, train
+
+    data.run(train.main, context.args)
+
+
+def distill(context: typer.Context):
+    """
+    Train a student with a teacher and, to compare, alone.
+
+    The options are those of transformers' TrainingArguments and more; `dvflnet distill --help` lists them.
+    """
+    before_the_imports()
+    from .scripts import data, distill
+
+    data.run(distill.main, context.args)
+
+
+def before_the_imports():
+    quiet_imports()
+    # Ctrl-C in the imports, which take seconds, shows no traceback of them; `run` sets it back
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def evaluate(
@@ -47,8 +79,8 @@ def evaluate(
     """
     Evaluate a model on a split of a benchmark by the published test protocol.
 
-    Every clip counts once, also with `accelerate launch examples/evaluate_checkpoint.py`. Writes predictions.jsonl,
-    results.json, per_class.csv, class_bars.png, confusion.csv and confusion.png.
+    Every clip counts once, also on several processes: `accelerate launch -m dvflnet_cli evaluate ...`. Writes
+    predictions.jsonl, results.json, per_class.csv, class_bars.png, confusion.csv and confusion.png.
     """
     quiet()
     if from_predictions is None and (model is None or dataset is None or data_dir is None):

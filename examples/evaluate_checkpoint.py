@@ -13,5 +13,5 @@ import dvflnet_cli
 
 
 if __name__ == "__main__":
-    sys.argv[1:1] = ["evaluate"]
+    sys.argv[:1] = ["dvflnet", "evaluate"]
     dvflnet_cli.main()

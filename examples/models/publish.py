@@ -1,7 +1,9 @@
 """
-Make a model folder for this place of a trained one: half the size, measured, with its card.
+Make a model folder of a trained one: half the size, measured, with its card. The teacher's lies here; the student's is
+part of the package, where `dvflnet create motions-student` takes it from.
 
-    python examples/models/publish.py runs/motions-teacher/ teacher --videos runs/motions-teacher/motion_videos
+    python examples/models/publish.py runs/motions-teacher teacher --videos runs/motions-teacher/motion_videos
+    python examples/models/publish.py runs/motions-student/student student --videos runs/motions-student/motion_videos
 
 The weights are stored in float16, and the config says `dtype: float32`, so that `from_pretrained` gives float32 on any
 device. The figures are those of the files that were written, on the test clips; they go to `results.json`, from which
@@ -21,12 +23,17 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoImageProcessor, AutoVideoProcessor
 
 import hf_dvflnet
+from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
 
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 TEMPLATE = HERE.parents[1] / "hub_cards" / "motions_model.md"
+FOLDERS = {"teacher": HERE / "motions-teacher", "student": MOTIONS_STUDENT}
 SCRIPTS = {"teacher": "train.py", "student": "distill.py"}
+# how a user comes by the folder, and what it is called then
+MADE_BY = {"teacher": "", "student": "dvflnet create motions-student data/student\n"}
+SHOWN_AS = {"teacher": "examples/models/motions-teacher", "student": "data/student"}
 
 
 def shrink(trained: Path, out: Path):
@@ -66,6 +73,8 @@ def card(role: str, results: dict) -> ModelCard:
         ),
         template_path=str(TEMPLATE),
         name=f"motions-{role}",
+        made_by=MADE_BY[role],
+        shown_as=SHOWN_AS[role],
         top1=f"{row['top1']:.1%}",
         top5=f"{row['top5']:.1%}",
         clips=row["clips"],
@@ -84,7 +93,7 @@ def main():
     parser.add_argument("role", choices=SCRIPTS)
     parser.add_argument("--videos", type=Path, required=True, help="The rendered motions, with the test clips.")
     arguments = parser.parse_args()
-    out = HERE / f"motions-{arguments.role}"
+    out = FOLDERS[arguments.role]
     shrink(arguments.trained, out)
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     settings = yaml.safe_load((HERE.parent / "motions" / f"{arguments.role}.yaml").read_text(encoding="utf-8"))

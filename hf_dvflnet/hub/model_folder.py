@@ -19,6 +19,9 @@ from .loading import load_config, refuse_adapter
 from .model_card import model_card
 
 
+# a small trained model, which comes with the package; its card says what it is good for
+MOTIONS_STUDENT = Path(__file__).with_name("motions-student")
+
 # The files of a model, without others in the same folder, such as a checkpoint's optimizer or a pickle.
 _PARTS = re.compile(
     r"(config|(video_)?preprocessor_config|processor_config|model\.safetensors\.index)\.json"
@@ -123,11 +126,29 @@ def _own_code() -> list[Path]:
     return [file for file in sorted(Path(__file__).parents[1].glob("*.py")) if file.name != "__init__.py"]
 
 
+def save_motions_student(out: str | os.PathLike, overwrite: bool = False) -> Path:
+    """
+    Write the trained model that comes with the package, with its card and the code for `trust_remote_code=True`.
+
+    Args:
+        out: The folder to write. It must not exist yet, unless `overwrite` is true.
+        overwrite: Whether to replace an existing model folder.
+
+    Raises:
+        FileExistsError, ValueError: As in [`whole_or_nothing`].
+    """
+    with whole_or_nothing(out, overwrite) as folder:
+        folder.mkdir()
+        for file in (*_own_code(), *MOTIONS_STUDENT.iterdir()):
+            shutil.copy(file, folder)
+    return Path(out)
+
+
 def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool = False) -> str:
     """
     Upload a model folder with its card and its code, so that it can be loaded with and without this package.
 
-    A folder without any code, such as those in `examples/models`, gets the code of this package.
+    A folder without any code, such as one in `examples/models`, gets the code of this package.
 
     Returns the URL of the commit.
 
@@ -178,4 +199,11 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
     return str(commit.commit_url)
 
 
-__all__ = ["push_model_folder", "refuse_existing", "save_model_folder", "whole_or_nothing"]
+__all__ = [
+    "MOTIONS_STUDENT",
+    "push_model_folder",
+    "refuse_existing",
+    "save_model_folder",
+    "save_motions_student",
+    "whole_or_nothing",
+]

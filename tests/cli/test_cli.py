@@ -64,11 +64,11 @@ def test_create_gives_a_folder_that_transformers_opens_in_a_fresh_process(dvflne
     assert LABEL_SETS["ucf101"].source in card
 
 
-def test_the_command_alone_greets_with_three_commands(dvflnet):
+def test_the_command_alone_greets_with_four_commands(dvflnet):
     code, out, _ = dvflnet()
     assert code == 0
     shown = [line.split()[1] for line in out.splitlines() if line.startswith("  dvflnet")]
-    assert shown == ["render", "predict", "demo"]
+    assert shown == ["create", "render", "predict", "demo"]
 
 
 def test_help_groups_the_commands_by_purpose(dvflnet):
@@ -99,7 +99,25 @@ def test_create_refuses_what_it_cannot_make(dvflnet, tmp_path):
     refused(dvflnet("create", "nano", tmp_path / "a", "--labels", "ucf50", "--num-labels", 3), "cannot be combined")
     (tmp_path / "labels.txt").write_text("a\na\n")
     refused(dvflnet("create", "nano", tmp_path / "a", "--labels", tmp_path / "labels.txt"), "labels.txt", "'a'")
+    refused(dvflnet("create", "motions-student", tmp_path / "a", "--num-labels", 3), "is trained already")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt"]
+
+
+def test_the_student_that_comes_with_the_package_opens_without_it(dvflnet, tmp_path, video_files):
+    folder, video = tmp_path / "student", str(video_files["h264_long_gop.mp4"])
+    code, out, _ = dvflnet("create", "motions-student", folder)
+    assert code == 0 and out == f"{folder}: motions-student, 0.70 M parameters, 16 classes, trained\n"
+    refused(dvflnet("create", "motions-student", folder), "exists already")
+    answers = pipeline("video-classification", model=str(folder), device="cpu")(video)
+    script = f"""
+        import json, sys
+        sys.modules["hf_dvflnet"] = None
+        from transformers import pipeline
+        classifier = pipeline("video-classification", "student", trust_remote_code=True, device="cpu")
+        print(json.dumps(classifier({video!r})))
+    """
+    environment = {"HF_HOME": str(tmp_path / "home")}
+    assert json.loads(run(script, cwd=tmp_path, **environment).splitlines()[-1]) == answers
 
 
 # convert

@@ -1,19 +1,12 @@
-"""The scripts of `examples/`, importable, and settings at which they take seconds."""
+"""The two trainings of the command line and of `examples/`, and settings at which they take seconds."""
 
-import sys
-from pathlib import Path
+from places import ROOT
 
 import hf_dvflnet
+from dvflnet_cli.scripts import data, distill, train
 
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import data  # noqa: E402
-import distill  # noqa: E402
-import train  # noqa: E402
-
-
+EXAMPLES = ROOT / "examples"
 ARGUMENTS = dict.fromkeys(("teacher", "student"), hf_dvflnet.VideoTrainingArguments)
 ARGUMENTS["distillation"] = hf_dvflnet.DistillationConfig
 SMALL = {

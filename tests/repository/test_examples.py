@@ -101,23 +101,29 @@ def test_ctrl_c_ends_a_run_in_a_sentence_and_the_same_command_goes_on(moment, tm
         (["--alpha", "2"], "alpha"),
     ],
 )
-def test_a_wrong_option_is_named_in_a_line(words, reason, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["distill.py", *words, "--output_dir", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        data.parse_arguments(data.DataArguments, distill.ModelArguments, hf_dvflnet.DistillationConfig)
-    usage, error = capsys.readouterr().err.splitlines()
-    assert usage.startswith("usage: ") and reason in error
+def test_a_wrong_option_is_named_in_a_line(words, reason, dvflnet, tmp_path):
+    code, _, printed = dvflnet("distill", *words, "--output_dir", tmp_path)
+    usage, error = printed.splitlines()
+    assert usage.startswith("usage: dvflnet distill [SETTINGS.yaml ...]") and reason in error
+    assert code == 2
+
+
+@pytest.mark.parametrize(("command", "option"), [("train", "--preset"), ("distill", "--teacher_epochs")])
+def test_help_of_a_training_says_what_it_does_and_lists_its_own_options(command, option, dvflnet):
+    code, out, _ = dvflnet(command, "--help")
+    assert code == 0 and f"    dvflnet {command} " in out
+    assert all(f"{name} " in out for name in (option, "--data_dir", "--lora_rank", "--learning_rate"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
 def test_a_disk_that_is_full_wants_room_and_the_same_command():
-    def main():
+    def main(arguments):
         with open("/dev/full", "w") as disk:
             disk.write("results")
 
     try:
         with pytest.raises(SystemExit, match="No space left on device; free some, and the same command continues"):
-            data.run(main)
+            data.run(main, [])
     finally:
         logging.enable_progress_bar()
 

@@ -66,7 +66,8 @@ def test_an_installed_wheel_has_every_module_and_label_file(tmp_path):
     assert Path(found["file"]).is_relative_to(tmp_path / "installed")
     expected = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES}
     assert set(found["modules"]) == {name.removesuffix(".__init__") for name in expected}
-    assert (tmp_path / "installed" / "hf_dvflnet" / "py.typed").is_file()
+    for name in ("hf_dvflnet/py.typed", "hf_dvflnet/hub/motions-student/model.safetensors"):
+        assert (tmp_path / "installed" / name).is_file()
     label_files = sorted(path.stem for path in (PACKAGE / "data" / "class_names").glob("*.txt"))
     assert sorted(found["labels"]) == label_files and all(found["labels"].values())
 

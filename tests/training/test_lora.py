@@ -226,9 +226,7 @@ SHOWN = {
 
 def run_example(script, options: dict):
     words = [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [script.__name__, *words])
-        script.main()
+    script.main(words)
 
 
 @pytest.fixture(scope="module")

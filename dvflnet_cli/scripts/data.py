@@ -1,5 +1,6 @@
-"""Code shared by the example scripts: settings files, datasets, models and video processors."""
+"""What both trainings share: settings files, datasets, models and video processors."""
 
+import argparse
 import errno
 import json
 import os
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import torch
@@ -41,11 +42,21 @@ def with_files(arguments: list[str]) -> list[str]:
     return words + arguments
 
 
-def parse_arguments(*kinds: type) -> tuple:
-    """Read the command line into dataclasses of these kinds; where that fails, a line says why, not a traceback."""
-    parser = HfArgumentParser(kinds, usage="%(prog)s [SETTINGS.yaml ...] [--OPTION VALUE ...]")
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults of options, and the description as it stands."""
+
+
+def parse_arguments(command: str, about: str | None, arguments: list[str], *kinds: type) -> tuple:
+    """Read a command line into dataclasses of these kinds; where that fails, a line says why, not a traceback."""
+    parser = HfArgumentParser(
+        kinds,
+        prog=f"dvflnet {command}",
+        usage="%(prog)s [SETTINGS.yaml ...] [--OPTION VALUE ...]",
+        description=about,
+        formatter_class=_Help,
+    )
     try:
-        *parsed, unknown = parser.parse_args_into_dataclasses(with_files(sys.argv[1:]), return_remaining_strings=True)
+        *parsed, unknown = parser.parse_args_into_dataclasses(with_files(arguments), return_remaining_strings=True)
     except ValueError as error:  # dataclasses check their values
         parser.error(str(error))
     if unknown:
@@ -72,9 +83,9 @@ def write_json(file: Path, content: object):
     os.replace(unfinished, file)
 
 
-def begin_or_resume(args: TrainingArguments):
+def begin_or_resume(args: TrainingArguments, arguments: list[str]):
     """
-    Note the arguments of a run in its output folder; if they are there already, the run was stopped, and goes on.
+    Note the command line of a run in its output folder; if they are there already, the run was stopped, and goes on.
 
     `--resume_from_checkpoint last` continues a run with other arguments too.
     """
@@ -83,7 +94,7 @@ def begin_or_resume(args: TrainingArguments):
         raise SystemExit(
             f"{output_dir} already contains a finished run; delete it, or choose a different --output_dir"
         )
-    noted, words = output_dir / "arguments.json", with_files(sys.argv[1:])
+    noted, words = output_dir / "arguments.json", with_files(arguments)
     with args.main_process_first(desc="noting the arguments"):
         if not noted.is_file():
             noted.parent.mkdir(parents=True, exist_ok=True)
@@ -104,18 +115,18 @@ def begin_or_resume(args: TrainingArguments):
             args.resume_from_checkpoint = "last"
 
 
-def run(main: Callable[[], None]):
+def run(main: Callable[[list[str]], None], arguments: list[str]):
     """
-    Run a script, and end it in a sentence instead of a traceback where nothing is wrong with it.
+    Run a training, and end it in a sentence instead of a traceback where nothing is wrong with it.
 
     Ctrl-C gives exit code 130; a disk, file or network that fails (`OSError`) gives 1.
     """
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # what the script has set for the time of its imports
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # what the command has set for the time of the imports
         signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.disable_progress_bar()  # one for every file that is read or written; the training's is not among them
     logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)  # warns of checkpoints written within 1 s
     try:
-        main()
+        main(arguments)
     except KeyboardInterrupt:
         print("\nStopped; the same command continues this run from what it has saved", file=sys.stderr)
         sys.exit(130)
@@ -314,7 +325,7 @@ def with_lora(
     if not model.name_or_path:
         raise SystemExit(
             "--lora_rank needs trained weights, which it keeps, but the model starts from random ones; give "
-            "--model_name_or_path (distill.py: --student_model_name_or_path)"
+            "--model_name_or_path (distill: --student_model_name_or_path)"
         )
     if args.push_to_hub:
         raise SystemExit(
@@ -334,7 +345,10 @@ def with_lora(
             f"--lora_target_modules {' '.join(unknown)}: no such layer apart from the head, which is trained in full; "
             f"the layers are {', '.join(sorted({layer.rpartition('.')[2] for layer in layers} - {''}))}"
         )
-    config = {"target_modules": "all-linear" if names == ["all-linear"] else names, "modules_to_save": ["classifier"]}
+    config: dict[str, Any] = {
+        "target_modules": "all-linear" if names == ["all-linear"] else names,
+        "modules_to_save": ["classifier"],
+    }
     try:
         return get_peft_model(model, LoraConfig(r=lora.lora_rank, **config))
     except ValueError as error:
@@ -347,7 +361,7 @@ def training_clips(
     data_args: DataArguments,
     seed: int,
 ) -> VideoClipDataset | VideoClipStream:
-    shown = {
+    shown: dict[str, Any] = {
         "seed": seed,
         "augmentation": ClipAugmentation(flip=data_args.flip) if data_args.augment else None,
         "on_error": data_args.on_error,
