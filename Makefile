@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # 4 times, as long as on a quiet machine.
 DISTILL := GOMP_SPINCOUNT=1000 $(BIN)/python examples/distill.py
 
-.PHONY: setup demo demo-short test test-all test-transformers test-lowest quality style docs clean
+.PHONY: setup demo demo-short test test-all test-transformers test-lowest quality style docs dist clean
 
 setup: $(READY)
 
@@ -98,5 +98,12 @@ style: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# sdist and wheel, in dist/
+dist: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
 clean:
-	rm -rf $(VENV) $(LOWEST) build site *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -14,7 +14,10 @@ from mkdocs.structure.files import File
 
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("README.md", "SECURITY.md", "benchmarks/README.md", "examples/quickstart.ipynb", "LICENSE")
+OUTSIDE = (
+    *("README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE"),
+    *("benchmarks/README.md", "examples/quickstart.ipynb"),
+)
 MIRROR = "repository/"
 
 
