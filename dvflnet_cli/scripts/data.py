@@ -85,7 +85,7 @@ def write_json(file: Path, content: object):
 
 def begin_or_resume(args: TrainingArguments, arguments: list[str]):
     """
-    Note the command line of a run in its output folder; if they are there already, the run was stopped, and goes on.
+    Note the command line of a run in its output folder; if it is there already, the run was stopped, and goes on.
 
     `--resume_from_checkpoint last` continues a run with other arguments too.
     """

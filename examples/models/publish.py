@@ -23,13 +23,15 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoImageProcessor, AutoVideoProcessor
 
 import hf_dvflnet
-from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
 
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 TEMPLATE = HERE.parents[1] / "hub_cards" / "motions_model.md"
-FOLDERS = {"teacher": HERE / "motions-teacher", "student": MOTIONS_STUDENT}
+FOLDERS = {
+    "teacher": HERE / "motions-teacher",
+    "student": HERE.parents[1] / "hf_dvflnet" / "hub" / "motions-student",
+}
 SCRIPTS = {"teacher": "train.py", "student": "distill.py"}
 # how a user comes by the folder, and what it is called then
 MADE_BY = {"teacher": "", "student": "dvflnet create motions-student data/student\n"}
