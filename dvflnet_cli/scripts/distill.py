@@ -285,7 +285,8 @@ def report(
     """Print the table of results and one prediction; write `results.json`, a picture and the student's model card."""
     args = trainer.args
     student = Path(args.output_dir)
-    facts = {**facts, "alpha": args.alpha, "temperature": args.temperature, "seed": args.seed}
+    losses = ("divergence", "alpha", "temperature", "feature_weight", "modulator_weight")
+    facts = {**facts, **{name: value for name in losses if (value := getattr(args, name))}, "seed": args.seed}
     lines = ["| network | parameters | top-1 | top-5 |", "|---|---|---|---|"]
     for name, row in results.items():
         lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {row['top5']:.1%} |")

@@ -99,7 +99,15 @@ def main():
     shrink(arguments.trained, out)
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     settings = yaml.safe_load((HERE.parent / "motions" / f"{arguments.role}.yaml").read_text(encoding="utf-8"))
-    names = ("num_train_epochs", "rendered_train_clips", "learning_rate", "alpha", "temperature", "seed")
+    names = (
+        "num_train_epochs",
+        "rendered_train_clips",
+        "learning_rate",
+        "alpha",
+        "temperature",
+        "feature_weight",
+        "seed",
+    )
     results[arguments.role] = {
         **measure(out, arguments.videos),
         "settings": {name: settings[name] for name in names if name in settings},
