@@ -64,20 +64,12 @@ def test_the_figures_hold_on_a_slice_of_the_test_clips(role, test_clips):
     assert len(predictions) == 48 and right / 48 >= stated - 3 * (stated * (1 - stated) / 48) ** 0.5
 
 
-def test_of_a_clip_of_each_class_the_teacher_answers_all_but_one_rightly(dvflnet, tmp_path):
+def test_the_student_that_the_readme_shows_answers_a_clip_of_each_class_rightly(dvflnet, tmp_path):
     dvflnet("render", tmp_path / "motions", "--train", 0, "--validation", 0)
     clips = sorted((tmp_path / "motions" / "test").glob("*/0000.mp4"))
-    code, out, _ = dvflnet("predict", FOLDERS["teacher"], *clips, "--json")
+    code, out, _ = dvflnet("predict", FOLDERS["student"], *clips, "--json")
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and len(rows) == 16
     best = {Path(row["video"]).parent.name: row["answers"][0] for row in rows}
-    right = [name for name, answer in best.items() if answer["label"] == name]
-    assert len(right) >= 15 and min(best[name]["score"] for name in right) > 0.5
-
-
-def test_the_student_answers_the_clips_that_the_readme_shows_rightly(dvflnet, tmp_path):
-    dvflnet("render", tmp_path / "motions", "--train", 0, "--validation", 0)
-    clips = [tmp_path / "motions" / "test" / name / "0000.mp4" for name in ("zoom_in_fast", "turn_left_fast")]
-    code, out, _ = dvflnet("predict", FOLDERS["student"], *clips, "--json")
-    best = [json.loads(line)["answers"][0]["label"] for line in out.splitlines()]
-    assert (code, best) == (0, ["zoom_in_fast", "turn_left_fast"])
+    assert {name: answer["label"] for name, answer in best.items()} == {name: name for name in best}
+    assert min(answer["score"] for answer in best.values()) > 0.5
