@@ -77,6 +77,7 @@ SETTINGS: dict[str, Any] = {
     "temperature": 4.0,
     "feature_weight": 1.0,
     "folds": None,
+    "start": "f8965980",  # of "pretrained": how the SHA-256 of its weights begins
 }
 TEACHER_SEEDS = (0, 1, 2)
 ONLY_DISTILLED = ("alpha", "temperature", "folds")
@@ -190,6 +191,12 @@ def train_student(
     )
     student = VideoFocalNetForVideoClassification(config)
     if kind == "pretrained":  # a new head, and all other weights of the published folder
+        digest = hashlib.sha256((MOTIONS_STUDENT / "model.safetensors").read_bytes()).hexdigest()
+        if not digest.startswith(settings["start"]):
+            raise SystemExit(
+                f"{MOTIONS_STUDENT}: has other weights ({digest[:8]}) than those that the stored runs started from "
+                f"({settings['start']}); set `start` in SETTINGS to {digest[:8]!r}, and run all seeds again"
+            )
         student.base_model.load_state_dict(VideoFocalNetModel.from_pretrained(MOTIONS_STUDENT).state_dict())
     recipe = {
         "output_dir": str(work / f"{kind}-{seed}"),
@@ -249,9 +256,10 @@ def depends_on(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in settings.items()
-        if kind == "features"
-        or (kind == "distilled" and name != "feature_weight")
-        or (kind in ("alone", "pretrained") and name not in (*ONLY_DISTILLED, "feature_weight"))
+        if (kind == "features" and name != "start")
+        or (kind == "distilled" and name not in ("feature_weight", "start"))
+        or (kind == "pretrained" and name not in (*ONLY_DISTILLED, "feature_weight"))
+        or (kind == "alone" and name not in (*ONLY_DISTILLED, "feature_weight", "start"))
         or (kind == "teacher" and name in ONLY_TEACHER)
     }
 
