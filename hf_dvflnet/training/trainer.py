@@ -127,10 +127,11 @@ class VideoClassificationTrainer(ResumableTrainer):
         with torch.random.fork_rng(devices=[]):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._labelled and output.metrics:
-            share = torch.cat(self._labelled).float().mean().item()
-            loss = output.metrics.pop(f"{metric_key_prefix}_loss")
+            share, name = torch.cat(self._labelled).float().mean().item(), f"{metric_key_prefix}_loss"
             if share:
-                output.metrics[f"{metric_key_prefix}_loss"] = loss / share
+                output.metrics[name] /= share
+            else:
+                del output.metrics[name]
         return output
 
     def prediction_step(self, model, inputs, *args, **kwargs):

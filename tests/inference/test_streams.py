@@ -250,7 +250,7 @@ def test_what_is_no_frame_is_refused(tiny_model, tiny_processor):
 )
 def test_memory_is_flat_over_ten_thousand_frames(tiny_model, tiny_processor, lengths):
     class Fixed(torch.nn.Module):  # how long the model takes is not what is asked about
-        config, device = tiny_model.config, tiny_model.device
+        config, device, dtype = tiny_model.config, tiny_model.device, tiny_model.dtype
 
         def forward(self, pixel_values):
             return (torch.zeros(len(pixel_values), 6),)
@@ -1079,4 +1079,4 @@ def test_a_slow_stage_shows_in_its_own_time(tiny_model, tiny_processor, video_fi
 
 def test_the_console_names_a_device_that_is_not_there(dvflnet, tiny_folder, video_files):
     code, _, err = dvflnet("watch", video_files["vp9.webm"], tiny_folder, "--device", "nonesuch")
-    assert code == 1 and "--device nonesuch" in err
+    assert code == 1 and "device nonesuch" in err
