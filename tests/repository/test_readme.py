@@ -39,10 +39,14 @@ def test_the_figures_of_the_demo_are_those_of_its_runs():
     )
     shown = (
         f"{teacher} (teacher), {alone} (student alone), {distilled} (distilled) of 480 test clips, medians of "
-        f"{len(runs)} seeds, whose gains are {gains[0]:.1f} to {gains[-1]:.1f} points"
+        f"{len(runs)} seeds; by seed, the distilled one gains {gains[0]:.1f} to {gains[-1]:.1f} points"
     )
     assert shown in re.sub(r"\s+", " ", README)
-    assert statistics.median(gains) >= 25
+
+
+def test_the_figure_of_the_shipped_student_is_that_of_its_files():
+    student = json.loads((ROOT / "examples" / "models" / "results.json").read_text())["student"]
+    assert f"right on {student['top1']:.1%} of {student['clips']} test clips" in README
 
 
 def test_the_published_figures_are_those_of_the_cards():
