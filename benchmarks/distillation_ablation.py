@@ -67,7 +67,7 @@ BUDGET = BUDGETS[0]
 SEEDS = {"budget": (0, 1, 2), "first": (0,), "second": (1, 2, 3, 4, 5)}
 
 KL: dict[str, Any] = {"alpha": 0.5, "temperature": 4.0}
-STAGES = {"modulator_weight": 1.0, "modulator_stages": [1, 2, 3]}  # the teacher has a fourth
+MODULATORS = {"modulator_weight": 1.0, "modulator_stages": [1, 2, 3]}  # the teacher has a fourth
 DIVERGENCES: dict[str, dict[str, Any]] = {
     "forward_kl": {},
     "reverse_kl": {"divergence": "reverse_kl"},
@@ -86,12 +86,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "forward_kl, alpha 0.2": KL | {"alpha": 0.2},
     "forward_kl, alpha 0.8": KL | {"alpha": 0.8},
     **{
-        f"forward_kl, {kinds} modulators": KL | STAGES | {"modulator_kinds": kinds}
+        f"forward_kl, {kinds} modulators": KL | MODULATORS | {"modulator_kinds": kinds}
         for kinds in ("spatial", "temporal", "both")
     },
     "forward_kl, features": KL | {"feature_weight": 1.0},
     "features alone": {"alpha": 0.0, "feature_weight": 1.0},
-    "modulators alone": {"alpha": 0.0} | STAGES,
+    "modulators alone": {"alpha": 0.0} | MODULATORS,
     "published code's formula": KL,
     "forward_kl, teacher's head reset": KL,
 }
@@ -222,7 +222,11 @@ def missing(stage: str, variants: list[str], seeds: list[int]) -> list[tuple[str
     """Of the runs of a stage with these variants and seeds, those that are not stored."""
     rows = stored()
     found = [(row["stage"], row["variant"], row["seed"], row["settings"]) for row in rows]
-    all_variants = contenders(of_this_file(rows)) if stage == "second" else list(VARIANTS)
+    all_variants = list(VARIANTS)
+    if stage == "second":
+        if left := missing("first", all_variants, list(SEEDS["first"])):
+            raise SystemExit(f"the first stage, which chooses the contenders of the second, lacks {len(left)} runs")
+        all_variants = contenders(of_this_file(rows))
     return [
         (variant, seed, budget)
         for variant, seed, budget in runs_of(stage, all_variants)
