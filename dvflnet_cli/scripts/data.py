@@ -14,6 +14,7 @@ from typing import Any, Literal
 import datasets
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.utils import logging
 
@@ -30,6 +31,10 @@ from hf_dvflnet import (
     write_motion_videos,
 )
 from hf_dvflnet.data.label_sets import composed
+
+
+CONTINUES = "the same command continues this run"
+_output_locks: list[FileLock] = []  # held until the process ends
 
 
 def with_files(arguments: list[str]) -> list[str]:
@@ -87,6 +92,7 @@ def begin_or_resume(args: TrainingArguments, arguments: list[str]):
     """
     Note the command line of a run in its output folder; if it is there already, the run was stopped, and goes on.
 
+    A folder that another process is training in is refused: each would overwrite the other's files.
     `--resume_from_checkpoint last` continues a run with other arguments too.
     """
     output_dir = Path(args.output_dir)
@@ -96,8 +102,9 @@ def begin_or_resume(args: TrainingArguments, arguments: list[str]):
         )
     noted, words = output_dir / "arguments.json", with_files(arguments)
     with args.main_process_first(desc="noting the arguments"):
+        if args.process_index == 0:
+            lock_folder(output_dir)
         if not noted.is_file():
-            noted.parent.mkdir(parents=True, exist_ok=True)
             write_json(noted, words)
         elif args.resume_from_checkpoint is None:
             before, now = by_option(json.loads(noted.read_text(encoding="utf-8"))), by_option(words)
@@ -115,11 +122,23 @@ def begin_or_resume(args: TrainingArguments, arguments: list[str]):
             args.resume_from_checkpoint = "last"
 
 
+def lock_folder(folder: Path):
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SystemExit(
+            f"{folder}: another process is training in this folder; wait for it, or choose a different --output_dir"
+        ) from None
+    _output_locks.append(lock)
+
+
 def run(main: Callable[[list[str]], None], arguments: list[str]):
     """
     Run a training, and end it in a sentence instead of a traceback where nothing is wrong with it.
 
-    Ctrl-C gives exit code 130; a disk, file or network that fails (`OSError`) gives 1.
+    Ctrl-C gives exit code 130, SIGTERM 143; a disk, file or network that fails (`OSError`) gives 1.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # what the command has set for the time of the imports
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -128,25 +147,15 @@ def run(main: Callable[[list[str]], None], arguments: list[str]):
     try:
         main(arguments)
     except KeyboardInterrupt:
-        print("\nStopped; the same command continues this run from what it has saved", file=sys.stderr)
+        print(f"\nStopped; {CONTINUES} from what it has saved", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as ending:
+        if ending.code == 128 + signal.SIGTERM:
+            print(f"\nStopped; {CONTINUES} from what it has saved", file=sys.stderr)
+        raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        sys.exit(f"{error}{'; free some, and the same command continues this run' if full else ''}")
-
-
-@dataclass
-class LoraArguments:
-    """Training a few weights that PEFT adds to frozen ones (LoRA), instead of all weights."""
-
-    lora_rank: int | None = field(
-        default=None,
-        metadata={"help": "Rank of the LoRA matrices to train, with the head in full; if unset, all weights train."},
-    )
-    lora_target_modules: list[str] | None = field(
-        default=None,
-        metadata={"help": "Names of the layers that get LoRA matrices, such as `fc1 fc2`; all linear ones if unset."},
-    )
+        sys.exit(f"{error}{'; free some, and ' + CONTINUES if full else ''}")
 
 
 @dataclass
@@ -308,51 +317,6 @@ def give_classes(model: VideoFocalNetForVideoClassification, names: list[str]):
         torch.nn.init.zeros_(model.classifier.bias)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
-
-
-def with_lora(
-    model: VideoFocalNetForVideoClassification, lora: LoraArguments, args: TrainingArguments
-) -> torch.nn.Module:
-    """
-    Freeze a model and add LoRA matrices to it, of PEFT's default alpha and dropout. The head is trained in full.
-
-    Without `--lora_rank`, the model is returned as it is.
-    """
-    if lora.lora_rank is None:
-        if lora.lora_target_modules:
-            raise SystemExit("--lora_target_modules needs --lora_rank")
-        return model
-    if not model.name_or_path:
-        raise SystemExit(
-            "--lora_rank needs trained weights, which it keeps, but the model starts from random ones; give "
-            "--model_name_or_path (distill: --student_model_name_or_path)"
-        )
-    if args.push_to_hub:
-        raise SystemExit(
-            "--push_to_hub would mix adapter and merged model in one folder; remove it, and push the finished folder "
-            "with `dvflnet push`"
-        )
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise SystemExit("--lora_rank needs peft: pip install 'hf_dvflnet[peft]'") from error
-    names = lora.lora_target_modules or ["all-linear"]
-    layers = [name for name, _ in model.named_modules() if name != "classifier"]
-    # PEFT would leave out a name that fits no layer, as long as another one does
-    unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
-    if unknown and names != ["all-linear"]:
-        raise SystemExit(
-            f"--lora_target_modules {' '.join(unknown)}: no such layer apart from the head, which is trained in full; "
-            f"the layers are {', '.join(sorted({layer.rpartition('.')[2] for layer in layers} - {''}))}"
-        )
-    config: dict[str, Any] = {
-        "target_modules": "all-linear" if names == ["all-linear"] else names,
-        "modules_to_save": ["classifier"],
-    }
-    try:
-        return get_peft_model(model, LoraConfig(r=lora.lora_rank, **config))
-    except ValueError as error:
-        raise SystemExit(f"--lora_rank {lora.lora_rank} --lora_target_modules {' '.join(names)}: {error}") from error
 
 
 def training_clips(

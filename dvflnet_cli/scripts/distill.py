@@ -44,16 +44,15 @@ from hf_dvflnet import (
 
 from .data import (
     DataArguments,
-    LoraArguments,
     begin_or_resume,
     load_data,
     make_model,
     parse_arguments,
     training_clips,
     video_processor,
-    with_lora,
     write_json,
 )
+from .lora import LoraArguments, with_lora
 
 
 @dataclass

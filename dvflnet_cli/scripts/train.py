@@ -27,17 +27,16 @@ from hf_dvflnet import (
 
 from .data import (
     DataArguments,
-    LoraArguments,
     begin_or_resume,
     load_data,
     make_model,
     parse_arguments,
     training_clips,
     video_processor,
-    with_lora,
     write_json,
 )
 from .distill import train_or_load
+from .lora import LoraArguments, with_lora
 
 
 @dataclass

@@ -151,7 +151,9 @@ def _described(
 def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool) -> Any:
     found = load_video_folder(data_dir)
     if split not in found:
-        raise ValueError(f"{data_dir}: has no split {split!r}; choose one of {', '.join(found)}")
+        raise ValueError(
+            f"{data_dir}: has no split {split!r}, only {', '.join(found)}; put videos into {split}/<class>/"
+        )
     dataset = found[split]
     count = len(dataset)
     missing = unreadable_videos(data_dir, split)

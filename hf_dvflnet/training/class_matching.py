@@ -89,8 +89,13 @@ def refuse_other_classes(teacher: PreTrainedModel, names: Sequence[str] | None):
     theirs = label_names(teacher)
     if names is None or (not are_named(theirs) and len(theirs) == len(names)):
         return
-    match_classes(names, theirs, of=("data", "teacher"))
-    match_classes(theirs, names, of=("teacher", "data"))
+    try:
+        match_classes(names, theirs, of=("data", "teacher"))
+        match_classes(theirs, names, of=("teacher", "data"))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Choose a teacher that was trained on these classes, or train one on this data first"
+        ) from error
 
 
 def class_names(dataset: Any) -> list[str] | None:

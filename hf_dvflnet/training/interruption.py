@@ -11,6 +11,9 @@ from functools import partial
 from typing import Any
 
 
+IGNORED = (signal.SIGTERM, signal.SIGINT)  # by the workers of a data loader
+
+
 class Interruption:
     """
     Records the signals that ask a process to stop. The trainer checks for them between two steps.
@@ -71,7 +74,12 @@ def let_workers_outlive_signals(loader: Any):
 def _deaf_workers() -> multiprocessing.context.BaseContext:
     class Worker(multiprocessing.context.ForkProcess):
         def start(self):
-            super().start()
+            # torch gives a worker a handler of SIGTERM that ends it; no signal may come before the worker ignores them
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             # at exit, a process sends its daemons SIGTERM without calling `Process.terminate`, and waits for them
             self._popen.terminate = self._popen.kill  # type: ignore[attr-defined]
 
@@ -82,8 +90,9 @@ def _deaf_workers() -> multiprocessing.context.BaseContext:
 
 
 def _start_deaf_worker(also: Callable[[int], None] | None, worker: int):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)  # drops those that came meanwhile
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
     if also is not None:
         also(worker)
 

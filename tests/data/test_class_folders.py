@@ -105,6 +105,12 @@ def test_each_usual_name_of_the_validation_split_is_known(video_tree, name):
     assert len(load_benchmark("folder", video_tree, "validation")) == 4
 
 
+def test_a_split_that_is_not_there_is_named_with_its_place(video_tree):
+    shutil.rmtree(video_tree / "test")
+    with pytest.raises(ValueError, match="has no split 'test', only train, .*; put videos into test/<class>/"):
+        load_benchmark("folder", video_tree, "test")
+
+
 def test_two_folders_of_one_split_are_refused(video_tree):
     shutil.copytree(video_tree / "val", video_tree / "valid")
     with pytest.raises(ValueError, match="val and .*/valid: are the same split; merge them"):

@@ -3,7 +3,7 @@
 from places import ROOT
 
 import hf_dvflnet
-from dvflnet_cli.scripts import data, distill, train
+from dvflnet_cli.scripts import data, distill, lora, train
 
 
 EXAMPLES = ROOT / "examples"
@@ -23,4 +23,4 @@ SMALL = {
     "save_total_limit": 9,
 }
 
-__all__ = ["ARGUMENTS", "EXAMPLES", "SMALL", "data", "distill", "train"]
+__all__ = ["ARGUMENTS", "EXAMPLES", "SMALL", "data", "distill", "lora", "train"]

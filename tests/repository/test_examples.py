@@ -71,8 +71,15 @@ def test_the_example_leaves_a_student_that_transformers_opens(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["rendering videos:", "student distilled: about"])
-def test_ctrl_c_ends_a_run_in_a_sentence_and_the_same_command_goes_on(moment, tmp_path):
+@pytest.mark.parametrize(
+    "number, moment",
+    [
+        (signal.SIGINT, "rendering videos:"),
+        (signal.SIGINT, "student distilled: about"),
+        (signal.SIGTERM, "student distilled: about"),
+    ],
+)
+def test_a_signal_ends_a_run_in_a_sentence_and_the_same_command_goes_on(number, moment, tmp_path):
     options = {**SMALL, "output_dir": tmp_path / "out", "num_train_epochs": 16, "train_teacher": False}
     command = [sys.executable, str(EXAMPLES / "distill.py"), str(EXAMPLES / "demo.yaml")]
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
@@ -83,14 +90,27 @@ def test_ctrl_c_ends_a_run_in_a_sentence_and_the_same_command_goes_on(moment, tm
         )
     while moment not in log.read_text() and process.poll() is None:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes
-    assert process.wait(timeout=120) == 130
+    os.killpg(process.pid, number)  # as a terminal or a scheduler does
+    assert process.wait(timeout=120) == 128 + number
     printed = log.read_text()
     assert printed.rstrip().endswith("the same command continues this run from what it has saved")
     assert "Traceback" not in printed
     again = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=EXAMPLES.parent)
     assert again.returncode == 0, again.stderr
     assert (" of them done" in again.stdout) == (moment != "rendering videos:")
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
+    place = str(tmp_path / ".lock")
+    hold = f"from filelock import FileLock; lock = FileLock({place!r}); lock.acquire(); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(SystemExit, match="another process is training in this folder; wait for it, or"):
+            data.lock_folder(tmp_path)
+        other.communicate("\n")
+    data.lock_folder(tmp_path)  # the lock of a process that has ended is free
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import typer
-from example_scripts import ARGUMENTS, data, distill, train
+from example_scripts import ARGUMENTS, data, distill, lora, train
 
 import dvflnet_cli
 
@@ -82,7 +82,7 @@ def test_every_option_that_the_pages_give_a_training_is_there():
     launches = re.findall(r"(?:dvflnet|dvflnet_cli) (?:train|distill) ([^`\n]*)", PAGES)
     launches += re.findall(r"examples/(?:train|distill)\.py ([^`\n]*)", PAGES)
     assert len(launches) >= 8
-    kinds = (*ARGUMENTS.values(), data.DataArguments, data.LoraArguments)
+    kinds = (*ARGUMENTS.values(), data.DataArguments, lora.LoraArguments)
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     known |= {field.name for script in (distill, train) for field in dataclasses.fields(script.ModelArguments)}
     for launch in launches:

@@ -192,7 +192,7 @@ def test_teacher_and_labels_are_both_in_the_students_order(tmp_path, tiny_config
 def test_a_cache_of_a_teacher_of_other_classes_is_refused(tmp_path, tiny_config, tiny_processor, rows):
     clips = VideoClipDataset(rows, tiny_processor, train=True)
     teacher = motion_model(tiny_config, ["cat", *rows.features["label"].names[1:]])
-    with pytest.raises(ValueError, match="only the data has 'move_000', only the teacher 'cat'"):
+    with pytest.raises(ValueError, match="only the data has 'move_000', only the teacher 'cat'. Choose a teacher"):
         cache_teacher(teacher, clips, tmp_path / "cache", views=1)
     assert not (tmp_path / "cache").exists()
 

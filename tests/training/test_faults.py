@@ -277,6 +277,21 @@ def test_a_second_interrupt_stops_at_once(tmp_path, tiny_config):
     assert written(tmp_path) == ["checkpoint-2"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_stop_while_it_starts_goes_on(tmp_path, tiny_config, monkeypatch, number):
+    handling = torch.utils.data._utils.signal_handling
+    set_handlers = handling._set_worker_signal_handlers  # torch's own, before any code of ours runs in the worker
+
+    def set_handlers_and_get_told():
+        set_handlers()
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(handling, "_set_worker_signal_handlers", set_handlers_and_get_told)
+    options = {"dataloader_num_workers": 1, "dataloader_timeout": 60}
+    trainer = trainer_on(tmp_path, tiny_config, RandomClips(8), **options)
+    assert len(list(trainer.get_train_dataloader())) == 2
+
+
 ENDS_BESIDE_A_LOADER = """
 import sys
 sys.path.insert(0, {tests!r})

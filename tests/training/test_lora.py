@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import run
-from example_scripts import data, distill, train
+from example_scripts import distill, lora, train
 from local_hub import LocalHub
 from peft import AutoPeftModel, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
@@ -335,20 +335,20 @@ def test_a_lora_option_that_cannot_be_met_is_refused_in_a_line(options, reason, 
     model = VideoFocalNetForVideoClassification.from_pretrained(base)
     args = VideoTrainingArguments(**arguments(tmp_path / "out"))
     with pytest.raises(SystemExit, match=reason):
-        data.with_lora(model, data.LoraArguments(**options), args)
+        lora.with_lora(model, lora.LoraArguments(**options), args)
 
 
 def test_lora_on_random_weights_is_refused(tiny_config, tmp_path):
     args = VideoTrainingArguments(**arguments(tmp_path / "out"))
     with pytest.raises(SystemExit, match="--lora_rank needs trained weights"):
-        data.with_lora(new_model(tiny_config, 0), data.LoraArguments(lora_rank=2), args)
+        lora.with_lora(new_model(tiny_config, 0), lora.LoraArguments(lora_rank=2), args)
 
 
 def test_pushing_while_training_an_adapter_is_refused(base, tmp_path):
     args = VideoTrainingArguments(**arguments(tmp_path / "out"), push_to_hub=True)
     model = VideoFocalNetForVideoClassification.from_pretrained(base)
     with pytest.raises(SystemExit, match="--push_to_hub would mix"):
-        data.with_lora(model, data.LoraArguments(lora_rank=2), args)
+        lora.with_lora(model, lora.LoraArguments(lora_rank=2), args)
 
 
 def test_lora_without_peft_names_the_extra(base, tmp_path, monkeypatch):
@@ -356,4 +356,4 @@ def test_lora_without_peft_names_the_extra(base, tmp_path, monkeypatch):
     args = VideoTrainingArguments(**arguments(tmp_path / "out"))
     model = VideoFocalNetForVideoClassification.from_pretrained(base)
     with pytest.raises(SystemExit, match=r"pip install 'hf_dvflnet\[peft\]'"):
-        data.with_lora(model, data.LoraArguments(lora_rank=2), args)
+        lora.with_lora(model, lora.LoraArguments(lora_rank=2), args)
