@@ -55,9 +55,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY) quality
 	$(PYTEST)
 
-# those, then the slow tests and those of transformers
+# those, then the slow tests, workers of data loaders as macOS and Windows start them, and the tests of transformers
+SPAWN_TESTS := tests/data/test_benchmarks.py tests/data/test_clips.py tests/inference/test_evaluation.py \
+	tests/training/test_teacher_cache.py tests/training/test_trainer_contract.py
 test-all: test
 	$(PYTEST) -m slow
+	$(PYTEST) --dist load --start-method spawn -k "worker or loaders" $(SPAWN_TESTS)
 	$(MAKE) test-transformers
 
 # our classes in the tests of transformers' own models: a minute, after a download of 11 MB the first time

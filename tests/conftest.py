@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import shutil
 import sys
@@ -21,6 +22,19 @@ from hf_dvflnet import (
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # also for the processes that tests start
 collect_ignore = ["transformers_suite"]  # `make test-transformers` runs it in a process of its own
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--start-method",
+        choices=["fork", "spawn", "forkserver"],
+        help="how processes are started: macOS and Windows spawn them",
+    )
+
+
+def pytest_configure(config):
+    if config.option.start_method:
+        multiprocessing.set_start_method(config.option.start_method, force=True)
 
 
 @pytest.fixture

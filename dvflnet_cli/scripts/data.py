@@ -42,7 +42,8 @@ def with_files(arguments: list[str]) -> list[str]:
     words: list[str] = []
     while arguments and arguments[0].endswith((".yaml", ".yml", ".json")):
         options = yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))
-        words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        for name, value in options.items():
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
         arguments = arguments[1:]
     return words + arguments
 

@@ -1,6 +1,6 @@
 import os
 import shutil
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import fsspec
 import pytest
@@ -36,6 +36,14 @@ def test_the_endings_of_videos_are_known_in_one_module():
     package = Path(hf_dvflnet.__file__).parent
     modules = [*package.rglob("*.py"), *(package.parent / "dvflnet_cli").rglob("*.py")]
     assert [module.name for module in modules if '".avi"' in module.read_text()] == ["video_files.py"]
+
+
+def test_a_clip_has_the_same_id_on_windows(monkeypatch):
+    root = PureWindowsPath("C:/videos")
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "sep", "\\")
+        found = video_files._below(str(root), str(root / "train" / "wave hands" / "a.mp4"))
+    assert found == "train/wave hands/a.mp4"
 
 
 def test_a_folder_is_replaced_by_its_videos_and_what_is_left_out_is_said(tmp_path):

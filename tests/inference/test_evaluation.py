@@ -18,6 +18,7 @@ from mini_releases import write_ucf101
 from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
+    VideoFocalNetVideoProcessor,
     evaluate_model,
     load_benchmark,
     report_predictions,
@@ -178,13 +179,14 @@ def test_clips_without_a_label_are_not_counted_as_the_last_class(checkpoint, ucf
         predict_clips(load_model(str(checkpoint)), tiny_processor, clips)
 
 
-def die(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGKILL)
+class DyingProcessor(VideoFocalNetVideoProcessor):
+    def __call__(self, *arguments, **options):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_dies_is_reported_with_its_clip(checkpoint, ucf101, tiny_processor, monkeypatch):
+def test_a_worker_that_dies_is_reported_with_its_clip(checkpoint, ucf101, tiny_processor):
     rows = load_benchmark("ucf101", ucf101, "test").select([3])
-    monkeypatch.setattr(type(tiny_processor), "__call__", die)
+    tiny_processor.__class__ = DyingProcessor  # a worker that is spawned knows of no monkeypatch
     with pytest.raises(RuntimeError, match=f"The worker was reading the clip {rows[0]['video_id']} "):
         predict_clips(load_model(checkpoint), tiny_processor, rows, num_workers=1)
 

@@ -100,6 +100,12 @@ def test_a_signal_ends_a_run_in_a_sentence_and_the_same_command_goes_on(number, 
     assert (" of them done" in again.stdout) == (moment != "rendering videos:")
 
 
+def test_a_list_in_a_settings_file_is_an_option_with_several_values(tmp_path):
+    (tmp_path / "a.yaml").write_text("alpha: 0.5\nmodulator_stages: [1, 3]\n")
+    words = data.with_files([str(tmp_path / "a.yaml"), "--seed", "1"])
+    assert words == ["--alpha", "0.5", "--modulator_stages", "1", "3", "--seed", "1"]
+
+
 def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
     place = str(tmp_path / ".lock")
     hold = f"from filelock import FileLock; lock = FileLock({place!r}); lock.acquire(); print(1, flush=True); input()"

@@ -94,13 +94,14 @@ def test_answers_that_are_not_finite_are_refused_with_the_clip(tmp_path, teacher
     assert not list((tmp_path / "cache").glob("*.parquet"))
 
 
-def die(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGKILL)
+class DyingProcessor(VideoFocalNetVideoProcessor):
+    def __call__(self, *arguments, **options):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_dies_is_reported_with_its_clip(tmp_path, teacher, clips, monkeypatch):
+def test_a_worker_that_dies_is_reported_with_its_clip(tmp_path, teacher, clips):
     shown = clips()
-    monkeypatch.setattr(type(shown.processor), "__call__", die)
+    shown.processor.__class__ = DyingProcessor  # a worker that is spawned knows of no monkeypatch
     with pytest.raises(RuntimeError, match=f"The worker was reading the clip {shown.dataset['video_id'][0]} "):
         cache_teacher(teacher, shown, tmp_path / "cache", views=1, num_workers=1)
 
