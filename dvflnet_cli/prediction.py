@@ -82,6 +82,14 @@ def predict(
             rich_help_panel=HOW,
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="With --output, work on a Ray cluster: auto (this machine's), local (a new one), or HOST:PORT.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     num_workers: Annotated[
         int | None,
         typer.Option(
@@ -99,7 +107,7 @@ def predict(
 
     With --output FILE.parquet, .jsonl or .csv, each video is a row, with the error of one that cannot be read, and the
     exit code is 0. The same command goes on where it was stopped. Several processes share the videos: `accelerate
-    launch -m dvflnet_cli predict ...`.
+    launch -m dvflnet_cli predict ...`, or a cluster does: --ray.
     """
     quiet()
     if views not in (1, 12):
@@ -122,6 +130,8 @@ def predict(
         raise ValueError("--embeddings needs --output, without --windows")
     if top_k == 0 and not embeddings:
         raise ValueError("--top-k 0 needs --embeddings")
+    if ray is not None and (output is None or windows is not None or num_workers is not None):
+        raise ValueError("--ray needs --output, without --windows and --num-workers: Ray has its own workers")
     if output is not None and windows is not None and output.exists():
         raise FileExistsError(f"{output}: already exists; choose another --output")
     refuse_unless_positive(windows=windows, stride=stride)
@@ -133,10 +143,14 @@ def predict(
     listed = list_videos(videos or ())
     if list_file is not None:
         listed += read_video_list(list_file, column)
-    network = load_placed(model, device, dtype, compile)
+    network = load_placed(model, device, dtype, compile) if ray is None else load_placed(model, "cpu", dtype, False)
     processor: Any = load_processor(model)
     if output is not None and windows is None:
-        options = {"views": views, "top_k": top_k, "embeddings": embeddings, "batch_size": batch_size or 8}
+        options: dict[str, Any] = {"views": views, "top_k": top_k, "embeddings": embeddings}
+        options["batch_size"] = batch_size or 8
+        if ray is not None:
+            options |= {"address": ray, "device": device, "compile": compile}
+            return write_predictions_of_cluster(network, processor, listed, output, **options)
         return write_predictions(network, processor, listed, output, num_workers=num_workers, **options)
     batch_size, num_workers = batch_size or 1, 1 if num_workers is None else num_workers
     if windows is not None:
@@ -185,13 +199,27 @@ def write_predictions(network, processor, videos: list[str], output: Path, **opt
             f"{done['bound_by']} ({spent})"
         )
     if done["process"] == 0:
-        failures = done["failures"]
-        if failures is None:
-            typer.echo(f"{output}: is complete, {done['videos']} videos")
-            return
-        kinds = ", ".join(f"{count} {kind}" for kind, count in failures.items())
-        not_read = sum(failures.values())
-        typer.echo(f"{output}: {done['videos']} videos, {not_read} not read{f' ({kinds})' if kinds else ''}")
+        tell_of_file(output, done)
+
+
+def write_predictions_of_cluster(network, processor, videos: list[str], output: Path, **options):
+    from hf_dvflnet.inference.ray_prediction import predict_with_ray
+
+    done = predict_with_ray(network, processor, videos, output, **options)
+    if done["written"]:
+        where = f"nodes: {done['nodes']}" + (f", GPUs: {done['gpus']}" if done["gpus"] else "")
+        typer.echo(f"{done['written']} videos, {done['written'] / done['seconds']:.2f} a second ({where})")
+    tell_of_file(output, done)
+
+
+def tell_of_file(output: Path, done: dict[str, Any]):
+    failures = done["failures"]
+    if failures is None:
+        typer.echo(f"{output}: is complete, {done['videos']} videos")
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in failures.items())
+    not_read = sum(failures.values())
+    typer.echo(f"{output}: {done['videos']} videos, {not_read} not read{f' ({kinds})' if kinds else ''}")
 
 
 def predict_in_windows(

@@ -43,6 +43,7 @@ from .inference.live_sources import open_stream
 from .inference.map_pictures import save_modulation_maps
 from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
 from .inference.prediction import predict_videos
+from .inference.ray_prediction import predict_with_ray
 from .inference.streams import VideoStreamClassifier
 from .inference.windows import predict_windows
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
@@ -137,6 +138,7 @@ __all__ = [
     "predict_to_file",
     "predict_videos",
     "predict_windows",
+    "predict_with_ray",
     "prepare_videos",
     "push_model_folder",
     "read_labels",

@@ -77,6 +77,29 @@ def map_in_processes(
                 one.shutdown(cancel_futures=True)
 
 
+class ChildProcess:
+    """
+    A child process that runs one job at a time, inside a worker of a scheduler that must not see decoders crash.
+
+    It is started for the first job and stays for the next ones. It ends with the current process.
+    """
+
+    def __init__(self):
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, function: Callable[[Any], Any], job: Any, lost: Callable[[Any], Any]) -> Any:
+        """Result of a job, or that of `lost` if the job ended its process twice, as in [`map_in_processes`]."""
+        for _ in range(2):
+            if self._pool is None:
+                self._pool = spawn_pool(1)
+                self._pool.submit(os.getpid).result()  # raises if no process can be started
+            try:
+                return self._pool.submit(function, job).result()
+            except BrokenProcessPool:
+                self._pool = None
+        return lost(job)
+
+
 def spawn_pool(number: int | None) -> ProcessPoolExecutor:
     """Pool of single-threaded processes, by default one per core, that end with this one and have its limits."""
     # spawned: a forked process cannot use torch's threads if the parent process has already used them

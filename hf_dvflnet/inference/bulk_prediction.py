@@ -90,23 +90,10 @@ def predict_to_file(
     Warns:
         UserWarning: If sources occur several times.
     """
-    if views not in VIEWS:
-        raise ValueError(f"views must be 1 or 12, got {views}")
-    refuse_below_one(batch_size=batch_size)
-    if embeddings and os.fspath(output).lower().endswith(".csv"):
-        raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
     began = time.perf_counter()
-    listed = [os.fspath(source) for source in sources]
-    videos = list(dict.fromkeys(listed))
-    if not videos:
-        raise ValueError(f"{output}: there are no videos to classify")
-    if len(videos) < len(listed):
-        warnings.warn(
-            f"{len(listed) - len(videos)} of {len(listed)} sources repeat others, and get no further row", stacklevel=2
-        )
-    run = describe_run(model, processor, videos, views=views, top_k=top_k, embeddings=embeddings)
+    options: dict[str, Any] = {"views": views, "top_k": top_k, "embeddings": embeddings}
+    videos, file = open_run(model, processor, sources, output, batch_size=batch_size, **options)
     with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier:
-        file = PredictionFile(output, classifier.schema, run, len(videos))
         process, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if num_workers is None:
             num_workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
@@ -129,6 +116,36 @@ def predict_to_file(
         "failures": None if failures is None else dict(failures.most_common()),
         "seconds": time.perf_counter() - began,
     }
+
+
+def open_run(
+    model: Any,
+    processor: Any,
+    sources: Iterable[str | os.PathLike],
+    output: str | os.PathLike,
+    *,
+    views: int,
+    top_k: int,
+    embeddings: bool,
+    batch_size: int,
+) -> tuple[list[str], PredictionFile]:
+    """Check the arguments of [`predict_to_file`]; return the videos, each once, and the file, which is not begun."""
+    if views not in VIEWS:
+        raise ValueError(f"views must be 1 or 12, got {views}")
+    refuse_below_one(batch_size=batch_size)
+    if embeddings and os.fspath(output).lower().endswith(".csv"):
+        raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
+    listed = [os.fspath(source) for source in sources]
+    videos = list(dict.fromkeys(listed))
+    if not videos:
+        raise ValueError(f"{output}: there are no videos to classify")
+    if len(videos) < len(listed):
+        warnings.warn(
+            f"{len(listed) - len(videos)} of {len(listed)} sources repeat others, and get no further row", stacklevel=3
+        )
+    run = describe_run(model, processor, videos, views=views, top_k=top_k, embeddings=embeddings)
+    with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier:
+        return videos, PredictionFile(output, classifier.schema, run, len(videos))
 
 
 def _write_blocks(
@@ -203,7 +220,7 @@ def decode_clip(source: str, processor: Any, views: int = 1) -> DecodedClip:
     return DecodedClip(source, pixel_values, metadata.total_num_frames, metadata.duration, said or None)
 
 
-def _lost(source: str) -> DecodedClip:
+def lost_clip(source: str) -> DecodedClip:
     return DecodedClip(source, error_kind="DecoderCrash", error=f"{source}: {LOST}")
 
 
@@ -220,7 +237,7 @@ def decode_clips(
         num_workers: Number of child processes, by default one per core. 0 decodes in this process.
     """
     decode = partial(decode_clip, processor=processor, views=views)
-    return map_in_processes(decode, sources, num_workers, _lost, ahead=2)  # a clip of 12 views has 58 MB
+    return map_in_processes(decode, sources, num_workers, lost_clip, ahead=2)  # a clip of 12 views has 58 MB
 
 
 class ClipClassifier:
@@ -337,4 +354,12 @@ def _digest_of_files(folder: os.PathLike) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["ClipClassifier", "DecodedClip", "decode_clip", "decode_clips", "describe_run", "predict_to_file"]
+__all__ = [
+    "ClipClassifier",
+    "DecodedClip",
+    "decode_clip",
+    "decode_clips",
+    "describe_run",
+    "open_run",
+    "predict_to_file",
+]

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from crashing_processor import CrashingProcessor
 from places import ROOT
 from videos import write_video
 
@@ -133,18 +134,6 @@ def test_a_video_that_crashes_its_decoder_is_named_and_the_others_are_answered(f
     clips = list(decode_clips(map(str, few_videos[:3]), crashing, num_workers=1))
     assert [clip.error_kind for clip in clips] == [None, "DecoderCrash", None]
     assert clips[1].error.startswith(f"{few_videos[1]}: the process that read this video ended")
-
-
-class CrashingProcessor:
-    """Ends its process at one video, as a fault of a decoder does."""
-
-    def __init__(self, processor, video: str):
-        self.processor, self.video = processor, video
-
-    def __call__(self, video: str, **options):
-        if video == self.video:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.processor(video, **options)
 
 
 @pytest.mark.slow

@@ -1,0 +1,281 @@
+"""
+Classifies as many videos as there are on a Ray cluster, into one file: `predict_with_ray`.
+
+A pipeline of Ray Data streams: tasks on CPUs decode, each in a child process that may crash, actors run the model, and
+this process writes. It alone touches the output, in the blocks of [`PredictionFile`], which also the local run writes.
+
+These blocks, rather than Ray Data's checkpoints, are what an interrupted run goes on from. A checkpoint of Ray Data is
+a second record of rows, kept by the workers on storage that all of them share, beside Parquet files in the order in
+which tasks end. It refuses neither another model nor other settings, and knows no run without Ray.
+"""
+
+import logging
+import os
+import pickle  # between Ray's own processes, which exchange nothing else
+import socket
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import pyarrow
+from torch import nn
+from tqdm.auto import tqdm
+
+from ..data.worker_processes import ChildProcess
+from ..hub.loaded_models import place
+from ..video_limits import VideoLimits, set_video_limits, video_limits
+from .bulk_prediction import ClipClassifier, DecodedClip, decode_clip, lost_clip, open_run
+from .prediction_files import PredictionFile, Row
+
+
+VIDEOS_PER_TASK = 16  # a few seconds of work
+RETRIES = 5  # of a task or an actor whose worker or node is lost
+
+
+def predict_with_ray(
+    model: Any,
+    processor: Any,
+    sources: Iterable[str | os.PathLike],
+    output: str | os.PathLike,
+    *,
+    address: str = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    compile: bool = False,
+    views: int = 1,
+    top_k: int = 5,
+    embeddings: bool = False,
+    batch_size: int = 8,
+) -> dict[str, Any]:
+    """
+    Classify videos on a Ray cluster. Rows, files and what happens after an interruption are as in [`predict_to_file`].
+
+    All nodes must have this package and see the videos at the same paths; only this process writes. Either of the two
+    functions goes on with what the other has begun. A task that loses its worker or node is run again, at most 5
+    times; a video that crashes its decoder is a row with `DecoderCrash`.
+
+    Args:
+        model: The classifier, on the CPU, in evaluation mode. It is copied to the workers.
+        processor, sources, output: As in [`predict_to_file`].
+        address: `"auto"` for the cluster that `RAY_ADDRESS` names or that runs on this machine, `"local"` to start one
+            on this machine that ends with the call, or `HOST:PORT`. If Ray is already connected, it stays so.
+        device: Where copies of the model run: `"cuda"` for one on each GPU of the cluster, `"cpu"` for one on a core,
+            and more as needed, up to all cores except one. `"auto"` takes GPUs if there are any.
+        compile: Whether to compile the model, as in [`place`].
+        views, top_k, embeddings, batch_size: As in [`predict_to_file`]. Batches have at most 16 videos.
+
+    Returns:
+        `videos`, `written`, `failures` and `seconds` as in [`predict_to_file`], and `nodes` and `gpus`, numbers of
+        those that the cluster had at the start, or 0 if nothing was computed.
+
+    Raises:
+        ImportError: If Ray is not installed.
+        ConnectionError: If no cluster can be reached.
+        FileExistsError: As in [`predict_to_file`].
+        OSError: If Ray gave up. Finished blocks stay.
+        ValueError: As in [`predict_to_file`]; if the cluster lacks what `device` needs; or if the model cannot be
+            sent.
+    """
+    if find_spec("ray") is None:
+        raise ImportError("--ray needs Ray: pip install 'hf_dvflnet[ray]'")
+    if not isinstance(model, nn.Module) or model.device.type != "cpu":
+        raise ValueError("Ray takes a model that lies on the CPU, and no exported program; it moves copies to GPUs")
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"with Ray, device must be auto, cpu or cuda, got {device}; Ray chooses which GPU")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("Ray shares the videos by itself; start one process, without a launcher")
+    began = time.perf_counter()
+    options: dict[str, Any] = {"top_k": top_k, "embeddings": embeddings}
+    videos, file = open_run(model, processor, sources, output, views=views, batch_size=batch_size, **options)
+    file.begin()
+    blocks, found = file.missing(), {"nodes": 0, "gpus": 0}
+    if blocks:
+        with _connected(address):
+            found = _resources(device)
+            clips = partial(_decode, processor=processor, views=views, limits=video_limits(), size=batch_size)
+            answers = _pipeline(_tasks(file, blocks, videos), clips, model, found["gpus"], compile, options)
+            _write(file, blocks, answers)
+    failures = file.finish()
+    return {
+        "videos": len(videos),
+        "written": sum(len(file.blocks[block]) for block in blocks),
+        **found,
+        "failures": None if failures is None else dict(failures.most_common()),
+        "seconds": time.perf_counter() - began,
+    }
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """A connection to a cluster, and errors of Ray in words."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(address)
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise OSError(
+            f"Ray gave up with {type(error).__name__}: {reason} (finished parts are kept: run the same again)"
+        ) from error
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _connect(address: str):
+    import ray
+
+    where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if "://" in where:
+        raise ValueError(f"{where}: is the address of a Ray client; run this on a machine of the cluster, with auto")
+    options: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+    try:
+        if where not in ("auto", "local"):  # Ray itself tries for minutes, and may end this process
+            host, _, port = where.rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError(f"{where}: is not the address of a Ray cluster, which is auto, local or HOST:PORT")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(where, log_to_driver=False, logging_level=logging.WARNING, **options)
+    except (OSError, OverflowError, RuntimeError) as error:  # a port may be too large
+        raise ConnectionError(
+            f"no Ray cluster answers at {where} ({' '.join(str(error).split())}); start one with `ray start --head`, "
+            "or use the address local"
+        ) from error
+
+
+def _resources(device: str) -> dict[str, int]:
+    import ray
+    import ray.data  # sets up its logging
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that there is one bar, ours
+    there = ray.cluster_resources()
+    cpus, gpus = int(there.get("CPU", 0)), 0 if device == "cpu" else int(there.get("GPU", 0))
+    if device == "cuda" and not gpus:
+        raise ValueError("device cuda: the Ray cluster has no GPU")
+    if cpus < (1 if gpus else 2):
+        raise ValueError(f"the Ray cluster has {cpus} CPU; without a GPU it takes two, to decode and for the model")
+    return {"nodes": sum(node["Alive"] for node in ray.nodes()), "gpus": gpus}
+
+
+def _tasks(file: PredictionFile, blocks: Sequence[int], videos: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+    """Numbers and names of the videos of each task."""
+    for block in blocks:
+        rows = file.blocks[block]
+        for first in range(0, len(rows), VIDEOS_PER_TASK):
+            yield [(row, videos[row]) for row in rows[first : first + VIDEOS_PER_TASK]]
+
+
+def _pipeline(
+    tasks: Iterable[Any], decode: Any, model: nn.Module, gpus: int, compile: bool, options: dict[str, Any]
+) -> Generator[tuple[int, Row | str], None, None]:
+    """Number and row of each video, as they come; instead of a row, the message of an error that ends the run."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext, from_items
+
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    actors = gpus or int(ray.cluster_resources()["CPU"]) - 1
+    shared = [ray.put(model)]  # in a list, Ray leaves it to the actor to fetch it; held here, for actors to come
+    with DataContext.current(context):
+        # one item is a block of Ray Data, and so a task
+        items = [{"pickle": pickle.dumps(task)} for task in tasks]
+        # functions for what Ray Data would repeat for ever
+        rows = (
+            from_items(items, override_num_blocks=len(items))
+            .map_batches(
+                decode,
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=1,
+                ray_remote_args_fn=partial(dict, max_retries=RETRIES),
+            )
+            .map_batches(
+                _Classify,
+                fn_constructor_args=(shared, "cuda" if gpus else "cpu", compile, options),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(min_size=1, max_size=actors),
+                ray_remote_args_fn=partial(dict, max_restarts=RETRIES, max_task_retries=RETRIES),
+                num_cpus=0 if gpus else 1,
+                num_gpus=1 if gpus else None,
+            )
+        )
+        for table in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for answers in _items(table):
+                yield from answers
+
+
+def _table(item: Any) -> pyarrow.Table:
+    """An item as Ray Data carries it: Arrow has no strings that are not UTF-8, as names of files may be."""
+    return pyarrow.table({"pickle": pyarrow.array([pickle.dumps(item, protocol=5)], pyarrow.large_binary())})
+
+
+def _items(table: pyarrow.Table) -> Iterator[Any]:
+    for item in table["pickle"]:
+        yield pickle.loads(item.as_py())  # noqa: S301
+
+
+@cache
+def _child() -> ChildProcess:
+    """The child of this worker, which stays for its next tasks."""
+    return ChildProcess()
+
+
+def _decode(
+    table: pyarrow.Table, *, processor: Any, views: int, limits: VideoLimits, size: int
+) -> Iterator[pyarrow.Table]:
+    """Decode the videos of a task, and give them to the model as batches of `size`, as soon as one is full."""
+    set_video_limits(limits)
+    decode = partial(decode_clip, processor=processor, views=views)
+    for videos in _items(table):
+        for first in range(0, len(videos), size):
+            batch = videos[first : first + size]
+            yield _table([(row, _child().run(decode, video, lost_clip)) for row, video in batch])
+
+
+class _Classify:
+    """The model, in an actor."""
+
+    def __init__(self, model: list[Any], device: str, compile: bool, options: dict[str, Any]):
+        import ray
+
+        self.classifier = ClipClassifier(place(ray.get(model[0]), device, compile=compile), **options)
+
+    def __call__(self, table: pyarrow.Table) -> Iterator[pyarrow.Table]:
+        batch: list[tuple[int, DecodedClip]]
+        for batch in _items(table):
+            try:
+                rows: list[Any] = self.classifier([clip for _, clip in batch])
+            except ValueError as error:  # of a video, by name; raised here, it would come wrapped in traces of Ray
+                rows = [str(error)] * len(batch)
+            yield _table([(number, row) for (number, _), row in zip(batch, rows, strict=True)])
+
+
+def _write(file: PredictionFile, blocks: Sequence[int], answers: Iterable[tuple[int, Row | str]]):
+    """Write blocks as soon as they are whole."""
+    rows_per_block = len(file.blocks[0])  # the last one may have fewer
+    waiting: dict[int, dict[int, Row]] = {block: {} for block in blocks}
+    total = sum(len(file.blocks[block]) for block in blocks)
+    with tqdm(total=total, unit="video", disable=None) as progress:
+        for number, row in answers:
+            if isinstance(row, str):
+                raise ValueError(row)
+            block = number // rows_per_block
+            rows = waiting[block]
+            rows[number] = row
+            progress.update()
+            if len(rows) == len(file.blocks[block]):
+                file.write(block, [rows[number] for number in sorted(rows)])
+                del waiting[block]
+    if waiting:
+        raise OSError(f"{file.output}: Ray ended without all rows of {len(waiting)} parts; run the same again")
+
+
+__all__ = ["predict_with_ray"]
