@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import AsJson, Fold, Protocol
+from .options import AsJson, Fold, Protocol, Ray
 from .terminal import printable, quiet
 
 
@@ -45,6 +45,7 @@ def prepare(
     num_workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that encode; by default one per core.")
     ] = None,
+    ray: Ray = None,
     seed: Annotated[int, typer.Option(help="Random seed of the order in the tar archives.")] = 0,
     as_json: AsJson = False,
 ):
@@ -66,6 +67,7 @@ def prepare(
         crf=crf,
         clips_per_shard=clips_per_shard,
         num_workers=num_workers,
+        ray=ray,
         seed=seed,
     )
     failures = found["failures"]
@@ -99,6 +101,7 @@ def verify(
     num_workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that decode; by default one per core.")
     ] = None,
+    ray: Ray = None,
     as_json: AsJson = False,
 ):
     """
@@ -124,6 +127,7 @@ def verify(
         fold=fold,
         min_frames=min_frames,
         num_workers=num_workers,
+        ray=ray,
     )
     if as_json:
         typer.echo(json.dumps({**found, "report": str(report)}))

@@ -39,6 +39,8 @@ Compile = Annotated[
         "--compile", help="Compile the model, which takes minutes and pays for many videos.", rich_help_panel=HOW
     ),
 ]
+RAY_HELP = "on a Ray cluster: auto (the one that runs on this machine), local (a new one), or HOST:PORT."
+Ray = Annotated[str | None, typer.Option(metavar="ADDRESS", help=f"Work {RAY_HELP}")]
 Protocol = Annotated[str | None, typer.Option(help="Protocol that defines the splits.")]
 Fold = Annotated[int, typer.Option(min=1, help="Fold of the protocol.")]
 BlockList = Annotated[Path | None, typer.Option(help="Report of `dvflnet verify`; its unusable clips are left out.")]
@@ -46,6 +48,7 @@ BlockList = Annotated[Path | None, typer.Option(help="Report of `dvflnet verify`
 
 __all__ = [
     "HOW",
+    "RAY_HELP",
     "VIDEOS_HELP",
     "AsJson",
     "BlockList",
@@ -57,5 +60,6 @@ __all__ = [
     "Model",
     "Overwrite",
     "Protocol",
+    "Ray",
     "Videos",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import HOW, VIDEOS_HELP, Compile, Device, DType
+from .options import HOW, RAY_HELP, VIDEOS_HELP, Compile, Device, DType
 from .terminal import one_line, printable, quiet, refuse_unless_positive
 
 
@@ -86,7 +86,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="With --output, work on a Ray cluster: auto (this machine's), local (a new one), or HOST:PORT.",
+            help=f"With --output, work {RAY_HELP}",
             rich_help_panel=HOW,
         ),
     ] = None,

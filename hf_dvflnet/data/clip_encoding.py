@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import socket
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -37,7 +38,7 @@ class Task(NamedTuple):
 
 def prepare_one(task: Task) -> Row:
     row = _new_row(task)
-    unfinished = task.unfinished / f"{os.getpid()}.mp4"
+    unfinished = task.unfinished / f"{socket.gethostname()}-{os.getpid()}.mp4"  # of one process of many machines
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:

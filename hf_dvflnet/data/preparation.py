@@ -19,11 +19,11 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from .clip_encoding import Task, lost, prepare_one
+from .jobs import job_runner
 from .prepared_folders import MANIFEST, SETTINGS, UNFINISHED, Row, read_manifest, replace_file, write_manifest
 from .releases import Release
 from .shards import pack, plan_shards, read_shards
 from .video_files import VIDEO_SUFFIXES, is_video
-from .worker_processes import map_in_processes
 
 
 # No arithmetic coding, deblocking or B frames: decoding takes 60 % of the time, and files are an eighth larger.
@@ -40,6 +40,7 @@ def prepare_videos(
     crf: int = 23,
     clips_per_shard: int = 256,
     num_workers: int | None = None,
+    ray: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """
@@ -76,6 +77,9 @@ def prepare_videos(
         crf: x264's constant rate factor, from 0 (lossless) to 51.
         clips_per_shard: Number of clips per tar.
         num_workers: Number of processes that decode and encode, by default one per core; 0 runs in the current one.
+        ray: Decode and encode on a Ray cluster instead: `"auto"` for the one that `RAY_ADDRESS` names or that runs on
+            this machine, `"local"` to start one, or `HOST:PORT`. Its nodes see the current folder, `source` and `out`
+            at the same paths.
         seed: Seed of the order in the tars.
 
     Returns:
@@ -88,6 +92,7 @@ def prepare_videos(
         ValueError: If a setting is out of range or differs from the earlier run in `out`; if `out` is inside the
             source, or the source inside `out`; if `out` contains other files; if an archive cannot be read; or if two
             files would get the same name.
+        ImportError, ConnectionError, OSError: With `ray`, if Ray is not installed, cannot be reached, or gave up.
     """
     started = time.monotonic()
     settings: dict[str, Any] = {"layout": layout, "short_side": short_side, "keyframe_interval": keyframe_interval}
@@ -108,26 +113,26 @@ def prepare_videos(
             raise ValueError(f"{work.taken[shard]}: has the same name as a tar that would be written; rename it")
 
     unfinished = out / UNFINISHED
-    unfinished.mkdir(parents=True, exist_ok=True)
-    if not (out / SETTINGS).exists():
-        replace_file(unfinished / SETTINGS, out / SETTINGS, json.dumps(settings, indent=1) + "\n")
-    work.copy_others()
     clips = unfinished / "clips" if layout == "tar" else out
-    packed = read_shards(out) if layout == "tar" else {}
-    in_tars = {(path, clip.sha256) for shard in packed.values() for path, clip in shard.items()}
+    with job_runner(num_workers, ray) as run:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        if not (out / SETTINGS).exists():
+            replace_file(unfinished / SETTINGS, out / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        work.copy_others()
+        packed = read_shards(out) if layout == "tar" else {}
+        in_tars = {(path, clip.sha256) for shard in packed.values() for path, clip in shard.items()}
 
-    rows = _take_over(out, clips, work.rows, in_tars)
-    todo = len(work.rows) - len(rows)
-    tasks = (
-        Task(row, video, name, clips / row["path"], unfinished, settings)
-        for row, video, name in work.read_missing(rows)
-    )
-    with open(out / MANIFEST, "a", encoding="utf-8") as file:
-        prepared = map_in_processes(prepare_one, tasks, num_workers, lost)
-        for row in tqdm(prepared, total=todo, desc="preparing videos", unit="video"):
-            rows[row["path"]] = row
-            file.write(json.dumps(row) + "\n")
-            file.flush()
+        rows = _take_over(out, clips, work.rows, in_tars)
+        todo = len(work.rows) - len(rows)
+        tasks = (
+            Task(row, video, name, clips / row["path"], unfinished, settings)
+            for row, video, name in work.read_missing(rows)
+        )
+        with open(out / MANIFEST, "a", encoding="utf-8") as file:
+            for row in tqdm(run(prepare_one, tasks, lost), total=todo, desc="preparing videos", unit="video"):
+                rows[row["path"]] = row
+                file.write(json.dumps(row) + "\n")
+                file.flush()
     if layout == "tar":
         pack(out, clips, shards, rows, packed)
     write_manifest(out, rows.values())

@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from ..video_decoding import read_video
 from .benchmark_builder import BenchmarkBuilder
 from .benchmarks import BENCHMARKS
+from .jobs import job_runner
 from .video_column import video_source
-from .worker_processes import LOST, map_in_processes
+from .worker_processes import LOST
 
 
 OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")
@@ -30,6 +31,7 @@ def verify_benchmark(
     fold: int = 1,
     min_frames: int = 8,
     num_workers: int | None = None,
+    ray: str | None = None,
 ) -> dict[str, Any]:
     """
     Decode the first, the middle and the last frame of every listed clip, and write a report.
@@ -47,6 +49,9 @@ def verify_benchmark(
         protocol, fold: The lists to check.
         min_frames: Clips with fewer frames are `short`.
         num_workers: Number of processes that decode, by default one per core; 0 decodes in the current one.
+        ray: Decode on a Ray cluster instead: `"auto"` for the one that `RAY_ADDRESS` names or that runs on this
+            machine, `"local"` to start one, or `HOST:PORT`. Its nodes see the current folder and the release at the
+            same paths.
 
     Returns:
         `counts` (for each split, the number of listed clips, the number of clips in the official lists, or None if
@@ -55,6 +60,7 @@ def verify_benchmark(
 
     Raises:
         ValueError: If the benchmark does not exist, or `report` exists and is not a report on these lists.
+        ImportError, ConnectionError, OSError: With `ray`, if Ray is not installed, cannot be reached, or gave up.
 
     Warns:
         UserWarning: If files of the release are left out, as in [`load_benchmark`].
@@ -77,12 +83,13 @@ def verify_benchmark(
                 yield {**lists, **row}, video
 
     checked = 0
-    report.parent.mkdir(parents=True, exist_ok=True)
-    with open(report, "a", encoding="utf-8") as file:
-        for row in tqdm(map_in_processes(_check, jobs(), num_workers, _lost), desc="verifying", unit="clip"):
-            rows[row["split"], row["video_id"]] = row
-            file.write(json.dumps(row) + "\n")
-            checked += 1
+    with job_runner(num_workers, ray) as run:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        with open(report, "a", encoding="utf-8") as file:
+            for row in tqdm(run(_check, jobs(), _lost), desc="verifying", unit="clip"):
+                rows[row["split"], row["video_id"]] = row
+                file.write(json.dumps(row) + "\n")
+                checked += 1
 
     final = _final_outcomes(listed, rows, lists, min_frames)
     unfinished = report.with_name(f".{report.name}.unfinished")

@@ -12,27 +12,24 @@ which tasks end. It refuses neither another model nor other settings, and knows 
 import logging
 import os
 import pickle  # between Ray's own processes, which exchange nothing else
-import socket
 import time
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache, partial
-from importlib.util import find_spec
+from contextlib import closing, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import pyarrow
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.worker_processes import ChildProcess
+from ..data.jobs import RETRIES, Surroundings, child_process, connected
 from ..hub.loaded_models import place
-from ..video_limits import VideoLimits, set_video_limits, video_limits
 from .bulk_prediction import ClipClassifier, DecodedClip, decode_clip, lost_clip, open_run
 from .prediction_files import PredictionFile, Row
 
 
 VIDEOS_PER_TASK = 16  # a few seconds of work
-RETRIES = 5  # of a task or an actor whose worker or node is lost
 
 
 def predict_with_ray(
@@ -52,9 +49,9 @@ def predict_with_ray(
     """
     Classify videos on a Ray cluster. Rows, files and what happens after an interruption are as in [`predict_to_file`].
 
-    All nodes must have this package and see the videos at the same paths; only this process writes. Either of the two
-    functions goes on with what the other has begun. A task that loses its worker or node is run again, at most 5
-    times; a video that crashes its decoder is a row with `DecoderCrash`.
+    All nodes must have this package, and see the current folder and the videos at the same paths; only this process
+    writes. Either of the two functions goes on with what the other has begun. A task that loses its worker or node is
+    run again, at most 5 times; a video that crashes its decoder is a row with `DecoderCrash`.
 
     Args:
         model: The classifier, on the CPU, in evaluation mode. It is copied to the workers.
@@ -78,8 +75,6 @@ def predict_with_ray(
         ValueError: As in [`predict_to_file`]; if the cluster lacks what `device` needs; or if the model cannot be
             sent.
     """
-    if find_spec("ray") is None:
-        raise ImportError("--ray needs Ray: pip install 'hf_dvflnet[ray]'")
     if not isinstance(model, nn.Module) or model.device.type != "cpu":
         raise ValueError("Ray takes a model that lies on the CPU, and no exported program; it moves copies to GPUs")
     if device not in ("auto", "cpu", "cuda"):
@@ -89,14 +84,17 @@ def predict_with_ray(
     began = time.perf_counter()
     options: dict[str, Any] = {"top_k": top_k, "embeddings": embeddings}
     videos, file = open_run(model, processor, sources, output, views=views, batch_size=batch_size, **options)
-    file.begin()
-    blocks, found = file.missing(), {"nodes": 0, "gpus": 0}
-    if blocks:
-        with _connected(address):
+    found = {"nodes": 0, "gpus": 0}
+    with nullcontext() if file.complete else connected(address):
+        file.begin()
+        blocks = file.missing()
+        if blocks:
             found = _resources(device)
-            clips = partial(_decode, processor=processor, views=views, limits=video_limits(), size=batch_size)
-            answers = _pipeline(_tasks(file, blocks, videos), clips, model, found["gpus"], compile, options)
-            _write(file, blocks, answers)
+            here = Surroundings.here()
+            clips = partial(_decode, processor=processor, views=views, surroundings=here, size=batch_size)
+            tasks = _tasks(file, blocks, videos)
+            with closing(_pipeline(tasks, clips, model, found["gpus"], compile, options)) as answers:
+                _write(file, blocks, answers)
     failures = file.finish()
     return {
         "videos": len(videos),
@@ -107,53 +105,12 @@ def predict_with_ray(
     }
 
 
-@contextmanager
-def _connected(address: str) -> Iterator[None]:
-    """A connection to a cluster, and errors of Ray in words."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-
-    mine = not ray.is_initialized()
-    if mine:
-        _connect(address)
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise OSError(
-            f"Ray gave up with {type(error).__name__}: {reason} (finished parts are kept: run the same again)"
-        ) from error
-    finally:
-        if mine:
-            ray.shutdown()
-
-
-def _connect(address: str):
-    import ray
-
-    where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
-    if "://" in where:
-        raise ValueError(f"{where}: is the address of a Ray client; run this on a machine of the cluster, with auto")
-    options: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
-    try:
-        if where not in ("auto", "local"):  # Ray itself tries for minutes, and may end this process
-            host, _, port = where.rpartition(":")
-            if not host or not port.isdecimal():
-                raise ValueError(f"{where}: is not the address of a Ray cluster, which is auto, local or HOST:PORT")
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(where, log_to_driver=False, logging_level=logging.WARNING, **options)
-    except (OSError, OverflowError, RuntimeError) as error:  # a port may be too large
-        raise ConnectionError(
-            f"no Ray cluster answers at {where} ({' '.join(str(error).split())}); start one with `ray start --head`, "
-            "or use the address local"
-        ) from error
-
-
 def _resources(device: str) -> dict[str, int]:
     import ray
     import ray.data  # sets up its logging
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # traces of errors, which are raised too
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that there is one bar, ours
     there = ray.cluster_resources()
     cpus, gpus = int(there.get("CPU", 0)), 0 if device == "cpu" else int(there.get("GPU", 0))
@@ -184,29 +141,31 @@ def _pipeline(
     actors = gpus or int(ray.cluster_resources()["CPU"]) - 1
     shared = [ray.put(model)]  # in a list, Ray leaves it to the actor to fetch it; held here, for actors to come
     with DataContext.current(context):
-        # one item is a block of Ray Data, and so a task
-        items = [{"pickle": pickle.dumps(task)} for task in tasks]
-        # functions for what Ray Data would repeat for ever
-        rows = (
-            from_items(items, override_num_blocks=len(items))
-            .map_batches(
-                decode,
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=1,
-                ray_remote_args_fn=partial(dict, max_retries=RETRIES),
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of arguments that the versions of setup.cfg have
+            # one item is a block of Ray Data, and so a task
+            items = [{"pickle": pickle.dumps(task)} for task in tasks]
+            # functions for what Ray Data would repeat for ever
+            rows = (
+                from_items(items, override_num_blocks=len(items))
+                .map_batches(
+                    decode,
+                    batch_size=None,
+                    batch_format="pyarrow",
+                    num_cpus=1,
+                    ray_remote_args_fn=partial(dict, max_retries=RETRIES),
+                )
+                .map_batches(
+                    _Classify,
+                    fn_constructor_args=(shared, "cuda" if gpus else "cpu", compile, options),
+                    batch_size=None,
+                    batch_format="pyarrow",
+                    compute=ActorPoolStrategy(min_size=1, max_size=actors),
+                    ray_remote_args_fn=partial(dict, max_restarts=RETRIES, max_task_retries=RETRIES),
+                    num_cpus=0 if gpus else 1,
+                    num_gpus=1 if gpus else None,
+                )
             )
-            .map_batches(
-                _Classify,
-                fn_constructor_args=(shared, "cuda" if gpus else "cpu", compile, options),
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ActorPoolStrategy(min_size=1, max_size=actors),
-                ray_remote_args_fn=partial(dict, max_restarts=RETRIES, max_task_retries=RETRIES),
-                num_cpus=0 if gpus else 1,
-                num_gpus=1 if gpus else None,
-            )
-        )
         for table in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
             for answers in _items(table):
                 yield from answers
@@ -222,22 +181,16 @@ def _items(table: pyarrow.Table) -> Iterator[Any]:
         yield pickle.loads(item.as_py())  # noqa: S301
 
 
-@cache
-def _child() -> ChildProcess:
-    """The child of this worker, which stays for its next tasks."""
-    return ChildProcess()
-
-
 def _decode(
-    table: pyarrow.Table, *, processor: Any, views: int, limits: VideoLimits, size: int
+    table: pyarrow.Table, *, processor: Any, views: int, surroundings: Surroundings, size: int
 ) -> Iterator[pyarrow.Table]:
     """Decode the videos of a task, and give them to the model as batches of `size`, as soon as one is full."""
-    set_video_limits(limits)
+    child = child_process(surroundings)
     decode = partial(decode_clip, processor=processor, views=views)
     for videos in _items(table):
         for first in range(0, len(videos), size):
             batch = videos[first : first + size]
-            yield _table([(row, _child().run(decode, video, lost_clip)) for row, video in batch])
+            yield _table([(row, child.run(decode, video, lost_clip)) for row, video in batch])
 
 
 class _Classify:

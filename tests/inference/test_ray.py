@@ -1,26 +1,46 @@
+import errno
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet
 import pytest
+from commands import refused
 from crashing_processor import CrashingProcessor
+from mini_releases import write_ucf50
 from places import ROOT
 from videos import write_video
 
-from hf_dvflnet import load_model, load_processor, predict_to_file, predict_with_ray
-from hf_dvflnet.inference import ray_prediction
+from hf_dvflnet import (
+    VideoLimits,
+    load_model,
+    load_processor,
+    predict_to_file,
+    predict_with_ray,
+    prepare_videos,
+    set_video_limits,
+    verify_benchmark,
+)
+from hf_dvflnet.data import jobs, preparation
+from hf_dvflnet.video_limits import video_limits
 
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH, "RAY_USAGE_STATS_ENABLED": "0"}
 # a warning of Ray's own, about its C++ code, that says nothing of the run
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:ray")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore:.*contains 28 of the 6681 clips of UCF50"),
+]
 
 
 @pytest.fixture
@@ -28,35 +48,85 @@ def model_and_processor(tiny_folder):
     return load_model(str(tiny_folder)), load_processor(str(tiny_folder))
 
 
+class GatedVideo:
+    """A video that a server holds back until its gate is opened: nothing that needs it ends before."""
+
+    def __init__(self, content: bytes):
+        self.asked, self.gate = 0, threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked += 1
+                outer.gate.wait()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.handle_error = lambda *arguments: None  # whoever asked was killed
+        self.url = f"http://127.0.0.1:{self.server.server_port}/gated.mp4"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.gate.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
 @pytest.fixture
-def videos(tmp_path) -> list[str]:
-    """600 names of five small videos, three parts of a file, and two that cannot be read."""
+def gated(tmp_path):
+    video = GatedVideo(write_video(tmp_path / "gated.mp4", "mpeg4", 9, 80, 48).read_bytes())
+    yield video
+    video.close()
+
+
+@pytest.fixture
+def videos(tmp_path, gated) -> list[str]:
+    """320 names of five small videos, two parts of a file; two cannot be read, and the second part waits for one."""
     few = [write_video(tmp_path / f"{n}.mp4", "mpeg4", 8 + n, 80, 48, first_number=50 * n) for n in range(5)]
-    names = [tmp_path / "many" / f"{number:03d}.mp4" for number in range(600)]
+    names = [tmp_path / "many" / f"{number:03d}.mp4" for number in range(320)]
     names[0].parent.mkdir()
     for number, name in enumerate(names):
         os.link(few[number % 5], name)
     names[3].unlink()
     names[4].unlink()
     names[4].write_bytes(b"no video")
-    return list(map(str, names))
+    return [*map(str, names[:300]), gated.url, *map(str, names[301:])]
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """A head of 2 CPUs and a node of 1."""
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one CPU, and a connection, so that workers that one test has started serve the next."""
     from ray.cluster_utils import Cluster
 
-    for name in ("OMP_NUM_THREADS", "PYTHONPATH", "RAY_USAGE_STATS_ENABLED"):
-        monkeypatch.setenv(name, ENVIRONMENT[name])
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100 << 20})
-    add_node(started)
-    yield started
-    started.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "PYTHONPATH", "RAY_USAGE_STATS_ENABLED"):
+            patch.setenv(name, ENVIRONMENT[name])
+        # a gate may be closed for long on a slow machine
+        patch.setenv("DVFLNET_VIDEO_LIMITS", "max_download_seconds=600")
+        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+        add_node(started)
+        ray.init(started.address, log_to_driver=False)
+        yield started
+        ray.shutdown()
+        started.shutdown()
 
 
 def add_node(cluster):
     return cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+
+
+@pytest.fixture(autouse=True)
+def limits():
+    before = video_limits()
+    set_video_limits(VideoLimits(max_download_seconds=600))
+    yield
+    set_video_limits(before)
 
 
 def rows_of(output: Path) -> list[dict]:
@@ -105,9 +175,25 @@ def test_a_launcher_beside_ray_is_refused(model_and_processor, tmp_path, monkeyp
 
 def test_ray_that_is_not_installed_is_named_with_its_extra(dvflnet, tiny_folder, tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(ray_prediction, "find_spec", lambda name: None if name == "ray" else find(name))
+    monkeypatch.setattr(jobs, "find_spec", lambda name: None if name == "ray" else find(name))
     code, _, error = dvflnet("predict", tiny_folder, "http://a/b.mp4", "--output", tmp_path / "a.csv", "--ray", "auto")
     assert (code, error) == (1, "dvflnet: --ray needs Ray: pip install 'hf_dvflnet[ray]'\n")
+
+
+@pytest.mark.parametrize("ray", [("auto", "no Ray cluster answers at auto"), ("127.0.0.1:9", "at 127.0.0.1:9")])
+def test_prepare_and_verify_say_that_no_cluster_answers_and_write_nothing(dvflnet, video_tree, tmp_path, ray):
+    address, reason = ray
+    release, out = tmp_path / "release", tmp_path / "out"
+    write_ucf50(release)
+    commands = [("prepare", video_tree, out), ("verify", "ucf50", release, "--report", out)]
+    for command in commands:
+        refused(dvflnet(*command, "--ray", address), reason)
+        assert not out.exists()
+
+
+def test_prepare_refuses_workers_of_its_own_beside_ray(dvflnet, video_tree, tmp_path):
+    command = ("prepare", video_tree, tmp_path / "out", "--ray", "auto", "--num-workers", "2")
+    refused(dvflnet(*command), "a Ray cluster has its own workers; leave out num_workers (--num-workers)")
 
 
 @pytest.mark.parametrize("options", [[], ["--output", "a.csv", "--num-workers", "2"]])
@@ -127,9 +213,7 @@ def test_rows_are_those_of_a_local_run_and_a_crash_of_a_decoder_is_one_of_them(
     videos = videos[:40]
     predict_to_file(model, processor, videos, tmp_path / "local.parquet", num_workers=0, embeddings=True)
     crashing = CrashingProcessor(processor, videos[20])
-    found = predict_with_ray(
-        *(model, crashing, videos, tmp_path / "ray.parquet"), address=cluster.address, embeddings=True, batch_size=3
-    )
+    found = predict_with_ray(model, crashing, videos, tmp_path / "ray.parquet", embeddings=True, batch_size=3)
     assert (found["written"], found["nodes"], found["gpus"]) == (40, 2, 0)
     assert found["failures"] == {"FileNotFoundError": 1, "VideoDecodeError": 1, "DecoderCrash": 1}
     rows, expected = rows_of(tmp_path / "ray.parquet"), rows_of(tmp_path / "local.parquet")
@@ -141,39 +225,83 @@ def test_rows_are_those_of_a_local_run_and_a_crash_of_a_decoder_is_one_of_them(
     assert_equal(rows, expected)
 
 
+@pytest.mark.slow
+def test_videos_are_prepared_as_on_one_machine(video_tree, tmp_path, cluster):
+    (video_tree / "test" / "jump" / "1.mp4").write_bytes(b"no video")
+    local = prepare_videos(video_tree, tmp_path / "local", num_workers=0, clips_per_shard=2)
+    found = prepare_videos(video_tree, tmp_path / "ray", ray="auto", clips_per_shard=2)
+    assert (found["videos"], found["unreadable"], found["prepared"]) == (13, 1, 13)
+    for name in ("videos", "ok", "repaired", "unreadable", "failures", "source_bytes", "bytes", "shards"):
+        assert found[name] == local[name]
+    assert content_of(tmp_path / "ray") == content_of(tmp_path / "local")
+
+
+def content_of(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_benchmark_is_verified_as_on_one_machine(tmp_path, cluster):
+    release = tmp_path / "release"
+    write_ucf50(release)
+    pull_ups = release / "UCF50" / "PullUps"
+    shutil.copy(pull_ups / "v_Pullup_g01_c01.avi", pull_ups / "v_Pullup_g24_c01.avi")
+    (pull_ups / "v_Pullup_g24_c02.avi").write_bytes(b"no video")
+    local = verify_benchmark("ucf50", release, tmp_path / "local.jsonl", num_workers=0)
+    found = verify_benchmark("ucf50", release, tmp_path / "ray.jsonl", ray="auto")
+    assert found == local
+    assert (tmp_path / "ray.jsonl").read_text() == (tmp_path / "local.jsonl").read_text()
+
+
+def full_disk(task):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.slow
+def test_an_error_that_is_not_of_a_video_is_raised_as_on_one_machine(video_tree, tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(preparation, "prepare_one", full_disk)
+    with pytest.raises(OSError, match="^\\[Errno 28\\] No space left on device$"):
+        prepare_videos(video_tree, tmp_path / "out", ray="auto")
+
+
+@pytest.mark.slow
+def test_workers_have_the_folder_and_the_limits_of_the_command(
+    model_and_processor, videos, tmp_path, cluster, monkeypatch
+):
+    monkeypatch.chdir(tmp_path / "many")
+    set_video_limits(VideoLimits(max_frames=10))
+    predict_with_ray(*model_and_processor, ["000.mp4", "006.mp4", "007.mp4", "008.mp4"], tmp_path / "ray.parquet")
+    rows = rows_of(tmp_path / "ray.parquet")
+    assert [row["frames"] for row in rows] == [8, 9, 10, None]
+    assert "more frames than the limit of 10 (max_frames)" in rows[3]["error"]
+
+
 def start(tiny_folder, tmp_path, videos: list[str], cluster) -> subprocess.Popen:
     (tmp_path / "list.txt").write_text("\n".join(videos))
     words = ["--list", tmp_path / "list.txt", "--output", tmp_path / "scores.parquet", "--ray", cluster.address]
     command = [sys.executable, "-m", "dvflnet_cli", "predict", tiny_folder, *words]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, command)), cwd=tmp_path, env=ENVIRONMENT, **output)
+    return subprocess.Popen(list(map(str, command)), cwd=tmp_path, env=dict(os.environ), **output)
 
 
-def finish(run: subprocess.Popen) -> str:
-    said, errors = run.communicate(timeout=600)
-    assert run.returncode == 0, errors
-    return said
-
-
-def wait_until(holds, run: subprocess.Popen):
+def wait_until(holds, is_running):
     end = time.monotonic() + 400
-    while not (found := holds()) and run.poll() is None and time.monotonic() < end:
+    while not (found := holds()) and is_running() and time.monotonic() < end:
         time.sleep(0.02)
-    assert run.poll() is None, run.communicate()
-    assert found
+    assert found and is_running()
     return found
 
 
 def decoding() -> list[psutil.Process]:
-    """The tasks that decode and have a child. Started by this test, since their videos are of its folder."""
+    """The workers of the cluster that decode and have a child."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         try:
             if "MapBatches(_decode)" in " ".join(process.cmdline()) and process.children():
                 found.append(process)
         except psutil.Error:
             continue
-    return [process for process in found if os.getpid() in [parent.pid for parent in process.parents()]]
+    return found
 
 
 def children_of(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -182,35 +310,48 @@ def children_of(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 @pytest.mark.slow
 def test_a_worker_and_then_a_node_are_killed_and_no_row_is_lost_or_double(
-    tiny_folder, model_and_processor, videos, tmp_path, cluster
+    model_and_processor, videos, tmp_path, cluster, gated
 ):
+    output = tmp_path / "scores.parquet"
+    with ThreadPoolExecutor(1) as thread:
+        run = thread.submit(predict_with_ray, *model_and_processor, videos, output)
+        try:
+            wait_until(lambda: parts_of(output) and gated.asked, lambda: not run.done())
+            workers = decoding()
+            children = children_of(workers)
+            for worker in workers:
+                worker.kill()
+            _, alive = psutil.wait_procs(children, timeout=60)
+            assert children and not alive
+            wait_until(lambda: gated.asked > 1, lambda: not run.done())  # the task runs again
+            cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+            add_node(cluster)
+        finally:
+            gated.gate.set()
+        assert run.result(timeout=400)["written"] == 320
     predict_to_file(*model_and_processor, videos, tmp_path / "local.parquet", num_workers=0)
-    node = cluster.list_all_nodes()[-1]
-    run = start(tiny_folder, tmp_path, videos, cluster)
-    first = wait_until(decoding, run)
-    first[0].kill()
-    wait_until(lambda: parts_of(tmp_path / "scores.parquet"), run)
-    cluster.remove_node(node, allow_graceful=False)
-    add_node(cluster)
-    assert "\n600 videos, " in finish(run)  # after what Ray says of the killed worker
-    assert_equal(rows_of(tmp_path / "scores.parquet"), rows_of(tmp_path / "local.parquet"))
+    assert_equal(rows_of(output), rows_of(tmp_path / "local.parquet"))
 
 
 @pytest.mark.slow
 def test_the_command_is_killed_and_run_again_and_leaves_no_child(
-    tiny_folder, model_and_processor, videos, tmp_path, cluster
+    tiny_folder, model_and_processor, videos, tmp_path, cluster, gated, dvflnet
 ):
-    predict_to_file(*model_and_processor, videos, tmp_path / "local.parquet", num_workers=0)
+    output = tmp_path / "scores.parquet"
     run = start(tiny_folder, tmp_path, videos, cluster)
-    wait_until(lambda: parts_of(tmp_path / "scores.parquet"), run)
-    children = children_of(decoding())
-    run.kill()
-    run.communicate()
-    parts = parts_of(tmp_path / "scores.parquet")
-    assert parts
+    try:
+        wait_until(lambda: parts_of(output) and gated.asked, lambda: run.poll() is None)
+        children = children_of(decoding())
+    finally:
+        run.kill()
+        run.communicate()
+    assert children and parts_of(output) == {"part-00000000.parquet"}
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive and not decoding()
-    written = 600 - sum(min(256, 600 - 256 * int(part[5:13])) for part in parts)
-    assert finish(start(tiny_folder, tmp_path, videos, cluster)).startswith(f"{written} videos, ")
-    assert_equal(rows_of(tmp_path / "scores.parquet"), rows_of(tmp_path / "local.parquet"))
-    assert not Path(f"{tmp_path / 'scores.parquet'}.parts").exists()
+    gated.gate.set()
+    words = ["--list", tmp_path / "list.txt", "--output", output, "--ray", cluster.address]
+    code, said, error = dvflnet("predict", tiny_folder, *words)
+    assert code == 0 and said.startswith("64 videos, "), error
+    predict_to_file(*model_and_processor, videos, tmp_path / "local.parquet", num_workers=0)
+    assert_equal(rows_of(output), rows_of(tmp_path / "local.parquet"))
+    assert not Path(f"{output}.parts").exists()

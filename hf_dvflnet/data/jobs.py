@@ -1,0 +1,160 @@
+"""Runs jobs, each in a child process that its video may crash: on this machine, or on a Ray cluster."""
+
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.util import find_spec
+from itertools import islice
+from typing import Any, NamedTuple
+
+from ..video_limits import VideoLimits, set_video_limits, video_limits
+from .worker_processes import ChildProcess, map_in_processes
+
+
+RETRIES = 5  # of a task or an actor of Ray whose worker or node is lost
+AHEAD = 4  # tasks in progress per core of a cluster
+
+MapJobs = Callable[[Callable[[Any], Any], Iterable[Any], Callable[[Any], Any]], Generator[Any, None, None]]
+
+
+@contextmanager
+def job_runner(num_workers: int | None, ray: str | None) -> Iterator[MapJobs]:
+    """
+    A function that is given a module-level function, jobs, and what makes the result of a job that ended its process
+    twice. It returns the results in the order of the jobs, which it takes as needed.
+
+    Args:
+        num_workers: As in [`map_in_processes`].
+        ray: Address of a Ray cluster, as in [`connected`]; `None` for processes of this machine.
+
+    Raises:
+        As [`connected`].
+        ValueError: If both are given.
+    """
+    if ray is None:
+        yield lambda function, jobs, lost: map_in_processes(function, jobs, num_workers, lost)
+        return
+    if num_workers is not None:
+        raise ValueError("a Ray cluster has its own workers; leave out num_workers (--num-workers)")
+    with connected(ray):
+        yield _map_on_ray
+
+
+def _map_on_ray(
+    function: Callable[[Any], Any], jobs: Iterable[Any], lost: Callable[[Any], Any]
+) -> Generator[Any, None, None]:
+    import ray
+
+    run = ray.remote(num_cpus=1, max_retries=RETRIES)(_run)
+    shared = ray.put((function, lost, Surroundings.here()))
+    jobs, waiting = iter(jobs), deque[Any]()
+    try:
+        while True:
+            cores = max(1, int(ray.cluster_resources().get("CPU", 0)))  # nodes come and go
+            waiting.extend(run.remote(shared, job) for job in islice(jobs, max(0, AHEAD * cores - len(waiting))))
+            if not waiting:
+                return
+            yield ray.get(waiting.popleft())
+    finally:
+        for task in waiting:
+            ray.cancel(task)
+
+
+def _run(shared: tuple[Callable[[Any], Any], Callable[[Any], Any], "Surroundings"], job: Any) -> Any:
+    function, lost, surroundings = shared
+    return child_process(surroundings).run(function, job, lost)
+
+
+class Surroundings(NamedTuple):
+    """What of a process its jobs depend on, wherever they run."""
+
+    folder: str
+    limits: VideoLimits
+
+    @classmethod
+    def here(cls) -> "Surroundings":
+        return cls(os.getcwd(), video_limits())
+
+
+@lru_cache(maxsize=1)
+def child_process(surroundings: Surroundings) -> ChildProcess:
+    """
+    The child process of this worker of Ray, which stays for its next jobs.
+
+    Raises:
+        FileNotFoundError: If this machine does not have the folder from which relative paths are read.
+    """
+    if not os.path.isdir(surroundings.folder):
+        raise FileNotFoundError(
+            f"{surroundings.folder}: is the folder of the command, which is not on {socket.gethostname()}; run the "
+            "command in a folder that all nodes of the cluster see"
+        )
+    os.chdir(surroundings.folder)
+    set_video_limits(surroundings.limits)
+    return ChildProcess()
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """
+    A connection to a Ray cluster. What a task raises is raised here.
+
+    Args:
+        address: `"auto"` for the cluster that `RAY_ADDRESS` names or that runs on this machine, `"local"` to start one
+            on this machine that ends with the block, or `HOST:PORT`. If Ray is already connected, it stays so.
+
+    Raises:
+        ImportError: If Ray is not installed.
+        ConnectionError: If no cluster can be reached.
+        OSError: If Ray gave up.
+        ValueError: If `address` is another one.
+    """
+    if find_spec("ray") is None:
+        raise ImportError("--ray needs Ray: pip install 'hf_dvflnet[ray]'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(address)
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # without the traces of Ray
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        reason = lines[-1] if "ray::" in lines[0] else lines[0]  # after a trace, the last line is the error
+        raise OSError(
+            f"Ray gave up with {type(error).__name__}: {reason} (what is finished is kept: run the same again)"
+        ) from error
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _connect(address: str):
+    import ray
+
+    where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if "://" in where:
+        raise ValueError(f"{where}: is the address of a Ray client; run this on a machine of the cluster, with auto")
+    options: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+    try:
+        if where not in ("auto", "local"):  # Ray itself tries for minutes, and may end this process
+            host, _, port = where.rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError(f"{where}: is not the address of a Ray cluster, which is auto, local or HOST:PORT")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(where, log_to_driver=False, logging_level=logging.WARNING, **options)
+    except (OSError, OverflowError, RuntimeError) as error:  # a port may be too large
+        raise ConnectionError(
+            f"no Ray cluster answers at {where} ({' '.join(str(error).split())}); start one with `ray start --head`, "
+            "or use the address local"
+        ) from error
+
+
+__all__ = ["RETRIES", "MapJobs", "Surroundings", "child_process", "connected", "job_runner"]
