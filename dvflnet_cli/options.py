@@ -18,7 +18,7 @@ Labels = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Argument(help="A model folder or Hub id.")]
-VIDEOS_HELP = "Files, folders, patterns such as '*.mp4', http(s) URLs, or hf:// paths."
+VIDEOS_HELP = "Files, folders, patterns such as '*.mp4', http(s) URLs, hf:// or s3:// paths."
 Videos = Annotated[list[str], typer.Argument(metavar="VIDEO...", help=VIDEOS_HELP)]
 HOW = "How the model runs"  # group of options in the help
 Device = Annotated[

@@ -23,11 +23,11 @@ def predict(
         typer.Argument(metavar="VIDEO", help=VIDEOS_HELP),
     ] = None,
     list_file: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--list",
             metavar="FILE",
-            help="List of further videos: text with one per line, or a .csv or .parquet file.",
+            help="List of further videos, here or on s3://: text with one per line, or a .csv or .parquet file.",
             rich_help_panel=WHICH,
         ),
     ] = None,
@@ -61,9 +61,10 @@ def predict(
         bool, typer.Option("--embeddings", help="Write the pooled features, too.", rich_help_panel=WHAT)
     ] = False,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Output file: .parquet, .jsonl or .csv with a row per video; .csv or .json of --windows.",
+            help="Output file: .parquet, .jsonl or .csv with a row per video, here or on s3://; .csv or .json of "
+            "--windows.",
             rich_help_panel=WHERE,
         ),
     ] = None,
@@ -124,7 +125,7 @@ def predict(
     kinds = ".parquet, .jsonl or .csv file"
     if windows is not None:
         suffixes, kinds = (".csv", ".json"), ".csv or .json file for --windows"
-    if output is not None and (output.suffix not in suffixes or as_json):
+    if output is not None and (Path(output).suffix not in suffixes or as_json):
         raise ValueError(f"--output needs a {kinds}, and cannot be combined with --json; got {output}")
     if embeddings and (output is None or windows is not None):
         raise ValueError("--embeddings needs --output, without --windows")
@@ -132,8 +133,11 @@ def predict(
         raise ValueError("--top-k 0 needs --embeddings")
     if ray is not None and (output is None or windows is not None or num_workers is not None):
         raise ValueError("--ray needs --output, without --windows and --num-workers: Ray has its own workers")
-    if output is not None and windows is not None and output.exists():
-        raise FileExistsError(f"{output}: already exists; choose another --output")
+    if output is not None and windows is not None:
+        if "://" in output:
+            raise ValueError(f"{output}: --windows writes only to this machine; choose another --output")
+        if Path(output).exists():
+            raise FileExistsError(f"{output}: already exists; choose another --output")
     refuse_unless_positive(windows=windows, stride=stride)
 
     from hf_dvflnet.data.video_files import list_videos
@@ -155,7 +159,7 @@ def predict(
     batch_size, num_workers = batch_size or 1, 1 if num_workers is None else num_workers
     if windows is not None:
         table = (network, processor, listed, windows, stride, top_k, batch_size, num_workers)
-        return predict_in_windows(*table, output=output, as_json=as_json)
+        return predict_in_windows(*table, output=None if output is None else Path(output), as_json=as_json)
     options = {"views": views, "top_k": top_k, "batch_size": batch_size, "num_workers": num_workers}
     print_predictions(network, processor, listed, as_json=as_json, **options)
 
@@ -187,7 +191,7 @@ def print_predictions(network, processor, videos: list[str], *, num_workers: int
         raise typer.Exit(1)
 
 
-def write_predictions(network, processor, videos: list[str], output: Path, **options):
+def write_predictions(network, processor, videos: list[str], output: str, **options):
     from hf_dvflnet.inference.bulk_prediction import predict_to_file
 
     done = predict_to_file(network, processor, videos, output, **options)
@@ -202,7 +206,7 @@ def write_predictions(network, processor, videos: list[str], output: Path, **opt
         tell_of_file(output, done)
 
 
-def write_predictions_of_cluster(network, processor, videos: list[str], output: Path, **options):
+def write_predictions_of_cluster(network, processor, videos: list[str], output: str, **options):
     from hf_dvflnet.inference.ray_prediction import predict_with_ray
 
     done = predict_with_ray(network, processor, videos, output, **options)
@@ -212,7 +216,7 @@ def write_predictions_of_cluster(network, processor, videos: list[str], output: 
     tell_of_file(output, done)
 
 
-def tell_of_file(output: Path, done: dict[str, Any]):
+def tell_of_file(output: str, done: dict[str, Any]):
     failures = done["failures"]
     if failures is None:
         typer.echo(f"{output}: is complete, {done['videos']} videos")

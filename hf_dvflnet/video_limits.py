@@ -44,8 +44,8 @@ class VideoLimits:
         max_redirects: Maximum number of redirects that are followed from a URL.
         allow_private_addresses: Whether a URL may lead to this machine or its network. Set it to False on a server
             whose users give URLs: then all addresses of a host name must be public, also after each redirect, and
-            connections are made only to an address that was checked. Paths on the Hub (`hf://`) are refused, as they
-            are read with this machine's token.
+            connections are made only to an address that was checked. Paths on the Hub (`hf://`) and in other storages
+            (`s3://`) are refused, as they are read with this machine's credentials.
         decoders: Names of the FFmpeg decoders that may be used, such as `("h264", "libdav1d")`. By default, all
             decoders may be used. Some decoders that few files need can be kept busy for minutes by a single crafted
             frame.
@@ -129,18 +129,41 @@ class Deadline:
             )
 
 
+# storages that are read, by the protocol of fsspec, and what pip installs for them; what is not named is not read
+STORAGES = {"hf": "huggingface_hub", "s3": "'hf_dvflnet[s3]'", "gs": "gcsfs", "abfs": "adlfs", "memory": "fsspec"}
+
+
+def storage_of(path: str) -> tuple[Any, str] | None:
+    """
+    Return the fsspec filesystem of a path such as `s3://BUCKET/a.mp4`, and the path in it; `None` for other paths.
+
+    Raises:
+        ImportError: If the package that reads this storage is not installed.
+    """
+    protocol, separator, _ = path.partition("://")
+    if not separator or protocol not in STORAGES:
+        return None
+    try:
+        filesystem: Any = fsspec.filesystem(protocol)
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: reading {protocol}:// needs another package: pip install {STORAGES[protocol]}"
+        ) from error
+    return filesystem, filesystem._strip_protocol(path)
+
+
 def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
     """
-    Download an http or https URL, or a path on the Hub (`hf://datasets/USER/NAME/a.mp4`), into a temporary file. A
-    small file is kept in memory; closing the file deletes it.
+    Download an http or https URL, or a path on the Hub (`hf://datasets/USER/NAME/a.mp4`) or in another storage
+    (`s3://BUCKET/a.mp4`), into a temporary file. A small file is kept in memory; closing the file deletes it.
 
     Raises:
         VideoDecodeError: If the URL has another scheme, a redirect one other than http and https, if the server does
             not answer with a file, or if a limit is exceeded. `limits` defaults to those of [`set_video_limits`].
     """
     limits = limits or _limits
-    if url.startswith("hf://"):
-        return _fetch_from_hub(url, limits)
+    if url.partition("://")[0] in STORAGES:
+        return _fetch_from_storage(url, limits)
     _refuse_other_schemes(url, url)
     file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
     download = _Download(url, limits)
@@ -164,16 +187,18 @@ def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
     return file
 
 
-def _fetch_from_hub(url: str, limits: VideoLimits) -> IO[bytes]:
+def _fetch_from_storage(url: str, limits: VideoLimits) -> IO[bytes]:
     if not limits.allow_private_addresses:
         raise VideoDecodeError(
-            f"{url}: is read with this machine's token, which is not allowed (allow_private_addresses)"
+            f"{url}: is read with this machine's credentials, which is not allowed (allow_private_addresses)"
         )
     download = _Download(url, limits)
     file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-        with filesystem.open(path, "rb", block_size=0) as remote:  # 0: read forward in one request
+        filesystem: Any
+        filesystem, path = storage_of(url) or (None, "")
+        # the Hub: read forward in one request
+        with filesystem.open(path, "rb", **({"block_size": 0} if url.startswith("hf://") else {})) as remote:
             while chunk := remote.read(1 << 20):
                 file.write(chunk)
                 download.check(file.tell())
@@ -363,4 +388,12 @@ def _frames_of_one_size(track: bytes, file_size: int) -> int:
     return found
 
 
-__all__ = ["VideoDecodeError", "VideoLimits", "fetch_video", "set_video_limits", "video_limits"]
+__all__ = [
+    "STORAGES",
+    "VideoDecodeError",
+    "VideoLimits",
+    "fetch_video",
+    "set_video_limits",
+    "storage_of",
+    "video_limits",
+]

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import PurePath, PurePosixPath
 from typing import Any, NamedTuple
 
-import fsspec
+from ..video_limits import storage_of
+from .storages import storage_errors
 
 
 VIDEO_SUFFIXES = (
@@ -111,18 +112,19 @@ def _walk(root: str) -> tuple[list[str], list[str]]:
 
 
 def _below(root: str, path: str) -> str:
-    # a folder on the Hub is named with its protocol, the files below it are not
-    return path.removeprefix(root.removeprefix("hf://")).replace(os.sep, "/").lstrip("/")
+    # a folder in a storage is named with its protocol, the files below it are not
+    return path.removeprefix(root.rpartition("://")[2]).replace(os.sep, "/").lstrip("/")
 
 
 def list_videos(given: Iterable[str | os.PathLike]) -> list[str]:
     """
     Replace each folder by the videos below it, at any depth, sorted. Paths of other kinds and URLs are kept.
 
-    Folders may be on the Hub (`hf://datasets/USER/NAME`). A pattern such as `clips/**/*.mp4` stands for the paths that
-    it matches, sorted, unless there is a file of this name.
+    Folders may be on the Hub (`hf://datasets/USER/NAME`) or in another storage (`s3://BUCKET/clips`). A pattern such
+    as `clips/**/*.mp4` stands for the paths that it matches, sorted, unless there is a file of this name.
 
     Raises:
+        ImportError: If the package that reads a storage is not installed.
         OSError: If a folder cannot be read, or a pattern matches nothing.
         ValueError: If a folder contains no videos.
 
@@ -147,17 +149,14 @@ def list_videos(given: Iterable[str | os.PathLike]) -> list[str]:
 def _look_up(given: Iterable[str]) -> Iterator[tuple[str, Any, Files | None]]:
     """Paths, those that a pattern matches in its place, their filesystem unless local, and the files of a folder."""
     for path in given:
-        try:
-            if path.startswith("hf://"):
-                filesystem, root = fsspec.core.url_to_fs(path)
+        there = storage_of(path)
+        if there is not None:
+            filesystem, root = there
+            with storage_errors(path):
                 for one in _matches(path, root, filesystem.glob):
                     files = find_files(one, filesystem) if filesystem.isdir(one) else None
                     yield filesystem.unstrip_protocol(one), filesystem, files
-                continue
-        except (OSError, ValueError):
-            raise
-        except Exception as error:  # the client of the Hub raises those of its connection too
-            raise OSError(f"{path}: cannot be listed: {error}") from error
+            continue
         is_pattern = "://" not in path and not os.path.lexists(path)
         for one in _matches(path, path, partial(glob.glob, recursive=True)) if is_pattern else [path]:
             yield one, None, find_files(one) if os.path.isdir(one) else None

@@ -10,6 +10,8 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 
+from .storages import open_file
+
 
 def read_video_list(file: str | os.PathLike, column: str | None = None) -> list[str]:
     """
@@ -19,7 +21,8 @@ def read_video_list(file: str | os.PathLike, column: str | None = None) -> list[
     video, or an error once it is read. A million entries take about 3 seconds and 200 MB.
 
     Args:
-        file: A text file with one entry per line (UTF-8), or a table that ends in `.csv` or `.parquet`.
+        file: A text file with one entry per line (UTF-8), or a table that ends in `.csv` or `.parquet`; it may be on
+            the Hub or in another storage (`s3://BUCKET/list.txt`).
         column: The column of a table. It can be left out if the table has only one.
 
     Raises:
@@ -46,7 +49,7 @@ def read_video_list(file: str | os.PathLike, column: str | None = None) -> list[
 
 def _read_lines(file: str | os.PathLike) -> list[str]:
     # surrogates stand for the bytes of file names that are not UTF-8
-    with open(file, encoding="utf-8-sig", errors="surrogateescape") as lines:
+    with open_file(file, "r", encoding="utf-8-sig", errors="surrogateescape") as lines:
         entries = [line.rstrip("\n") for line in lines]
     for number, entry in enumerate(entries, start=1):
         if "\0" in entry:
@@ -57,20 +60,22 @@ def _read_lines(file: str | os.PathLike) -> list[str]:
 def _read_column(file: str | os.PathLike, suffix: str, column: str | None) -> list[str | None]:
     try:
         if suffix == ".csv":
-            with open(file, encoding="utf-8-sig", newline="") as lines:
+            with open_file(file, "r", encoding="utf-8-sig", newline="") as lines:
                 columns = next(csv.reader(lines), [])
         else:
-            columns = pyarrow.parquet.read_schema(file).names
+            with open_file(file) as content:
+                columns = pyarrow.parquet.read_schema(content).names
         if column is None and len(columns) == 1:
             column = columns[0]
         if column not in columns:
             lacks = "has several columns" if column is None else f"has no column {column!r}"
             raise ValueError(f"{lacks}; choose one of {', '.join(map(repr, columns))} (--column)")
-        if suffix == ".parquet":
-            values = pyarrow.parquet.read_table(file, columns=[column])[column]
-        else:
-            convert = pyarrow.csv.ConvertOptions(include_columns=[column], column_types={column: pyarrow.string()})
-            values = pyarrow.csv.read_csv(file, convert_options=convert)[column]
+        with open_file(file) as content:
+            if suffix == ".parquet":
+                values = pyarrow.parquet.read_table(content, columns=[column])[column]
+            else:
+                convert = pyarrow.csv.ConvertOptions(include_columns=[column], column_types={column: pyarrow.string()})
+                values = pyarrow.csv.read_csv(content, convert_options=convert)[column]
         kind = values.type
         if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
             raise ValueError(f"the column {column!r} contains {kind}; text is expected")

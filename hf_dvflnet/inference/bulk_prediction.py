@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from ..data.worker_processes import LOST, map_in_processes
 from ..hub.loaded_models import HeadInput, feature_width, weights_digest
+from ..video_limits import storage_of
 from .prediction import VIEWS, best_classes, classify, refuse_below_one
 from .prediction_files import PredictionFile, Row
 
@@ -66,8 +67,8 @@ def predict_to_file(
     Args:
         model: The classifier, on any device, in evaluation mode; or an exported program ([`load_exported`]).
         processor: Its video processor.
-        sources: Paths, http(s) URLs or `hf://` paths of videos. They obey [`VideoLimits`].
-        output: A path that ends in `.parquet`, `.jsonl` or `.csv`.
+        sources: Paths, http(s) URLs, or paths in storages (`hf://`, `s3://`) of videos. They obey [`VideoLimits`].
+        output: A path that ends in `.parquet`, `.jsonl` or `.csv`, here or in a storage (`s3://BUCKET/scores.parquet`).
         views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged, and whose pooled features, too.
         top_k: Number of classes per video; 0 for none, with `embeddings`.
         embeddings: Whether to write the pooled features: what the model's `classifier` is given.
@@ -84,11 +85,12 @@ def predict_to_file(
 
     Raises:
         FileExistsError: If `output` exists and no earlier run is known.
+        ImportError: If the package that reads a storage is not installed.
         ValueError: If `output` belongs to a run with another list of videos, model, processor or settings; if an
             argument is out of range; or if a score is not finite.
 
     Warns:
-        UserWarning: If sources occur several times.
+        UserWarning: If sources occur several times, or if `output` cannot be continued, since it is in memory.
     """
     began = time.perf_counter()
     options: dict[str, Any] = {"views": views, "top_k": top_k, "embeddings": embeddings}
@@ -139,6 +141,8 @@ def open_run(
     videos = list(dict.fromkeys(listed))
     if not videos:
         raise ValueError(f"{output}: there are no videos to classify")
+    for protocol in {video.partition("://")[0] for video in videos if "://" in video}:
+        storage_of(f"{protocol}://")  # refuses one that cannot be read at all, rather than each of its videos
     if len(videos) < len(listed):
         warnings.warn(
             f"{len(listed) - len(videos)} of {len(listed)} sources repeat others, and get no further row", stacklevel=3

@@ -8,17 +8,18 @@ which is either complete or not there. A block whose file is missing has yet to 
 import csv
 import json
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+
+from ..data.storages import LocalFiles, StoredFiles, open_file
+from ..video_limits import storage_of
 
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -35,7 +36,7 @@ class PredictionFile:
     Beside `output`, `output.run.json` says which run it belongs to; it stays there.
 
     Args:
-        output: A path that ends in `.parquet`, `.jsonl` or `.csv`.
+        output: A path that ends in `.parquet`, `.jsonl` or `.csv`, on this machine or in a storage (`s3://BUCKET/...`).
         schema: Names and types of the columns.
         run: What the rows depend on, as JSON, by name: the list of videos, the model, the settings.
         rows: Number of rows of the whole file.
@@ -44,17 +45,22 @@ class PredictionFile:
         blocks: The rows of each block.
 
     Raises:
+        ImportError: If the package that reads the storage is not installed.
         ValueError: If `output` has another ending.
+
+    Warns:
+        UserWarning: If the run cannot be continued, since `output` lies in the memory of this process.
     """
 
     def __init__(self, output: str | os.PathLike, schema: pyarrow.Schema, run: dict[str, Any], rows: int):
-        self.output, self.schema = Path(output), schema
-        if self.output.suffix.lower() not in SUFFIXES:
+        self.output, self.schema = os.fspath(output), schema
+        self._suffix = PurePath(self.output).suffix.lower()
+        if self._suffix not in SUFFIXES:
             raise ValueError(f"{output}: the output must end in {', '.join(SUFFIXES)}")
         self.run = {**run, "rows_per_part": ROWS_PER_PART}
-        self.parts = self.output.with_name(f"{self.output.name}.parts")
-        self.description = self.output.with_name(f"{self.output.name}.run.json")
+        self.parts, self.description = f"{self.output}.parts", f"{self.output}.run.json"
         self.blocks = [range(start, min(start + ROWS_PER_PART, rows)) for start in range(0, rows, ROWS_PER_PART)]
+        self._files = LocalFiles() if storage_of(self.output) is None else StoredFiles(self.output)
 
     def begin(self, *, main: bool = True):
         """
@@ -65,28 +71,29 @@ class PredictionFile:
             ValueError: If it, or its parts, belong to a different run. The message names the difference.
         """
         if not main:
-            while not (self._described() == self.run and (self.complete or self.parts.is_dir())):
+            while not (self._described() == self.run and (self.complete or self._files.is_begun(self.parts))):
                 time.sleep(0.1)
             return
         found = self._described()
-        begun = self.complete or (self.parts.is_dir() and any(self.parts.glob("part-*")))
+        begun = self.complete or any(name.startswith("part-") for name in self._files.names(self.parts))
         if begun and found != self.run:
             if found is None:
                 raise FileExistsError(f"{self.output}: exists, and no earlier run of this command is known; {_OTHER}")
             differing = [name for name in {**self.run, **found} if found.get(name) != self.run.get(name)]
             raise ValueError(f"{self.output}: belongs to a run with different {', '.join(differing)}; {_OTHER}")
         if not self.complete:
-            self.parts.mkdir(parents=True, exist_ok=True)
-            with self._whole(self.description) as unfinished:
+            self._files.begin(self.parts)
+            with self._files.whole(self.description, self.parts) as unfinished:
                 unfinished.write_text(json.dumps(self.run, indent=1) + "\n", encoding="utf-8")
 
     @property
     def complete(self) -> bool:
-        return self.output.exists()
+        return self._files.exists(self.output)
 
     def _described(self) -> dict[str, Any] | None:
         try:
-            found = json.loads(self.description.read_text(encoding="utf-8"))
+            with open_file(self.description, "r", encoding="utf-8") as file:
+                found = json.load(file)
         except (FileNotFoundError, ValueError):
             return None
         return found if isinstance(found, dict) else None
@@ -95,17 +102,14 @@ class PredictionFile:
         """Numbers of the blocks that have yet to be computed."""
         if self.complete:
             return []
-        there = set(os.listdir(self.parts))
-        return [block for block in range(len(self.blocks)) if self._part(block).name not in there]
-
-    def _part(self, block: int) -> Path:
-        return self.parts / f"part-{block:08d}.parquet"
+        there = set(self._files.names(self.parts))
+        return [block for block in range(len(self.blocks)) if _part(block) not in there]
 
     def write(self, block: int, rows: Sequence[Row]):
         """Write a block, completely or not at all."""
         if len(rows) != len(self.blocks[block]):
             raise ValueError(f"block {block} has {len(self.blocks[block])} rows, got {len(rows)}")
-        with self._whole(self._part(block)) as unfinished:
+        with self._files.whole(f"{self.parts}/{_part(block)}", self.parts) as unfinished:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), self.schema), unfinished)
 
     def finish(self) -> Counter[str] | None:
@@ -123,16 +127,17 @@ class PredictionFile:
         failures = None
         if not self.complete:
             failures = Counter[str]()
-            with self._whole(self.output) as unfinished:
-                _WRITERS[self.output.suffix.lower()](unfinished, self.schema, self._tables(failures))
-        shutil.rmtree(self.parts, ignore_errors=True)
+            with self._files.whole(self.output, self.parts) as unfinished:
+                _WRITERS[self._suffix](unfinished, self.schema, self._tables(failures))
+        self._files.remove(self.parts)
         return failures
 
     def _tables(self, failures: Counter[str]) -> Iterator[pyarrow.Table]:
         for block in range(len(self.blocks)):
-            path = self._part(block)
+            path = f"{self.parts}/{_part(block)}"
             try:
-                table = pyarrow.parquet.read_table(path, schema=self.schema)
+                with open_file(path) as file:
+                    table = pyarrow.parquet.read_table(file, schema=self.schema)
             except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
                 raise ValueError(
                     f"{path}: cannot be read ({error}); delete it, and run the same command again"
@@ -140,20 +145,9 @@ class PredictionFile:
             failures.update(table["error_kind"].drop_null().to_pylist())
             yield table
 
-    @contextmanager
-    def _whole(self, path: Path) -> Iterator[Path]:
-        """A path among the parts to write a file to. The file is moved once its content is on the disk, not before."""
-        unfinished = self.parts / f".{path.name}.{os.getpid()}"  # hidden: no reader of the folder takes it for a part
-        yield unfinished
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        if os.name == "posix":  # the new name, too
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+
+def _part(block: int) -> str:
+    return f"part-{block:08d}.parquet"
 
 
 _OTHER = "choose another output, or delete this one with its .parts and .run.json"

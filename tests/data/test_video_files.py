@@ -215,5 +215,5 @@ def test_videos_on_the_hub_are_listed_and_read(tmp_path, video_files):
 
 def test_the_token_for_the_hub_is_not_used_for_the_paths_of_strangers():
     limits = VideoLimits(allow_private_addresses=False)
-    with pytest.raises(VideoDecodeError, match="is read with this machine's token, which is not allowed"):
+    with pytest.raises(VideoDecodeError, match="is read with this machine's credentials, which is not allowed"):
         read_video("hf://datasets/me/clips/a.mp4", limits=limits)
