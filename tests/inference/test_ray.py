@@ -107,6 +107,7 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_NUM_THREADS", "PYTHONPATH", "RAY_USAGE_STATS_ENABLED"):
             patch.setenv(name, ENVIRONMENT[name])
+        patch.setenv("RAY_worker_niceness", "0")  # by default, workers wait for all other processes of the machine
         # a gate may be closed for long on a slow machine
         patch.setenv("DVFLNET_VIDEO_LIMITS", "max_download_seconds=600")
         started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
