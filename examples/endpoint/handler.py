@@ -1,0 +1,60 @@
+"""
+Answers the requests of an Inference Endpoint of the Hub; docs/serving.md says what lies beside it.
+
+A request is JSON: `inputs` is the http(s) URL of a video, or the bytes of a file in base64; `parameters` may hold
+`top_k` (5) and `views` (1 or 12). Addresses inside of the endpoint's own network are refused.
+"""
+
+import base64
+import binascii
+from dataclasses import replace
+from typing import Any
+
+from hf_dvflnet import load_model, load_processor, set_video_limits
+from hf_dvflnet.hub.loaded_models import place
+from hf_dvflnet.inference.prediction import VIEWS, best_classes, classify
+from hf_dvflnet.video_limits import video_limits
+
+
+class EndpointHandler:
+    """
+    Args:
+        path: The folder of the model.
+    """
+
+    def __init__(self, path: str = ""):
+        self.model, self.processor = place(load_model(path or ".")), load_processor(path or ".")
+        set_video_limits(replace(video_limits(), allow_private_addresses=False, max_seconds=60))
+
+    def __call__(self, data: dict[str, Any]) -> list[dict[str, Any]]:
+        """
+        The best classes, best first, as `{"label": ..., "score": ...}`.
+
+        Raises:
+            ValueError: If the request does not hold a video that can be read; the endpoint answers with the message.
+        """
+        parameters = data.get("parameters") or {}
+        unknown = set(parameters) - {"top_k", "views"}
+        if unknown:
+            raise ValueError(f"parameters: {', '.join(sorted(unknown))}: unknown; there are top_k and views")
+        top_k, views = parameters.get("top_k", 5), parameters.get("views", 1)
+        if views not in VIEWS or not isinstance(top_k, int) or top_k < 1:
+            raise ValueError(f"parameters: views must be 1 or 12 and top_k at least 1, got {views!r} and {top_k!r}")
+        clips, crops = VIEWS[views]
+        shown = self.processor(video_of(data.get("inputs")), num_clips=clips, num_crops=crops, return_tensors="pt")
+        scores = classify(self.model, shown["pixel_values"])
+        return [{"label": label, "score": score} for label, score in best_classes(self.model, scores[0], top_k)]
+
+
+def video_of(inputs: Any) -> str | bytes:
+    """A URL, or the bytes of a file; never a path of this machine."""
+    if isinstance(inputs, bytes) and inputs:
+        return inputs
+    if isinstance(inputs, str) and inputs.lower().startswith(("http://", "https://")):
+        return inputs
+    try:
+        if inputs:
+            return base64.b64decode(inputs, validate=True)
+    except (TypeError, binascii.Error, ValueError):
+        pass
+    raise ValueError("inputs: must be the http(s) URL of a video, or the bytes of a file in base64")
