@@ -89,12 +89,21 @@ def predict_with_ray(
         file.begin()
         blocks = file.missing()
         if blocks:
+            from ray.exceptions import ActorUnavailableError
+
             found = _resources(device)
             here = Surroundings.here()
             clips = partial(_decode, processor=processor, views=views, surroundings=here, size=batch_size)
-            tasks = _tasks(file, blocks, videos)
-            with closing(_pipeline(tasks, clips, model, found["gpus"], compile, options)) as answers:
-                _write(file, blocks, answers)
+            for attempt in range(RETRIES + 1):
+                missing = file.missing()
+                tasks = _tasks(file, missing, videos)
+                try:
+                    with closing(_pipeline(tasks, clips, model, found["gpus"], compile, options)) as answers:
+                        _write(file, missing, answers)
+                    break
+                except ActorUnavailableError:  # Ray Data called an actor before Ray knew that its node is gone
+                    if attempt == RETRIES:
+                        raise
     failures = file.finish()
     return {
         "videos": len(videos),
