@@ -27,6 +27,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
+from .inference_form import prepare_for_inference
 
 
 LossConfig = namedtuple("LossConfig", "problem_type num_labels")  # unlike a config, torch.compile can create it
@@ -279,6 +280,7 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["VideoFocalNetPatchEmbeddings", "VideoFocalNetLayer"]
     _input_embed_layer = "embeddings"  # the whole stem, which FSDP shards as one
+    prepare_for_inference = prepare_for_inference
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

@@ -1,0 +1,158 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, load_model
+from hf_dvflnet.hub import loading
+from hf_dvflnet.inference_form import ShortConvolution
+
+
+SHIPPED = loading.__file__.replace("loading.py", "motions-student")
+OPTIONS = {
+    "default": {},
+    "layerscale, post norms": {
+        "use_layerscale": True,
+        "layerscale_value": 0.5,
+        "use_post_layernorm": True,
+        "use_post_layernorm_in_modulation": True,
+        "normalize_modulator": True,
+    },
+    "kernels 3, 5 and 7": {"focal_levels": [3, 3, 3, 3]},
+}
+
+
+def make(**options) -> VideoFocalNetForVideoClassification:
+    """A network whose maps, 16, 8, 4 and 2 a side for 64 pixels, are computed in either form."""
+    torch.manual_seed(0)
+    config = VideoFocalNetConfig(embed_dim=8, image_size=64, num_labels=6, drop_path_rate=0.0, **options)
+    model = VideoFocalNetForVideoClassification(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # biases too, which are zero otherwise
+            weight.normal_(0, 0.5 if weight.ndim == 1 else 1.5 / weight[0].numel() ** 0.5)
+    return model
+
+
+def clips(frames: int = 8, batch: int = 1) -> torch.Tensor:
+    return torch.randn(batch, frames, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("frames", [1, 3, 4, 5, 7, 8, 9, 14, 16])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_outputs_are_those_of_the_plain_form(options, frames):
+    plain = make(**options)
+    prepared = copy.deepcopy(plain).prepare_for_inference()
+    expected, found = (model(clips(frames), output_modulators=True) for model in (plain, prepared))
+    assert expected.logits.std() > 0.1
+    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-4)
+    for kind in ("spatial_modulators", "temporal_modulators"):
+        for one, other in zip(found[kind], expected[kind], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_of_the_shipped_student_are_those_of_the_plain_form():
+    plain, prepared = load_model(SHIPPED), load_model(SHIPPED).prepare_for_inference()
+    with torch.no_grad():
+        expected = plain(clips(plain.config.num_frames, batch=4)).logits
+        found = prepared(clips(plain.config.num_frames, batch=4)).logits
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("channels", [96, 384])
+def test_a_short_convolution_rounds_little_more_than_a_plain_one(kernel_size, channels):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(channels, channels, (kernel_size, 1), padding=(kernel_size // 2, 0), bias=False)
+    nn.init.normal_(convolution.weight, std=(channels * kernel_size) ** -0.5)  # outputs of unit variance
+    frames = torch.randn(1, channels, 8, 49).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        exact = F.conv2d(frames.double(), convolution.weight.double(), padding=(kernel_size // 2, 0))
+        error = (ShortConvolution(convolution)(frames) - exact).abs()
+    assert error.square().mean().sqrt() < 2e-6
+    assert error.max() < 2e-5
+
+
+@pytest.mark.parametrize("frames", [4, 6, 8, 11])
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_a_linear_layer_in_front_is_multiplied_in_with_its_bias(kernel_size, frames):
+    torch.manual_seed(0)
+    linear = nn.Linear(12, 8)
+    convolution = nn.Conv2d(8, 8, (kernel_size, 1), padding=(kernel_size // 2, 0), bias=False)
+    hidden_states = torch.randn(2, frames, 5, 12)
+    with torch.no_grad():
+        expected = convolution(linear(hidden_states).permute(0, 3, 1, 2))
+        found = ShortConvolution(convolution, linear.weight, linear.bias)(hidden_states.permute(0, 3, 1, 2))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_plain_convolution_computes_where_a_map_is_small():
+    model = make().prepare_for_inference()
+    computed = []
+    for number, stage in enumerate(model.videofocalnet.stages):
+        for layer in stage.layers:
+            layer.modulation.temporal_focal_layers[0].register_forward_hook(lambda *_, n=number: computed.append(n))
+    model(clips())
+    assert computed == [3]  # 2 x 2 positions of 8 frames
+
+
+def test_a_batch_has_the_logits_of_its_clips():
+    model = make().prepare_for_inference()
+    batch = clips(batch=3)
+    alone = torch.cat([model(clip).logits for clip in batch.split(1)])
+    torch.testing.assert_close(model(batch).logits, alone, rtol=0, atol=1e-5)
+
+
+def test_a_saved_folder_is_that_of_the_plain_form(tmp_path):
+    plain = make()
+    plain.save_pretrained(tmp_path / "plain")
+    copy.deepcopy(plain).prepare_for_inference().save_pretrained(tmp_path / "prepared")
+    for path in (tmp_path / "plain").iterdir():
+        assert (tmp_path / "prepared" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_preparing_twice_changes_nothing():
+    once = make().prepare_for_inference()
+    twice = copy.deepcopy(once).prepare_for_inference()
+    assert torch.equal(twice(clips()).logits, once(clips()).logits)
+
+
+def test_weights_that_are_loaded_later_are_used():
+    prepared = make().prepare_for_inference()
+    other = make()
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(0.9)
+    prepared.load_state_dict(other.state_dict())
+    torch.testing.assert_close(prepared(clips()).logits, other(clips()).logits, rtol=0, atol=1e-4)
+
+
+def test_training_is_refused():
+    model = make().prepare_for_inference()
+    model.train()
+    with pytest.raises(RuntimeError, match="prepared for inference; load it again to train it"):
+        model(clips())
+    model.eval()(clips())
+
+
+def test_gradients_of_the_clip_are_those_of_the_plain_form():
+    plain = make()
+    gradients = []
+    for model in (plain, copy.deepcopy(plain).prepare_for_inference()):
+        pixel_values = clips().requires_grad_()
+        model(pixel_values).logits.sum().backward()
+        gradients.append(pixel_values.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_a_prepared_model_in_another_type_computes_in_the_plain_form():
+    plain = make()
+    prepared = copy.deepcopy(plain).prepare_for_inference().bfloat16()
+    torch.testing.assert_close(prepared(clips()).logits, plain.bfloat16()(clips()).logits, rtol=0.05, atol=0.05)
+
+
+def test_a_model_in_half_precision_is_refused():
+    with pytest.raises(ValueError, match=r"videofocalnet.*is torch.bfloat16 on cpu; only models in float32"):
+        make().bfloat16().prepare_for_inference()
