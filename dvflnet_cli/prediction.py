@@ -300,7 +300,7 @@ def load_placed(model: str, device: str, dtype: str, compile: bool) -> Any:
     from hf_dvflnet.inference.exported_program import is_exported, load_exported
 
     if not is_exported(model):
-        return place(load_classifier(model), device, dtype, compile=compile)  # type: ignore[arg-type]
+        return place(load_classifier(model), device, dtype, compile=compile, prepare=True)  # type: ignore[arg-type]
     if device not in ("auto", "cpu") or dtype != "auto" or compile:
         raise ValueError(
             f"{model}: is exported, and runs on the CPU as it is; leave out --device, --dtype and --compile"

@@ -60,7 +60,7 @@ def watch(
     from hf_dvflnet.inference.live_sources import open_stream
     from hf_dvflnet.inference.prediction import score_text
 
-    network = place(load_classifier(model), device, dtype)
+    network = place(load_classifier(model), device, dtype, prepare=True)
     processor = load_processor(model)
     latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
     with open_stream(source) as stream:
@@ -134,7 +134,7 @@ def benchmark(
     from hf_dvflnet.hub.loading import load_classifier, load_processor
     from hf_dvflnet.inference.speed import STAGES, time_stages
 
-    network = place(load_classifier(model), device, dtype, compile=compile)
+    network = place(load_classifier(model), device, dtype, compile=compile, prepare=True)
     processor = load_processor(model)
     found = time_stages(network, processor, list_videos(videos), repeat=repeat, batch_size=batch_size)
     if as_json:
@@ -186,7 +186,7 @@ def visualize(
     refuse_existing(out, overwrite)
     if is_exported(model):
         raise ValueError(f"{model}: is an exported program, which has no modulators; pass the original model folder")
-    network = place(load_model(model), device, dtype)
+    network = place(load_model(model), device, dtype, prepare=True)
     count = len(network.config.depths)
     try:
         numbers = [int(stage) for stage in stages.split(",")] if stages else list(range(1, count + 1))

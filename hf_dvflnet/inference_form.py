@@ -25,10 +25,10 @@ TILE = 4  # frames that one set of products gives
 # Where polynomials are evaluated, besides infinity: the first 5 for kernel 3, all for kernel 5. Of the sets that were
 # tried, this one rounds least.
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0, 0.5)
-# How much is computed at a time: what then lies between two layers has 1 to 4 MB
-ROWS = 784  # of a matrix
-POSITIONS = 256  # of all frames
-FRAMES = 8
+# How much is computed at a time: what lies between two layers then has some MB at most.
+ROWS = 784  # positions that the MLP computes at a time, in whole frames
+FRAMES = 8  # that the spatial context takes
+POSITIONS = 256  # that the temporal context takes, of all frames
 LEAST_ROWS = 128  # below, short convolutions gain nothing: most of the time goes to reading their larger weights
 
 
@@ -101,7 +101,7 @@ def rows_of(linear: nn.Linear, start: int, stop: int | None, hidden_states: torc
 
 
 class InferenceForm(nn.Module):
-    """Computes what a plain module does. It has the same children, so that weights and checkpoints keep their names."""
+    """Computes what a plain module does, with its children: weights and checkpoints keep their names."""
 
     def __init__(self, plain: Any):
         super().__init__()
@@ -112,7 +112,10 @@ class InferenceForm(nn.Module):
 
 class InferenceMlp(InferenceForm):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return in_pieces(self.plain, hidden_states.flatten(0, -2), ROWS, 0).view(hidden_states.shape)
+        # hidden_states: (batch, frames, height, width, channels)
+        _, _, height, width, _ = hidden_states.shape
+        frames = max(1, ROWS // (height * width))
+        return in_pieces(self.plain, hidden_states.flatten(0, 1), frames, 0).view(hidden_states.shape)
 
 
 class InferenceModulation(InferenceForm):

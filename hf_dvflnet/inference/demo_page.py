@@ -79,7 +79,7 @@ def build_demo(
     if len(set(names)) < len(names):
         names = list(models)
     loaded = {
-        name: (place(load_model(model), device, dtype), load_processor(model))
+        name: (place(load_model(model), device, dtype, prepare=True), load_processor(model))
         for name, model in zip(names, models, strict=True)
     }
     clips = [] if examples is None else list_examples(examples)

@@ -204,7 +204,7 @@ def evaluate_model(
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output}: already exists and is not an empty folder; choose another --output")
-    network = place(load_classifier(model), accelerator.device if device == "auto" else device, dtype)
+    network = place(load_classifier(model), accelerator.device if device == "auto" else device, dtype, prepare=True)
     split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
     with accelerator.main_process_first():
         clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list)
