@@ -2,22 +2,26 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 
-def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> list[dict[str, float]]:
-    """Seconds of each call, round by round, after one that is not counted."""
+def turns(calls: Mapping[str, Callable[[], object]]) -> Iterator[dict[str, float]]:
+    """Seconds of each call, round by round without an end, after one that is not counted."""
     for call in calls.values():
         call()
-    times = []
-    for _ in range(rounds):
+    while True:
         row = {}
         for name, call in calls.items():
             began = time.perf_counter()
             call()
             row[name] = time.perf_counter() - began
-        times.append(row)
-    return times
+        yield row
+
+
+def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> list[dict[str, float]]:
+    """As many rounds of them."""
+    return list(islice(turns(calls), rounds))
 
 
 def spread(values: list[float]) -> dict:

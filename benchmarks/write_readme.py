@@ -51,8 +51,8 @@ def forward() -> str:
     rows = []
     for name, side in sides.items():
         kind = name.split()[-1]
-        eager = name.startswith("eager")
-        key = f"eager {kind}" if eager else "exported float32" if kind == "float32" else "exported bfloat16 or int8"
+        exported = "exported float32" if kind == "float32" else "exported bfloat16 or int8"
+        key = name if name.startswith("eager") else exported
         verdict = "" if name == "transcription" else goal(side["ratio"]["median"], goals[key], at_least=False)
         if kind in units and not units[kind]:
             verdict += ", but this processor has no units for it"
@@ -308,6 +308,58 @@ short side of {found["settings"]["short_side"]}.
 {on(found["machine"])}"""
 
 
+def inference_form() -> str:
+    found = load("inference_form")
+    forms, product = found["forms"], found["forms"]["matrix product"]["seconds"]["median"]
+    work, transcription = found["multiply_adds"], forms["transcription"]["seconds"]["median"]
+    bound = {form: work[form] / 2048**3 * product / transcription for form in work}
+    rows = []
+    for name, side in forms.items():
+        if name == "matrix product":
+            continue
+        verdicts = [
+            f"{word} {goal(side['ratio']['median'], limit, at_least=False)}"
+            for word, limit in found["goals"].get(name, {}).items()
+        ]
+        rows.append([name, f"{side['seconds']['median']:.3f} s", ratio(side["ratio"]), "; ".join(verdicts)])
+    batches = [
+        [name, f"{side['seconds']['median'] / int(name.split()[-1]):.3f} s"] for name, side in found["batches"].items()
+    ]
+    layers = [
+        [name.removesuffix(", short"), f"{side['seconds']['median'] * 1e3:.1f} ms", ratio(side["ratio"])]
+        for name, side in found["layers"].items()
+        if name.endswith("short")
+    ]
+    passes = [
+        [name, f"{side['seconds']['median'] * 1e3:.1f} ms", f"{side['ratio']['median']:.1%}"]
+        for name, side in found["passes"].items()
+    ]
+    same = found["agreement"]
+    return f"""## The form for inference
+
+`model.prepare_for_inference()` and the programs that are exported from it, nano, one clip of 8 x 224 x 224, against the
+transcription; {found["rounds"]} rounds, all in turn; medians and quartiles.
+
+{table(["nano", "a clip", "ratio", "goal"], rows)}
+
+What bounds it: at the rate of a 2048 x 2048 matrix product, the {work["plain"] / 1e9:.1f} billion multiply-adds of the
+plain form would take {bound["plain"]:.2f} of the transcription's time, and the {work["prepared"] / 1e9:.1f} billion of the
+prepared form {bound["prepared"]:.2f}. The shipped student gives the class of the plain form to {same["same_class"]} of {same["clips"]}
+clips; its logits differ by {same["largest_difference"]:.1g} at most.
+
+{table(["form and batch", "a clip"], batches)}
+
+Each convolution along 8 frames, for 224 pixels and for 112 and 64:
+
+{table(["convolution", "short", "ratio to plain"], layers)}
+
+What a block's passes over its activations cost, in the share of the block:
+
+{table(["pass", "time", "of the block"], passes)}
+
+{on(found["machine"])}"""
+
+
 def int8_accuracy() -> str:
     found = load("int8_accuracy")
     rows = []
@@ -441,8 +493,19 @@ Memory is the most that a file took beyond what the process had.
 
 
 def readme() -> str:
+    measured_forms = [inference_form] if (FOLDER / "inference_form.json").is_file() else []
     sections = (
-        *(forward, int8_accuracy, loading, file_to_label, live, teacher_cache, prepared_videos, cached_distillation),
+        *(
+            forward,
+            *measured_forms,
+            int8_accuracy,
+            loading,
+            file_to_label,
+            live,
+            teacher_cache,
+            prepared_videos,
+            cached_distillation,
+        ),
         *(motions, modulation_maps, temporal_init, resizing, damaged_videos),
     )
     return "\n\n".join(
