@@ -11,6 +11,7 @@ that what lies between two layers stays in the processor's cache; so a batch cos
 context and gates have a matrix product each, since one product with an odd number of outputs is slow.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -29,7 +30,7 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0, 0.5)
 ROWS = 784  # positions that the MLP computes at a time, in whole frames
 FRAMES = 8  # that the spatial context takes
 POSITIONS = 256  # that the temporal context takes, of all frames
-LEAST_ROWS = 128  # below, short convolutions gain nothing: most of the time goes to reading their larger weights
+LEAST_VALUES = 8192  # of a clip's map; below, more calls cost more than fewer products gain
 
 
 def powers(kernel_size: int, columns: int) -> np.ndarray:
@@ -53,8 +54,8 @@ def frame_matrices(kernel_size: int, frames: int) -> tuple[np.ndarray, np.ndarra
         first = tile * TILE
         forward[:, tile, first : first + points] = np.linalg.inv(powers(kernel_size, points)).T
         back[first : first + TILE, :, tile] = powers(kernel_size, TILE).T
-    forward = forward[:, :, padding : padding + frames].reshape(-1, frames)
-    return forward.astype(np.float32), back[:frames].reshape(frames, -1).astype(np.float32)
+    there = forward[:, :, padding : padding + frames]
+    return there.reshape(-1, frames).astype(np.float32), back[:frames].reshape(frames, -1).astype(np.float32)
 
 
 class ShortConvolution:
@@ -102,6 +103,8 @@ def rows_of(linear: nn.Linear, start: int, stop: int | None, hidden_states: torc
 
 class InferenceForm(nn.Module):
     """Computes what a plain module does, with its children: weights and checkpoints keep their names."""
+
+    plain: Any
 
     def __init__(self, plain: Any):
         super().__init__()
@@ -151,14 +154,14 @@ class InferenceModulation(InferenceForm):
         # hidden_states: (batch, frames, height, width, channels)
         if self.training:
             raise RuntimeError("this model was prepared for inference; load it again to train it")
-        _, frames, height, width, channels = shape = hidden_states.shape
+        _, frames, _, _, channels = shape = hidden_states.shape
         plain = self.plain
         if (
             hidden_states.requires_grad
             or hidden_states.dtype != torch.float32
             or hidden_states.device.type != "cpu"
             or frames < TILE
-            or frames * height * width < LEAST_ROWS
+            or math.prod(shape[1:]) < LEAST_VALUES
         ):
             return plain(hidden_states)
         temporal_modulator = in_pieces(self.temporal_modulator, hidden_states.flatten(2, 3), POSITIONS, 2).view(shape)

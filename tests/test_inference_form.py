@@ -95,7 +95,7 @@ def test_the_plain_convolution_computes_where_a_map_is_small():
         for layer in stage.layers:
             layer.modulation.temporal_focal_layers[0].register_forward_hook(lambda *_, n=number: computed.append(n))
     model(clips())
-    assert computed == [3]  # 2 x 2 positions of 8 frames
+    assert computed == [2, 2, 3]  # 4 x 4 positions with 32 channels, and 2 x 2 with 64
 
 
 def test_a_batch_has_the_logits_of_its_clips():
