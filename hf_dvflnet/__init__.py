@@ -46,6 +46,7 @@ from .inference.prediction import predict_videos
 from .inference.ray_prediction import predict_with_ray
 from .inference.streams import VideoStreamClassifier
 from .inference.windows import predict_windows
+from .inference_form import prepare_for_inference
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from .plots.charts import save_comparison
 from .training.arguments import DistillationConfig, VideoTrainingArguments
@@ -139,6 +140,7 @@ __all__ = [
     "predict_videos",
     "predict_windows",
     "predict_with_ray",
+    "prepare_for_inference",
     "prepare_videos",
     "push_model_folder",
     "read_labels",

@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -111,6 +112,11 @@ def test_a_saved_folder_is_that_of_the_plain_form(tmp_path):
     copy.deepcopy(plain).prepare_for_inference().save_pretrained(tmp_path / "prepared")
     for path in (tmp_path / "plain").iterdir():
         assert (tmp_path / "prepared" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_prepared_model_is_pickled_for_other_processes():
+    model = make().prepare_for_inference()
+    assert torch.equal(pickle.loads(pickle.dumps(model))(clips()).logits, model(clips()).logits)
 
 
 def test_preparing_twice_changes_nothing():

@@ -23,7 +23,7 @@ class EndpointHandler:
     """
 
     def __init__(self, path: str = ""):
-        self.model, self.processor = place(load_model(path or ".")), load_processor(path or ".")
+        self.model, self.processor = place(load_model(path or "."), prepare=True), load_processor(path or ".")
         set_video_limits(replace(video_limits(), allow_private_addresses=False, max_seconds=60))
 
     def __call__(self, data: dict[str, Any]) -> list[dict[str, Any]]:
