@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # 4 times, as long as on a quiet machine.
 DISTILL := GOMP_SPINCOUNT=1000 $(BIN)/python examples/distill.py
 
-.PHONY: setup demo demo-short test test-all test-transformers test-lowest quality style docs dist clean
+.PHONY: setup demo demo-short test test-all test-spawn test-transformers test-lowest quality style docs dist clean
 
 setup: $(READY)
 
@@ -55,13 +55,16 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY) quality
 	$(PYTEST)
 
-# those, then the slow tests, workers of data loaders as macOS and Windows start them, and the tests of transformers
-SPAWN_TESTS := tests/data/test_benchmarks.py tests/data/test_clips.py tests/inference/test_evaluation.py \
-	tests/training/test_teacher_cache.py tests/training/test_trainer_contract.py
+# those, then the slow tests, and the next two
 test-all: test
 	$(PYTEST) -m slow
-	$(PYTEST) --dist load --start-method spawn -k "worker or loaders" $(SPAWN_TESTS)
-	$(MAKE) test-transformers
+	$(MAKE) test-spawn test-transformers
+
+# workers of data loaders as macOS and Windows start them
+test-spawn: $(READY)
+	$(PYTEST) --dist load --start-method spawn -k "worker or loaders" tests/data/test_benchmarks.py \
+		tests/data/test_clips.py tests/inference/test_evaluation.py tests/training/test_teacher_cache.py \
+		tests/training/test_trainer_contract.py
 
 # our classes in the tests of transformers' own models: a minute, after a download of 11 MB the first time
 test-transformers: $(READY)
