@@ -6,9 +6,9 @@ method in the form of Winograd (Lavin and Gray, arXiv 1509.09308) in one dimensi
 products instead of 12, and of kernel 5, 8 instead of 20. The linear layer before the first of them is multiplied into
 its weights.
 
-It moves less memory, too. Positions and frames are computed a few at a time wherever they do not need the others, so
-that what lies between two layers stays in the processor's cache; so a batch costs what its clips cost one by one. And
-context and gates have a matrix product each, since one product with an odd number of outputs is slow.
+It moves less memory, too. Clips are computed one by one, and positions and frames a few at a time wherever they do not
+need the others, so that what lies between two layers stays in the processor's cache. And query, context and gates have
+a matrix product each, since one product with an odd number of outputs is slow.
 """
 
 import math
@@ -28,7 +28,6 @@ TILE = 4  # frames that one set of products gives
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0, 0.5)
 # How much is computed at a time: what lies between two layers then has some MB at most.
 ROWS = 784  # positions that the MLP computes at a time, in whole frames
-FRAMES = 8  # that the spatial context takes
 POSITIONS = 256  # that the temporal context takes, of all frames
 LEAST_VALUES = 8192  # of a clip's map; below, more calls cost more than fewer products gain
 
@@ -113,6 +112,15 @@ class InferenceForm(nn.Module):
         self.train(plain.training)
 
 
+class InferenceStage(InferenceForm):
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        # hidden_states: (batch, frames, height, width, channels)
+        if torch.compiler.is_compiling() or len(hidden_states) == 1 or hidden_states.device.type != "cpu":
+            return self.plain(hidden_states)
+        clips = [self.plain(clip) for clip in hidden_states.split(1)]
+        return tuple(torch.cat(outputs) for outputs in zip(*clips, strict=True))
+
+
 class InferenceMlp(InferenceForm):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # hidden_states: (batch, frames, height, width, channels)
@@ -165,7 +173,7 @@ class InferenceModulation(InferenceForm):
         ):
             return plain(hidden_states)
         temporal_modulator = in_pieces(self.temporal_modulator, hidden_states.flatten(2, 3), POSITIONS, 2).view(shape)
-        spatial_modulator = in_pieces(self.spatial_modulator, hidden_states.flatten(0, 1), FRAMES, 0).view(shape)
+        spatial_modulator = self.spatial_modulator(hidden_states.flatten(0, 1)).view(shape)
         query = rows_of(plain.projection_in, 0, channels, hidden_states)
         output = plain.projection_out(plain.layernorm(query * spatial_modulator * temporal_modulator))
         return output, spatial_modulator, temporal_modulator
@@ -193,11 +201,13 @@ def prepare_for_inference(model: Any) -> Any:
             raise ValueError(
                 f"{name} is {weight.dtype} on {weight.device}; only models in float32 on the CPU have a faster form"
             )
-    for layer in model.eval().requires_grad_(False).modules():
-        if hasattr(layer, "modulation") and not isinstance(layer.modulation, InferenceModulation):
-            layer.mlp = InferenceMlp(layer.mlp)
-            if all(conv.kernel_size in ((3, 1), (5, 1)) for conv in layer.modulation.temporal_focal_layers):
-                layer.modulation = InferenceModulation(layer.modulation)
+    for module in model.eval().requires_grad_(False).modules():
+        if hasattr(module, "stages") and not isinstance(module.stages[0], InferenceStage):
+            module.stages = nn.ModuleList(map(InferenceStage, module.stages))
+        if hasattr(module, "modulation") and not isinstance(module.mlp, InferenceMlp):
+            module.mlp = InferenceMlp(module.mlp)
+            if all(layer.kernel_size in ((3, 1), (5, 1)) for layer in module.modulation.temporal_focal_layers):
+                module.modulation = InferenceModulation(module.modulation)
     return model
 
 
