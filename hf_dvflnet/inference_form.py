@@ -100,6 +100,15 @@ def rows_of(linear: nn.Linear, start: int, stop: int | None, hidden_states: torc
     return F.linear(hidden_states, linear.weight[start:stop], linear.bias[start:stop])
 
 
+def has_faster_form(modulation: Any) -> bool:
+    """Whether the kernels are of size 3 or 5, and no adapter has replaced a layer whose weights are read."""
+    convolutions = modulation.temporal_focal_layers
+    linears = (modulation.projection_in, modulation.temporal_projection_in)
+    return all(type(layer) is nn.Linear for layer in linears) and all(
+        type(layer) is nn.Conv2d and layer.kernel_size in ((3, 1), (5, 1)) for layer in convolutions
+    )
+
+
 class InferenceForm(nn.Module):
     """Computes what a plain module does, with its children: weights and checkpoints keep their names."""
 
@@ -170,6 +179,7 @@ class InferenceModulation(InferenceForm):
             or hidden_states.device.type != "cpu"
             or frames < TILE
             or math.prod(shape[1:]) < LEAST_VALUES
+            or not has_faster_form(plain)
         ):
             return plain(hidden_states)
         temporal_modulator = in_pieces(self.temporal_modulator, hidden_states.flatten(2, 3), POSITIONS, 2).view(shape)
@@ -206,7 +216,7 @@ def prepare_for_inference(model: Any) -> Any:
             module.stages = nn.ModuleList(map(InferenceStage, module.stages))
         if hasattr(module, "modulation") and not isinstance(module.mlp, InferenceMlp):
             module.mlp = InferenceMlp(module.mlp)
-            if all(layer.kernel_size in ((3, 1), (5, 1)) for layer in module.modulation.temporal_focal_layers):
+            if has_faster_form(module.modulation):
                 module.modulation = InferenceModulation(module.modulation)
     return model
 

@@ -135,6 +135,29 @@ def test_weights_that_are_loaded_later_are_used():
     torch.testing.assert_close(prepared(clips()).logits, other(clips()).logits, rtol=0, atol=1e-4)
 
 
+class Adapted(nn.Linear):
+    """Stands for a linear layer with an adapter."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return 1.5 * super().forward(hidden_states)
+
+
+@pytest.mark.parametrize("name", ["projection_in", "temporal_projection_in"])
+@pytest.mark.parametrize("prepared_first", [True, False])
+def test_an_adapter_is_not_passed_over(name, prepared_first):
+    plain, prepared = make(), make()
+    if prepared_first:
+        prepared.prepare_for_inference()
+    for model in (plain, prepared):
+        modulation = model.videofocalnet.stages[0].layers[0].modulation
+        linear = getattr(modulation, name)
+        adapted = Adapted(linear.in_features, linear.out_features)
+        adapted.load_state_dict(linear.state_dict())
+        setattr(modulation, name, adapted)
+    prepared.prepare_for_inference()
+    torch.testing.assert_close(prepared(clips()).logits, plain(clips()).logits, rtol=0, atol=1e-4)
+
+
 def test_training_is_refused():
     model = make().prepare_for_inference()
     model.train()
