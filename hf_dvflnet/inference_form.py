@@ -6,9 +6,9 @@ method in the form of Winograd (Lavin and Gray, arXiv 1509.09308) in one dimensi
 products instead of 12, and of kernel 5, 8 instead of 20. The linear layer before the first of them is multiplied into
 its weights.
 
-It moves less memory, too. Clips are computed one by one, and positions and frames a few at a time wherever they do not
-need the others, so that what lies between two layers stays in the processor's cache. And query, context and gates have
-a matrix product each, since one product with an odd number of outputs is slow.
+It moves less memory, too. Clips of large maps are computed one by one, and positions and frames a few at a time
+wherever they do not need the others, so that what lies between two layers stays in the processor's cache. And query,
+context and gates have a matrix product each, since one product with an odd number of outputs is slow.
 """
 
 import math
@@ -28,7 +28,9 @@ TILE = 4  # frames that one set of products gives
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0, 0.5)
 # How much is computed at a time: what lies between two layers then has some MB at most.
 ROWS = 784  # positions that the MLP computes at a time, in whole frames
+VALUES = ROWS * 96  # that it computes at least
 POSITIONS = 256  # that the temporal context takes, of all frames
+CLIP_VALUES = 2**18  # of a clip's map; below, several clips fit into the cache, and fewer calls are faster
 LEAST_VALUES = 8192  # of a clip's map; below, more calls cost more than fewer products gain
 
 
@@ -124,7 +126,8 @@ class InferenceForm(nn.Module):
 class InferenceStage(InferenceForm):
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         # hidden_states: (batch, frames, height, width, channels)
-        if torch.compiler.is_compiling() or len(hidden_states) == 1 or hidden_states.device.type != "cpu":
+        small = len(hidden_states) == 1 or hidden_states[0].numel() < CLIP_VALUES
+        if torch.compiler.is_compiling() or small or hidden_states.device.type != "cpu":
             return self.plain(hidden_states)
         clips = [self.plain(clip) for clip in hidden_states.split(1)]
         return tuple(torch.cat(outputs) for outputs in zip(*clips, strict=True))
@@ -133,8 +136,8 @@ class InferenceStage(InferenceForm):
 class InferenceMlp(InferenceForm):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # hidden_states: (batch, frames, height, width, channels)
-        _, _, height, width, _ = hidden_states.shape
-        frames = max(1, ROWS // (height * width))
+        _, _, height, width, channels = hidden_states.shape
+        frames = max(1, max(ROWS, VALUES // channels) // (height * width))
         return in_pieces(self.plain, hidden_states.flatten(0, 1), frames, 0).view(hidden_states.shape)
 
 
