@@ -126,8 +126,9 @@ class InferenceForm(nn.Module):
 class InferenceStage(InferenceForm):
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         # hidden_states: (batch, frames, height, width, channels)
-        small = len(hidden_states) == 1 or hidden_states[0].numel() < CLIP_VALUES
-        if torch.compiler.is_compiling() or small or hidden_states.device.type != "cpu":
+        if torch.compiler.is_compiling() or hidden_states.device.type != "cpu":
+            return self.plain(hidden_states)
+        if len(hidden_states) == 1 or hidden_states[0].numel() < CLIP_VALUES:
             return self.plain(hidden_states)
         clips = [self.plain(clip) for clip in hidden_states.split(1)]
         return tuple(torch.cat(outputs) for outputs in zip(*clips, strict=True))
