@@ -33,7 +33,7 @@ from hf_dvflnet.data import jobs, preparation
 from hf_dvflnet.video_limits import video_limits
 
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="needs the extra ray")
 PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH, "RAY_USAGE_STATS_ENABLED": "0"}
 # a warning of Ray's own, about its C++ code, that says nothing of the run

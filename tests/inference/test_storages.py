@@ -21,8 +21,8 @@ from hf_dvflnet import (
 from hf_dvflnet.inference import prediction_files
 
 
-moto_server = pytest.importorskip("moto.server")
-pytest.importorskip("s3fs")
+moto_server = pytest.importorskip("moto.server", reason="needs moto, of the extra dev")
+pytest.importorskip("s3fs", reason="needs the extra s3")
 
 
 @pytest.fixture(scope="module")
