@@ -1,6 +1,6 @@
 """
-From a video file to a label: nano, in PyTorch and exported to OpenVINO, against VideoMAE with transformers' own reader
-and processor, with random weights, one clip at a time.
+From a video file to a label: nano, in PyTorch and exported, against VideoMAE and TimeSformer with transformers' own
+reader and processor, with random weights, one clip at a time.
 
     python benchmarks/file_to_label.py
 
@@ -17,21 +17,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from forward import VIDEOMAE_SMALL, openvino_nano, ours
+from forward import PEERS, ours, peer
 from loading import write_minute
 from machine import machine
+from matplotlib.figure import Figure
 from timing import ratio, seconds, take_turns
-from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEImageProcessor
+from transformers import VideoMAEImageProcessor
 from transformers.utils import logging
 from transformers.video_utils import read_video_pyav
 
 from hf_dvflnet import VideoFocalNetVideoProcessor
+from hf_dvflnet.hub.model_folder import save_model_folder
+from hf_dvflnet.inference.export import export_model
+from hf_dvflnet.inference.exported_program import load_exported
 from hf_dvflnet.inference.speed import STAGES, time_stages
+from hf_dvflnet.plots.style import LINE_COLOURS, styled
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 from videos import write_video
+
+
+FORMATS = {"ONNX Runtime": "onnx", "OpenVINO": "openvino", "ExecuTorch": "executorch"}
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "time_to_label.png"
 
 
 @torch.inference_mode()
@@ -40,9 +49,37 @@ def label_by_ours(model: Callable, processor: VideoFocalNetVideoProcessor, path:
 
 
 @torch.inference_mode()
-def label_by_videomae(model: torch.nn.Module, processor: VideoMAEImageProcessor, path: Path, frames: int) -> int:
-    video, _ = read_video_pyav(str(path), lambda **_: np.linspace(0, frames - 1, 16).astype(int))
+def label_by_peer(
+    model: torch.nn.Module, processor: VideoMAEImageProcessor, path: Path, frames: int, shown: int
+) -> int:
+    video, _ = read_video_pyav(str(path), lambda **_: np.linspace(0, frames - 1, shown).astype(int))
     return int(model(processor(list(video), return_tensors="pt")["pixel_values"]).logits.argmax())
+
+
+def exported_nano(folder: Path) -> dict[str, Callable]:
+    """Nano as a program in every format."""
+    save_model_folder(folder / "nano", ours("nano"), title="Nano", introduction="Random weights.")
+    for format in FORMATS.values():
+        export_model(folder / "nano", folder / format, format=format)
+    return {f"nano, {name}": load_exported(folder / format) for name, format in FORMATS.items()}
+
+
+@styled
+def draw(found: dict):
+    """Bars of the seconds to a label for a clip like UCF101's: nano in its forms, then the others."""
+    sides = found["videos"]["like UCF101"]["seconds"]
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for place, (side, times) in enumerate(sides.items()):
+        own, (low, high), median = side.startswith("nano"), times["quartiles"], times["median"]
+        axes.barh(place, median, color=LINE_COLOURS[0] if own else "#BBBBBB", height=0.7)
+        axes.plot([low, high], [place, place], color="#222222", linewidth=1)
+        axes.text(max(median, high) + 0.04, place, f"{median:.2f} s", va="center")
+    axes.set_yticks(range(len(sides)), list(sides))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(times["quartiles"][1] for times in sides.values()))
+    axes.set_xlabel(f"from the file to its label, in seconds ({found['machine']['threads']} threads)")
+    figure.savefig(PICTURE)
 
 
 def main():
@@ -52,14 +89,11 @@ def main():
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     nano, processor = ours("nano"), VideoFocalNetVideoProcessor()
-    peers = {
-        "VideoMAE small": VideoMAEForVideoClassification(VideoMAEConfig(num_labels=400, **VIDEOMAE_SMALL)).eval(),
-        "VideoMAE base": VideoMAEForVideoClassification(VideoMAEConfig(num_labels=400)).eval(),
-    }
+    peers = {name: peer(name) for name in PEERS}
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        program = openvino_nano(folder)
+        forms = {"nano": nano, "nano, prepared": ours("nano").prepare_for_inference(), **exported_nano(folder)}
         mpeg4 = {"codec": "mpeg4", "tag": "XVID", "options": {"g": "12", "b": "1000000"}}
         videos = {
             "like UCF101": (write_video(folder / "ucf.avi", num_frames=175, width=320, height=240, **mpeg4), 175),
@@ -67,12 +101,11 @@ def main():
         }
         for kind, (path, frames) in videos.items():
             calls: dict[str, Callable[[], object]] = {
-                "nano": lambda path=path: label_by_ours(nano, processor, path),
-                "nano, OpenVINO": lambda path=path: label_by_ours(program, processor, path),
+                name: lambda form=form, path=path: label_by_ours(form, processor, path) for name, form in forms.items()
             }
-            for peer, model in peers.items():
-                calls[peer] = lambda model=model, path=path, frames=frames: label_by_videomae(
-                    model, VideoMAEImageProcessor(), path, frames
+            for name, model in peers.items():
+                calls[name] = lambda model=model, path=path, frames=frames, shown=PEERS[name]: label_by_peer(
+                    model, VideoMAEImageProcessor(), path, frames, shown
                 )
             times = take_turns(calls, arguments.rounds)
             stages = time_stages(nano, processor, [path], repeat=arguments.rounds)

@@ -30,6 +30,8 @@ from .prediction_files import PredictionFile, Row
 
 
 VIDEOS_PER_TASK = 16  # a few seconds of work
+# What a task that decodes and a model without a GPU reserve: a core has one of each, and whichever is ahead waits.
+CORE_OF_EACH = 0.5
 
 
 def predict_with_ray(
@@ -59,7 +61,7 @@ def predict_with_ray(
         address: `"auto"` for the cluster that `RAY_ADDRESS` names or that runs on this machine, `"local"` to start one
             on this machine that ends with the call, or `HOST:PORT`. If Ray is already connected, it stays so.
         device: Where copies of the model run: `"cuda"` for one on each GPU of the cluster, `"cpu"` for one on a core,
-            and more as needed, up to all cores except one. `"auto"` takes GPUs if there are any.
+            and more as needed, up to one on each. `"auto"` takes GPUs if there are any.
         compile: Whether to compile the model, as in [`place`].
         views, top_k, embeddings, batch_size: As in [`predict_to_file`]. Batches have at most 16 videos.
 
@@ -125,8 +127,8 @@ def _resources(device: str) -> dict[str, int]:
     cpus, gpus = int(there.get("CPU", 0)), 0 if device == "cpu" else int(there.get("GPU", 0))
     if device == "cuda" and not gpus:
         raise ValueError("device cuda: the Ray cluster has no GPU")
-    if cpus < (1 if gpus else 2):
-        raise ValueError(f"the Ray cluster has {cpus} CPU; without a GPU it takes two, to decode and for the model")
+    if cpus < 1:
+        raise ValueError("the Ray cluster has no CPU; it takes one to decode")
     return {"nodes": sum(node["Alive"] for node in ray.nodes()), "gpus": gpus}
 
 
@@ -147,7 +149,7 @@ def _pipeline(
 
     context = DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
-    actors = gpus or int(ray.cluster_resources()["CPU"]) - 1
+    actors = gpus or int(ray.cluster_resources()["CPU"])
     shared = [ray.put(model)]  # in a list, Ray leaves it to the actor to fetch it; held here, for actors to come
     with DataContext.current(context):
         with warnings.catch_warnings():
@@ -161,7 +163,7 @@ def _pipeline(
                     decode,
                     batch_size=None,
                     batch_format="pyarrow",
-                    num_cpus=1,
+                    num_cpus=1 if gpus else CORE_OF_EACH,
                     ray_remote_args_fn=partial(dict, max_retries=RETRIES),
                 )
                 .map_batches(
@@ -171,7 +173,7 @@ def _pipeline(
                     batch_format="pyarrow",
                     compute=ActorPoolStrategy(min_size=1, max_size=actors),
                     ray_remote_args_fn=partial(dict, max_restarts=RETRIES, max_task_retries=RETRIES),
-                    num_cpus=0 if gpus else 1,
+                    num_cpus=0 if gpus else CORE_OF_EACH,
                     num_gpus=1 if gpus else None,
                 )
             )
