@@ -13,6 +13,7 @@ whoever stops it goes on with the same command.
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -103,8 +104,8 @@ def command(side: str, model: Path, listed: Path, output: Path) -> list[str]:
 def run(side: str, model: Path, listed: Path, folder: Path) -> tuple[float, list[int]]:
     """Seconds of the command, and the resident bytes of it and its children, once a second."""
     output = folder / "scores.parquet"
-    for left in folder.glob("scores.parquet*"):
-        left.unlink()
+    for left in folder.glob("scores.parquet*"):  # the table, what it belongs to, and parts of a run that was stopped
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     began, memory = time.perf_counter(), []
     with (folder / "log.txt").open("w") as log:
@@ -175,13 +176,13 @@ def main():
         "seconds_to_start": {side: spread([row[f"{side}, few"] for row in rounds]) for side in SIDES},
         "ray_to_two_processes": ratio(rounds, "Ray", "two processes"),
     }
-    if "memory" not in found:
-        memory = {}
-        for side in ("one process", "Ray"):
-            seconds, megabytes = run(side, files["tiny"], files["many"], folder)
-            memory[side] = {"seconds": seconds, "megabytes": [round(value / 1e6) for value in megabytes]}
-            found["bytes_per_row"] = (folder / "scores.parquet").stat().st_size / MANY
-        found |= {"rows": MANY, "memory": memory}
+    found["rows"] = MANY
+    memory = found.setdefault("memory", {})
+    for side in ("one process", "Ray"):
+        if side not in memory:
+            seconds, resident_bytes = run(side, files["tiny"], files["many"], folder)
+            memory[side] = {"seconds": seconds, "megabytes": [round(value / 1e6) for value in resident_bytes]}
+            store()
     store()
     print(json.dumps({name: value for name, value in found.items() if name not in ("times", "memory")}, indent=2))
 

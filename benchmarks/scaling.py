@@ -69,7 +69,7 @@ def million() -> str:
         first = min(rates, key=rates.__getitem__)
         hours = VIDEOS / rates[first] / 3600
         cells = [str(nodes), str(there), str(nodes * gpus or ""), size, files, f"{rates[first]:,.0f}", first]
-        return f"| {' | '.join([*cells, f'{hours:.1f}', f'{hours * nodes:,.0f}'])} |"
+        return f"| {' | '.join([*cells, f'{hours:.1f}', f'{hours * nodes:,.1f}'])} |"
 
     rows = [
         row(nodes, gpus, files, size)
@@ -93,10 +93,10 @@ GPUs are assumed**: {CORES_OF_A_NODE_WITHOUT} cores a node, or {CORES_PER_GPU} f
 | {" | ".join(["---"] * len(header))} |
 {newline.join(rows)}
 
-- Decoding saturates first wherever there is a GPU: one keeps up with {per_gpu * reading["like UCF101"][0]:,.0f} cores that decode files like
-  UCF101's. `dvflnet prepare` pays when the same videos are read again, not for one pass.
-- Bytes: {VIDEOS * reading["like UCF101"][1] / 1e12:.2f} TB are read of files like UCF101's, {VIDEOS * reading["like Kinetics"][1] / 1e12:.1f} TB of files like Kinetics';
-  the table of answers has {VIDEOS * bulk["bytes_per_row"] / 1e6:,.0f} MB in Parquet. A clip goes from a decoder to the model as
+- With a GPU, decoding saturates first, or the disk: it keeps up with {per_gpu * reading["like UCF101"][0]:,.0f} cores that decode files like UCF101's,
+  and {per_gpu * reading["like Kinetics"][0]:,.0f} with Kinetics'. `dvflnet prepare` pays when the same videos are read again, not for one pass.
+- Bytes: {VIDEOS * reading["like UCF101"][1] / 1e12:.2f} TB are read of files like UCF101's, {VIDEOS * reading["like Kinetics"][1] / 1e12:.1f} TB of files like Kinetics'.
+  A clip goes from a decoder to the model as
   {8 * 3 * 224 * 224 * 4 / 1e6:.1f} MB of float32, within a node where both are.
 - A command of Ray starts in {start["Ray"]["median"]:.0f} s, one process in {start["one process"]["median"]:.0f} s; dividing a million videos into tasks of
   16 takes Ray some minutes before the first of them.

@@ -65,9 +65,13 @@ def goals() -> str:
     one, eight = (form["batches"][f"prepared, batch {batch}"]["seconds"]["median"] / batch for batch in (1, 8))
     at_most: list[tuple[str, float, float]] = [
         *(
-            (f"a forward pass, {name}: of the transcription's time", form["forms"][name]["ratio"]["median"], limit)
+            (
+                f"a forward pass, {name}: of the transcription's time{' (stretch)' if kind == 'stretch' else ''}",
+                form["forms"][name]["ratio"]["median"],
+                limit,
+            )
             for name, limits in form["goals"].items()
-            for limit in limits.values()
+            for kind, limit in limits.items()
         ),
         ("batches of 8, prepared: time a clip, of that of one", eight / one, 1.0),
         ("a training step: of the transcription's time", forward["training_step"]["ratio"]["median"], 0.85),
@@ -476,7 +480,8 @@ is what the command takes for 4 files, and the rate that of the others; the rati
 
 {table(["", "videos a second", "to start", "ratio", "goal"], rows)}
 
-Resident memory of the command and its children, in MB, while it classifies {found["rows"]:,} files with a tiny network:
+Resident memory of the command and its children, in MB, while it classifies {found["rows"]:,} files with a tiny network; what
+processes share, as Ray's do, counts once for each:
 
 {table(["", "takes", "at 25 %", "50 %", "75 %", "95 %"], memory)}
 
@@ -637,6 +642,10 @@ def readme() -> str:
             "# What was measured",
             "Written by `python benchmarks/write_readme.py` from the JSON beside it; each section names the command "
             "that\nmeasures it anew. The machines were shared, so ratios of sides that took turns count, not seconds.",
+            "![Seconds from a file to its label](../docs/images/time_to_label.png)",
+            "Nano in each form, and what else could be picked, on a clip like UCF101's "
+            "([details](#from-a-file-to-a-label)).",
+            goals(),
             *(section() for section in sections),
             "",
         ]

@@ -21,17 +21,17 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
 # what transformers' HfArgumentParser reads, --help included
 HAVE_OWN_PARSER = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-GREETING = """dvflnet classifies what people do in videos. Four commands to begin with:
+GREETING = """dvflnet recognizes actions in videos. Four commands to start with:
 
-  dvflnet create motions-student MODEL                      makes a folder with a small trained model
-  dvflnet render data/motions --train 0 --validation 0      makes labelled videos that it tells apart
-  dvflnet predict MODEL VIDEO...                            tells what videos show
-  dvflnet demo MODEL                                        opens a page where people try a model
+  dvflnet create motions-student MODEL                      copies a small model that knows 16 motions of a camera
+  dvflnet render data/motions --train 0 --validation 0      renders videos of these motions
+  dvflnet predict MODEL VIDEO...                            classifies videos
+  dvflnet demo MODEL                                        serves a web page to try a model on (extra `demo`)
 
 `dvflnet --help` lists all commands."""
 
 app = typer.Typer(
-    help="DVFL-Net and Video-FocalNet: make, convert, describe, run and publish models.",
+    help="DVFL-Net and Video-FocalNet: create, train, distil, evaluate, run and export video classifiers.",
     pretty_exceptions_enable=False,
 )
 for group, commands in GROUPS.items():
