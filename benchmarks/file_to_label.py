@@ -20,7 +20,6 @@ import torch
 from forward import PEERS, ours, peer
 from loading import write_minute
 from machine import machine
-from matplotlib.figure import Figure
 from timing import ratio, seconds, take_turns
 from transformers import VideoMAEImageProcessor
 from transformers.utils import logging
@@ -31,7 +30,6 @@ from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference.export import export_model
 from hf_dvflnet.inference.exported_program import load_exported
 from hf_dvflnet.inference.speed import STAGES, time_stages
-from hf_dvflnet.plots.style import LINE_COLOURS, styled
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
@@ -40,7 +38,6 @@ from videos import write_video
 
 
 FORMATS = {"ONNX Runtime": "onnx", "OpenVINO": "openvino", "ExecuTorch": "executorch"}
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "time_to_label.png"
 
 
 @torch.inference_mode()
@@ -62,24 +59,6 @@ def exported_nano(folder: Path) -> dict[str, Callable]:
     for format in FORMATS.values():
         export_model(folder / "nano", folder / format, format=format)
     return {f"nano, {name}": load_exported(folder / format) for name, format in FORMATS.items()}
-
-
-@styled
-def draw(found: dict):
-    """Bars of the seconds to a label for a clip like UCF101's: nano in its forms, then the others."""
-    sides = found["videos"]["like UCF101"]["seconds"]
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for place, (side, times) in enumerate(sides.items()):
-        own, (low, high), median = side.startswith("nano"), times["quartiles"], times["median"]
-        axes.barh(place, median, color=LINE_COLOURS[0] if own else "#BBBBBB", height=0.7)
-        axes.plot([low, high], [place, place], color="#222222", linewidth=1)
-        axes.text(max(median, high) + 0.04, place, f"{median:.2f} s", va="center")
-    axes.set_yticks(range(len(sides)), list(sides))
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.12 * max(times["quartiles"][1] for times in sides.values()))
-    axes.set_xlabel(f"from the file to its label, in seconds ({found['machine']['threads']} threads)")
-    figure.savefig(PICTURE)
 
 
 def main():

@@ -1,5 +1,5 @@
 """
-Writes `benchmarks/README.md` and the last section of `docs/scaling.md` from the JSON that the benchmarks leave.
+Writes `benchmarks/README.md`, its picture and the last sections of `docs/scaling.md` from the JSON that the benchmarks leave.
 
     python benchmarks/write_readme.py
 """
@@ -11,11 +11,14 @@ import textwrap
 from pathlib import Path
 
 import distillation_gain
-import file_to_label
 import scaling
+from matplotlib.figure import Figure
+
+from hf_dvflnet.plots.style import LINE_COLOURS, styled
 
 
 FOLDER = Path(__file__).parent
+PICTURE = FOLDER.parent / "docs" / "images" / "time_to_label.png"
 
 
 def load(name: str) -> dict:
@@ -670,11 +673,30 @@ def pages() -> dict[Path, str]:
     return {FOLDER / "README.md": wrap(readme()), scaling.PAGE: by_hand + wrap(scaling.page())}
 
 
+@styled
+def draw_times_to_a_label():
+    """Bars of the seconds to a label for a clip like UCF101's: nano in its forms, then the others."""
+    found = load("file_to_label")
+    sides = found["videos"]["like UCF101"]["seconds"]
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for place, (side, times) in enumerate(sides.items()):
+        own, (low, high), median = side.startswith("nano"), times["quartiles"], times["median"]
+        axes.barh(place, median, color=LINE_COLOURS[0] if own else "#BBBBBB", height=0.7)
+        axes.plot([low, high], [place, place], color="#222222", linewidth=1)
+        axes.text(max(median, high) + 0.04, place, f"{median:.2f} s", va="center")
+    axes.set_yticks(range(len(sides)), list(sides))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(times["quartiles"][1] for times in sides.values()))
+    axes.set_xlabel(f"from the file to its label, in seconds ({found['machine']['threads']} threads)")
+    figure.savefig(PICTURE)
+
+
 def main():
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
         print(f"{path} is written")
-    file_to_label.draw(load("file_to_label"))
+    draw_times_to_a_label()
 
 
 if __name__ == "__main__":
