@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow.parquet
-from machine import machine
+from machine import continued
 from timing import ratio, spread
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
@@ -148,10 +148,7 @@ def main():
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
 
-    here = machine() | {"command": "python benchmarks/bulk.py"}
-    found = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"machine": here}
-    if found["machine"] != here:
-        raise SystemExit(f"{arguments.output}: was begun on another machine or with other versions; move it away")
+    found = continued(arguments.output)
     files = make_files(folder)
 
     def store():

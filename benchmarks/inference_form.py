@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import torch
 from forward import clip, forward, matrix_product, ours, transcribed
-from machine import machine
+from machine import continued
 from timing import ratio, seconds, turns
 from torch import nn
 from torch.nn import functional as F
@@ -168,10 +168,7 @@ def main():
     logging.set_verbosity_error()
     arguments.folder.mkdir(parents=True, exist_ok=True)
 
-    here = machine() | {"command": "python benchmarks/inference_form.py"}
-    found = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"machine": here}
-    if found["machine"] != here:
-        raise SystemExit(f"{arguments.output}: was begun on another machine or with other versions; move it away")
+    found = continued(arguments.output)
     times = found.setdefault("times", {})
     for group, calls_of in GROUPS.items():
         kept = times.setdefault(group, [])

@@ -1,5 +1,6 @@
 """What a figure was measured on, kept beside it."""
 
+import json
 import platform
 import sys
 from importlib.metadata import version
@@ -23,6 +24,15 @@ def machine() -> dict[str, str | int]:
         **{name: version(name) for name in ("torch", "transformers", "av")},
         "command": " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *map(without_place, sys.argv[1:])]),
     }
+
+
+def continued(output: Path) -> dict:
+    """What an earlier, stopped run of this benchmark measured here, or nothing yet but where it runs."""
+    here = machine() | {"command": f"python benchmarks/{Path(sys.argv[0]).name}"}  # as its options change no figure
+    found = json.loads(output.read_text()) if output.exists() else {"machine": here}
+    if found["machine"] != here:
+        raise SystemExit(f"{output}: was begun on another machine or with other versions; move it away")
+    return found
 
 
 def without_place(word: str) -> str:
