@@ -11,8 +11,8 @@ start from the same weights and see the same clips in the same order.
   one whose standard deviation over the seeds is below 5 points: where it is larger, some seeds have not left the
   plateau at which the network begins, and losses would be ranked by who leaves it first.
 - first: every variant, seed 0, validation clips. It chooses and decides nothing: one seed cannot.
-- second: the five variants that were best in the first stage, `forward_kl` (the paper's) if it is not one of them,
-  and `alone`; seeds 1 to 5, test clips.
+- second: `alone`, `forward_kl` (the paper's), and of each family the variant that was best in the first stage: forward
+  KL with another temperature or alpha, another divergence, modulators, features; seeds 1 to 5, test clips.
 
 What counts as a difference: in the second stage, the mean over the five seeds of a variant's accuracy less that of the
 student with the same seed it is compared with, if its 95 % interval (Student's t with 4 degrees of freedom,

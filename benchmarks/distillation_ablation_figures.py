@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "distillation.md"
 PICTURE = ROOT / "docs" / "images" / "distillation_ablation.png"
 REFERENCES = ("alone", "forward_kl")
-NUMBER = 6  # contenders of the second stage
+FAMILIES = (  # by how their variants' names begin or end; each sends one to the second stage
+    lambda name: name.startswith(("forward_kl, T", "forward_kl, alpha")),
+    lambda name: name.startswith(("reverse_kl", "jensen_shannon", "mse")),
+    lambda name: "modulators" in name,
+    lambda name: "features" in name,
+)
 
 Row = dict[str, Any]
 
@@ -30,9 +35,8 @@ def of_stage(rows: list[Row], stage: str) -> dict[str, dict[int, float]]:
 
 
 def contenders(rows: list[Row]) -> list[str]:
-    """`alone`, `forward_kl`, and the variants that were best in the first stage."""
-    best = [variant for variant in of_stage(rows, "first") if variant not in REFERENCES]
-    return [*REFERENCES, *best[: NUMBER - 1]]
+    """`alone`, `forward_kl`, and of each family the variant that was best in the first stage."""
+    return [*REFERENCES, *(next(filter(family, of_stage(rows, "first"))) for family in FAMILIES)]
 
 
 def difference(one: dict[int, float], other: dict[int, float], comparisons: int) -> tuple[float, float, float]:

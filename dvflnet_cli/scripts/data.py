@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,10 +84,17 @@ def by_option(words: list[str]) -> dict[str, list[str]]:
 
 
 def write_json(file: Path, content: object):
-    """Write a file whole or not at all: a full disk leaves no half of it, which would stop the next call."""
-    unfinished = file.with_suffix(".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, file)
+    """
+    Write a file whole or not at all: a full disk leaves no half of it, which would stop the next call.
+
+    Hosts that share the folder may write the same file at the same time.
+    """
+    unfinished = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    try:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def begin_or_resume(args: TrainingArguments, arguments: list[str]):

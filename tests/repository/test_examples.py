@@ -295,6 +295,20 @@ def test_a_start_is_shown_clips_as_the_data_arguments_say(start):
     assert (model.config.num_frames, model.config.image_size) == (6, 36)
 
 
+def test_two_hosts_may_write_the_same_file_of_a_shared_folder_at_once(tmp_path, monkeypatch):
+    replace, others = os.replace, iter([{"host": 1}])
+
+    def replace_after_the_other_host(*files):
+        for content in others:
+            data.write_json(tmp_path / "arguments.json", content)
+        replace(*files)
+
+    monkeypatch.setattr(os, "replace", replace_after_the_other_host)
+    data.write_json(tmp_path / "arguments.json", {"host": 0})
+    assert json.loads((tmp_path / "arguments.json").read_text()) == {"host": 0}
+    assert [file.name for file in tmp_path.iterdir()] == ["arguments.json"]
+
+
 def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tmp_path):
     options = {**SHOWN, "data_dir": ucf101, "num_train_epochs": 1, "use_cpu": True, "dataloader_num_workers": 0}
     process = launch(
