@@ -1,6 +1,6 @@
 """
 How soon a live source is answered: nano over a window of 2 seconds, in PyTorch and exported to OpenVINO, on files of
-25 frames a second that are shown at their own pace, as `dvflnet watch FILE MODEL --realtime` does.
+25 frames a second that are shown at their own pace, as `dvflnet watch MODEL FILE --realtime` does.
 
     python benchmarks/live.py
 

@@ -33,6 +33,8 @@ GREETING = """dvflnet recognizes actions in videos. Four commands to start with:
 app = typer.Typer(
     help="DVFL-Net and Video-FocalNet: create, train, distil, evaluate, run and export video classifiers.",
     pretty_exceptions_enable=False,
+    # `--top_k` is `--top-k`, as the trainings' options, which are transformers', have both forms
+    context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
 )
 for group, commands in GROUPS.items():
     for command in commands:

@@ -11,6 +11,7 @@ from .terminal import printable, quiet, refuse_unless_positive
 
 
 def watch(
+    model: Model,
     source: Annotated[
         str,
         typer.Argument(
@@ -18,7 +19,6 @@ def watch(
             "dshow:video=NAME."
         ),
     ],
-    model: Model,
     window: Annotated[
         float, typer.Option(metavar="SECONDS", help="Length of a window, by the timestamps of the frames.")
     ] = 2.0,

@@ -81,7 +81,7 @@ class ModelArguments:
             "or a JSON object of them."
         },
     )
-    compare_alone: bool = field(default=True, metadata={"help": "Also train the student without the teacher."})
+    compare_alone: bool = field(default=True, metadata={"help": "Whether the student is also trained alone."})
     train_teacher: bool = field(
         default=False,
         metadata={"help": "Train the teacher here as well, even if `teacher_model_name_or_path` names one."},

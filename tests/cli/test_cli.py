@@ -327,6 +327,11 @@ def test_predict_compiles(dvflnet, tiny_folder, video_files, monkeypatch):
     assert compiled == ["VideoFocalNetForVideoClassification"]
 
 
+def test_an_option_may_be_spelled_with_underscores(dvflnet, tiny_folder, video_files):
+    code, out, _ = dvflnet("predict", tiny_folder, video_files["vp9.webm"], "--top_k", 1, "--batch_size", 1)
+    assert code == 0 and out.count("%") == 1
+
+
 def test_predict_refuses_options_that_do_not_fit(dvflnet, tiny_folder, video_files, tmp_path):
     video = video_files["vp9.webm"]
     for arguments, reason in (
@@ -381,8 +386,8 @@ def test_info_and_watch_do_not_let_labels_steer_the_terminal(dvflnet, hostile_fo
     for command in (
         ("info", hostile_folder),
         ("info", hostile_folder, "--json"),
-        ("watch", video_files["vp9.webm"], hostile_folder, "--window", 0.5),
-        ("watch", video_files["vp9.webm"], hostile_folder, "--window", 0.5, "--json"),
+        ("watch", hostile_folder, video_files["vp9.webm"], "--window", 0.5),
+        ("watch", hostile_folder, video_files["vp9.webm"], "--window", 0.5, "--json"),
     ):
         code, out, _ = dvflnet(*command)
         assert code == 0

@@ -52,7 +52,7 @@ def commands_that_run_a_model(folder, video, tree, out):
     yield "predict", folder, video
     yield "predict", folder, video, "--windows", 1
     yield "benchmark", folder, video, "--repeat", 1
-    yield "watch", video, folder, "--window", 0.5
+    yield "watch", folder, video, "--window", 0.5
     yield "visualize", folder, video, out / "maps.png"
     yield "evaluate", folder, "--dataset", "folder", "--data-dir", tree, "--output", out / "evaluation"
     yield "cache-teacher", folder, out / "cache", "--dataset", "folder", "--data-dir", tree, "--views", 1

@@ -964,7 +964,7 @@ def test_windows_of_no_length_are_refused(tiny_model, tiny_processor, video_file
 
 
 def test_watch_prints_a_line_per_answer_and_a_summary(dvflnet, tiny_folder, video_files):
-    command = ("watch", video_files["h264_long_gop.mp4"], tiny_folder, "--window", 1, "--stride", 10)
+    command = ("watch", tiny_folder, video_files["h264_long_gop.mp4"], "--window", 1, "--stride", 10)
     code, out, _ = dvflnet(*command)
     lines = out.splitlines()
     assert code == 0
@@ -1006,7 +1006,7 @@ def test_watch_needs_a_rate_only_for_a_stride_in_frames(
             yield stream
 
     monkeypatch.setattr("hf_dvflnet.inference.live_sources.open_stream", without_rate)
-    code, out, err = dvflnet("watch", video_files["h264.mkv"], tiny_folder, "--window", 1, *options)
+    code, out, err = dvflnet("watch", tiny_folder, video_files["h264.mkv"], "--window", 1, *options)
     assert code == (1 if reason else 0)
     assert re.search(reason, err) if reason else "40 frames, 2 answers" in out
 
@@ -1020,21 +1020,21 @@ def test_watch_ends_with_its_summary_when_interrupted(dvflnet, tiny_folder, vide
     monkeypatch.setattr(VideoStreamClassifier, "_answer", interrupted)
     for realtime in ((), ("--realtime",)):
         path = video_files["h264_long_gop.mp4"]
-        code, out, err = dvflnet("watch", path, tiny_folder, "--window", 0.4, "--stride", 5, *realtime)
+        code, out, err = dvflnet("watch", tiny_folder, path, "--window", 0.4, "--stride", 5, *realtime)
         assert (code, err) == (0, "")
         assert ", 2 answers; dropped 0 frames" in out.splitlines()[-1]
 
 
 def test_watch_refuses_what_it_cannot_open_in_one_line(dvflnet, tiny_folder, tmp_path):
     for source, reason in ((tmp_path / "none.mp4", "none.mp4"), ("ftp://host/a", "only rtsp")):
-        code, out, err = dvflnet("watch", source, tiny_folder)
+        code, out, err = dvflnet("watch", tiny_folder, source)
         assert (code, out, len(err.splitlines())) == (1, "", 1)
         assert reason in err
 
 
 @pytest.mark.parametrize("option, value", [("--window", "inf"), ("--window", "0"), ("--fps", "-5"), ("--fps", "nan")])
 def test_watch_refuses_numbers_that_make_no_frames(dvflnet, tiny_folder, video_files, option, value):
-    code, out, err = dvflnet("watch", video_files["vp9.webm"], tiny_folder, option, value)
+    code, out, err = dvflnet("watch", tiny_folder, video_files["vp9.webm"], option, value)
     assert (code, out) == (1, "")
     assert f"{option} must be above 0 and below 1e9, got {float(value)}" in err
 
@@ -1078,5 +1078,5 @@ def test_a_slow_stage_shows_in_its_own_time(tiny_model, tiny_processor, video_fi
 
 
 def test_the_console_names_a_device_that_is_not_there(dvflnet, tiny_folder, video_files):
-    code, _, err = dvflnet("watch", video_files["vp9.webm"], tiny_folder, "--device", "nonesuch")
+    code, _, err = dvflnet("watch", tiny_folder, video_files["vp9.webm"], "--device", "nonesuch")
     assert code == 1 and "device nonesuch" in err
