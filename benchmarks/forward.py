@@ -79,8 +79,8 @@ def peer(name: str) -> torch.nn.Module:
 PEERS = {"VideoMAE small": 16, "VideoMAE base": 16, "TimeSformer base": 8}
 
 
-def clip(batch: int, frames: int = 8, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(batch, frames, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
+def clip(batch: int, frames: int = 8, dtype: torch.dtype = torch.float32, size: int = 224) -> torch.Tensor:
+    return torch.randn(batch, frames, 3, size, size, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
 def forward(model: Callable, pixel_values: torch.Tensor) -> Callable[[], object]:
@@ -183,11 +183,13 @@ def main():
         "matrix product, bfloat16": matrix_product(torch.bfloat16),
     }
     short_times = take_turns(short, few)
-    steps = {
-        "ours": training_step(ours("nano"), clip(2)),
-        "transcription": training_step(transcribed("nano"), clip(2)),
-    }
-    step_times = take_turns(steps, few)
+    step_times = {}
+    for size in (224, 112, 64):
+        steps = {
+            "ours": training_step(ours("nano"), clip(2, size=size)),
+            "transcription": training_step(transcribed("nano"), clip(2, size=size)),
+        }
+        step_times[size] = take_turns(steps, rounds)
     peers = {"nano": calls["eager float32"]}
     peers |= {name: forward(peer(name), clip(1, frames)) for name, frames in PEERS.items()}
     peer_times = take_turns(peers, few)
@@ -215,8 +217,11 @@ def main():
         "goals": GOALS,
         "to_transcription": to_transcription,
         "training_step": {
-            "seconds": {name: seconds(step_times, name) for name in steps},
-            "ratio": ratio(step_times, "ours", "transcription"),
+            size: {
+                "seconds": {name: seconds(times, name) for name in times[0]},
+                "ratio": ratio(times, "ours", "transcription"),
+            }
+            for size, times in step_times.items()
         },
         "peers": {
             name: {"seconds": seconds(peer_times, name), "ratio": ratio(peer_times, name, "nano")} for name in PEERS

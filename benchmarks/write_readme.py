@@ -77,7 +77,7 @@ def goals() -> str:
             for kind, limit in limits.items()
         ),
         ("batches of 8, prepared: time a clip, of that of one", eight / one, 1.0),
-        ("a training step: of the transcription's time", forward["training_step"]["ratio"]["median"], 0.85),
+        ("a training step: of the transcription's time", forward["training_step"]["224"]["ratio"]["median"], 0.85),
         ("a training step: of its memory", kept[0] / kept[1], 1.0),
         *(
             (f"a distillation step with {name}: of that without", losses["ratio"][name]["median"], limit)
@@ -114,8 +114,8 @@ def goals() -> str:
     missed = sum("missed" in row[-1] for row in rows)
     return f"""{table(["", "measured", "goal"], rows)}
 
-{len(rows) - missed} goals are met, {missed} missed; the sections below say what bounds them. bfloat16 and int8 have goals of
-their own for processors with units for them, which this one lacks."""
+{len(rows) - missed} goals are met, {missed} missed; the sections below say what bounds them. [bfloat16 and
+int8](#a-forward-pass) have goals of their own, for processors with units for them."""
 
 
 def forward() -> str:
@@ -184,10 +184,10 @@ Each size in PyTorch:
 
 {table(["", "a batch", "clips a second"], rates)}
 
-A training step of nano, 2 clips, forward and backward, takes {ratio(step["ratio"])} of the transcription's
-(goal {goal(step["ratio"]["median"], 1, at_least=False)}), and the memory in use at its peak is {trained:.2f} of it (goal
-{goal(trained, 1, at_least=False)}; both save the same activations, and ours copies the weight gradients of the temporal
-convolutions into another layout on the way): {trained_resident:.2f} as resident memory. Gradient
+A training step of nano, 2 clips, forward and backward, takes {ratio(step["224"]["ratio"])} of the transcription's
+(goal {goal(step["224"]["ratio"]["median"], 0.85, at_least=False)}), with 112 pixels {ratio(step["112"]["ratio"])} and with
+64 {ratio(step["64"]["ratio"])}. The memory in use at its peak is {trained:.2f} of it (goal
+{goal(trained, 1, at_least=False)}), {trained_resident:.2f} as resident memory. Gradient
 checkpointing brings base's to {halved:.2f} (goal {goal(halved, 0.5, at_least=False)}); as resident memory to
 {halved_resident:.2f}, as glibc keeps much of what was freed. What a step adds at its peak to model and clip, in MB;
 "in use" is with `MALLOC_MMAP_THRESHOLD_=1000000`, by which all goes back that was freed, in a slower step:
@@ -331,6 +331,49 @@ Nano student, base teacher, {found["clips"]} clip of 8 x 224 x 224, forward and 
 step adds at its peak to networks and clip, in MB, as above:
 
 {table(["the logits and", "a step", "ratio", "goal", "resident", "in use"], rows)}
+
+{on(found["machine"])}"""
+
+
+def training_convolutions() -> str:
+    found = load("training_convolutions")
+    rows = [
+        [
+            name,
+            *(
+                text
+                for kind in kinds.values()
+                for text in (f"{kind['plain']['median'] * 1e3:.1f} ms", ratio(kind["ratio"]))
+            ),
+        ]
+        for name, kinds in found["shapes"].items()
+    ]
+    header = ["shape", "along frames, plain", "in fewer products", "depthwise, plain", "own backward pass"]
+    return f"""## Training: convolutions in fewer products, tried and left out
+
+Forward and backward of nano's convolutions, 2 clips: those along frames as the form for inference computes them, and the
+depthwise ones with another backward pass (`benchmarks/training_convolutions.py`), against PyTorch's;
+{found["rounds"]} rounds in turn, medians and quartiles. Most are slower here, where PyTorch's convolutions use AVX-512. (An earlier
+trial, on a processor without it, had found a training step faster; a choice by processor is not worth its code.)
+
+{table(header, rows)}
+
+{on(found["machine"])}"""
+
+
+def allocator() -> str:
+    found = load("allocator")
+    rows = [
+        [name, *(f"{call['seconds'][side]['median']:.2f} s" for side in ("returned", "kept")), ratio(call["ratio"])]
+        for name, call in found["calls"].items()
+    ]
+    return f"""## Memory that glibc keeps
+
+On Linux, `{" ".join(f"{name}={value}" for name, value in found["variables"].items())}` in the environment makes the C
+library keep the memory that tensors have left, which it returns to the system otherwise, to be given new pages filled
+with zeros. Processes with and without them in turn, {found["rounds"]} rounds, medians. `make demo` sets them:
+
+{table(["", "returned", "kept", "ratio"], rows)}
 
 {on(found["machine"])}"""
 
@@ -635,6 +678,8 @@ def readme() -> str:
             live,
             teacher_cache,
             teacher_losses,
+            training_convolutions,
+            allocator,
             prepared_videos,
             cached_distillation,
         ),

@@ -27,6 +27,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
+from .gated_context import add_gated_context
 from .inference_form import prepare_for_inference
 
 
@@ -154,9 +155,8 @@ class VideoFocalNetModulation(nn.Module):
         dim = tuple(d + 1 for d in dim)  # here, the channels come before rows and columns
         gathered = context.new_zeros(())
         for level, focal_layer in enumerate(focal_layers):
-            context = self.activation(focal_layer(context))
-            # multiplies and adds in one pass over the memory
-            gathered = torch.addcmul(gathered, context, gates[:, level : level + 1])
+            gate = gates[:, level : level + 1]
+            gathered, context = add_gated_context(gathered, focal_layer(context), gate, self.activation)
         context = self.activation(context.mean(dim, keepdim=True))
         gathered = torch.addcmul(gathered, context, gates[:, -1:])
         if self.normalize_modulator:
