@@ -5,8 +5,11 @@ Distillation with the teacher's cached answers against distillation that asks th
 
 Renders 90 clips per class, the first of those that the teacher saw. For each seed: fills the cache (a view for each
 epoch), trains a student online and one from the cache, which start from the same weights and see the same clips, and
-tests both. `benchmarks/distillation_gain.py` tells how the teacher is trained. Writes accuracies and wall-clock times
-as JSON. A run that was stopped goes on: what is finished is not done again.
+tests both. Writes accuracies and wall-clock times as JSON. A run that was stopped continues: what is finished is not
+done again. A teacher of the students' size is trained by
+
+    python examples/distill.py benchmarks/cached_distillation.yaml --output_dir runs/seed0 --train_teacher true \
+        --rendered_train_clips 250 --teacher_epochs 15 --compare_alone false
 """
 
 import argparse
@@ -68,7 +71,7 @@ def main():
                 words += ["--teacher_model_name_or_path", arguments.teacher, "--compare_alone", "false"]
                 words += ["--num_train_epochs", str(arguments.epochs), "--resume_from_checkpoint", "last"]
                 words += ["--teacher_cache", str(cache)] if side == "cached" else []
-                script = [str(DEMO / "distill.py"), str(Path(__file__).with_name("distillation_gain.yaml"))]
+                script = [str(DEMO / "distill.py"), str(Path(__file__).with_name("cached_distillation.yaml"))]
                 row[f"{side}_run_seconds"] = run([*launch, *script, *words], folder.with_suffix(".log"))
                 state = json.loads(next(folder.glob("student/checkpoint-*/trainer_state.json")).read_text())
                 steps = [entry["step_seconds"] for entry in state["log_history"] if "step_seconds" in entry]

@@ -10,7 +10,7 @@ import statistics
 import textwrap
 from pathlib import Path
 
-import distillation_gain
+import distillation_ablation_figures
 import scaling
 from matplotlib.figure import Figure
 
@@ -570,16 +570,33 @@ class of {changed:.0%} of the calibration clips, either way; at that rate a diff
 
 
 def motions() -> str:
-    found, gain = load("motion_videos"), load("distillation_gain")
+    found = load("motion_videos")
     one, shuffled = found["one_frame"], found["shuffled_frames"]
-    return f"""## What the rendered motions tell, and what a teacher adds
+    return f"""## What the rendered motions tell
 
 Without motion there is nothing to be learned: one frame gives {one["accuracy"]:.1%} of {found["test_clips"]} test clips
 (chance {one["chance"]:.1%} +- {one["standard_error"]:.1%}), shuffled frames {shuffled["within_pairs"]:.1%} +-
-{shuffled["standard_error"]:.1%} within the pairs of opposites (`benchmarks/motion_videos.py`). Students of
-{gain["student_clips"]} clips, alone and with a teacher of {gain["teacher"]:.1%} (`benchmarks/distillation_gain.py`):
+{shuffled["standard_error"]:.1%} within the pairs of opposites (`benchmarks/motion_videos.py`)."""
 
-{distillation_gain.table(gain)}"""
+
+def distillation_ablation() -> str:
+    rows = json.loads((FOLDER / "distillation_ablation.json").read_text(encoding="utf-8"))
+    return f"""## Which part of distillation does it
+
+Students of the size of the shipped one, on the rendered motions, with the shipped teacher
+(`benchmarks/distillation_ablation.py`; [what follows from it](../docs/distillation.md#which-one)). The budget was chosen
+by the spread of the student alone over its seeds, on validation clips:
+
+{distillation_ablation_figures.budget_table(rows)}
+
+Every variant, with one seed:
+
+{distillation_ablation_figures.first_table(rows)}
+
+The best of each kind, with five other seeds, percent of 480 test clips, +- the standard deviation; differences of the
+same seeds with intervals of 95 % for all comparisons together, in bold where they exclude 0:
+
+{distillation_ablation_figures.second_table(rows)}"""
 
 
 def modulation_maps() -> str:
@@ -683,7 +700,7 @@ def readme() -> str:
             prepared_videos,
             cached_distillation,
         ),
-        *(motions, modulation_maps, temporal_init, resizing, damaged_videos),
+        *(motions, distillation_ablation, modulation_maps, temporal_init, resizing, damaged_videos),
     )
     return "\n\n".join(
         [

@@ -17,17 +17,10 @@ PAGES = README + "".join(path.read_text(encoding="utf-8") for path in sorted((RO
 PAGES = PAGES.replace("\\\n", " ")  # a command that goes on in the next line
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "hub_cards")]
 
-import distillation_gain  # noqa: E402
 import real_video  # noqa: E402
 import real_video_figures  # noqa: E402
 import render  # noqa: E402
 import write_readme  # noqa: E402
-
-
-def test_the_figures_of_distillation_are_those_of_the_benchmark():
-    summary = json.loads((ROOT / "benchmarks" / "distillation_gain.json").read_text())
-    assert distillation_gain.table(summary) in README
-    assert f"**{summary['teacher']:.1%}** of {summary['test_clips']} test clips" in README
 
 
 def test_the_figures_of_the_demo_are_those_of_its_runs():
