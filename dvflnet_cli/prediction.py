@@ -107,7 +107,7 @@ def predict(
     With --windows, frames after the last window are covered by one more window that ends with the video.
 
     With --output FILE.parquet, .jsonl or .csv, each video is a row, with the error of one that cannot be read, and the
-    exit code is 0. The same command goes on where it was stopped. Several processes share the videos: `accelerate
+    exit code is 0. The same command resumes where it was stopped. Several processes share the videos: `accelerate
     launch -m dvflnet_cli predict ...`, or a cluster does: --ray.
     """
     quiet()

@@ -99,7 +99,7 @@ def write_json(file: Path, content: object):
 
 def begin_or_resume(args: TrainingArguments, arguments: list[str]):
     """
-    Note the command line of a run in its output folder; if it is there already, the run was stopped, and goes on.
+    Note the command line of a run in its output folder; if it is there already, the run was stopped, and is resumed.
 
     A folder that another process is training in is refused: each would overwrite the other's files.
     `--resume_from_checkpoint last` continues a run with other arguments too.

@@ -42,7 +42,7 @@ def predict_to_file(
     num_workers: int | None = None,
 ) -> dict[str, Any]:
     """
-    Classify videos, and write a row for each, in the order of `sources`. The same call goes on after it was stopped.
+    Classify videos, and write a row for each, in the order of `sources`. The same call resumes a run that was stopped.
 
     The columns are:
 

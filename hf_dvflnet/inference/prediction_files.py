@@ -1,5 +1,5 @@
 """
-Writes predictions in parts, such that a run that was stopped in any way goes on where it was.
+Writes predictions in parts, so that a run resumes where it was, however it was stopped.
 
 The list of videos is cut into blocks. Each block is a Parquet file of its own, `OUTPUT.parts/part-00000012.parquet`,
 which is either complete or not there. A block whose file is missing has yet to be computed, by whichever process.

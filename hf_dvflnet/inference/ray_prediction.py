@@ -4,7 +4,7 @@ Classifies as many videos as there are on a Ray cluster, into one file: `predict
 A pipeline of Ray Data streams: tasks on CPUs decode, each in a child process that may crash, actors run the model, and
 this process writes. It alone touches the output, in the blocks of [`PredictionFile`], which also the local run writes.
 
-These blocks, rather than Ray Data's checkpoints, are what an interrupted run goes on from. A checkpoint of Ray Data is
+These blocks, rather than Ray Data's checkpoints, are what an interrupted run resumes from. A checkpoint of Ray Data is
 a second record of rows, kept by the workers on storage that all of them share, beside Parquet files in the order in
 which tasks end. It refuses neither another model nor other settings, and knows no run without Ray.
 """
@@ -52,7 +52,7 @@ def predict_with_ray(
     Classify videos on a Ray cluster. Rows, files and what happens after an interruption are as in [`predict_to_file`].
 
     All nodes must have this package, and see the current folder and the videos at the same paths; only this process
-    writes. Either of the two functions goes on with what the other has begun. A task that loses its worker or node is
+    writes. Either of the two functions continues what the other has begun. A task that loses its worker or node is
     run again, at most 5 times; a video that crashes its decoder is a row with `DecoderCrash`.
 
     Args:
