@@ -4,15 +4,16 @@ Which part of distillation does it: divergences, temperatures, weights, features
     python benchmarks/distillation_ablation.py            # all stages; says first how long they will take
     python benchmarks/distillation_ablation.py --tables   # the tables and pictures from the runs so far
 
-On the rendered motions, with the teacher and a student of the size of those in `examples/models`. Students of one seed
-start from the same weights and see the same clips in the same order.
+On the rendered motions, with the teacher in `examples/models` and a student of the size of `motions-student`. Students
+of one seed start from the same weights and see the same clips in the same order.
 
 - budget: the student alone, seeds 0 to 2, at several numbers of clips and passes, on validation clips. `BUDGET` is the
   one whose standard deviation over the seeds is below 5 points: where it is larger, some seeds have not left the
   plateau at which the network begins, and losses would be ranked by who leaves it first.
 - first: every variant, seed 0, validation clips. It chooses and decides nothing: one seed cannot.
-- second: `alone`, `forward_kl` (the paper's), and of each family the variant that was best in the first stage: forward
-  KL with another temperature or alpha, another divergence, modulators, features; seeds 1 to 5, test clips.
+- second: `alone`, `forward_kl`, the paper's setting of it, and of each family the variant that was best in the first
+  stage: forward KL with another temperature or alpha, another divergence, modulators, features; seeds 1 to 5, test
+  clips.
 
 What counts as a difference: in the second stage, the mean over the five seeds of a variant's accuracy less that of the
 student with the same seed it is compared with, if its 95 % interval (Student's t with 4 degrees of freedom,
@@ -35,7 +36,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
-from distillation_ablation_figures import contenders, write
+from distillation_ablation_figures import PAPER, contenders, write
 from machine import machine
 from transformers import set_seed
 
@@ -83,6 +84,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for temperature in (1.0, 4.0, 10.0)
     },
     "mse": KL | {"divergence": "mse"},  # which has no temperature
+    PAPER: KL | {"alpha": 0.2, "temperature": 10.0},
     "forward_kl, alpha 0.2": KL | {"alpha": 0.2},
     "forward_kl, alpha 0.8": KL | {"alpha": 0.8},
     **{

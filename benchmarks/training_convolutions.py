@@ -4,8 +4,7 @@ depthwise ones. For each shape of nano at 224 and 64 pixels, two clips, forward 
 
     python benchmarks/training_convolutions.py
 
-Which side is faster depends on the processor: PyTorch's convolutions (oneDNN) gain more from AVX-512 than its matrix
-products do. Writes the figures as JSON.
+Writes the figures as JSON.
 """
 
 import argparse

@@ -65,6 +65,7 @@ def goals() -> str:
     minute = loading["1080p"]["keyframe every 60"]["transformers"]["ratio"]["median"]
     memory = forward["added_memory_mb"]
     kept = [memory[f"{side}, training step of 2"]["in use"] for side in ("nano", "transcription")]
+    minutes = [run["seconds"] / 60 for run in load("demo")["runs"] if run["threads"] == 2]
     one, eight = (form["batches"][f"prepared, batch {batch}"]["seconds"]["median"] / batch for batch in (1, 8))
     at_most: list[tuple[str, float, float]] = [
         *(
@@ -89,6 +90,7 @@ def goals() -> str:
             for name, row in loading["kinds"].items()
         ),
         ("many files with Ray: of the time of two processes", bulk["ray_to_two_processes"]["median"], bulk["goal"]),
+        ("`make demo`, 2 threads: minutes, median of 3 seeds", statistics.median(minutes), 8),
     ]
     at_least: list[tuple[str, float, float]] = [
         ("a minute of 1080p: times faster than transformers' reader", 1 / minute, loading["goals"]["1080p"]),
@@ -349,12 +351,17 @@ def training_convolutions() -> str:
         for name, kinds in found["shapes"].items()
     ]
     header = ["shape", "along frames, plain", "in fewer products", "depthwise, plain", "own backward pass"]
+    slower = {
+        kind: sum(kinds[kind]["ratio"]["median"] > 1 for kinds in found["shapes"].values())
+        for kind in ("along frames", "depthwise")
+    }
     return f"""## Training: convolutions in fewer products, tried and left out
 
 Forward and backward of nano's convolutions, 2 clips: those along frames as the form for inference computes them, and the
 depthwise ones with another backward pass (`benchmarks/training_convolutions.py`), against PyTorch's;
-{found["rounds"]} rounds in turn, medians and quartiles. Most are slower here, where PyTorch's convolutions use AVX-512. (An earlier
-trial, on a processor without it, had found a training step faster; a choice by processor is not worth its code.)
+{found["rounds"]} rounds in turn, medians and quartiles. Of {len(rows)} shapes, {slower["along frames"]} are slower in fewer
+products, and {slower["depthwise"]} with the other backward pass; that depends on the processor, and a choice among them is
+not worth its code:
 
 {table(header, rows)}
 

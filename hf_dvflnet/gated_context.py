@@ -1,4 +1,4 @@
-"""One level of focal modulation, in fewer passes over the memory in training: `add_gated_context`."""
+"""One level of focal modulation, which keeps less for the backward pass: `add_gated_context`."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ class GatedContext(torch.autograd.Function):
     """
     `gathered + gelu(hidden_states) * gate`, and `gelu(hidden_states)`.
 
-    PyTorch's own backward pass of these takes five passes over the map, and keeps the context for it. Here it takes
-    three, and computes the context again.
+    The backward pass computes the context again, which PyTorch's would keep: at the last level nothing else needs it.
+    And it adds up the gradients of the context in the pass that computes them.
     """
 
     generate_vmap_rule = True
@@ -27,14 +27,23 @@ class GatedContext(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]):
         _, hidden_states, gate = inputs
         ctx.save_for_backward(hidden_states, gate)
+        ctx.save_for_forward(hidden_states, gate)
 
     @staticmethod
-    def backward(ctx: Any, gathered: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, of_gathered: torch.Tensor, of_context: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         # the gradients of both outputs
         hidden_states, gate = ctx.saved_tensors
-        of_context = torch.ops.aten.gelu_backward(torch.addcmul(context, gathered, gate), hidden_states)
-        of_gate = F.gelu(hidden_states).mul_(gathered).sum(1, keepdim=True)
-        return gathered if ctx.needs_input_grad[0] else None, of_context, of_gate
+        of_context = torch.addcmul(of_context, of_gathered, gate)
+        of_hidden_states = torch.ops.aten.gelu_backward(of_context, hidden_states)
+        of_gate = (F.gelu(hidden_states) * of_gathered).sum(1, keepdim=True)
+        return of_gathered if ctx.needs_input_grad[0] else None, of_hidden_states, of_gate
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden_states, gate = ctx.saved_tensors
+        of_gathered, of_hidden_states, of_gate = (0.0 if tangent is None else tangent for tangent in tangents)
+        of_context = torch.ops.aten.gelu_backward(of_hidden_states + torch.zeros_like(hidden_states), hidden_states)
+        return of_gathered + of_context * gate + F.gelu(hidden_states) * of_gate, of_context
 
 
 def add_gated_context(
@@ -52,9 +61,10 @@ def add_gated_context(
     Returns:
         `gathered + activation(hidden_states) * gate`, and `activation(hidden_states)`.
     """
-    training = torch.is_grad_enabled() and hidden_states.requires_grad and gate.requires_grad
+    is_recorded = torch.is_grad_enabled() and hidden_states.requires_grad and gate.requires_grad
     is_gelu = getattr(activation, "act", None) is F.gelu
-    if training and is_gelu and not torch.compiler.is_compiling():  # a compiler chooses passes by itself
+    # compilers choose by themselves what to compute again, and traces hold plain operations
+    if is_recorded and is_gelu and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
         return GatedContext.apply(gathered, hidden_states, gate)
     context = activation(hidden_states)
     return torch.addcmul(gathered, context, gate), context  # multiplies and adds in one pass over the memory

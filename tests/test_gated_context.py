@@ -1,7 +1,7 @@
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, vmap
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
@@ -49,6 +49,25 @@ def test_other_activations_gate_their_own_context(name):
     gathered, context = add_gated_context(*inputs, ACT2FN[name])
     torch.testing.assert_close(context, ACT2FN[name](inputs[1]))
     torch.testing.assert_close(gathered, inputs[0] + ACT2FN[name](inputs[1]) * inputs[2])
+
+
+def test_a_gated_context_has_batched_gradients_and_forward_derivatives():
+    inputs = tuple(torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in (SHAPE, SHAPE, GATE))
+
+    def gathered(function):
+        return lambda *inputs: function(*inputs)[0].square().sum()
+
+    for transform in (jacrev, jacfwd, hessian):
+        every = (0, 1, 2)
+        torch.testing.assert_close(
+            transform(gathered(GatedContext.apply), every)(*inputs), transform(gathered(plain), every)(*inputs)
+        )
+    outputs = GatedContext.apply(*inputs)[0]
+    upstream = torch.randn(3, *SHAPE, dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.autograd.grad(outputs, inputs, upstream, is_grads_batched=True),
+        torch.autograd.grad(plain(*inputs)[0], inputs, upstream, is_grads_batched=True),
+    )
 
 
 def test_functorch_gives_the_gradients_of_each_clip(tiny_config):

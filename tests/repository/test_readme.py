@@ -17,6 +17,9 @@ PAGES = README + "".join(path.read_text(encoding="utf-8") for path in sorted((RO
 PAGES = PAGES.replace("\\\n", " ")  # a command that goes on in the next line
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "hub_cards")]
 
+import allocator  # noqa: E402
+import distillation_ablation  # noqa: E402
+import distillation_ablation_figures  # noqa: E402
 import real_video  # noqa: E402
 import real_video_figures  # noqa: E402
 import render  # noqa: E402
@@ -36,6 +39,22 @@ def test_the_figures_of_the_demo_are_those_of_its_runs():
         "points"
     )
     assert shown in re.sub(r"\s+", " ", README)
+
+
+def test_the_figures_of_the_ablation_are_those_of_its_runs():
+    rows = json.loads((ROOT / "benchmarks" / "distillation_ablation.json").read_text())
+    assert distillation_ablation_figures.in_one_sentence(rows) in re.sub(r"\s+", " ", README)
+    assert distillation_ablation_figures.second_table(rows) in PAGES
+    assert distillation_ablation.of_this_file(rows) == rows
+    variants = len(distillation_ablation_figures.of_stage(rows, "first"))
+    assert f"All {variants} variants" in PAGES and f"5 seeds; {variants} variants" in README
+    clips, passes = distillation_ablation.BUDGET["clips"], distillation_ablation.BUDGET["epochs"]
+    assert f"{clips} clips of each motion, {passes} passes" in re.sub(r"\s+", " ", PAGES)
+
+
+def test_the_c_library_is_told_the_same_wherever_memory_is_kept():
+    variables = " ".join(f"{name}={value}" for name, value in allocator.KEEPS.items())
+    assert variables in PAGES and variables in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_figure_of_the_shipped_student_is_that_of_its_files():
@@ -92,8 +111,14 @@ def test_every_file_that_the_pages_name_is_there():
 
 def test_every_link_of_the_pages_leads_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for link in re.findall(r"\]\(([^):]+)\)", page.read_text(encoding="utf-8")):
+            target, _, anchor = link.partition("#")
+            file = page.parent / target if target else page
+            assert file.exists(), f"{page.name}: {link}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+                anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+                assert anchor in anchors, f"{page.name}: {link}"
 
 
 def test_the_pages_of_figures_are_those_that_the_benchmarks_wrote():
