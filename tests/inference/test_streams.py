@@ -985,13 +985,13 @@ def test_watch_answers_every_half_second_whatever_the_rate(dvflnet, tiny_folder,
     path, times = varied
     ends = [1 + 0.5 * number for number in range(13)]
     expected = [times[shown_between(times, end - 1, end)[-1]] for end in ends]
-    found = times_watched(dvflnet, path, tiny_folder, "--window", 1)
+    found = times_watched(dvflnet, tiny_folder, path, "--window", 1)
     assert found == pytest.approx(expected, abs=0.002)
 
 
 def test_watch_counts_frames_where_it_is_told_their_rate(dvflnet, tiny_folder, varied):
     path, times = varied
-    found = times_watched(dvflnet, path, tiny_folder, "--window", 1, "--fps", 20)
+    found = times_watched(dvflnet, tiny_folder, path, "--window", 1, "--fps", 20)
     assert found == pytest.approx(times[19::10], abs=0.002)
 
 
