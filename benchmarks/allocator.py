@@ -26,7 +26,7 @@ from timing import ratio, seconds, take_turns
 from hf_dvflnet import VideoFocalNetForVideoClassification
 
 
-# the most that any glibc takes for the first
+# the first is the upper limit that mallopt(3) documents
 KEEPS = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 STUDENT = Path(__file__).parents[1] / "hf_dvflnet" / "hub" / "motions-student"
 CALLS: dict[str, Callable[[], Callable[[], object]]] = {
