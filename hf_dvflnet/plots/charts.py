@@ -176,7 +176,7 @@ def save_comparison(
     if curves:
         panels[1].set_xlabel("step")
         panels[1].set_title("validation, while training")
-        panels[1].legend(loc="lower right")
+        panels[1].legend(loc="best")
     for axes in panels:
         axes.grid(visible=True, axis="y")
         axes.set_axisbelow(True)
