@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import datasets
 import torch
 import yaml
+from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.utils import logging
@@ -84,12 +84,8 @@ def by_option(words: list[str]) -> dict[str, list[str]]:
 
 
 def write_json(file: Path, content: object):
-    """
-    Write a file whole or not at all: a full disk leaves no half of it, which would stop the next call.
-
-    Hosts that share the folder may write the same file at the same time.
-    """
-    unfinished = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    """Write a file whole or not at all: a full disk leaves no half of it, which would stop the next call."""
+    unfinished = file.with_name(f"{file.name}.part")
     try:
         unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         os.replace(unfinished, file)
@@ -101,34 +97,47 @@ def begin_or_resume(args: TrainingArguments, arguments: list[str]):
     """
     Note the command line of a run in its output folder; if it is there already, the run was stopped, and is resumed.
 
-    A folder that another process is training in is refused: each would overwrite the other's files.
+    The first process looks and decides for all, since hosts may share the folder, and none may see what another has
+    just written. A folder that another process is training in is refused: each would overwrite the other's files.
     `--resume_from_checkpoint last` continues a run with other arguments too.
     """
+    refusal = None
+    if args.process_index == 0:
+        try:
+            if _noted_before(args, with_files(arguments)) and args.resume_from_checkpoint is None:
+                args.resume_from_checkpoint = "last"
+        except (OSError, SystemExit) as error:
+            refusal = error
+    args.resume_from_checkpoint, refusal = broadcast_object_list([args.resume_from_checkpoint, refusal])
+    if refusal is not None:
+        raise refusal
+
+
+def _noted_before(args: TrainingArguments, words: list[str]) -> bool:
+    """Whether the output folder has this command line already; if it has none, it has from now on."""
     output_dir = Path(args.output_dir)
     if (output_dir / "results.json").exists() and not args.resume_from_checkpoint:
         raise SystemExit(
             f"{output_dir} already contains a finished run; delete it, or choose a different --output_dir"
         )
-    noted, words = output_dir / "arguments.json", with_files(arguments)
-    with args.main_process_first(desc="noting the arguments"):
-        if args.process_index == 0:
-            lock_folder(output_dir)
-        if not noted.is_file():
-            write_json(noted, words)
-        elif args.resume_from_checkpoint is None:
-            before, now = by_option(json.loads(noted.read_text(encoding="utf-8"))), by_option(words)
-            if before != now:
-                none = ["not given"]
-                changes = ", ".join(
-                    f"{name} was {' '.join(before.get(name, none))} and is {' '.join(now.get(name, none))}"
-                    for name in sorted({*before, *now})
-                    if before.get(name) != now.get(name)
-                )
-                raise SystemExit(
-                    f"{output_dir} contains an unfinished run with other arguments ({changes}); choose a different "
-                    "--output_dir, or add --resume_from_checkpoint last to continue that run"
-                )
-            args.resume_from_checkpoint = "last"
+    lock_folder(output_dir)
+    noted = output_dir / "arguments.json"
+    if not noted.is_file():
+        write_json(noted, words)
+        return False
+    before, now = by_option(json.loads(noted.read_text(encoding="utf-8"))), by_option(words)
+    if before != now and args.resume_from_checkpoint is None:
+        none = ["not given"]
+        changes = ", ".join(
+            f"{name} was {' '.join(before.get(name, none))} and is {' '.join(now.get(name, none))}"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        )
+        raise SystemExit(
+            f"{output_dir} contains an unfinished run with other arguments ({changes}); choose a different "
+            "--output_dir, or add --resume_from_checkpoint last to continue that run"
+        )
+    return True
 
 
 def lock_folder(folder: Path):
@@ -240,16 +249,18 @@ def load_data(
         if data_args.dataset is not None:
             raise SystemExit(f"--dataset {data_args.dataset} needs --data_dir, the folder of its release")
         data_dir = str(Path(args.output_dir, "motion_videos"))
-        with args.main_process_first(desc="rendering videos"):
-            write_motion_videos(
-                data_dir,
-                clips_per_class={
-                    "train": data_args.rendered_train_clips,
-                    "validation": data_args.rendered_validation_clips,
-                    "test": data_args.rendered_test_clips,
-                },
-                size=data_args.short_side,
-            )
+        for local in (False, True):  # once for hosts that share the folder, then on each that has one of its own
+            with args.main_process_first(local, desc="rendering videos"):
+                if local or args.process_index == 0:
+                    write_motion_videos(
+                        data_dir,
+                        clips_per_class={
+                            "train": data_args.rendered_train_clips,
+                            "validation": data_args.rendered_validation_clips,
+                            "test": data_args.rendered_test_clips,
+                        },
+                        size=data_args.short_side,
+                    )
     if name == "folder":
         splits = {split: split for split in ("train", "validation", "test")}
     elif name in BENCHMARKS:

@@ -30,7 +30,6 @@ def test_accelerate_reads_each_configuration_and_it_says_whether_it_was_run(name
     assert any(line.startswith(("# Tested: yes", "# Tested: no")) for line in text.splitlines())
 
 
-@pytest.fixture(scope="module")
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -92,11 +91,47 @@ def losses(output: Path) -> list[float]:
     return [entry["loss"] for entry in log_history(output) if "loss" in entry]
 
 
+SHARED_FOLDER = """
+import sys, time
+from transformers import TrainingArguments
+from dvflnet_cli.scripts import data
+
+lock_folder = data.lock_folder
+
+def lock_folder_late(folder):  # the other host is at the same place by then
+    time.sleep(2)
+    lock_folder(folder)
+
+data.lock_folder = lock_folder_late
+for seed in ("1", "1", "2"):
+    args = TrainingArguments(sys.argv[1], use_cpu=True)
+    data.begin_or_resume(args, ["--seed", seed])
+    print(args.resume_from_checkpoint)
+"""
+
+
 @pytest.mark.slow
-def test_one_process_two_processes_and_two_hosts_have_the_same_loss_curve(tmp_path, data_and_teacher, free_port):
+def test_hosts_that_share_a_folder_agree_on_whether_a_run_is_new(tmp_path):
+    group = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARED_FOLDER, str(tmp_path / "shared")],
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+            env={**os.environ, **group, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in (0, 1)
+    ]
+    for output, error in [host.communicate(timeout=300) for host in hosts]:
+        assert output.split() == ["None", "last"], error
+        assert "contains an unfinished run with other arguments (--seed was 1 and is 2)" in error
+        assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_one_process_two_processes_and_two_hosts_have_the_same_loss_curve(tmp_path, data_and_teacher):
     finished(start(tmp_path / "one", data_and_teacher, *config("cpu"), per_device_train_batch_size=8))
     finished(start(tmp_path / "two", data_and_teacher, *config("cpu_2_processes"), per_device_train_batch_size=4))
-    hosts = ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port)]
+    hosts = ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port())]
     finished(
         *(
             start(
