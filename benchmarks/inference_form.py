@@ -32,7 +32,7 @@ from hf_dvflnet.hub import loading
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference.export import export_model
 from hf_dvflnet.inference.exported_program import load_exported
-from hf_dvflnet.inference_form import ROWS, ShortConvolution, in_pieces, rows_of
+from hf_dvflnet.inference_form import POSITIONS, ROWS, ShortConvolution, in_pieces, rows_of
 from hf_dvflnet.modeling_videofocalnet import VideoFocalNetPreTrainedModel
 
 
@@ -89,7 +89,7 @@ def layers(folder: Path) -> dict[str, Callable]:
             short = ShortConvolution(plain)
             name = f"{channels} channels, {side} x {side}, kernel {size}"
             calls[f"{name}, plain"] = without_gradients(plain, frames)
-            calls[f"{name}, short"] = without_gradients(in_pieces, short, frames, 256, 3)
+            calls[f"{name}, short"] = without_gradients(in_pieces, short, frames[0].permute(1, 2, 0), POSITIONS, 1)
     return calls
 
 

@@ -8,7 +8,8 @@ its weights.
 
 It moves less memory, too. Clips of large maps are computed one by one, and positions and frames a few at a time
 wherever they do not need the others, so that what lies between two layers stays in the processor's cache. And query,
-context and gates have a matrix product each, since one product with an odd number of outputs is slow.
+context and gates have a matrix product each, since one product with an odd number of outputs is slow. Products are of
+two-dimensional matrices where that can be, so that exported programs add a bias in the product, too.
 """
 
 import math
@@ -79,17 +80,17 @@ class ShortConvolution:
         self.factors = factors.float()  # (points, in_channels, out_channels)
 
     def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # hidden_states: (batch, channels, frames, positions), channels-last in memory
-        hidden_states = hidden_states.permute(0, 2, 3, 1)
-        batch, frames, positions, channels = hidden_states.shape
+        # hidden_states: (frames, positions, channels)
+        frames, positions, channels = hidden_states.shape
         forward, back = map(torch.from_numpy, frame_matrices(self.kernel_size, frames))
-        products = (forward @ hidden_states.flatten(2)).view(batch, len(self.factors), -1, channels) @ self.factors
-        output = (back @ products.view(batch, len(forward), -1)).view(batch, frames, positions, -1)
+        at_points = (forward @ hidden_states.flatten(1)).view(len(self.factors), -1, channels)
+        products = torch.bmm(at_points, self.factors)  # `@` would have programs copy the factors for each clip
+        output = (back @ products.view(len(forward), -1)).view(frames, positions, -1)
         if self.bias is not None:
             # by the padding, what the bias contributes differs from frame to frame
             contributed = forward.sum(1).view(len(self.bias), -1, 1) * self.bias[:, None]
             output = output + (back @ contributed.flatten(0, 1))[:, None]
-        return output.permute(0, 3, 1, 2)
+        return output
 
 
 def in_pieces(function: Callable, hidden_states: torch.Tensor, size: int, dim: int) -> torch.Tensor:
@@ -99,7 +100,8 @@ def in_pieces(function: Callable, hidden_states: torch.Tensor, size: int, dim: i
 
 
 def rows_of(linear: nn.Linear, start: int, stop: int | None, hidden_states: torch.Tensor) -> torch.Tensor:
-    return F.linear(hidden_states, linear.weight[start:stop], linear.bias[start:stop])
+    output = F.linear(hidden_states.flatten(0, -2), linear.weight[start:stop], linear.bias[start:stop])
+    return output.view(*hidden_states.shape[:-1], -1)
 
 
 def has_faster_form(modulation: Any) -> bool:
@@ -139,7 +141,8 @@ class InferenceMlp(InferenceForm):
         # hidden_states: (batch, frames, height, width, channels)
         _, _, height, width, channels = hidden_states.shape
         frames = max(1, max(ROWS, VALUES // channels) // (height * width))
-        return in_pieces(self.plain, hidden_states.flatten(0, 1), frames, 0).view(hidden_states.shape)
+        size = frames * height * width
+        return in_pieces(self.plain, hidden_states.flatten(0, 3), size, 0).view(hidden_states.shape)
 
 
 class InferenceModulation(InferenceForm):
@@ -162,20 +165,28 @@ class InferenceModulation(InferenceForm):
         plain, channels = self.plain, hidden_states.shape[-1]
         context = rows_of(plain.projection_in, channels, 2 * channels, hidden_states)
         gates = rows_of(plain.projection_in, 2 * channels, None, hidden_states)
-        return plain.projection_context(plain.gather_context(context, gates, plain.focal_layers, dim=(1, 2)))
+        context = plain.gather_context(context, gates, plain.focal_layers, dim=(1, 2))
+        return rows_of(plain.projection_context, 0, None, context)
 
     def temporal_modulator(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # hidden_states: (batch, frames, positions, channels)
+        # hidden_states: (frames, positions, channels), which these convolutions take as they are
         plain, channels = self.plain, hidden_states.shape[-1]
         gates = rows_of(plain.temporal_projection_in, channels, None, hidden_states)
-        context = plain.gather_context(hidden_states, gates, self.short_convolutions, dim=(1,))
-        return plain.temporal_projection_context(context)
+        context, gathered = hidden_states, hidden_states.new_zeros(())
+        for level, convolution in enumerate(self.short_convolutions):
+            context = plain.activation(convolution(context))
+            gathered = torch.addcmul(gathered, context, gates[..., level : level + 1])
+        context = plain.activation(context.mean(0, keepdim=True))
+        gathered = torch.addcmul(gathered, context, gates[..., -1:])
+        if plain.normalize_modulator:
+            gathered = gathered / (len(self.short_convolutions) + 1)
+        return rows_of(plain.temporal_projection_context, 0, None, gathered)
 
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # hidden_states: (batch, frames, height, width, channels)
         if self.training:
             raise RuntimeError("this model was prepared for inference; load it again to train it")
-        _, frames, _, _, channels = shape = hidden_states.shape
+        batch, frames, _, _, channels = shape = hidden_states.shape
         plain = self.plain
         if (
             hidden_states.requires_grad
@@ -186,10 +197,14 @@ class InferenceModulation(InferenceForm):
             or not has_faster_form(plain)
         ):
             return plain(hidden_states)
-        temporal_modulator = in_pieces(self.temporal_modulator, hidden_states.flatten(2, 3), POSITIONS, 2).view(shape)
+        # frames first, and the positions of all clips together; of one clip, nothing moves
+        positions = hidden_states.flatten(2, 3).transpose(0, 1).flatten(1, 2)
+        temporal_modulator = in_pieces(self.temporal_modulator, positions, POSITIONS, 1)
+        temporal_modulator = temporal_modulator.view(frames, batch, -1, channels).transpose(0, 1).reshape(shape)
         spatial_modulator = self.spatial_modulator(hidden_states.flatten(0, 1)).view(shape)
         query = rows_of(plain.projection_in, 0, channels, hidden_states)
-        output = plain.projection_out(plain.layernorm(query * spatial_modulator * temporal_modulator))
+        output = plain.layernorm(query * spatial_modulator * temporal_modulator)
+        output = rows_of(plain.projection_out, 0, None, output)
         return output, spatial_modulator, temporal_modulator
 
 
