@@ -175,7 +175,8 @@ def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
         download.into(file)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:  # UnicodeError: the host name
         file.close()
-        if download.stopped:
+        # the client itself waits no longer than the timer, and may give up first
+        if download.stopped or time.monotonic() > download.end:
             raise VideoDecodeError(download.too_slow()) from error
         raise VideoDecodeError(f"{url}: cannot be downloaded: {error}") from error
     except BaseException:

@@ -1,17 +1,13 @@
 import multiprocessing
-import random
 
 import av
 import pytest
 from damaged_videos import FAULTS, damaged, describe, memory_of, read_both_ways, read_damaged, write_materials
 
 
-def test_what_is_read_of_damaged_videos_is_frames_or_one_error(tmp_path, capsys):
-    seed = random.SystemRandom().randrange(10**6)
-    with capsys.disabled():
-        print(f"\n64 damaged videos of seed {seed}", end=" ")
-    outcomes = list(read_damaged(tmp_path, seed, list(range(64))))
-    faults = [describe(outcome, seed) for outcome in outcomes if outcome.is_fault]
+def test_what_is_read_of_damaged_videos_is_frames_or_one_error(tmp_path):
+    outcomes = list(read_damaged(tmp_path, 1, list(range(64))))
+    faults = [describe(outcome, 1) for outcome in outcomes if outcome.is_fault]
     assert not faults, "\n".join(faults)
     assert len(outcomes) == 64
 

@@ -47,7 +47,9 @@ class LocalFiles:
         return os.path.isdir(folder)
 
     def names(self, folder: str) -> list[str]:
-        return os.listdir(folder) if os.path.isdir(folder) else []
+        with suppress(FileNotFoundError):
+            return os.listdir(folder)
+        return []
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)

@@ -100,9 +100,9 @@ class PredictionFile:
 
     def missing(self) -> list[int]:
         """Numbers of the blocks that have yet to be computed."""
-        if self.complete:
-            return []
         there = set(self._files.names(self.parts))
+        if self.complete:  # asked after the parts, which another process deletes once the file is there
+            return []
         return [block for block in range(len(self.blocks)) if _part(block) not in there]
 
     def write(self, block: int, rows: Sequence[Row]):

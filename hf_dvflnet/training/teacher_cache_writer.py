@@ -114,6 +114,7 @@ def cache_teacher(
         for start, shard in _starts(shards)
     }
     todo = [shard for shard in shards if not shard.is_file()]
+    accelerator.wait_for_everyone()  # all have seen the same shards before any of them writes one
     mine = todo[accelerator.process_index :: accelerator.num_processes]
     batches = [
         list(rows[shard][start : start + batch_size])

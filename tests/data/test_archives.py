@@ -284,10 +284,7 @@ def test_settings_of_another_shape_are_named(tmp_path, settings):
         prepare_videos(tmp_path / "source", tmp_path / "out", num_workers=0)
 
 
-def test_damaged_archives_are_read_or_refused_by_name(tmp_path, capsys):
-    seed = random.SystemRandom().randrange(10**6)
-    with capsys.disabled():
-        print(f"\n300 damaged archives of seed {seed}", end=" ")
+def test_damaged_archives_are_read_or_refused_by_name(tmp_path):
     members = {f"v/{number}.mp4": bytes([number]) * 3000 for number in range(4)}
     good = [
         write_zip(tmp_path / "good.zip", members),
@@ -299,7 +296,7 @@ def test_damaged_archives_are_read_or_refused_by_name(tmp_path, capsys):
         path.unlink()
     refused = 0
     for number in range(300):
-        draw = random.Random(f"{seed}/{number}")
+        draw = random.Random(number)
         name = draw.choice(sorted(contents))
         data = bytearray(contents[name])
         for _ in range(draw.choice((1, 3, 20))):
@@ -310,7 +307,7 @@ def test_damaged_archives_are_read_or_refused_by_name(tmp_path, capsys):
         try:
             read_all(path.parent)
         except ValueError as error:
-            assert str(path) in str(error), (seed, number)
+            assert str(path) in str(error), number
             refused += 1
         path.unlink()
-    assert 30 < refused < 300, seed
+    assert 30 < refused < 300

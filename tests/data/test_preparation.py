@@ -279,7 +279,7 @@ def test_a_run_that_is_really_killed_goes_on_to_the_same_files(motion_tree, tmp_
     prepare_videos(motion_tree, whole, layout=layout, num_workers=0)
     command = [sys.executable, "-m", "dvflnet_cli", "prepare", str(motion_tree), str(out), "--format", layout]
     kills = 0
-    for clips in (5, 30, 55):
+    for clips in (5, 25, 40):
         process = subprocess.Popen([*command, "--num-workers", "1"], start_new_session=True, stderr=subprocess.DEVNULL)
         while process.poll() is None:
             if len(list(out.rglob("*.mp4"))) >= clips:

@@ -209,14 +209,14 @@ def test_two_files_in_one_upload_are_refused_and_leave_nothing(gate):
 
 @pytest.mark.parametrize(("piece", "status"), [(b"", 400), (b"x" * 10, 400), (b"x" * 20_000, 200)])
 def test_an_upload_that_is_silent_or_drips_gives_its_place_back(gate, monkeypatch, piece, status):
-    monkeypatch.setattr(demo_uploads, "MAX_SILENT_SECONDS", 0.4)
+    monkeypatch.setattr(demo_uploads, "MAX_SILENT_SECONDS", 2)
     head = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
     tail = b"\r\n--x--\r\n"
     pieces = [head, *[piece] * 8, tail]
 
     async def receive():
         if pieces[0] != head:
-            await asyncio.sleep(0.1 if piece else 60)
+            await asyncio.sleep(0.5 if piece else 60)
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
     length = len(head) + 8 * len(piece) + len(tail)
@@ -224,16 +224,15 @@ def test_an_upload_that_is_silent_or_drips_gives_its_place_back(gate, monkeypatc
     scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
     began = time.monotonic()
     answer = asyncio.run(demo_uploads.UploadGate(None, gate.folder, 1 << 20).take(scope, receive))
-    assert answer.status_code == status and time.monotonic() - began < 5
+    assert answer.status_code == status and time.monotonic() - began < 15
     assert len(os.listdir(gate.folder)) == (status == 200)
 
 
 def test_an_upload_that_nobody_asks_about_is_deleted(gate, monkeypatch):
-    monkeypatch.setattr(demo_uploads, "MAX_WAITING_SECONDS", 0.2)
+    monkeypatch.setattr(demo_uploads, "MAX_WAITING_SECONDS", 2)
     assert upload(gate).status_code == 200
     assert len(os.listdir(gate.folder)) == 1
-    time.sleep(0.6)
-    assert os.listdir(gate.folder) == []
+    wait_until(lambda: not os.listdir(gate.folder))
 
 
 def test_services_that_the_page_does_not_use_are_closed(gate):

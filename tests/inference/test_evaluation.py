@@ -301,6 +301,7 @@ def test_two_processes_give_the_figures_of_one_to_the_last_digit(evaluate, check
     process = subprocess.run(
         [
             *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+            *("--main_process_port", "0"),
             *(
                 "--num_machines",
                 "1",

@@ -434,7 +434,7 @@ def test_a_network_stream_is_answered_while_it_comes(tiny_model, tiny_processor,
         answers = list(islice(classifier.run(stream), 4))
     times = [answer.time for answer in answers]
     assert times == sorted(times)
-    assert all(answer.latency < 1 for answer in answers)
+    assert all(answer.latency < 3 for answer in answers)
 
 
 def test_decoding_that_is_too_slow_leaves_frames_out_and_catches_up(camera, monkeypatch):
@@ -484,7 +484,7 @@ def camera_with_sound():
 
 
 def test_a_source_that_goes_on_without_video_is_an_error(tiny_model, tiny_processor, camera_with_sound, monkeypatch):
-    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_TO_READ", 1.0)
+    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_TO_READ", 3.0)
     url, films = camera_with_sound
     classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=4, stride=4)
     with open_stream(url) as stream:
@@ -492,9 +492,9 @@ def test_a_source_that_goes_on_without_video_is_an_error(tiny_model, tiny_proces
         next(answers)
         films.clear()
         start = time.perf_counter()
-        with pytest.raises(VideoDecodeError, match=r"failed after .* s: no video received for 1 s"):
+        with pytest.raises(VideoDecodeError, match=r"failed after .* s: no video received for 3 s"):
             list(answers)
-        assert time.perf_counter() - start < 5
+        assert time.perf_counter() - start < 15
         assert not stream.reader.is_alive()
 
 
@@ -559,7 +559,7 @@ def test_an_rtsp_camera_is_answered_until_it_ends(tiny_model, tiny_processor, tm
     """
     command = [sys.executable, "-c", textwrap.dedent(camera), url]
     process = subprocess.Popen(command, cwd=HELPERS)
-    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_TO_READ", 1.0)
+    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_TO_READ", 3.0)
     try:
         with open_stream(url, {"rtsp_flags": "listen", "listen_timeout": "20"}) as stream:
             assert (stream.live, stream.fps) == (True, 25.0)
@@ -570,7 +570,7 @@ def test_an_rtsp_camera_is_answered_until_it_ends(tiny_model, tiny_processor, tm
         process.wait()
     assert classifier.frames == 30
     assert classifier.answers + classifier.skipped == 3
-    assert all(answer.latency < 1 for answer in answers)
+    assert all(answer.latency < 3 for answer in answers)
 
 
 def test_a_source_that_falls_silent_is_an_error_after_a_while(monkeypatch):
@@ -839,9 +839,14 @@ def test_predict_ahead_and_in_batches_answers_as_one_by_one(dvflnet, tiny_folder
 
 
 def test_predict_decodes_while_the_model_runs(dvflnet, tiny_folder, video_files, monkeypatch):
+    running, together = set(), set()
+
     def slowly(function):
         def slow(*arguments, **options):
+            running.add(function.__name__)
             time.sleep(0.1)
+            together.add(frozenset(running))
+            running.discard(function.__name__)
             return function(*arguments, **options)
 
         return slow
@@ -850,13 +855,10 @@ def test_predict_decodes_while_the_model_runs(dvflnet, tiny_folder, video_files,
     model = VideoFocalNetForVideoClassification
     monkeypatch.setattr(model, "forward", slowly(model.forward))
     videos = [video_files["vp9.webm"]] * 6
-    seconds = {}
     for num_workers in (0, 1):
-        start = time.perf_counter()
+        together.clear()
         assert dvflnet("predict", tiny_folder, *videos, "--num-workers", num_workers)[0] == 0
-        seconds[num_workers] = time.perf_counter() - start
-    print(seconds)
-    assert seconds[0] > 1.2 and seconds[1] < seconds[0] - 0.25  # of 0.5 s that can be saved
+        assert ({"preprocess", "forward"} in together) == (num_workers == 1)
 
 
 def test_predict_windows_prints_and_writes_one_table(dvflnet, tiny_folder, two_motions, tmp_path):
@@ -1072,9 +1074,9 @@ def test_benchmark_gives_no_figure_that_leaves_a_video_out(dvflnet, tiny_folder,
 
 
 def test_a_slow_stage_shows_in_its_own_time(tiny_model, tiny_processor, video_files):
-    found = time_stages(SlowModel(tiny_model, 0.05), tiny_processor, [video_files["vp9.webm"]] * 2, repeat=1)
+    found = time_stages(SlowModel(tiny_model, 0.5), tiny_processor, [video_files["vp9.webm"]] * 2, repeat=1)
     assert found["bound_by"] == "forward"
-    assert found["forward"]["median"] >= 0.1 > found["preprocess"]["median"]
+    assert found["forward"]["median"] >= 1 > found["preprocess"]["median"]
 
 
 def test_the_console_names_a_device_that_is_not_there(dvflnet, tiny_folder, video_files):

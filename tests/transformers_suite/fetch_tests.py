@@ -32,7 +32,8 @@ def download(release: str, folder: Path):
     # only metadata is built, for which the build tools of this environment are enough
     options = ["--no-deps", "--no-binary", "transformers", "--no-build-isolation", "--dest", str(folder)]
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", *options]
-    if subprocess.run([*pip, f"transformers=={release}"]).returncode:
+    attempts = (subprocess.run([*pip, f"transformers=={release}"]).returncode for _ in range(2))
+    if all(attempts):  # the first download may have broken off
         sys.exit(
             f"The tests of transformers {release} cannot be downloaded, see above. They are downloaded once and then "
             f"kept in {TARGET}: run make test-transformers again with a network"
