@@ -331,7 +331,8 @@ def test_a_benchmark_without_its_folder_is_refused(tmp_path):
 def test_two_processes_share_the_work_and_count_every_clip_once(tmp_path):
     process = distil(
         *(tmp_path / "out", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"),
-        per_device_train_batch_size=4, rendered_test_clips=3
+        per_device_train_batch_size=4,
+        rendered_test_clips=3,
     )
     assert process.returncode == 0, process.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
