@@ -38,7 +38,8 @@ class ExportedClassifier:
         folder: The folder of the program.
         clip_shape: The shape (frames, channels, height, width) of a clip.
         batch: The number of clips that the program takes at once, or None for any number. For other numbers of clips
-            the program runs several times, and the last batch is filled with copies of the last clip.
+            the program runs several times, and the last batch is filled with copies of the last clip. OpenVINO's
+            programs take any number, and are run here clip by clip.
         computed_in: The precision in which OpenVINO computes on this machine, such as `"f32"`; None for the other
             formats.
     """
@@ -50,10 +51,11 @@ class ExportedClassifier:
         traced = tuple(metadata.kwargs["pixel_values"]["shape"])
         self.clip_shape = traced[1:]
         self.batch = None if metadata.export_config["dynamic_shapes"] else traced[0]
-        self.computed_in = None
+        self.computed_in, self._at_once = None, self.batch
         if exported.export_format == ExportFormat.OPENVINO:
             compiled = exported.runners["model"].compiled_model
             self.computed_in = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            self._at_once = 1  # what `load_exported` has made of it
 
     # attributes of a model that callers use, so that an exported program can classify streams, too
 
@@ -83,12 +85,12 @@ class ExportedClassifier:
                 f"{', '.join(map(str, self.clip_shape))}): frames, channels, height, width"
             )
         clips = clips.float()
-        if self.batch is None:
+        if self._at_once is None:
             logits = self._run(clips)
         else:
             count = len(clips)
-            clips = torch.cat([clips, clips[-1:].expand(-count % self.batch, *self.clip_shape)])
-            logits = torch.cat([self._run(piece) for piece in clips.split(self.batch)])[:count]
+            clips = torch.cat([clips, clips[-1:].expand(-count % self._at_once, *self.clip_shape)])
+            logits = torch.cat([self._run(piece) for piece in clips.split(self._at_once)])[:count]
         if views is not None:
             logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
         return VideoFocalNetClassifierOutput(logits=logits)
@@ -121,7 +123,12 @@ def load_exported(folder: str | os.PathLike) -> ExportedClassifier:
         require_packages(format, "float32")
         with silenced():
             options = {"config": _openvino_precision(folder)} if format == "openvino" else {}
-            return ExportedClassifier(ExportedModel.from_pretrained(folder, device="cpu", **options), config, folder)
+            exported = ExportedModel.from_pretrained(folder, device="cpu", **options)
+            if format == "openvino":  # faster where it knows every size, and what it stores fits the cache
+                component = exported.components["model"]
+                component.program.reshape([1, *component.metadata.kwargs["pixel_values"]["shape"][1:]])
+                exported.to("cpu", **options)
+            return ExportedClassifier(exported, config, folder)
     except ImportError:
         raise
     except Exception as error:  # each runtime raises its own exceptions
