@@ -10,14 +10,14 @@ import torch
 
 
 def machine() -> dict[str, str | int]:
-    """Processor, threads that torch uses, GPU if there is one, versions, and the command."""
+    """Processor and its vector units, threads that torch uses, GPU if there is one, versions, and the command."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     ]
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": f"{models[0] if models else platform.processor()} ({torch.backends.cpu.get_cpu_capability()})",
         "cores": len(models),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

@@ -57,6 +57,11 @@ def gains_of_the_demo() -> dict[str, float]:
     return {threads: statistics.median(values) for threads, values in gains.items()}
 
 
+def training_steps() -> dict[str, dict]:
+    """By the processor's vector units."""
+    return {"AVX-512": load("forward")["training_step"], "AVX2": load("forward_avx2")["training_step"]}
+
+
 def goals() -> str:
     """One row for each goal that was set."""
     forward, form, loading = load("forward"), load("inference_form"), load("loading")
@@ -78,7 +83,10 @@ def goals() -> str:
             for kind, limit in limits.items()
         ),
         ("batches of 8, prepared: time a clip, of that of one", eight / one, 1.0),
-        ("a training step: of the transcription's time", forward["training_step"]["224"]["ratio"]["median"], 0.85),
+        *(
+            (f"a training step, {units}: of the transcription's time", step["224"]["ratio"]["median"], 0.85)
+            for units, step in training_steps().items()
+        ),
         ("a training step: of its memory", kept[0] / kept[1], 1.0),
         *(
             (f"a distillation step with {name}: of that without", losses["ratio"][name]["median"], limit)
@@ -150,7 +158,8 @@ def forward() -> str:
         [name, f"{row['seconds']['median']:.2f} s", ratio(row["ratio"], digits=1)]
         for name, row in found["peers"].items()
     ]
-    step, memory, kinds = found["training_step"], found["added_memory_mb"], ("resident", "in use")
+    step, older = training_steps().values()
+    memory, kinds = found["added_memory_mb"], ("resident", "in use")
     halved, halved_resident = (
         memory["base, training step of 1, checkpointed"][kind] / memory["base, training step of 1"][kind]
         for kind in ("in use", "resident")
@@ -188,7 +197,8 @@ Each size in PyTorch:
 
 A training step of nano, 2 clips, forward and backward, takes {ratio(step["224"]["ratio"])} of the transcription's
 (goal {goal(step["224"]["ratio"]["median"], 0.85, at_least=False)}), with 112 pixels {ratio(step["112"]["ratio"])} and with
-64 {ratio(step["64"]["ratio"])}. The memory in use at its peak is {trained:.2f} of it (goal
+64 {ratio(step["64"]["ratio"])}; on a processor without AVX-512 {ratio(older["224"]["ratio"])},
+{ratio(older["112"]["ratio"])} and {ratio(older["64"]["ratio"])} (`benchmarks/forward_avx2.json`). The memory in use at its peak is {trained:.2f} of it (goal
 {goal(trained, 1, at_least=False)}), {trained_resident:.2f} as resident memory. Gradient
 checkpointing brings base's to {halved:.2f} (goal {goal(halved, 0.5, at_least=False)}); as resident memory to
 {halved_resident:.2f}, as glibc keeps much of what was freed. What a step adds at its peak to model and clip, in MB;
@@ -338,34 +348,30 @@ step adds at its peak to networks and clip, in MB, as above:
 
 
 def training_convolutions() -> str:
-    found = load("training_convolutions")
+    found, older = load("training_convolutions"), load("training_convolutions_avx2")
+    kinds = ("along frames", "depthwise")
     rows = [
-        [
-            name,
-            *(
-                text
-                for kind in kinds.values()
-                for text in (f"{kind['plain']['median'] * 1e3:.1f} ms", ratio(kind["ratio"]))
-            ),
-        ]
-        for name, kinds in found["shapes"].items()
+        [name, *(ratio(measured["shapes"][name][kind]["ratio"]) for kind in kinds for measured in (found, older))]
+        for name in found["shapes"]
     ]
-    header = ["shape", "along frames, plain", "in fewer products", "depthwise, plain", "own backward pass"]
-    slower = {
-        kind: sum(kinds[kind]["ratio"]["median"] > 1 for kinds in found["shapes"].values())
-        for kind in ("along frames", "depthwise")
-    }
+    header = ["shape", *(f"{kind}, {units}" for kind in kinds for units in ("AVX-512", "AVX2"))]
+    slower, slower_older = (
+        {kind: sum(shape[kind]["ratio"]["median"] > 1 for shape in measured["shapes"].values()) for kind in kinds}
+        for measured in (found, older)
+    )
     return f"""## Training: convolutions in fewer products, tried and left out
 
 Forward and backward of nano's convolutions, 2 clips: those along frames as the form for inference computes them, and the
-depthwise ones with another backward pass (`benchmarks/training_convolutions.py`), against PyTorch's;
-{found["rounds"]} rounds in turn, medians and quartiles. Of {len(rows)} shapes, {slower["along frames"]} are slower in fewer
-products, and {slower["depthwise"]} with the other backward pass; that depends on the processor, and a choice among them is
-not worth its code:
+depthwise ones with another backward pass (`benchmarks/training_convolutions.py`), in the share of PyTorch's time;
+{found["rounds"]} and {older["rounds"]} rounds in turn, medians and quartiles. With AVX-512, {slower["along frames"]} of {len(rows)} shapes are slower in fewer
+products, and {slower["depthwise"]} with the other backward pass; with AVX2 alone {slower_older["along frames"]} and {slower_older["depthwise"]}. What helps one kind of
+processor would slow the other, so neither is used:
 
 {table(header, rows)}
 
-{on(found["machine"])}"""
+{on(found["machine"])}
+
+{on(older["machine"])}"""
 
 
 def allocator() -> str:
