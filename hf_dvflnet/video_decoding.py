@@ -323,7 +323,7 @@ def _frames(
 def _decode(decoder: av.VideoStream | av.VideoCodecContext, packet: av.Packet, source: Source) -> list[av.VideoFrame]:
     try:
         frames = decoder.decode(packet)
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, ValueError):  # ValueError: PyAV 19, where a decoder cannot be opened
         return []  # a damaged packet; the number of frames shows that one is missing
     source.deadline.check()
     for frame in frames:

@@ -135,7 +135,8 @@ def test_a_recording_that_tells_no_rate_has_that_of_its_frames(tmp_path):
     times = [0, *np.cumsum(steps).tolist()]
     path = write_recording(tmp_path / "recording.webm", times)
     with av.open(str(path)) as container:
-        assert container.streams.video[0].average_rate in (None, 1000)
+        rate = container.streams.video[0].average_rate
+        assert not rate or rate == 1000
     _, metadata = read_video(path, [0])
     assert metadata.fps == pytest.approx(119 / times[-1] * 1000, rel=0.01)
     with video_decoding.open_frames(path) as (metadata, _):

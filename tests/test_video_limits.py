@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -539,7 +540,7 @@ def test_a_sound_that_begins_midway_does_not_end_in_an_index_error(tmp_path):
     first = write_video(tmp_path / "first.flv", num_frames=300, width=80, height=48)
     second = write_video(tmp_path / "second.flv", num_frames=20, width=80, height=48, audio_first=True)
     content = first.read_bytes() + second.read_bytes()[13:]  # less the header
-    with av.open(io.BytesIO(content)) as container, pytest.raises(IndexError):  # in PyAV
+    with av.open(io.BytesIO(content)) as container, suppress(IndexError):  # of PyAV 18
         list(container.demux(container.streams.video[0]))
     assert [read_number(frame) for frame in read_video(content, [0, 250])[0]] == [0, 250]
 

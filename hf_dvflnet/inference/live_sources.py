@@ -165,7 +165,7 @@ def _live(
                 continue
         try:
             frames = stream.decode(packet)
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, ValueError):  # ValueError: PyAV 19, where a decoder cannot be opened
             continue  # a damaged packet, such as the first ones after joining a stream between keyframes
         for frame in frames:
             yield frame, time.perf_counter() - start
