@@ -504,6 +504,9 @@ clips; its logits differ by {same["largest_difference"]:.1g} at most.
 
 {table(["form and batch", "a clip"], batches)}
 
+Maps of this size are computed clip by clip. What a batch takes longer than one clip, it takes to join what the clips
+give, stage by stage; [glibc that keeps its memory](#memory-that-glibc-keeps) makes that cheaper.
+
 Each convolution along 8 frames, for 224 pixels and for 112 and 64, of which {faster} of {len(layers)} are faster in fewer
 products on this processor; in a block, the first of them takes the place of a linear layer as well:
 
