@@ -100,8 +100,11 @@ def in_pieces(function: Callable, hidden_states: torch.Tensor, size: int, dim: i
 
 
 def rows_of(linear: nn.Linear, start: int, stop: int | None, hidden_states: torch.Tensor) -> torch.Tensor:
-    output = F.linear(hidden_states.flatten(0, -2), linear.weight[start:stop], linear.bias[start:stop])
-    return output.view(*hidden_states.shape[:-1], -1)
+    return on_matrix(lambda rows: F.linear(rows, linear.weight[start:stop], linear.bias[start:stop]), hidden_states)
+
+
+def on_matrix(function: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
+    return function(hidden_states.flatten(0, -2)).view(*hidden_states.shape[:-1], -1)
 
 
 def has_faster_form(modulation: Any) -> bool:
@@ -166,7 +169,7 @@ class InferenceModulation(InferenceForm):
         context = rows_of(plain.projection_in, channels, 2 * channels, hidden_states)
         gates = rows_of(plain.projection_in, 2 * channels, None, hidden_states)
         context = plain.gather_context(context, gates, plain.focal_layers, dim=(1, 2))
-        return rows_of(plain.projection_context, 0, None, context)
+        return on_matrix(plain.projection_context, context)
 
     def temporal_modulator(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # hidden_states: (frames, positions, channels), which these convolutions take as they are
@@ -180,7 +183,7 @@ class InferenceModulation(InferenceForm):
         gathered = torch.addcmul(gathered, context, gates[..., -1:])
         if plain.normalize_modulator:
             gathered = gathered / (len(self.short_convolutions) + 1)
-        return rows_of(plain.temporal_projection_context, 0, None, gathered)
+        return on_matrix(plain.temporal_projection_context, gathered)
 
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # hidden_states: (batch, frames, height, width, channels)
@@ -204,7 +207,7 @@ class InferenceModulation(InferenceForm):
         spatial_modulator = self.spatial_modulator(hidden_states.flatten(0, 1)).view(shape)
         query = rows_of(plain.projection_in, 0, channels, hidden_states)
         output = plain.layernorm(query * spatial_modulator * temporal_modulator)
-        output = rows_of(plain.projection_out, 0, None, output)
+        output = on_matrix(plain.projection_out, output)
         return output, spatial_modulator, temporal_modulator
 
 

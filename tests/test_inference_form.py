@@ -94,6 +94,18 @@ def test_a_linear_layer_in_front_is_multiplied_in_with_its_bias(kernel_size, fra
     torch.testing.assert_close(found, channels_last(expected), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["projection_context", "temporal_projection_context", "projection_out"])
+def test_what_replaces_a_layer_after_preparation_is_called(name):
+    model = make().prepare_for_inference()
+    before = model(clips()).logits
+    for stage in model.videofocalnet.stages:
+        for layer in stage.layers:
+            adapted = nn.Sequential(getattr(layer.modulation.plain, name), nn.Hardtanh(-0.01, 0.01))
+            adapted.weight, adapted.bias = adapted[0].weight, adapted[0].bias  # as an adapter shows its base's
+            layer.modulation._modules[name] = adapted
+    assert not torch.equal(model(clips()).logits, before)
+
+
 def test_the_plain_convolution_computes_where_a_map_is_small():
     model = make().prepare_for_inference()
     computed = []
