@@ -19,6 +19,7 @@ from .data.benchmarks import BENCHMARKS
 from .data.class_folders import load_video_folder
 from .data.clips import VideoClipDataset, VideoClipStream
 from .data.label_sets import LABEL_SETS, LabelSet, read_labels
+from .data.limits import VideoLimits, limits_of_environment
 from .data.loading import load_benchmark, split_facts
 from .data.motion_videos import write_motion_videos
 from .data.preparation import prepare_videos
@@ -59,10 +60,11 @@ from .training.modulator_matching import modulator_distance
 from .training.teacher_cache import TeacherCache
 from .training.teacher_cache_writer import cache_teacher
 from .training.trainer import VideoClassificationTrainer
-from .video_decoding import VideoDecodeError, read_video
-from .video_limits import VideoLimits, set_video_limits
+from .video_decoding import VideoDecodeError, read_video, set_video_limits
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
+
+set_video_limits(limits_of_environment())
 
 AutoConfig.register(VideoFocalNetConfig.model_type, VideoFocalNetConfig)
 AutoModel.register(VideoFocalNetConfig, VideoFocalNetModel)

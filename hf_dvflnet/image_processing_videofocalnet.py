@@ -15,7 +15,7 @@ from transformers.image_utils import (
 from transformers.utils import TensorType
 
 from .pixel_conversion import to_byte_range
-from .video_limits import refuse_thin, video_limits
+from .video_decoding import refuse_thin
 
 
 class VideoFocalNetImageProcessor(TorchvisionBackend):
@@ -56,7 +56,7 @@ class VideoFocalNetImageProcessor(TorchvisionBackend):
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
         # files are checked when they are read, but frames given as arrays or images are checked only here
-        refuse_thin(image.shape[-1], image.shape[-2], "the clip", video_limits())
+        refuse_thin(image.shape[-1], image.shape[-2], "the clip")
         return super().resize(image, size, resample, antialias=False)
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list[list[ImageInput]]:

@@ -26,9 +26,7 @@ from transformers.video_utils import VideoMetadata
 from .clip_sampling import evaluation_indices, frame_times, multi_clip_indices, paced_indices
 from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
 from .pixel_conversion import drop_alpha, to_byte_range
-from .video_container import DecodedVideoMetadata
-from .video_decoding import read_video
-from .video_limits import refuse_thin, video_limits
+from .video_decoding import VideoInfo, read_video, refuse_thin
 
 
 class VideoFocalNetVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -152,12 +150,12 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
         """
         Return the indices of the frames to use, of shape (num_clips * num_frames,), ordered by clip.
 
-        For a file, `metadata` is a `DecodedVideoMetadata`. For any other input of exactly `num_frames` frames, all
+        For a file, `metadata` is a `VideoInfo`. For any other input of exactly `num_frames` frames, all
         frames are used, because they are assumed to be sampled already.
         """
         total = metadata.total_num_frames
         num_frames, num_clips = num_frames or self.num_frames, num_clips or self.num_clips
-        if num_clips == 1 and total == num_frames and not isinstance(metadata, DecodedVideoMetadata):
+        if num_clips == 1 and total == num_frames and not isinstance(metadata, VideoInfo):
             return np.arange(num_frames)
         fps = self.fps if fps is None else fps
         if fps is not None:
@@ -201,7 +199,10 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
                 raise ValueError(
                     "video_metadata is only for frames that are given as arrays; a file has its own metadata"
                 )
-            return read_video(video, sample_indices_fn)
+            frames, info = read_video(video, sample_indices_fn)
+            names = ("total_num_frames", "fps", "width", "height", "duration", "frames_indices")
+            metadata = VideoMetadata(**{name: getattr(info, name) for name in names}, video_backend="pyav")
+            return frames, metadata
         if len(video) == 0:
             raise ValueError(f"a video of shape {tuple(video.shape)} has no frames")
         metadata = told or VideoMetadata(total_num_frames=len(video))
@@ -242,7 +243,7 @@ class VideoFocalNetVideoProcessor(BaseVideoProcessor):
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
         # files are checked when they are read, but frames given as arrays or images are checked only here
-        refuse_thin(image.shape[-1], image.shape[-2], "the clip", video_limits())
+        refuse_thin(image.shape[-1], image.shape[-2], "the clip")
         return super().resize(image, size, resample, antialias=False)
 
     def _preprocess(
