@@ -5,20 +5,13 @@ Every limit is on by default. [`set_video_limits`] changes the limits of a proce
 `DVFLNET_VIDEO_LIMITS` changes them for all processes that inherit it, such as commands and data loader workers.
 """
 
-import ipaddress
+import importlib
 import os
 import re
-import socket
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from typing import IO, Any
-
-import fsspec
-from huggingface_hub.utils import httpx
 
 
 class VideoDecodeError(ValueError):
@@ -129,189 +122,17 @@ class Deadline:
             )
 
 
-# storages that are read, by the protocol of fsspec, and what pip installs for them; what is not named is not read
-STORAGES = {"hf": "huggingface_hub", "s3": "'hf_dvflnet[s3]'", "gs": "gcsfs", "abfs": "adlfs", "memory": "fsspec"}
-
-
-def storage_of(path: str) -> tuple[Any, str] | None:
-    """
-    Return the fsspec filesystem of a path such as `s3://BUCKET/a.mp4`, and the path in it; `None` for other paths.
-
-    Raises:
-        ImportError: If the package that reads this storage is not installed.
-    """
-    protocol, separator, _ = path.partition("://")
-    if not separator or protocol not in STORAGES:
-        return None
-    try:
-        filesystem: Any = fsspec.filesystem(protocol)
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: reading {protocol}:// needs another package: pip install {STORAGES[protocol]}"
-        ) from error
-    return filesystem, filesystem._strip_protocol(path)
+# downloads belong to `hf_dvflnet.data`, which a saved model does not carry
 
 
 def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
-    """
-    Download an http or https URL, or a path on the Hub (`hf://datasets/USER/NAME/a.mp4`) or in another storage
-    (`s3://BUCKET/a.mp4`), into a temporary file. A small file is kept in memory; closing the file deletes it.
-
-    Raises:
-        VideoDecodeError: If the URL has another scheme, a redirect one other than http and https, if the server does
-            not answer with a file, or if a limit is exceeded. `limits` defaults to those of [`set_video_limits`].
-    """
-    limits = limits or _limits
-    if url.partition("://")[0] in STORAGES:
-        return _fetch_from_storage(url, limits)
-    _refuse_other_schemes(url, url)
-    file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
-    download = _Download(url, limits)
-    # if a server sends its headers very slowly, no check between two reads is reached: the timer ends such a read
-    timer = threading.Timer(limits.max_download_seconds, download.stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        download.into(file)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:  # UnicodeError: the host name
-        file.close()
-        # the client itself waits no longer than the timer, and may give up first
-        if download.stopped or time.monotonic() > download.end:
-            raise VideoDecodeError(download.too_slow()) from error
-        raise VideoDecodeError(f"{url}: cannot be downloaded: {error}") from error
-    except BaseException:
-        file.close()
-        raise
-    finally:
-        timer.cancel()
-    file.seek(0)
-    return file
+    """See [`hf_dvflnet.data.downloads.fetch_video`]."""
+    return importlib.import_module("hf_dvflnet.data.downloads").fetch_video(url, limits)
 
 
-def _fetch_from_storage(url: str, limits: VideoLimits) -> IO[bytes]:
-    if not limits.allow_private_addresses:
-        raise VideoDecodeError(
-            f"{url}: is read with this machine's credentials, which is not allowed (allow_private_addresses)"
-        )
-    download = _Download(url, limits)
-    file = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # noqa: SIM115 (handed to the caller)
-    try:
-        filesystem: Any
-        filesystem, path = storage_of(url) or (None, "")
-        # the Hub: read forward in one request
-        with filesystem.open(path, "rb", **({"block_size": 0} if url.startswith("hf://") else {})) as remote:
-            while chunk := remote.read(1 << 20):
-                file.write(chunk)
-                download.check(file.tell())
-    except VideoDecodeError:
-        file.close()
-        raise
-    except Exception as error:  # the clients of storages raise their own exceptions
-        file.close()
-        raise VideoDecodeError(f"{url}: cannot be downloaded: {error}") from error
-    file.seek(0)
-    return file
-
-
-class _Download:
-    def __init__(self, url: str, limits: VideoLimits):
-        self.url, self.limits = url, limits
-        self.end = time.monotonic() + limits.max_download_seconds
-        self.stopped = False
-        self.connection: Any = None  # the latest connection
-
-    def too_slow(self) -> str:
-        seconds = self.limits.max_download_seconds
-        return f"{self.url}: not downloaded within the limit of {seconds:g} seconds (max_download_seconds)"
-
-    def check(self, size: int):
-        """Raise `VideoDecodeError` if so many bytes are too many, or took too long."""
-        if size > self.limits.max_download_bytes:
-            limit = self.limits.max_download_bytes
-            raise VideoDecodeError(f"{self.url}: larger than the limit of {limit} bytes (max_download_bytes)")
-        if self.stopped or time.monotonic() > self.end:
-            raise VideoDecodeError(self.too_slow())
-
-    def stop(self):
-        self.stopped = True
-        connection = self.connection.get_extra_info("socket") if self.connection is not None else None
-        if connection is not None:
-            with suppress(OSError):  # already closed
-                connection.shutdown(socket.SHUT_RDWR)  # closing it would not wake a thread that reads from it
-
-    def note(self, event: str, info: dict[str, Any]):
-        """Callback for the events of the HTTP client. Stores the connection, encrypted or not, for `stop`."""
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self.connection = info["return_value"]
-            if self.stopped:
-                self.stop()
-
-    def into(self, file: IO[bytes]):
-        address = httpx.URL(self.url)
-        with httpx.Client(timeout=min(30.0, self.limits.max_download_seconds)) as client:
-            for _ in range(self.limits.max_redirects + 1):
-                with self._get(client, address) as response:
-                    if response.has_redirect_location:
-                        address = address.join(response.headers["location"])
-                        _refuse_other_schemes(str(address), self.url)
-                        continue
-                    response.raise_for_status()
-                    # the raw bytes: compressed data may have any size after decompression
-                    for chunk in response.iter_raw():
-                        file.write(chunk)
-                        self.check(file.tell())
-                    self.check(file.tell())  # a stop may look like the end of the file
-                    return
-        raise VideoDecodeError(
-            f"{self.url}: redirected more often than the limit of {self.limits.max_redirects} times (max_redirects)"
-        )
-
-    @contextmanager
-    def _get(self, client: httpx.Client, address: httpx.URL) -> Iterator[httpx.Response]:
-        if time.monotonic() > self.end:
-            raise VideoDecodeError(self.too_slow())
-        headers = {"accept-encoding": "identity"}
-        extensions: dict[str, Any] = {"trace": self.note}
-        if not self.limits.allow_private_addresses:
-            # connect to the address that was checked: the host name may have a different address at the next look-up
-            headers["host"] = address.netloc.decode("ascii")
-            extensions["sni_hostname"] = address.host
-            address = address.copy_with(host=_public_address(address, self.url))
-        with client.stream("GET", address, headers=headers, extensions=extensions) as response:
-            yield response
-
-
-def _refuse_other_schemes(address: str, url: str):
-    if not address.lower().startswith(("http://", "https://")):
-        said = url if address == url else f"{url}: redirects to {address}"
-        raise VideoDecodeError(f"{said}: only http and https URLs are fetched")
-
-
-def _public_address(address: httpx.URL, url: str) -> str:
-    port = address.port or {"http": 80, "https": 443}[address.scheme]
-    found = [str(info[4][0]) for info in socket.getaddrinfo(address.host, port, type=socket.SOCK_STREAM)]
-    for one in found:
-        if not is_public(one):
-            raise VideoDecodeError(
-                f"{url}: {address.host} has the address {one}, which is not public; private addresses are not "
-                "allowed (allow_private_addresses)"
-            )
-    # prefer an IPv4 address: many machines have no route to IPv6 addresses
-    return min(found, key=lambda one: ":" in one)
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address, or the IPv4 address inside an IPv6 address, is a public address on the internet."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        translated = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None) or translated
-        if inner is not None:
-            return is_public(str(inner))
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
-
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+def storage_of(path: str) -> tuple[Any, str] | None:
+    """See [`hf_dvflnet.data.downloads.storage_of`]."""
+    return importlib.import_module("hf_dvflnet.data.downloads").storage_of(path)
 
 
 def refuse_thin(width: int, height: int, name: str, limits: VideoLimits):
@@ -390,7 +211,6 @@ def _frames_of_one_size(track: bytes, file_size: int) -> int:
 
 
 __all__ = [
-    "STORAGES",
     "VideoDecodeError",
     "VideoLimits",
     "fetch_video",
