@@ -170,8 +170,8 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         self.replaced: set[str] = set()
         members: dict[str, str] = {}
         for archive in release.archives:
-            if release.is_zip(archive) or release.is_replacement(archive):
-                for member in release.members(archive):
+            if release.archives[archive].is_zip or release.is_replacement(archive):
+                for member in release.archives[archive].members:
                     if is_video(member):
                         members.setdefault(self.video_id(member), f"{archive}::{member}")
                         if release.is_replacement(archive):
@@ -180,7 +180,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         for name in self.replaced & set(self.loose):
             del self.loose[name]
         self.locations = {**members, **self.loose}
-        self.complete = all(release.is_zip(archive) for archive in release.archives)
+        self.complete = all(archive.is_zip for archive in release.archives.values())
 
     def is_there(self, clip: Clip) -> bool:
         return any(name in self.locations for name in self.names(clip))
@@ -246,7 +246,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
                 for path, clip in rows:
                     yield clip.video_id, self._example({"path": path, "bytes": None}, clip)
             else:
-                for path, content in self.release.contents(archive):
+                for path, content in self.release.archives[archive].contents():
                     clip = rows.get(self.video_id(path))
                     if clip is not None:
                         yield clip.video_id, self._example({"path": path, "bytes": content}, clip)

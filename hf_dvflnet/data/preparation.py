@@ -203,7 +203,7 @@ class _Sources:
         self.loose: dict[str, str] = {}
         copied, left = [], []
         for archive in release.archives:
-            members = release.members(archive)
+            members = release.archives[archive].members
             if any(map(is_video, members)):
                 self.in_archives[archive] = {
                     member: self._take(member, f"{archive}::{member}", archive) for member in members
@@ -275,7 +275,7 @@ class _Sources:
             missing = {path for path in members.values() if path in self.rows and path not in done}
             if not missing and all((self.out / path).exists() for path in beside):
                 continue
-            for member, content in self.release.contents(archive, suffixes=("",)):
+            for member, content in self.release.archives[archive].contents(suffixes=("",)):
                 path = members[member]
                 if path in missing:
                     yield self.rows[path], content, f"{archive}::{member}"
