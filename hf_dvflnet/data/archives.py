@@ -46,13 +46,8 @@ class Archive:
         warn_of_left_out(self.path, {HIDDEN: [name for name in found if is_hidden(name) and is_video(name)]})
         return [name for name in found if not is_hidden(name)]
 
-    def read(self, member: str) -> bytes:
-        """Content of one file. Of several files with the same name, the last one counts, as in extraction."""
-        with self._errors_named():
-            return [read() for name, read in self._files() if name == member][-1]
-
     def contents(self, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of the files with these suffixes, in the order of the archive."""
+        """Names and contents of the files whose names end with one of `suffixes` (in lower case), in order."""
         with self._errors_named():
             for name, read in self._files():
                 if name.lower().endswith(suffixes) and not is_hidden(name):
@@ -83,6 +78,3 @@ class Archive:
                 raise  # an error of the disk or network
             reason = str(error) or type(error).__name__
             raise ValueError(f"{self.path}: cannot be read as an archive: {reason}.{self.hint()}") from error
-
-
-__all__ = ["ARCHIVE_SUFFIXES", "Archive"]

@@ -55,9 +55,8 @@ class Release:
 
     def videos(self) -> list[str]:
         """All video files, loose or in an archive."""
-        loose = [file for file in self.files if is_video(file)]
-        inside = [name for archive in self.archives.values() for name in archive.members]
-        return loose + [name for name in inside if is_video(name)]
+        inside = (name for archive in self.archives.values() for name in archive.members)
+        return [*filter(is_video, self.files), *filter(is_video, inside)]
 
     def _lists(self) -> Iterator[tuple[Archive | None, str]]:
         """Archive, or None for a loose file, and path of each file that may be a list; large tars are left out."""
@@ -75,8 +74,14 @@ class Release:
         for archive, path in self._lists():
             if os.path.basename(path) in names:
                 if archive is None:
-                    return _decode(path, self.filesystem.cat_file(path))
-                return _decode(f"{archive.path}::{path}", archive.read(path))
+                    content = self.filesystem.cat_file(path)
+                else:  # of several files with the same name, the last one counts, as in extraction
+                    content = dict(archive.contents((path.lower(),)))[path]
+                try:
+                    return content.decode("utf-8-sig")
+                except UnicodeDecodeError as error:
+                    name = path if archive is None else f"{archive.path}::{path}"
+                    raise ValueError(f"{name}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
         return None
 
     def need(self, *names: str, where: str) -> str:
@@ -91,7 +96,7 @@ class Release:
 
     def hint(self) -> str:
         rars = [os.path.basename(file) for file in self.files if file.lower().endswith(".rar")]
-        parts = [os.path.basename(file) for file in self.files if _PART.search(file)]
+        parts = [os.path.basename(file) for file in self.files if re.search(r"-something-v2-\d\d([.]zip)?$", file)]
         scripts = [os.path.basename(file) for file in self.files if file.endswith(".py")]
         if rars:
             return f" It contains {', '.join(rars[:3])}: extract rar archives first (unrar x, or 7z x)."
@@ -101,16 +106,3 @@ class Release:
         if scripts:
             return f" It contains {scripts[0]}: loading scripts are no longer supported; download the release itself."
         return ""
-
-
-def _decode(name: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-
-
-_PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
-
-
-__all__ = ["Release"]
