@@ -3,8 +3,6 @@
 import errno
 import hashlib
 import io
-import os
-import socket
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from ..video_container import DecodedVideoMetadata
 from ..video_decoding import ToArray, VideoDecodeError, open_frames
 from .prepared_folders import Row
+from .whole_files import whole_file
 from .worker_processes import LOST
 
 
@@ -38,7 +37,6 @@ class Task(NamedTuple):
 
 def prepare_one(task: Task) -> Row:
     row = _new_row(task)
-    unfinished = task.unfinished / f"{socket.gethostname()}-{os.getpid()}.mp4"  # of one process of many machines
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -47,18 +45,17 @@ def prepare_one(task: Task) -> Row:
                 raise VideoDecodeError(f"{task.name}: 0 bytes")
             file = io.BytesIO(content)
             file.name = task.name
-            about = _encode(file, task.name, unfinished, task.settings)
+            with whole_file(task.target, task.unfinished) as unfinished:
+                about = _encode(file, task.name, unfinished, task.settings)
+                clip = unfinished.read_bytes()
+                task.target.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _DISK:
                 raise
-            unfinished.unlink(missing_ok=True)
             return _unreadable(task, str(error).removeprefix(f"{task.name}: "))
     reasons = [str(one.message).removeprefix(f"{task.name}: ") for one in said if one.category is UserWarning]
     if reasons:
         row |= {"outcome": "repaired", "reason": "; ".join(reasons)}
-    clip = unfinished.read_bytes()
-    task.target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(unfinished, task.target)
     return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
 
 

@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 
 from .clip_encoding import Task, lost, prepare_one
 from .jobs import job_runner
-from .prepared_folders import MANIFEST, SETTINGS, UNFINISHED, Row, read_manifest, replace_file, write_manifest
+from .prepared_folders import MANIFEST, SETTINGS, UNFINISHED, Row, read_manifest, write_manifest
 from .releases import Release
 from .shards import pack, plan_shards, read_shards
 from .video_files import VIDEO_SUFFIXES, is_video
+from .whole_files import whole_file, write_whole
 
 
 # No arithmetic coding, deblocking or B frames: decoding takes 60 % of the time, and files are an eighth larger.
@@ -117,7 +118,7 @@ def prepare_videos(
     with job_runner(num_workers, ray) as run:
         unfinished.mkdir(parents=True, exist_ok=True)
         if not (out / SETTINGS).exists():
-            replace_file(unfinished / SETTINGS, out / SETTINGS, json.dumps(settings, indent=1) + "\n")
+            write_whole(out / SETTINGS, json.dumps(settings, indent=1) + "\n", unfinished)
         work.copy_others()
         packed = read_shards(out) if layout == "tar" else {}
         in_tars = {(path, clip.sha256) for shard in packed.values() for path, clip in shard.items()}
@@ -235,8 +236,8 @@ class _Sources:
             target = self.out / path
             if not target.exists() or _stamp(file) != _stamp(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, self.out / UNFINISHED / "copy")
-                os.replace(self.out / UNFINISHED / "copy", target)
+                with whole_file(target, self.out / UNFINISHED) as copy:
+                    shutil.copy2(file, copy)
 
     def _take(self, name: str, source: str, archive: str | None = None) -> str:
         """Output path of a file or archive member, relative to `out`."""
@@ -281,7 +282,7 @@ class _Sources:
                     yield self.rows[path], content, f"{archive}::{member}"
                 elif path not in self.rows:
                     (self.out / path).parent.mkdir(parents=True, exist_ok=True)
-                    replace_file(self.out / UNFINISHED / "copy", self.out / path, content)
+                    write_whole(self.out / path, content, self.out / UNFINISHED)
 
 
 def _take_over(out: Path, clips: Path, wanted: dict[str, Row], in_tars: set[tuple[str, str]]) -> dict[str, Row]:
