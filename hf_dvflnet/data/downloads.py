@@ -69,8 +69,10 @@ def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
         except VideoDecodeError as error:
             raise VideoDecodeError(f"{url}: {error}") from None
         except TimeoutError as error:
-            limit = f"the limit of {limits.max_download_seconds:g} seconds (max_download_seconds)"
-            raise VideoDecodeError(f"{url}: not downloaded within {limit}") from error
+            seconds = limits.max_download_seconds
+            raise VideoDecodeError(
+                f"{url}: not downloaded within the limit of {seconds:g} seconds (max_download_seconds)"
+            ) from error
         except Exception as error:  # clients of storages raise exceptions of their own
             raise VideoDecodeError(f"{url}: cannot be downloaded: {str(error) or type(error).__name__}") from error
         on_error.pop_all()

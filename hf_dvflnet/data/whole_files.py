@@ -17,7 +17,8 @@ def whole_file(path: str | os.PathLike, folder: str | os.PathLike | None = None)
     `folder` holds the unfinished file, by default next to `path`. Its name is hidden and unique to this process.
     """
     path = Path(path)
-    unfinished = Path(folder or path.parent, f".{socket.gethostname()}-{os.getpid()}-{path.name}")
+    # the end of the name keeps its suffix, and the whole below the 255 bytes that file systems allow
+    unfinished = Path(folder or path.parent, f".{socket.gethostname()}-{os.getpid()}-{path.name[-30:]}")
     try:
         yield unfinished
         os.replace(unfinished, path)
@@ -54,5 +55,6 @@ def read_json_lines(
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if unfinished and 1 < number == len(lines) and not line.endswith("\n"):
                 break
-            raise ValueError(f"{path}: line {number} {wrong}") from error
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"{path}: line {number} {wrong} ({reason})") from error
     return rows
