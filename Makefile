@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 # What `accelerate launch` runs in one process; started without it, since it answers Ctrl-C with a traceback of its own.
 # Threads that wait for each other spin only briefly: on two cores, a step beside a busy process then takes 1.4 times, not
-# 4 times, as long as on a quiet machine. The C library keeps memory for the next step (benchmarks/allocator.py).
+# 4 times, as long as on a quiet machine. The C library keeps memory for the next step (benchmarks/FINDINGS.md).
 DISTILL := GOMP_SPINCOUNT=1000 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000 \
 	$(BIN)/python examples/distill.py
 

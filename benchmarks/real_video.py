@@ -12,7 +12,7 @@ which is distilled with `feature_weight` too; pretrained, which is alone, but st
 
 Each run is written to `benchmarks/real_video.json` when it ends, and is not repeated: the same command continues where
 it was stopped, and two of them with other `--seeds` can share the work. `SETTINGS` holds every choice. Those of the
-experiment were made after the trials in `real_video_search.json`, before the first test clip was classified.
+experiment were made after trials on held-out titles (FINDINGS.md), before the first test clip was classified.
 """
 
 import argparse

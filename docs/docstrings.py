@@ -1,18 +1,22 @@
 """
-Griffe extension of the API reference: links public names, and brings docstrings, which are written as those of
-transformers, into the form that Griffe reads.
+Griffe extension of the API reference: links the names of `docs/api.md`, and converts docstrings from the style of
+transformers to the one that Griffe reads.
 """
 
 import ast
 import re
+from pathlib import Path
 from typing import Any
 
 from griffe import Extension, GriffeError
 
 
+PUBLIC = set(re.findall(r"^::: hf_dvflnet\.(\w+)$", Path(__file__).with_name("api.md").read_text("utf-8"), re.M))
+
+
 class Docstrings(Extension):
     def on_package(self, *, pkg: Any, **kwargs: Any) -> None:
-        self.package, self.public = pkg.path, set(pkg.exports or ())
+        self.package = pkg.path
         self.visit(pkg)
 
     def visit(self, owner: Any) -> None:
@@ -33,17 +37,17 @@ class Docstrings(Extension):
         return text if "```" in text else re.sub(r"^>>> .*(?:\n.+)*", r"```python\n\g<0>\n```", text, flags=re.M)
 
     def link(self, name: str, item: Any) -> str:
-        """A link to a public name, or to a member of the same class; other names remain code."""
+        """Link public names and members of the same class; leave other names as code."""
         owner = item if item.is_class else item.parent
-        if name.split(".")[0] in self.public:
+        if name.split(".")[0] in PUBLIC:
             return f"[`{name}`][{self.package}.{name}]"
-        if owner.is_class and owner.name in self.public and name in owner.members:
+        if owner.is_class and owner.name in PUBLIC and name in owner.members:
             return f"[`{name}`][{self.package}.{owner.name}.{name}]"
         return f"`{name}`"
 
 
 def entry(match: re.Match, item: Any) -> str:
-    """``name (`type`, *optional*, defaults to x):`` as `name (type):`, and a default that the signature lacks."""
+    """Rewrite ``name (`type`, *optional*, defaults to x):`` to `name (type):`, with a default that the signature lacks."""
     name = match[2]
     kind, _, default = re.sub(r"\[?`\]?|\*", "", match[3]).replace("optional, ", "").partition("defaults to ")
     kind = re.sub(r",? ?(optional)?$", "", kind)
@@ -56,7 +60,7 @@ def entry(match: re.Match, item: Any) -> str:
 
 
 def with_fields(text: str, item: Any) -> str:
-    """The docstring of training arguments, with the fields that say in `metadata={"help": ...}` what they are."""
+    """Add the fields of a dataclass that have `metadata={"help": ...}` to its docstring."""
     fields = {
         name: re.search(r"'help': (.+)\}\)$", str(field.value))
         for name, field in item.members.items()

@@ -1,5 +1,5 @@
 """
-Answers the requests of an Inference Endpoint of the Hub; docs/serving.md says what lies beside it.
+Answers the requests of an Inference Endpoint of the Hub; docs/export.md says what lies beside it.
 
 A request is JSON: `inputs` is the http(s) URL of a video, or the bytes of a file in base64; `parameters` may hold
 `top_k` (5) and `views` (1 or 12). Addresses inside of the endpoint's own network are refused.
