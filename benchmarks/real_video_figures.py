@@ -1,4 +1,4 @@
-"""What the runs of `real_video.py` say: their summary in `hub_cards/results.json`, pictures, and what is confused."""
+"""What the runs of `real_video.py` say: their summary in `hub_cards/results.json`, and a picture."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hf_dvflnet.data.label_sets import LABEL_SETS
-from hf_dvflnet.plots.style import COLOUR_MAP, FONT_SIZE, LINE_COLOURS, styled
+from hf_dvflnet.plots.style import COLOUR_MAP, FONT_SIZE, styled
 
 
 ROOT = Path(__file__).parents[1]
@@ -86,8 +86,8 @@ def confusions(runs: list[dict[str, Any]], labels: list[int], kind: str) -> np.n
 
 
 @styled
-def save_pictures(runs: list[dict[str, Any]], labels: list[int], folder: Path):
-    """Draw `real_video_confusion.png`, a matrix for each kind, and `real_video_classes.png`, accuracy by class."""
+def save_picture(runs: list[dict[str, Any]], labels: list[int], folder: Path):
+    """Draw a confusion matrix for each kind of network."""
     names = {"teacher": "teacher", "alone": "student alone", "distilled": "student distilled"}
     shares = {kind: confusions(runs, labels, kind) for kind in names}
     shown = [name.replace("_", " ") for name in CLASSES]
@@ -105,38 +105,9 @@ def save_pictures(runs: list[dict[str, Any]], labels: list[int], folder: Path):
     figure.colorbar(image, ax=panels, shrink=0.6).set_label("share of the true class's clips", fontsize=FONT_SIZE)
     figure.savefig(folder / "real_video_confusion.png", dpi=110)
 
-    figure = Figure(figsize=(7.5, 5.5), layout="constrained")
-    axes = figure.add_subplot()
-    order = np.argsort(np.diag(shares["teacher"]), kind="stable")
-    places = np.arange(len(order))
-    for (kind, name), colour, marker in zip(names.items(), ("#555555", *LINE_COLOURS), "|os", strict=False):
-        size = 9 if marker == "|" else 5
-        axes.plot(np.diag(shares[kind])[order], places, marker, color=colour, label=name, markersize=size)
-    axes.hlines(places, *(np.diag(shares[kind])[order] for kind in ("alone", "distilled")), color="#BBBBBB", zorder=0)
-    axes.set_yticks(places, [shown[index] for index in order])
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("top-1 of the class's test clips, mean of the seeds")
-    axes.grid(visible=True)
-    axes.set_axisbelow(True)
-    axes.legend(loc="lower right")
-    figure.savefig(folder / "real_video_classes.png")
-
-
-def most_confused(runs: list[dict[str, Any]], labels: list[int], number: int = 8) -> str:
-    """The pairs of classes that the distilled students confuse most, beside the other networks, as Markdown."""
-    shares = {kind: confusions(runs, labels, kind) for kind in ("distilled", "alone", "teacher")}
-    wrong = shares["distilled"] * (1 - np.eye(len(CLASSES)))
-    lines = ["| true | predicted | distilled | alone | teacher |", "|---|---|---|---|---|"]
-    for place in np.argsort(-wrong, axis=None, kind="stable")[:number]:
-        true, predicted = np.unravel_index(place, wrong.shape)
-        cells = " | ".join(f"{share[true, predicted]:.0%}" for share in shares.values())
-        lines.append(f"| {CLASSES[true]} | {CLASSES[predicted]} | {cells} |")
-    return "\n".join(lines)
-
 
 def write(runs: list[dict[str, Any]], clips: dict[str, Any], date: str, command: str):
-    """Write the summary of runs with the same settings to `hub_cards/results.json`, and draw the pictures."""
+    """Write the summary of runs with the same settings to `hub_cards/results.json`, and draw the picture."""
     cards = json.loads(CARDS.read_text(encoding="utf-8"))
     cards["real_video"] = {
         "data": "JHMDB, official split 1: 660 training and 268 test clips of 21 human actions",
@@ -147,6 +118,5 @@ def write(runs: list[dict[str, Any]], clips: dict[str, Any], date: str, command:
         **summarize(runs, clips),
     }
     CARDS.write_text(json.dumps(cards, indent=2) + "\n", encoding="utf-8")
-    save_pictures(runs, clips["labels"], PICTURES)
-    print(f"{CARDS}: real_video\n{PICTURES}: real_video_confusion.png, real_video_classes.png")
-    print(most_confused(runs, clips["labels"]))
+    save_picture(runs, clips["labels"], PICTURES)
+    print(f"{CARDS}: real_video\n{PICTURES / 'real_video_confusion.png'}")

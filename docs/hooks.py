@@ -1,5 +1,5 @@
 """
-MkDocs hooks: files outside of `docs/` that the pages link to become `repository/PATH` of the site, and README its home.
+MkDocs hooks: files outside of `docs/` become `repository/PATH` of the site, and README.md its home page.
 
 In the Markdown, links are relative to the file that has them, so that they work on GitHub too.
 """

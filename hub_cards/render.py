@@ -126,22 +126,19 @@ def clips_of(figure: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Published and measured top-1 of every checkpoint, a row per data set, as the README shows them."""
-    lines = ["| | published split | published top-1 | measured here |", "|---|---|---|---|"]
+    """Top-1 of every checkpoint, published and, behind a slash, measured: a row per data set, a column per network."""
+    networks = list(
+        dict.fromkeys(name.removesuffix(f"-{row['dataset']}") for name, row in results["checkpoints"].items())
+    )
+    lines = [f"| | split | {' | '.join(networks)} |", "|---" * (len(networks) + 2) + "|"]
     for key, dataset in results["datasets"].items():
-        checkpoints = {
-            name.removesuffix(f"-{key}"): checkpoint
-            for name, checkpoint in results["checkpoints"].items()
-            if checkpoint["dataset"] == key
-        }
-        split = next(iter(checkpoints.values()))["published"]["split"].split(" (")[0]
-        published = ", ".join(f"{name} {checkpoint['published']['top1']}" for name, checkpoint in checkpoints.items())
-        measured = ", ".join(
-            f"{name} {figure['top1']} ({figure['split']})"
-            for name, checkpoint in checkpoints.items()
-            for figure in checkpoint["measured"]
-        )
-        lines.append(f"| {dataset['name']} | {split} | {published} | {measured} |")
+        found = {network: results["checkpoints"].get(f"{network}-{key}") for network in networks}
+        split = next(row for row in found.values() if row)["published"]["split"].split(" (")[0]
+        cells = [
+            " / ".join(str(figure["top1"]) for figure in (row["published"], *row["measured"])) if row else ""
+            for row in found.values()
+        ]
+        lines.append(f"| {dataset['name']} | {split} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

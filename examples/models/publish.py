@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 import transformers
-import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoImageProcessor, AutoVideoProcessor
 
@@ -86,36 +85,22 @@ def card(role: str, results: dict) -> ModelCard:
         parameters=f"{row['parameters'] / 1e6:.2f} M",
         megabytes=f"{row['bytes'] / 1e6:.1f} MB",
         command=f"accelerate launch examples/{SCRIPTS[role]} examples/motions/{role}.yaml",
-        settings="\n".join(f"- {name}: {value}" for name, value in row["settings"].items()),
         versions=", ".join(f"{name} {version}" for name, version in row["versions"].items()),
-        classes=", ".join(row["classes"]),
         others=" and ".join(f"{top1:.1%}" for top1 in row["top1_of_other_runs"]),
     )
 
 
-def described(out: Path, role: str, videos: Path) -> dict:
-    """What the card of a model folder tells."""
-    settings = yaml.safe_load((HERE.parent / "motions" / f"{role}.yaml").read_text(encoding="utf-8"))
-    names = (
-        "num_train_epochs",
-        "rendered_train_clips",
-        "learning_rate",
-        "alpha",
-        "temperature",
-        "feature_weight",
-        "seed",
-    )
+def described(out: Path, videos: Path) -> dict:
+    """The figures of a model folder, for its card."""
     return {
         **measure(out, videos),
         "top1_of_other_runs": [],
-        "settings": {name: settings[name] for name in names if name in settings},
         "versions": {
             "hf_dvflnet": hf_dvflnet.__version__,
             "transformers": transformers.__version__,
             "torch": torch.__version__.partition("+")[0],
             "python": platform.python_version(),
         },
-        "classes": list(hf_dvflnet.load_model(str(out)).config.label2id),
     }
 
 
@@ -133,7 +118,7 @@ def main():
         results[arguments.role]["top1_of_other_runs"].append(found["top1"])
     else:
         shrink(arguments.trained, out)
-        results[arguments.role] = described(out, arguments.role, arguments.videos)
+        results[arguments.role] = described(out, arguments.videos)
         found = results[arguments.role]
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     card(arguments.role, results).save(out / "README.md")

@@ -57,5 +57,5 @@ def test_the_code_blocks_of_a_page_run(page, tmp_path):
 
 
 def test_indented_blocks_are_found_and_blocks_with_needs_are_not():
-    text = "# Title\n\n- item\n\n  ```bash\n  first\n  ```\n\n```python\n# needs a GPU\nsecond\n```\n\n```text\nthird\n```\n"
+    text = "# Title\n\n- item\n\n  ```bash\n  first\n  ```\n\n```python\n# needs a GPU\n```\n\n```text\nthird\n```\n"
     assert [(line, command[-1]) for line, command in blocks_of(text)] == [(5, "first\n")]

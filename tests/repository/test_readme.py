@@ -9,10 +9,10 @@ from places import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import distillation_ablation  # noqa: E402
-import real_video  # noqa: E402
-import real_video_figures  # noqa: E402
-import write_readme  # noqa: E402
+import distillation_ablation
+import real_video
+import real_video_figures
+import write_readme
 
 
 @pytest.mark.parametrize("page", write_readme.PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -22,7 +22,9 @@ def test_the_tables_of_a_page_are_those_of_the_measurements(page):
 
 
 def test_every_table_is_on_a_page():
-    shown = {match[2] for page in write_readme.PAGES for match in write_readme.MARKED.finditer(page.read_text("utf-8"))}
+    shown = {
+        match[2] for page in write_readme.PAGES for match in write_readme.MARKED.finditer(page.read_text("utf-8"))
+    }
     assert shown == set(write_readme.TABLES)
 
 
