@@ -133,9 +133,9 @@ def bulk() -> str:
 
 def prepared_videos() -> str:
     names = {
-        "kinetics_like": "like Kinetics",
-        "ucf101_like": "like UCF101, XviD's keyframes",
-        "ucf101_like_keyframe_every_12": "like UCF101, FFmpeg's keyframes",
+        "kinetics_like": "Kinetics",
+        "ucf101_like": "UCF101",
+        "ucf101_like_keyframe_every_12": "UCF101, FFmpeg's keyframes",
     }
     rows = []
     for key, name in names.items():
@@ -144,7 +144,7 @@ def prepared_videos() -> str:
         faster = loader["ratio"]
         rows.append(
             [
-                f"{name}: {row['source']}",
+                f"{name} ({row['source']})",
                 f"{loader['source_clips_per_second']:.2f}, {loader['prepared_clips_per_second']:.2f}",
                 f"**{faster['median']:.1f}** ({faster['least']:.1f} to {faster['most']:.1f})",
                 goal(faster["median"], row["goal"], at_least=True) if row["goal"] else "",

@@ -47,7 +47,7 @@ class Docstrings(Extension):
 
 
 def entry(match: re.Match, item: Any) -> str:
-    """Turn ``name (`type`, *optional*, defaults to x):`` into `name (type):`, with a default that the signature lacks."""
+    """Turn ``name (`type`, *optional*, defaults to x):`` into `name (type):`, with a default that no signature has."""
     name = match[2]
     kind, _, default = re.sub(r"\[?`\]?|\*", "", match[3]).replace("optional, ", "").partition("defaults to ")
     kind = re.sub(r",? ?(optional)?$", "", kind)
