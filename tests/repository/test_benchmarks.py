@@ -69,16 +69,6 @@ def test_a_difference_between_losses_has_an_interval_that_widens_with_the_number
     assert lower < low < high < higher
 
 
-def test_the_second_stage_has_alone_forward_kl_and_the_best_of_each_family():
-    rows = [
-        {"stage": "first", "variant": variant, "seed": 0, "top1": number / 100}
-        for number, variant in enumerate(distillation_ablation.VARIANTS)
-    ]
-    always = ["alone", "forward_kl", distillation_ablation_figures.PAPER]
-    best = ["forward_kl, alpha 0.8", "mse", "modulators alone", "features alone"]
-    assert distillation_ablation_figures.contenders(rows) == [*always, *best]
-
-
 def test_the_formula_of_the_published_code_is_not_zero_where_student_and_teacher_agree():
     trainer = object.__new__(distillation_ablation.PublishedCodeTrainer)
     trainer.args = distillation_ablation.DistillationConfig(temperature=1.0, report_to="none", use_cpu=True)

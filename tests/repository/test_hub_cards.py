@@ -37,15 +37,6 @@ def test_every_checkpoint_names_a_preset_a_label_set_and_a_known_split():
         assert RESULTS["datasets"][checkpoint["dataset"]]["labels"] in LABEL_SETS
 
 
-def test_a_card_on_the_repositorys_own_lists_says_that_it_compares_with_no_official_split():
-    assert "Not comparable with a figure on an official split" in render.render("dvfl-net-nano-ucf101", RESULTS).text
-    assert "Not comparable" not in render.render("video-focalnet-base-kinetics400", RESULTS).text
-
-
-def test_the_hmdb51_card_says_that_its_order_of_classes_is_unverified():
-    assert "Unverified for its checkpoints" in render.render("dvfl-net-nano-hmdb51", RESULTS).text
-
-
 def test_a_measured_figure_is_shown_with_its_command_and_commit():
     results = json.loads(json.dumps(RESULTS))
     results["checkpoints"]["dvfl-net-nano-ucf50"]["measured"] = [

@@ -38,7 +38,3 @@ def test_the_notebook_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
 def test_the_notebook_is_stored_as_one_run_without_errors(notebook):
     assert [cell.execution_count for cell in code_cells(notebook)] == list(range(1, len(code_cells(notebook)) + 1))
     assert all(output.output_type != "error" for cell in code_cells(notebook) for output in cell.outputs)
-
-
-def test_the_notebook_is_small():
-    assert PATH.stat().st_size < 200_000
