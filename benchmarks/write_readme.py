@@ -46,7 +46,8 @@ def goal(value: float, limit: float, at_least: bool = False) -> str:
 def demo() -> str:
     """Of every run of `make demo`, top-1 accuracy in percent."""
     runs = [run["results"] for run in load("demo")["runs"]]
-    top1 = {name: [100 * run[name]["top1"] for run in runs] for name in runs[0]}
+    names = ("teacher", "student alone", "student distilled")
+    top1 = {name: [100 * run[name]["top1"] for run in runs] for name in names}
     top1["gain of distillation, in points"] = [
         with_teacher - alone
         for alone, with_teacher in zip(top1["student alone"], top1["student distilled"], strict=True)
@@ -145,11 +146,11 @@ def prepared_videos() -> str:
         rows.append(
             [
                 f"{name} ({row['source']})",
-                f"{loader['source_clips_per_second']:.2f}, {loader['prepared_clips_per_second']:.2f}",
+                f"{loader['source_clips_per_second']:.2f} → {loader['prepared_clips_per_second']:.2f}",
                 f"**{faster['median']:.1f}** ({faster['least']:.1f} to {faster['most']:.1f})",
                 goal(faster["median"], row["goal"], at_least=True) if row["goal"] else "",
                 f"{row['psnr_db']['as_the_network_sees']:.1f} dB",
-                f"{row['source_bytes_per_clip'] / 1e6:.2f}, {row['prepared_bytes_per_clip'] / 1e6:.2f} MB",
+                f"{row['source_bytes_per_clip'] / 1e6:.2f} → {row['prepared_bytes_per_clip'] / 1e6:.2f} MB",
             ]
         )
     return table(["source", "clips per second", "times faster", "goal", "PSNR", "size of a clip"], rows)

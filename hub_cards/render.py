@@ -143,11 +143,11 @@ def table(results: dict[str, Any]) -> str:
 
 
 NETWORKS = {
-    "teacher": "teacher: EfficientNet-Lite0 of ImageNet with a trained head",
-    "alone": "student alone",
-    "distilled": "student distilled",
-    "features": "student distilled, features too",
-    "pretrained": "student alone, trained on rendered motions before",
+    "teacher": "teacher (EfficientNet-Lite0)",
+    "alone": "student",
+    "distilled": "student, distilled",
+    "features": "student, distilled with features",
+    "pretrained": "student, pretrained on motions",
 }
 
 

@@ -134,7 +134,6 @@ def test_a_wrong_option_is_named_in_a_line(words, reason, dvflnet, tmp_path):
     assert code == 2
 
 
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
 def test_a_disk_that_is_full_wants_room_and_the_same_command():
     def main(arguments):
