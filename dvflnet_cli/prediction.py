@@ -295,12 +295,12 @@ def predict_in_windows(
 
 def load_placed(model: str, device: str, dtype: str, compile: bool) -> Any:
     """Load a classifier or an exported program, which cannot be placed."""
-    from hf_dvflnet.hub.loaded_models import place
     from hf_dvflnet.hub.loading import load_classifier
     from hf_dvflnet.inference.exported_program import is_exported, load_exported
+    from hf_dvflnet.inference.inference_form import place_for_inference
 
     if not is_exported(model):
-        return place(load_classifier(model), device, dtype, compile=compile, prepare=True)  # type: ignore[arg-type]
+        return place_for_inference(load_classifier(model), device, dtype, compile=compile)  # type: ignore[arg-type]
     if device not in ("auto", "cpu") or dtype != "auto" or compile:
         raise ValueError(
             f"{model}: is exported, and runs on the CPU as it is; leave out --device, --dtype and --compile"

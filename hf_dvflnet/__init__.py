@@ -12,9 +12,9 @@ from transformers import (
     AutoVideoProcessor,
 )
 
-from .clip_sampling import evaluation_indices, multi_clip_indices, paced_indices, training_indices
+from .clip_sampling import evaluation_indices, multi_clip_indices, paced_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
-from .data.augmentation import ClipAugmentation, mix_clips
+from .data.augmentation import ClipAugmentation, mix_clips, training_indices
 from .data.benchmarks import BENCHMARKS
 from .data.class_folders import load_video_folder
 from .data.clips import VideoClipDataset, VideoClipStream
@@ -32,13 +32,14 @@ from .hub.loading import load_model, load_processor, load_teacher
 from .hub.model_card import describe_config
 from .hub.model_folder import push_model_folder, save_model_folder
 from .hub.version import __version__
-from .image_processing_videofocalnet import VideoFocalNetImageProcessor, VideoFocalNetImageProcessorPil
+from .image_processing_videofocalnet import VideoFocalNetImageProcessor
 from .inference.bulk_prediction import predict_to_file
 from .inference.demo_page import serve_demo
 from .inference.evaluation import evaluate_model, predict_clips, report_predictions
 from .inference.export import export_model
 from .inference.exported_program import load_exported
 from .inference.figures import compute_figures, describe_split
+from .inference.inference_form import prepare_for_inference
 from .inference.live_sources import open_stream
 from .inference.map_pictures import save_modulation_maps
 from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
@@ -46,7 +47,6 @@ from .inference.prediction import predict_videos
 from .inference.ray_prediction import predict_with_ray
 from .inference.streams import VideoStreamClassifier
 from .inference.windows import predict_windows
-from .inference_form import prepare_for_inference
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from .plots.charts import save_comparison
 from .training.arguments import DistillationConfig, VideoTrainingArguments
@@ -69,10 +69,7 @@ AutoModel.register(VideoFocalNetConfig, VideoFocalNetModel)
 AutoModelForVideoClassification.register(VideoFocalNetConfig, VideoFocalNetForVideoClassification)
 AutoConfig.register(FrameModelConfig.model_type, FrameModelConfig)
 AutoModelForVideoClassification.register(FrameModelConfig, FrameModelForVideoClassification)
-AutoImageProcessor.register(
-    VideoFocalNetConfig,
-    image_processor_classes={"torchvision": VideoFocalNetImageProcessor, "pil": VideoFocalNetImageProcessorPil},
-)
+AutoImageProcessor.register(VideoFocalNetConfig, image_processor_classes={"torchvision": VideoFocalNetImageProcessor})
 AutoVideoProcessor.register(FrameModelConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
 AutoVideoProcessor.register(VideoFocalNetConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
 
