@@ -141,11 +141,12 @@ def predict(
     refuse_unless_positive(windows=windows, stride=stride)
 
     from hf_dvflnet.data.video_files import list_videos
-    from hf_dvflnet.data.video_lists import read_video_list
     from hf_dvflnet.hub.loading import load_processor
 
     listed = list_videos(videos or ())
     if list_file is not None:
+        from hf_dvflnet.data.video_lists import read_video_list
+
         listed += read_video_list(list_file, column)
     network = load_placed(model, device, dtype, compile) if ray is None else load_placed(model, "cpu", dtype, False)
     processor: Any = load_processor(model)
