@@ -43,7 +43,7 @@ def prepare(
     crf: Annotated[int, typer.Option(help="H.264 quality: 0 is lossless, 51 is the worst.")] = 23,
     clips_per_shard: Annotated[int, typer.Option(help="Videos per tar archive.")] = 256,
     num_workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that encode; by default one per core.")
+        int | None, typer.Option(min=0, help="Sandboxes that encode; by default one per CPU.")
     ] = None,
     ray: Ray = None,
     seed: Annotated[int, typer.Option(help="Random seed of the order in the tar archives.")] = 0,
@@ -99,7 +99,7 @@ def verify(
     ] = None,
     min_frames: Annotated[int, typer.Option(min=1, help="Clips with fewer frames are reported as short.")] = 8,
     num_workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode; by default one per core.")
+        int | None, typer.Option(min=0, help="Sandboxes that decode; by default one per CPU.")
     ] = None,
     ray: Ray = None,
     as_json: AsJson = False,

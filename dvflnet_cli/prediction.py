@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import HOW, RAY_HELP, VIDEOS_HELP, Compile, Device, DType
-from .terminal import one_line, printable, quiet, refuse_unless_positive
+from .terminal import one_line, printable, quiet, refuse_unless_positive, use_sandbox
 
 
 # groups of options in the help
@@ -95,7 +95,7 @@ def predict(
         int | None,
         typer.Option(
             min=0,
-            help="Threads that decode ahead, by default 1; with --output for videos processes, by default all cores.",
+            help="Sandboxes that decode ahead, by default 1; with --output for videos one per CPU.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -139,6 +139,7 @@ def predict(
         if Path(output).exists():
             raise FileExistsError(f"{output}: already exists; choose another --output")
     refuse_unless_positive(windows=windows, stride=stride)
+    use_sandbox()
 
     from hf_dvflnet.data.video_files import list_videos
     from hf_dvflnet.hub.loading import load_processor

@@ -25,6 +25,18 @@ def quiet():
         os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 
+def use_sandbox():
+    """Decode in child processes with limits, also in workers of data loaders, unless the variable says sandbox=no."""
+    text = os.environ.get("DVFLNET_VIDEO_LIMITS", "")
+    if "sandbox=" not in text:
+        os.environ["DVFLNET_VIDEO_LIMITS"] = f"{text} sandbox=yes".strip()
+
+    from hf_dvflnet.data.limits import limits_of_environment
+    from hf_dvflnet.video_decoding import set_video_limits
+
+    set_video_limits(limits_of_environment())
+
+
 def refuse_unless_positive(**options: float | None):
     """Raise `ValueError` if a given option is not above 0 and below 1e9, as numbers of frames and bytes must be."""
     for name, value in options.items():
@@ -58,4 +70,13 @@ def flush():
         raise
 
 
-__all__ = ["flush", "format_warning", "one_line", "printable", "quiet", "quiet_imports", "refuse_unless_positive"]
+__all__ = [
+    "flush",
+    "format_warning",
+    "one_line",
+    "printable",
+    "quiet",
+    "quiet_imports",
+    "refuse_unless_positive",
+    "use_sandbox",
+]

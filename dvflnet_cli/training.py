@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from .options import AsJson, BlockList, Device, DType, Fold, Protocol
-from .terminal import printable, quiet, quiet_imports
+from .terminal import printable, quiet, quiet_imports, use_sandbox
 
 
 def train(context: typer.Context):
@@ -64,7 +64,9 @@ def evaluate(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
+    num_workers: Annotated[
+        int | None, typer.Option(min=0, help="Sandboxes that decode, per process; by default one per CPU.")
+    ] = None,
     block_list: BlockList = None,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -166,6 +168,7 @@ def cache_teacher(
     To use several processes: `accelerate launch -m dvflnet_cli cache-teacher ...`.
     """
     quiet()
+    use_sandbox()
     from accelerate import Accelerator
 
     from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark

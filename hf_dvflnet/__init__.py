@@ -18,10 +18,12 @@ from transformers import (
 )
 
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
+from .data.limits import VideoLimits, limits_of_environment
 from .frame_model.modeling import FrameModelConfig, FrameModelForVideoClassification
 from .hub.version import __version__
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
+from .video_decoding import VideoDecodeError, read_video, set_video_limits
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
@@ -69,8 +71,8 @@ if TYPE_CHECKING:
     from .training.teacher_cache import TeacherCache
     from .training.teacher_cache_writer import cache_teacher
     from .training.trainer import VideoClassificationTrainer
-    from .video_decoding import VideoDecodeError, read_video
-    from .video_limits import VideoLimits, set_video_limits
+
+set_video_limits(limits_of_environment())
 
 AutoConfig.register(VideoFocalNetConfig.model_type, VideoFocalNetConfig)
 AutoModel.register(VideoFocalNetConfig, VideoFocalNetModel)

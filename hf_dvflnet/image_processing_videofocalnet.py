@@ -14,7 +14,7 @@ from transformers.image_utils import (
     make_nested_list_of_images,
 )
 
-from .video_limits import refuse_thin, video_limits
+from .video_decoding import refuse_thin
 
 
 def to_byte_range(frames: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,7 @@ class ClipBackend(TorchvisionBackend):
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample=None, **kwargs) -> torch.Tensor:
         # files are checked when they are read, but frames given as arrays or images are checked only here
-        refuse_thin(image.shape[-1], image.shape[-2], "the clip", video_limits())
+        refuse_thin(image.shape[-1], image.shape[-2], "the clip")
         return super().resize(image, size, resample, antialias=False)
 
     def crops(self, frames: torch.Tensor, num_crops: int = 1, **options: Any) -> torch.Tensor:

@@ -18,8 +18,7 @@ from transformers.video_utils import VideoMetadata, make_batched_metadata
 from .clip_sampling import evaluation_indices, frame_times, multi_clip_indices, paced_indices
 from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
 from .image_processing_videofocalnet import ClipBackend, drop_alpha
-from .video_container import DecodedVideoMetadata as VideoInfo
-from .video_decoding import read_video
+from .video_decoding import VideoInfo, read_video
 
 
 Sampler = Callable[[Any], np.ndarray]
@@ -162,7 +161,9 @@ def _frames(video: Any, told: VideoMetadata | None, sampler: Sampler | None) -> 
     if not isinstance(video, (np.ndarray, torch.Tensor)):
         if told is not None:
             raise ValueError("video_metadata is only for frames that are given as arrays; a file has its own metadata")
-        return read_video(video, sampler)
+        frames, info = read_video(video, sampler)
+        names = ("total_num_frames", "fps", "width", "height", "duration", "frames_indices")
+        return frames, VideoMetadata(**{name: getattr(info, name) for name in names}, video_backend="pyav")
     if len(video) == 0:
         raise ValueError(f"a video of shape {tuple(video.shape)} has no frames")
     metadata = VideoMetadata(total_num_frames=len(video)) if told is None else copy(told)

@@ -1,14 +1,7 @@
 """Encodes one video as a small clip that allows fast seeking: H.264 with a short distance between keyframes."""
 
-import errno
-import hashlib
-import io
-import os
-import socket
-import warnings
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import av.error
@@ -16,77 +9,31 @@ import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from ..video_container import DecodedVideoMetadata
-from ..video_decoding import ToArray, VideoDecodeError, open_frames
-from .prepared_folders import Row
-from .worker_processes import LOST
+from ..video_decoding import DecodingLimits, ToArray, VideoDecodeError, VideoInfo, VideoSource
+from .frames import open_frames
 
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors of the disk, not of a video
+def encode_clip(video: VideoSource, limits: DecodingLimits, target: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """
+    Write a clip with all frames of a video.
 
+    Args:
+        video: The video, as [`read_video`] takes it.
+        limits: Limits on the video.
+        target: Path of the clip.
+        settings: Those of `prepare_videos`.
 
-class Task(NamedTuple):
-    """Input of a worker: the manifest line to fill in, the video, and where to write its clip."""
-
-    row: Row
-    video: str | bytes
-    name: str  # name of the video in messages
-    target: Path
-    unfinished: Path
-    settings: dict[str, Any]
-
-
-def prepare_one(task: Task) -> Row:
-    row = _new_row(task)
-    unfinished = task.unfinished / f"{socket.gethostname()}-{os.getpid()}.mp4"  # of one process of many machines
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            content = task.video if isinstance(task.video, bytes) else Path(task.video).read_bytes()
-            if not content:
-                raise VideoDecodeError(f"{task.name}: 0 bytes")
-            file = io.BytesIO(content)
-            file.name = task.name
-            about = _encode(file, task.name, unfinished, task.settings)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in _DISK:
-                raise
-            unfinished.unlink(missing_ok=True)
-            return _unreadable(task, str(error).removeprefix(f"{task.name}: "))
-    reasons = [str(one.message).removeprefix(f"{task.name}: ") for one in said if one.category is UserWarning]
-    if reasons:
-        row |= {"outcome": "repaired", "reason": "; ".join(reasons)}
-    clip = unfinished.read_bytes()
-    task.target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(unfinished, task.target)
-    return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
-
-
-def _new_row(task: Task) -> Row:
-    row: Row = {**task.row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
-    row["source_bytes"] = len(task.video) if isinstance(task.video, bytes) else task.row["stamp"][0]
-    return {**row, "bytes": None, "sha256": None, "tar": None, "offset": None}
-
-
-def _unreadable(task: Task, reason: str) -> Row:
-    task.target.unlink(missing_ok=True)  # the clip of an earlier run, in which the video was different
-    return {**_new_row(task), "outcome": "unreadable", "reason": reason}
-
-
-def lost(task: Task) -> Row:
-    return _unreadable(task, LOST)
-
-
-def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]) -> dict[str, int]:
-    """Write a clip. Returns its number of frames, width and height."""
+    Returns:
+        `frames`, `width` and `height` of the clip, and `remarks`: the warnings.
+    """
     interval = str(settings["keyframe_interval"])
     options = {**settings["x264"], "crf": str(settings["crf"]), "g": interval, "keyint_min": interval}
     reformatter, to_array = VideoReformatter(), ToArray()
     stored: set[tuple[int, int]] = set()
     number = width = height = 0
     with (
-        open_frames(video) as (metadata, frames),
-        av.open(str(target), "w", format="mp4", container_options={"movflags": "+faststart"}) as container,
+        open_frames(video, limits) as (metadata, frames),
+        av.open(target, "w", format="mp4", container_options={"movflags": "+faststart"}) as container,
     ):
         # frame rates such as 29.97 need a denominator of 1001
         rate = Fraction(metadata.fps or 25).limit_denominator(1001) or Fraction(1)
@@ -99,7 +46,7 @@ def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]
             stored.add((frame.height, frame.width))
             if len(stored) > 1:
                 raise VideoDecodeError(
-                    f"{name}: its frame size changes within the video; (height, width) are {sorted(stored)}"
+                    f"its frame size changes within the video; (height, width) are {sorted(stored)}"
                 )
             if not to_array.is_upright(frame):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(to_array(frame)), format="rgb24")
@@ -131,14 +78,14 @@ def _encode(video: io.BytesIO, name: str, target: Path, settings: dict[str, Any]
             picture.pict_type = PictureType.NONE  # otherwise the clip takes over the source's keyframes
             _mux(container, stream.encode(picture), ticks, metadata)
         _mux(container, stream.encode(), ticks, metadata)
-    return {"frames": number + 1, "width": width, "height": height}
+    return {"frames": number + 1, "width": width, "height": height, "remarks": metadata.remarks}
 
 
 def _mux(
     container: av.container.OutputContainer,
     packets: list[av.Packet],
     ticks: list[int] | None,
-    metadata: DecodedVideoMetadata,
+    metadata: VideoInfo,
 ):
     for packet in packets:
         # only the last frame needs a duration: every other frame is shown until the time of the next one
@@ -150,7 +97,7 @@ def _mux(
 _CLOCK = Fraction(1, 90_000)
 
 
-def _varying_ticks(metadata: DecodedVideoMetadata, rate: float) -> list[int] | None:
+def _varying_ticks(metadata: VideoInfo, rate: float) -> list[int] | None:
     """Frame times in units of `_CLOCK`; None if unknown, or if a constant rate fits to within half a frame."""
     times = metadata.frame_times
     if times is None or np.abs(times - np.arange(len(times)) / rate).max() <= 0.5 / rate:
@@ -166,4 +113,4 @@ def _small_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return max(2, width // 2 * 2), max(2, height // 2 * 2)
 
 
-__all__ = ["Task", "lost", "prepare_one"]
+__all__ = ["encode_clip"]

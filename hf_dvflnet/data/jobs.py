@@ -1,42 +1,45 @@
-"""Runs jobs, each in a child process that its video may crash: on this machine, or on a Ray cluster."""
+"""Runs jobs that decode videos, each in a sandbox: on this machine, or on a Ray cluster."""
 
 import logging
 import os
 import socket
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ..video_limits import VideoLimits, set_video_limits, video_limits
-from .worker_processes import ChildProcess, map_in_processes
+from ..video_decoding import VideoWarning, video_limits
+from .limits import VideoLimits
+from .workers import cpu_count, run_ahead
 
 
 RETRIES = 5  # of a task or an actor of Ray whose worker or node is lost
 AHEAD = 4  # tasks in progress per core of a cluster
 
-MapJobs = Callable[[Callable[[Any], Any], Iterable[Any], Callable[[Any], Any]], Generator[Any, None, None]]
+MapJobs = Callable[[Callable[[Any, VideoLimits], Any], Iterable[Any]], Generator[Any, None, None]]
 
 
 @contextmanager
-def job_runner(num_workers: int | None, ray: str | None) -> Iterator[MapJobs]:
+def map_jobs(num_workers: int | None, ray: str | None) -> Iterator[MapJobs]:
     """
-    A function that is given a module-level function, jobs, and what makes the result of a job that ended its process
-    twice. It returns the results in the order of the jobs, which it takes as needed.
+    A function that is given a module-level function and jobs. It calls the function with each job and the limits in
+    force, and yields the results in the order of the jobs, which it takes as needed.
 
     Args:
-        num_workers: As in [`map_in_processes`].
-        ray: Address of a Ray cluster, as in [`connected`]; `None` for processes of this machine.
+        num_workers: Number of sandboxes on this machine, by default one per CPU; 0 works in this process.
+        ray: Address of a Ray cluster, as in [`connected`], instead.
 
     Raises:
         As [`connected`].
         ValueError: If both are given.
     """
     if ray is None:
-        yield lambda function, jobs, lost: map_in_processes(function, jobs, num_workers, lost)
+        yield partial(_map_here, cpu_count() if num_workers is None else num_workers)
         return
     if num_workers is not None:
         raise ValueError("a Ray cluster has its own workers; leave out num_workers (--num-workers)")
@@ -44,13 +47,31 @@ def job_runner(num_workers: int | None, ray: str | None) -> Iterator[MapJobs]:
         yield _map_on_ray
 
 
-def _map_on_ray(
-    function: Callable[[Any], Any], jobs: Iterable[Any], lost: Callable[[Any], Any]
+def _map_here(
+    num_workers: int, function: Callable[[Any, VideoLimits], Any], jobs: Iterable[Any]
 ) -> Generator[Any, None, None]:
+    limits = replace(video_limits(), sandbox=num_workers > 0, max_threads=1)
+    with (
+        quiet_videos(),
+        closing(run_ahead((partial(function, job, limits) for job in jobs), num_workers, 4)) as results,
+    ):
+        for result in results:
+            yield result()
+
+
+@contextmanager
+def quiet_videos() -> Iterator[None]:
+    """Print no warnings of videos, of which the rows tell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VideoWarning)
+        yield
+
+
+def _map_on_ray(function: Callable[[Any, VideoLimits], Any], jobs: Iterable[Any]) -> Generator[Any, None, None]:
     import ray
 
     run = ray.remote(num_cpus=1, max_retries=RETRIES)(_run)
-    shared = ray.put((function, lost, Surroundings.here()))
+    shared = ray.put((function, WorkerState.here()))
     jobs, waiting = iter(jobs), deque[Any]()
     try:
         while True:
@@ -64,38 +85,36 @@ def _map_on_ray(
             ray.cancel(task)
 
 
-def _run(shared: tuple[Callable[[Any], Any], Callable[[Any], Any], "Surroundings"], job: Any) -> Any:
-    function, lost, surroundings = shared
-    return child_process(surroundings).run(function, job, lost)
+def _run(shared: tuple[Callable[[Any, VideoLimits], Any], "WorkerState"], job: Any) -> Any:
+    function, state = shared
+    with quiet_videos():
+        return function(job, state.take())
 
 
-class Surroundings(NamedTuple):
-    """What of a process its jobs depend on, wherever they run."""
+class WorkerState(NamedTuple):
+    """State that workers on other machines share with this process: working directory and limits."""
 
     folder: str
     limits: VideoLimits
 
     @classmethod
-    def here(cls) -> "Surroundings":
-        return cls(os.getcwd(), video_limits())
+    def here(cls) -> "WorkerState":
+        return cls(os.getcwd(), replace(video_limits(), sandbox=True, max_threads=1))
 
+    def take(self) -> VideoLimits:
+        """
+        Change to the working directory, and return the limits.
 
-@lru_cache(maxsize=1)
-def child_process(surroundings: Surroundings) -> ChildProcess:
-    """
-    The child process of this worker of Ray, which stays for its next jobs.
-
-    Raises:
-        FileNotFoundError: If this machine does not have the folder from which relative paths are read.
-    """
-    if not os.path.isdir(surroundings.folder):
-        raise FileNotFoundError(
-            f"{surroundings.folder}: is the folder of the command, which is not on {socket.gethostname()}; run the "
-            "command in a folder that all nodes of the cluster see"
-        )
-    os.chdir(surroundings.folder)
-    set_video_limits(surroundings.limits)
-    return ChildProcess()
+        Raises:
+            FileNotFoundError: If this machine does not have the folder from which relative paths are read.
+        """
+        if not os.path.isdir(self.folder):
+            raise FileNotFoundError(
+                f"{self.folder}: is the folder of the command, which is not on {socket.gethostname()}; run the "
+                "command in a folder that all nodes of the cluster see"
+            )
+        os.chdir(self.folder)
+        return self.limits
 
 
 @contextmanager
@@ -157,4 +176,4 @@ def _connect(address: str):
         ) from error
 
 
-__all__ = ["RETRIES", "MapJobs", "Surroundings", "child_process", "connected", "job_runner"]
+__all__ = ["RETRIES", "MapJobs", "WorkerState", "connected", "map_jobs", "quiet_videos"]

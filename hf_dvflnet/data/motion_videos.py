@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .worker_processes import spawn_pool
+from .workers import cpu_count, run_ahead
 
 
 FRAMES_PER_SECOND = 8
@@ -179,7 +179,7 @@ def write_motion_videos(
             frames of 12.
         size: Height and width in pixels, even.
         seed: Seed of all draws.
-        num_workers: Number of processes that render, by default one per core; 0 renders in the current process.
+        num_workers: Number of threads that render, by default one per CPU; 0 renders in the calling thread.
 
     Returns:
         `data_dir`.
@@ -216,13 +216,9 @@ def write_motion_videos(
                     folder.mkdir(parents=True, exist_ok=True)
                     jobs.append((path, name, [seed, split_number, class_number, clip], num_frames, size))
     progress = partial(tqdm, total=len(jobs), desc="rendering videos", unit="clip")
-    if jobs and num_workers == 0:
-        for job in progress(jobs):
-            _write_clip(job)
-    elif jobs:
-        with spawn_pool(num_workers) as pool:
-            for _ in progress(pool.map(_write_clip, jobs, chunksize=16)):
-                pass
+    num_workers = cpu_count() if num_workers is None else num_workers
+    for written in progress(run_ahead((partial(_write_clip, job) for job in jobs), num_workers)) if jobs else ():
+        written()
     return data_dir
 
 

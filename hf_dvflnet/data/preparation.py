@@ -5,21 +5,28 @@ A clip is encoded in `OUT/.unfinished` and moved to its place when it is complet
 encoded. A run that was interrupted in any way can therefore continue where it stopped.
 """
 
+import errno
+import hashlib
 import json
 import os
 import re
 import shutil
+import socket
+import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tqdm.auto import tqdm
 
-from .clip_encoding import Task, lost, prepare_one
-from .jobs import job_runner
+from ..video_decoding import VideoDecodeError
+from . import sandbox
+from .clip_encoding import encode_clip
+from .jobs import map_jobs
+from .limits import VideoLimits
 from .prepared_folders import MANIFEST, SETTINGS, UNFINISHED, Row, read_manifest, replace_file, write_manifest
 from .releases import Release
 from .shards import pack, plan_shards, read_shards
@@ -76,7 +83,7 @@ def prepare_videos(
         keyframe_interval: Frames from one keyframe to the next; no frame refers to frames beyond a keyframe.
         crf: x264's constant rate factor, from 0 (lossless) to 51.
         clips_per_shard: Number of clips per tar.
-        num_workers: Number of processes that decode and encode, by default one per core; 0 runs in the current one.
+        num_workers: Number of sandboxes that decode and encode, by default one per CPU; 0 uses this process.
         ray: Decode and encode on a Ray cluster instead: `"auto"` for the one that `RAY_ADDRESS` names or that runs on
             this machine, `"local"` to start one, or `HOST:PORT`. Its nodes see the current folder, `source` and `out`
             at the same paths.
@@ -114,7 +121,7 @@ def prepare_videos(
 
     unfinished = out / UNFINISHED
     clips = unfinished / "clips" if layout == "tar" else out
-    with job_runner(num_workers, ray) as run:
+    with map_jobs(num_workers, ray) as run:
         unfinished.mkdir(parents=True, exist_ok=True)
         if not (out / SETTINGS).exists():
             replace_file(unfinished / SETTINGS, out / SETTINGS, json.dumps(settings, indent=1) + "\n")
@@ -125,11 +132,10 @@ def prepare_videos(
         rows = _take_over(out, clips, work.rows, in_tars)
         todo = len(work.rows) - len(rows)
         tasks = (
-            Task(row, video, name, clips / row["path"], unfinished, settings)
-            for row, video, name in work.read_missing(rows)
+            _Task(row, video, clips / row["path"], unfinished, settings) for row, video in work.read_missing(rows)
         )
         with open(out / MANIFEST, "a", encoding="utf-8") as file:
-            for row in tqdm(run(prepare_one, tasks, lost), total=todo, desc="preparing videos", unit="video"):
+            for row in tqdm(run(_prepare_one, tasks), total=todo, desc="preparing videos", unit="video"):
                 rows[row["path"]] = row
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -265,11 +271,11 @@ class _Sources:
             self.rows[str(path)] = {"path": str(path), **row}
         return str(path)
 
-    def read_missing(self, done: dict[str, Row]) -> Iterator[tuple[Row, str | bytes, str]]:
-        """Manifest line, path or bytes, and name of each video that is not done yet. Each archive is read once."""
+    def read_missing(self, done: dict[str, Row]) -> Iterator[tuple[Row, str | bytes]]:
+        """Manifest line, and path or bytes, of each video that is not done yet. Each archive is read once."""
         for path, file in self.loose.items():
             if path not in done:
-                yield self.rows[path], file, file
+                yield self.rows[path], file
         for archive, members in self.in_archives.items():
             beside = [path for path in members.values() if path not in self.rows]
             missing = {path for path in members.values() if path in self.rows and path not in done}
@@ -278,7 +284,7 @@ class _Sources:
             for member, content in self.release.contents(archive, suffixes=("",)):
                 path = members[member]
                 if path in missing:
-                    yield self.rows[path], content, f"{archive}::{member}"
+                    yield self.rows[path], content
                 elif path not in self.rows:
                     (self.out / path).parent.mkdir(parents=True, exist_ok=True)
                     replace_file(self.out / UNFINISHED / "copy", self.out / path, content)
@@ -308,6 +314,50 @@ def _take_over(out: Path, clips: Path, wanted: dict[str, Row], in_tars: set[tupl
         if whole or _size(clips / path) == before["bytes"]:
             rows[path] = before
     return rows
+
+
+class _Task(NamedTuple):
+    """The manifest line to fill in, the video, and where to write its clip."""
+
+    row: Row
+    video: str | bytes
+    target: Path
+    unfinished: Path
+    settings: dict[str, Any]
+
+
+def _prepare_one(task: _Task, limits: VideoLimits) -> Row:
+    row: Row = {**task.row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
+    row["source_bytes"] = len(task.video) if isinstance(task.video, bytes) else task.row["stamp"][0]
+    row |= {"bytes": None, "sha256": None, "tar": None, "offset": None}
+    name = task.video if isinstance(task.video, str) else f"<{len(task.video)} bytes>"
+    worker = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"  # of many machines
+    unfinished = task.unfinished / f"{worker}.mp4"
+    arguments: dict[str, Any] = {"target": str(unfinished.absolute()), "settings": task.settings}
+    try:
+        if not row["source_bytes"]:
+            raise VideoDecodeError("0 bytes")
+        if limits.sandbox:
+            function = "hf_dvflnet.data.clip_encoding:encode_clip"
+            about = sandbox.call(function, task.video, limits, **arguments)
+        else:
+            about = encode_clip(task.video, limits, **arguments)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise
+        unfinished.unlink(missing_ok=True)
+        task.target.unlink(missing_ok=True)  # the clip of an earlier run, in which the video was different
+        return {**row, "outcome": "unreadable", "reason": str(error).removeprefix(f"{name}: ")}
+    remarks = about.pop("remarks")
+    if remarks:
+        row |= {"outcome": "repaired", "reason": "; ".join(one.removeprefix(f"{name}: ") for one in remarks)}
+    clip = unfinished.read_bytes()
+    task.target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(unfinished, task.target)
+    return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors of the disk, not of a video
 
 
 def _stamp(file: str | Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ..video_limits import storage_of
+from .downloads import storage_of
 
 
 def open_file(path: str | os.PathLike, mode: str = "rb", **text: Any) -> IO[Any]:

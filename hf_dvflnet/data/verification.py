@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,9 @@ from tqdm.auto import tqdm
 from ..video_decoding import read_video
 from .benchmark_builder import BenchmarkBuilder
 from .benchmarks import BENCHMARKS
-from .jobs import job_runner
+from .jobs import map_jobs
+from .limits import VideoLimits
 from .video_column import video_source
-from .worker_processes import LOST
 
 
 OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")
@@ -48,7 +47,7 @@ def verify_benchmark(
         report: The file to write.
         protocol, fold: The lists to check.
         min_frames: Clips with fewer frames are `short`.
-        num_workers: Number of processes that decode, by default one per core; 0 decodes in the current one.
+        num_workers: Number of sandboxes that decode, by default one per CPU; 0 uses this process.
         ray: Decode on a Ray cluster instead: `"auto"` for the one that `RAY_ADDRESS` names or that runs on this
             machine, `"local"` to start one, or `HOST:PORT`. Its nodes see the current folder and the release at the
             same paths.
@@ -83,10 +82,10 @@ def verify_benchmark(
                 yield {**lists, **row}, video
 
     checked = 0
-    with job_runner(num_workers, ray) as run:
+    with map_jobs(num_workers, ray) as run:
         report.parent.mkdir(parents=True, exist_ok=True)
         with open(report, "a", encoding="utf-8") as file:
-            for row in tqdm(run(_check, jobs(), _lost), desc="verifying", unit="clip"):
+            for row in tqdm(run(_check, jobs()), desc="verifying", unit="clip"):
                 rows[row["split"], row["video_id"]] = row
                 file.write(json.dumps(row) + "\n")
                 checked += 1
@@ -175,30 +174,20 @@ def _files(builder: Any) -> Iterator[tuple[dict[str, Any], bytes | None]]:
                     yield {**row, "stamp": archives}, video["bytes"]
 
 
-def _lost(job: tuple[dict[str, Any], bytes | None]) -> dict[str, Any]:
-    return {**job[0], "outcome": "undecodable", "reason": LOST}
-
-
-def _check(job: tuple[dict[str, Any], bytes | None]) -> dict[str, Any]:
+def _check(job: tuple[dict[str, Any], bytes | None], limits: VideoLimits) -> dict[str, Any]:
     row, video = job
     try:
         source = video_source({"path": row["path"], "bytes": video})
         content = Path(source).read_bytes() if isinstance(source, str) else source
         if not isinstance(content, bytes):
             content = content.read()
-    except OSError as error:
+        row = {**row, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        if not content:
+            return {**row, "outcome": "empty", "reason": "0 bytes"}
+        _, info = read_video(content, lambda video: _first_middle_last(video.total_num_frames), limits=limits)
+    except (OSError, ValueError) as error:
         return {**row, "outcome": "undecodable", "reason": str(error)}
-    row = {**row, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    if not content:
-        return {**row, "outcome": "empty", "reason": "0 bytes"}
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            _, metadata = read_video(content, lambda video: _first_middle_last(video.total_num_frames))
-        except (OSError, ValueError) as error:
-            return {**row, "outcome": "undecodable", "reason": str(error)}
-    remark = "; ".join(str(one.message) for one in said) or None
-    return {**row, "frames": metadata.total_num_frames, "outcome": "ok", "remark": remark}
+    return {**row, "frames": info.total_num_frames, "outcome": "ok", "remark": "; ".join(info.remarks) or None}
 
 
 def _first_middle_last(frames: int) -> Any:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import PurePath, PurePosixPath
 from typing import Any, NamedTuple
 
-from ..video_limits import storage_of
+from .downloads import storage_of
 from .storages import storage_errors
 
 

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,9 +22,13 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.worker_processes import LOST, map_in_processes
+from ..data.downloads import storage_of
+from ..data.jobs import quiet_videos
+from ..data.limits import VideoLimits
+from ..data.sandbox import SandboxError
+from ..data.workers import cpu_count, run_ahead
 from ..hub.loaded_models import HeadInput, feature_width, weights_digest
-from ..video_limits import storage_of
+from ..video_decoding import VideoSource, read_video, video_limits
 from .prediction import VIEWS, best_classes, classify, refuse_below_one
 from .prediction_files import PredictionFile, Row
 
@@ -51,7 +55,7 @@ def predict_to_file(
     - `frames` and `seconds`: number of frames of the video, and its duration if it states one.
     - `warning`: what reading the video warned of, such as frames that are missing.
     - `error_kind` and `error`: why the video could not be read: the name of the exception (`FileNotFoundError`,
-      `VideoDecodeError`, ...), or `DecoderCrash` if the process that read it ended; and the message.
+      `VideoDecodeError`, ...), `DecoderCrash` if it ended its sandbox twice; and the message.
     - `embedding`: the pooled features, float32, with `embeddings`.
 
     Values that a row lacks are null, in CSV empty. A source that occurs several times has one row.
@@ -73,7 +77,7 @@ def predict_to_file(
         top_k: Number of classes per video; 0 for none, with `embeddings`.
         embeddings: Whether to write the pooled features: what the model's `classifier` is given.
         batch_size: Number of videos that are classified at once.
-        num_workers: Number of processes that decode, by default one per core, shared by the processes of a machine. 0
+        num_workers: Number of sandboxes that decode, by default one per CPU, shared by the processes of a machine. 0
             decodes in this process, which then ends with a decoder that crashes.
 
     Returns:
@@ -98,7 +102,7 @@ def predict_to_file(
     with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier:
         process, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if num_workers is None:
-            num_workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+            num_workers = max(1, cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         file.begin(main=process == 0)
         # the same shares whenever a process looks, also while others write
         mine = [block for block in file.missing() if block % processes == process]
@@ -196,8 +200,7 @@ class DecodedClip:
     """
     What one video gives to the model, or why it gives nothing.
 
-    `pixel_values` is float32 of shape (frames, channels, height, width), with views in front if there are several. It
-    is an array, since tensors would go from process to process through /dev/shm, which may be small.
+    `pixel_values` is float32 of shape (frames, channels, height, width), with views in front if there are several.
     """
 
     source: str
@@ -209,39 +212,43 @@ class DecodedClip:
     error: str | None = None
 
 
-def decode_clip(source: str, processor: Any, views: int = 1) -> DecodedClip:
-    """Decode the frames of one video that the model sees. Whatever goes wrong is in the answer."""
+def decode_clip(source: VideoSource, processor: Any, views: int = 1, limits: VideoLimits | None = None) -> DecodedClip:
+    """Decode and preprocess the frames of one video that the model sees. Errors are returned, not raised."""
     clips, crops = VIEWS[views]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            shown = processor(source, num_clips=clips, num_crops=crops, return_metadata=True, return_tensors="pt")
-        except Exception as error:  # one video among a million must not end the others
-            return DecodedClip(source, error_kind=type(error).__name__, error=str(error) or type(error).__name__)
-    (metadata,) = shown["video_metadata"]
-    said = "; ".join(str(one.message) for one in caught if one.category is UserWarning)
-    pixel_values = shown["pixel_values"][0].numpy()
-    return DecodedClip(source, pixel_values, metadata.total_num_frames, metadata.duration, said or None)
-
-
-def lost_clip(source: str) -> DecodedClip:
-    return DecodedClip(source, error_kind="DecoderCrash", error=f"{source}: {LOST}")
+    try:
+        frames, info = read_video(source, partial(processor.sample_frames, num_clips=clips), limits=limits)
+        parts = np.split(frames, clips)
+        shown = processor(parts, do_sample_frames=False, num_clips=1, num_crops=crops, return_tensors="pt")
+    except SandboxError:
+        raise
+    except Exception as error:  # one video among a million must not end the others
+        return DecodedClip(str(source), error_kind=type(error).__name__, error=str(error) or type(error).__name__)
+    pixel_values = shown["pixel_values"]
+    pixel_values = pixel_values.flatten(0, 1) if crops > 1 else pixel_values
+    pixel_values = (pixel_values if views > 1 else pixel_values[0]).numpy()
+    return DecodedClip(
+        str(source), pixel_values, info.total_num_frames, info.duration, "; ".join(info.remarks) or None
+    )
 
 
 def decode_clips(
     sources: Iterable[str], processor: Any, *, views: int = 1, num_workers: int | None = None
 ) -> Generator[DecodedClip, None, None]:
     """
-    Decode videos in child processes, in order, a few ahead: a crash of a decoder ends a child, and names the video.
+    Decode videos in sandboxes, in order, a few ahead.
 
     Args:
         sources: Paths or URLs, taken as needed.
         processor: The video processor.
         views: 1 or 12.
-        num_workers: Number of child processes, by default one per core. 0 decodes in this process.
+        num_workers: Number of sandboxes, by default one per CPU. 0 decodes in this process.
     """
-    decode = partial(decode_clip, processor=processor, views=views)
-    return map_in_processes(decode, sources, num_workers, lost_clip, ahead=2)  # a clip of 12 views has 58 MB
+    num_workers = cpu_count() if num_workers is None else num_workers
+    limits = replace(video_limits(), sandbox=num_workers > 0, max_threads=1)
+    calls = (partial(decode_clip, source, processor, views, limits) for source in sources)
+    with quiet_videos(), closing(run_ahead(calls, num_workers)) as clips:
+        for clip in clips:
+            yield clip()
 
 
 class ClipClassifier:

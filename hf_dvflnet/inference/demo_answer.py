@@ -6,10 +6,8 @@ import io
 import os
 import re
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ import numpy as np
 import PIL.Image
 import torch
 
+from ..data.jobs import quiet_videos
+from ..data.limits import VideoLimits
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..video_decoding import VideoDecodeError, open_frames, read_video
-from ..video_limits import VideoLimits, video_limits
+from ..video_decoding import VideoDecodeError, VideoInfo, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .map_pictures import blend_map
 from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
@@ -30,9 +29,7 @@ from .prediction import best_classes, class_scores
 MAX_SECONDS = 60.0
 MAX_PIXELS = 4096 * 2304
 MAX_FRAMES_PER_SECOND = 120
-MAX_READING_SECONDS = 15.0  # for each of the two passes over a clip; all other clips wait meanwhile
-# the codecs that cameras, phones and browsers record, and those of the older benchmark videos
-DECODERS = ("h264", "hevc", "vp8", "vp9", "libdav1d", "mpeg4", "mpeg2video", "mpeg1video")
+MAX_READING_SECONDS = 15.0  # all other clips wait meanwhile
 
 
 @dataclass
@@ -84,14 +81,15 @@ def classify_clip(
             the person who uploaded the file: it contains the file name, but not the path.
     """
     name = Path(path).name
-    limits = _page_limits()
+
+    def sample(info: VideoInfo) -> np.ndarray:
+        _refuse_large(name, info, max_seconds)
+        return processor.sample_frames(info, num_clips=1)
+
     steps = [time.perf_counter()]
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            with open_frames(path, limits) as (metadata, _):
-                _refuse_large(name, metadata, max_seconds)
-            frames, metadata = read_video(path, partial(processor.sample_frames, num_clips=1), limits=limits)
+        with quiet_videos():
+            frames, metadata = read_video(path, sample, limits=_page_limits())
     except FileNotFoundError as error:
         raise VideoDecodeError(f"{name}: the file no longer exists; choose it again") from error
     except (OSError, ValueError) as error:
@@ -103,12 +101,12 @@ def classify_clip(
     maps = modulation_maps(model, clip)
     steps.append(time.perf_counter())
     scores = class_scores(torch.from_numpy(maps.logits), model.config)
-    notes = {str(warning.message).replace(os.fspath(path), name) for warning in caught}
+    notes = {remark.replace(os.fspath(path), name) for remark in metadata.remarks}
     return ClipAnswer(
         name=name,
         scores=best_classes(model, scores, top_k),
         frames=pixels_to_frames(clip, processor),
-        indices=[int(index) for index in metadata.frames_indices],
+        indices=np.asarray(metadata.frames_indices).tolist(),
         maps=maps,
         seconds=dict(zip(("read", "prepare", "classify"), np.diff(steps).tolist(), strict=True)),
         about=_about(metadata),
@@ -122,7 +120,7 @@ def _page_limits() -> VideoLimits:
         limits,
         max_pixels=min(limits.max_pixels, MAX_PIXELS),
         max_seconds=min(limits.max_seconds, MAX_READING_SECONDS),
-        decoders=limits.decoders or DECODERS,
+        sandbox=True,
     )
 
 

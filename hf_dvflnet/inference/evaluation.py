@@ -7,6 +7,10 @@ Every clip counts once. The predictions are written to a file, from which the me
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +22,15 @@ from tqdm.auto import tqdm
 
 from ..data.benchmarks import BENCHMARKS
 from ..data.label_sets import composed, match_classes, refuse_repeated
-from ..data.loader_workers import ClipsInHand, naming_clips_of_dead_workers
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
+from ..data.workers import cpu_count, run_ahead
 from ..hub.loaded_models import DType, choose_device
 from ..hub.loading import load_classifier, load_processor
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
+from ..video_decoding import video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
+from .bulk_prediction import DecodedClip, decode_clip
 from .figures import (
     compute_figures,
     describe_split,
@@ -37,32 +43,6 @@ from .inference_form import place_for_inference
 from .prediction import VIEWS, best_classes, classify
 
 
-class _Clips(torch.utils.data.Dataset):
-    """Rows of a dataset, each decoded once for all views. A clip that cannot be decoded is returned as an error."""
-
-    def __init__(self, dataset: datasets.Dataset, rows: Sequence[int], processor: Any, views: int):
-        self.dataset, self.rows, self.processor = undecoded(dataset), rows, processor
-        self.num_clips, self.num_crops = VIEWS[views]
-        self.in_hand = ClipsInHand()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.dataset[self.rows[index]]
-        clip = {"row": self.rows[index], "video_id": clip_name(row), "label": row["label"]}
-        self.in_hand.take(clip["video_id"])
-        try:
-            shown = self.processor(
-                video_source(row["video"]), num_clips=self.num_clips, num_crops=self.num_crops, return_tensors="pt"
-            )
-        except (OSError, ValueError) as error:
-            return {**clip, "error": str(error)}
-        finally:
-            self.in_hand.drop()
-        return {**clip, "pixel_values": shown["pixel_values"][0]}
-
-
 def predict_clips(
     model: VideoFocalNetForVideoClassification,
     processor: VideoFocalNetVideoProcessor,
@@ -70,7 +50,7 @@ def predict_clips(
     *,
     views: int = 1,
     batch_size: int = 8,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     accelerator: Accelerator | None = None,
     device: str | torch.device | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -84,7 +64,7 @@ def predict_clips(
             optionally `video_id`.
         views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged. Each video is decoded once for all views.
         batch_size: Number of clips that are classified at once, per process.
-        num_workers: Number of data loader workers that decode, per process.
+        num_workers: Number of sandboxes that decode, per process, by default one per CPU; 0 decodes in this process.
         accelerator: The accelerator to use. By default a new one is created.
         device: Device of the model; by default the accelerator's.
 
@@ -109,29 +89,33 @@ def predict_clips(
         raise ValueError(f"{unlabelled} of {len(dataset)} clips have no label (None or -1); filter them out")
     # each of n processes takes every n-th clip: no clip is padded, dropped or counted twice, even in uneven shares
     rows = range(accelerator.process_index, len(dataset), accelerator.num_processes)
-    clips = _Clips(dataset, rows, processor, views)
-    loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
-        clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list
-    )
+    clips = undecoded(dataset)
+    num_workers = cpu_count() if num_workers is None else num_workers
+    limits = replace(video_limits(), sandbox=num_workers > 0, max_threads=1)
+
+    def decode(row: int) -> tuple[int, str, int, DecodedClip]:
+        example = clips[row]
+        name = clip_name(example)
+        try:
+            source = video_source(example["video"])
+        except OSError as error:
+            return row, name, example["label"], DecodedClip(name, error=str(error))
+        return row, name, example["label"], decode_clip(source, processor, views, limits)
+
     model = model.to(device or accelerator.device).eval()
     found, failed = [], []
     progress = tqdm(total=len(dataset), unit="clip", disable=None if accelerator.is_main_process else True)
-    with naming_clips_of_dead_workers(clips):
-        for batch in loader:
-            failed += [
-                (clip["row"], {"video_id": clip["video_id"], "reason": clip["error"]})
-                for clip in batch
-                if "error" in clip
-            ]
-            batch = [clip for clip in batch if "error" not in clip]
+    with closing(run_ahead((partial(decode, row) for row in rows), num_workers)) as waiting:
+        while several := [get() for get in islice(waiting, batch_size)]:
+            failed += [(row, {"video_id": name, "reason": clip.error}) for row, name, _, clip in several if clip.error]
+            batch = [(row, name, label, clip) for row, name, label, clip in several if not clip.error]
             if batch:
-                pixel_values = torch.stack([clip["pixel_values"] for clip in batch])
+                pixel_values = torch.stack([torch.as_tensor(clip.pixel_values) for *_, clip in batch])
                 scores = classify(model, pixel_values)  # the network averages the views of a clip (`average_views`)
-                for clip, values in zip(batch, scores, strict=True):
+                for (row, name, label, _), values in zip(batch, scores, strict=True):
                     best = best_classes(model, values, 5)
-                    top = [[spelled[composed(name)], round(score, 6)] for name, score in best]
-                    row = {"video_id": clip["video_id"], "label": classes[clip["label"]], "top5": top}
-                    found.append((clip["row"], row))
+                    top = [[spelled[composed(of)], round(score, 6)] for of, score in best]
+                    found.append((row, {"video_id": name, "label": classes[label], "top5": top}))
             progress.update(min(batch_size * accelerator.num_processes, len(dataset) - progress.n))
     progress.close()
     predictions, failures = gather_object(found), gather_object(failed)
@@ -177,7 +161,7 @@ def evaluate_model(
     fold: int = 1,
     views: int = 1,
     batch_size: int = 8,
-    num_workers: int = 2,
+    num_workers: int | None = None,
     block_list: str | os.PathLike | None = None,
     device: str = "auto",
     dtype: DType = "auto",

@@ -3,15 +3,18 @@
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import av
 import av.error
+import numpy as np
 
-from ..video_container import main_track
-from ..video_decoding import VideoDecodeError, open_frames
+from ..data.frames import open_frames, open_video
+from ..video_decoding import ToArray, VideoDecodeError, VideoInfo, main_track, video_limits
 
 
 # The only protocols that FFmpeg may use for each kind of live source. A playlist can therefore not open local files.
@@ -38,7 +41,8 @@ class VideoStream:
         name: The source as it was passed.
         fps: Frames per second, or `None` if the source does not state them.
         live: Whether frames arrive at their own pace.
-        frames: The frames with their times in seconds. They can be read once.
+        frames: For each frame, a function that returns its picture, uint8 RGB of shape (height, width, 3), and its
+            time in seconds. They can be read once.
         lost: Number of frames that were not decoded because decoding was too slow.
         reader: The thread that reads the frames, if there is one.
         stop: The event that ends this thread.
@@ -47,7 +51,7 @@ class VideoStream:
     name: str
     fps: float | None
     live: bool
-    frames: Iterator[tuple[av.VideoFrame, float]]
+    frames: Iterator[tuple[Callable[[], np.ndarray], float]]
     lost: int = 0
     reader: threading.Thread | None = None
     stop: threading.Event = field(default_factory=threading.Event)
@@ -93,8 +97,7 @@ def _open_source(source: str | os.PathLike, options: dict[str, str] | None, reso
     device, _, rest = name.partition(":")
     camera = (device, rest) if device in _CAMERAS else ("v4l2", name) if name.startswith("/dev/video") else None
     if camera is None and scheme is None:
-        metadata, frames = resources.enter_context(open_frames(source))
-        return VideoStream(name, metadata.fps, False, timed(frames, metadata.fps))
+        return VideoStream(name, *_file(source, resources))
     if camera is None and scheme not in _PROTOCOLS:
         raise VideoDecodeError(f"{name}: only {', '.join(_PROTOCOLS)} URLs, cameras and files can be opened")
     settings = {}
@@ -130,8 +133,8 @@ def _open_source(source: str | os.PathLike, options: dict[str, str] | None, reso
 
 def _live(
     container: av.container.InputContainer, stream: av.VideoStream, opened: VideoStream
-) -> Iterator[tuple[av.VideoFrame, float]]:
-    start = time.perf_counter()
+) -> Iterator[tuple[Callable[[], np.ndarray], float]]:
+    start, to_array = time.perf_counter(), ToArray()
     packets = container.demux()  # of all streams: demuxing one stream would not return while only others send packets
     lead: float | None = None  # clock minus timestamps while no packets are waiting
     catching_up = False
@@ -168,7 +171,7 @@ def _live(
         except (av.error.FFmpegError, ValueError):  # ValueError: PyAV 19, where a decoder cannot be opened
             continue  # a damaged packet, such as the first ones after joining a stream between keyframes
         for frame in frames:
-            yield frame, time.perf_counter() - start
+            yield partial(to_array, frame), time.perf_counter() - start
 
 
 def _reason(error: Exception, seconds: float) -> str:
@@ -176,15 +179,21 @@ def _reason(error: Exception, seconds: float) -> str:
     return f"nothing received for {seconds:g} s" if isinstance(error, av.error.ExitError) else str(error)
 
 
-def timed(frames: Iterable[av.VideoFrame], fps: float | None) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Yield the frames of a file with their seconds since the first frame, from timestamps or else the frame rate."""
-    start: float | None = None
-    for number, frame in enumerate(frames):
-        seconds = frame.time
-        if seconds is None:
-            seconds = number / (fps or 25.0)
-        start = seconds if start is None else start
-        yield frame, seconds - start
+def _file(source: str | os.PathLike, resources: ExitStack) -> tuple[float | None, bool, Iterator[Any]]:
+    """Frame rate of a file, that it is not live, and its frames with their times."""
+    frames: Iterator[Callable[[], np.ndarray]]
+    if video_limits().sandbox:
+        info, pictures = resources.enter_context(open_video(source))
+        frames = (partial(np.asarray, picture) for _, picture in pictures(None))
+    else:
+        info, decoded = resources.enter_context(open_frames(source))
+        to_array = ToArray()
+        frames = (partial(to_array, frame) for frame in decoded)
+    return info.fps, False, ((frame, _time(info, number)) for number, frame in enumerate(frames))
 
 
-__all__ = ["VideoStream", "open_stream", "timed"]
+def _time(info: VideoInfo, number: int) -> float:
+    return number / (info.fps or 25.0) if info.frame_times is None else float(info.frame_times[number])
+
+
+__all__ = ["VideoStream", "open_stream"]

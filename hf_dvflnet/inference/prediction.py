@@ -1,19 +1,16 @@
 """Classify videos one by one, decoding ahead of the model."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
 
+from ..data.workers import run_ahead
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..video_container import VideoSource
+from ..video_decoding import VideoSource
 
-
-T = TypeVar("T")
 
 VIEWS = {1: (1, 1), 12: (4, 3)}  # number of views -> (clips, crops)
 
@@ -123,33 +120,10 @@ def best_classes(
     return list(zip(names, best.values.tolist(), strict=True))
 
 
-def run_ahead(calls: Iterable[Callable[[], T]], num_workers: int) -> Iterator[Callable[[], T]]:
-    """
-    Run calls in threads, a few ahead of the caller.
-
-    Yields one function per call, in the order of the calls. The function waits for the call, and returns its result or
-    raises its exception. With 0 workers, the function is the call itself.
-    """
-    if not num_workers:
-        yield from calls
-        return
-    pool = ThreadPoolExecutor(num_workers)
-    running: deque = deque()
-    try:
-        for call in calls:
-            running.append(pool.submit(call))
-            if len(running) > 2 * num_workers:
-                yield running.popleft().result
-        while running:
-            yield running.popleft().result
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def refuse_below_one(**numbers: int):
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
 
 
-__all__ = ["VIEWS", "best_classes", "classify", "predict_videos", "refuse_below_one", "run_ahead"]
+__all__ = ["VIEWS", "best_classes", "classify", "predict_videos", "refuse_below_one"]

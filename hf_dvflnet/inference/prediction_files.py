@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from ..data.downloads import storage_of
 from ..data.storages import LocalFiles, StoredFiles, open_file
-from ..video_limits import storage_of
 
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")

@@ -23,9 +23,9 @@ import pyarrow
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.jobs import RETRIES, Surroundings, child_process, connected
+from ..data.jobs import RETRIES, WorkerState, connected, quiet_videos
 from ..hub.loaded_models import place
-from .bulk_prediction import ClipClassifier, DecodedClip, decode_clip, lost_clip, open_run
+from .bulk_prediction import ClipClassifier, DecodedClip, decode_clip, open_run
 from .prediction_files import PredictionFile, Row
 
 
@@ -94,8 +94,8 @@ def predict_with_ray(
             from ray.exceptions import ActorUnavailableError
 
             found = _resources(device)
-            here = Surroundings.here()
-            clips = partial(_decode, processor=processor, views=views, surroundings=here, size=batch_size)
+            here = WorkerState.here()
+            clips = partial(_decode, processor=processor, views=views, state=here, size=batch_size)
             for attempt in range(RETRIES + 1):
                 missing = file.missing()
                 tasks = _tasks(file, missing, videos)
@@ -193,15 +193,16 @@ def _items(table: pyarrow.Table) -> Iterator[Any]:
 
 
 def _decode(
-    table: pyarrow.Table, *, processor: Any, views: int, surroundings: Surroundings, size: int
+    table: pyarrow.Table, *, processor: Any, views: int, state: WorkerState, size: int
 ) -> Iterator[pyarrow.Table]:
     """Decode the videos of a task, and give them to the model as batches of `size`, as soon as one is full."""
-    child = child_process(surroundings)
-    decode = partial(decode_clip, processor=processor, views=views)
+    decode = partial(decode_clip, processor=processor, views=views, limits=state.take())
     for videos in _items(table):
         for first in range(0, len(videos), size):
             batch = videos[first : first + size]
-            yield _table([(row, child.run(decode, video, lost_clip)) for row, video in batch])
+            with quiet_videos():
+                clips = [(row, decode(video)) for row, video in batch]
+            yield _table(clips)
 
 
 class _Classify:

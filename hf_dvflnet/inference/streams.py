@@ -6,14 +6,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
-import av
 import numpy as np
 import torch
 
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..video_decoding import ToArray
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from . import live_sources
 from .live_sources import VideoStream, open_stream
@@ -204,9 +202,8 @@ class VideoStreamClassifier:
         if source.live or realtime:
             yield from self._run_live(source)
             return
-        to_array = ToArray()
-        for frame, seconds in _never_back(source.frames):
-            for number in self._window.add(partial(to_array, frame), seconds):
+        for picture, seconds in _never_back(source.frames):
+            for number in self._window.add(picture, seconds):
                 yield self._answer(self._window.window_of(number))
 
     def _run_live(self, stream: VideoStream) -> Iterator[StreamAnswer]:
@@ -216,14 +213,14 @@ class VideoStreamClassifier:
         failure: list[Exception] = []
 
         def read():
-            to_array, start = ToArray(), time.perf_counter()
+            start = time.perf_counter()
             try:
-                for frame, seconds in _never_back(stream.frames):
+                for picture, seconds in _never_back(stream.frames):
                     if not stream.live:
                         stop.wait(start + seconds - time.perf_counter())
                     if stop.is_set():
                         return
-                    numbers = self._window.add(partial(to_array, frame), seconds)
+                    numbers = self._window.add(picture, seconds)
                     if numbers:
                         due = self._window.window_of(numbers[-1])
                         if not stream.live:
@@ -279,7 +276,7 @@ class VideoStreamClassifier:
         )
 
 
-def _never_back(frames: Iterable[tuple[av.VideoFrame, float]]) -> Iterator[tuple[av.VideoFrame, float]]:
+def _never_back(frames: Iterable[tuple[Any, float]]) -> Iterator[tuple[Any, float]]:
     """Yield frames with their seconds, which continue from the last value if a source restarts its clock."""
     shift, last = 0.0, -math.inf
     for frame, seconds in frames:

@@ -1,7 +1,10 @@
 """Classify long videos window by window."""
 
 import math
+import os
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice, repeat
@@ -11,11 +14,12 @@ import numpy as np
 import torch
 
 from ..clip_sampling import frame_times
+from ..data.frames import open_video
+from ..data.workers import run_ahead
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..video_container import DecodedVideoMetadata, VideoSource, as_file
-from ..video_decoding import ToArray, VideoDecodeError, open_frames, read_video
+from ..video_decoding import VideoDecodeError, VideoInfo, VideoSource, opened, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .prediction import best_classes, classify, refuse_below_one, run_ahead
+from .prediction import best_classes, classify, refuse_below_one
 from .sliding_window import SmallPictures, frame_distance, frames_between, half_distance, sampled
 
 
@@ -111,49 +115,54 @@ def _cut(times: np.ndarray, end: float, seconds: float, stride_seconds: float, h
 def _windows(
     processor: VideoFocalNetVideoProcessor, video: VideoSource, seconds: float, stride_seconds: float
 ) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
-    source, name = as_file(video)  # a URL is downloaded only once, even if the last window is read again
-    try:
-        with open_frames(source) as (metadata, frames):
-            times, end = _frame_times(metadata)
+    pick = lru_cache(maxsize=256)(partial(sampled, processor))
+
+    def numbers(window: _Window) -> list[int]:
+        return [window.first + index for index in pick(window.stop - window.first)]
+
+    with _downloaded(video) as (video, name):
+        with open_video(video) as (info, pictures):
+            times, end = _frame_times(info)
             if times is None:
                 raise VideoDecodeError(f"{name}: states no frame rate, which windows of {seconds} s need")
-            half = half_distance(frame_distance(times, metadata.fps), seconds, stride_seconds)
+            half = half_distance(frame_distance(times, info.fps), seconds, stride_seconds)
             cut = partial(_cut, seconds=seconds, stride_seconds=stride_seconds, half=half)
-            pick = lru_cache(maxsize=256)(partial(sampled, processor))
-            shown = np.zeros(len(times), bool)
-            for window in cut(times, end):
-                shown[[window.first + index for index in pick(window.stop - window.first)]] = True
-            small, to_array = SmallPictures(processor), ToArray()
-            pictures: dict[int, torch.Tensor] = {}
-            count = answered = 0
-            for window in cut(times, end):
-                for frame in islice(frames, window.stop - count):
-                    if shown[count]:
-                        pictures[count] = small.shrink(to_array(frame), count)
-                    count += 1
-                if count < window.stop:
-                    break
-                pictures = {number: picture for number, picture in pictures.items() if number >= window.first}
-                numbers = [window.first + index for index in pick(window.stop - window.first)]
-                yield _row(window), small.clips([[pictures[number] for number in numbers]])
-                answered += 1
+            waiting = deque(cut(times, end))
+            # the last frame of a window, too: it shows that decoding has come so far
+            wanted = {number for window in waiting for number in (*numbers(window), window.stop - 1)}
+            small, shown = SmallPictures(processor), dict[int, torch.Tensor]()
+            answered = 0
+            for index, picture in pictures(wanted):
+                shown[index] = small.shrink(picture, index)
+                while waiting and waiting[0].stop <= index + 1:
+                    window = waiting.popleft()
+                    yield _row(window), small.clips([[shown[number] for number in numbers(window)]])
+                    answered += 1
+                    first = waiting[0].first if waiting else index
+                    shown = {number: small_picture for number, small_picture in shown.items() if number >= first}
+        count = info.total_num_frames
         if count < len(times):
             # decoding ends earlier than the file says: the last window differs, and its frames were not kept
             for window in islice(cut(times[:count], float(times[count])), answered, None):
-                numbers = [window.first + index for index in pick(window.stop - window.first)]
-                clip, _ = read_video(source, numbers)
+                clip, _ = read_video(video, numbers(window))
                 clips = processor(clip, do_sample_frames=False, num_clips=1, num_crops=1, return_tensors="pt")
                 yield _row(window), clips["pixel_values"]
-    except VideoDecodeError as error:
-        if name in str(error):
-            raise
-        raise VideoDecodeError(f"{name}: {error}") from error  # a download is named by its URL
-    finally:
-        if source is not video:
-            source.close()
 
 
-def _frame_times(metadata: DecodedVideoMetadata) -> tuple[np.ndarray | None, float]:
+@contextmanager
+def _downloaded(video: VideoSource) -> Iterator[tuple[Any, str]]:
+    """The video and its name in messages. A URL is downloaded only once, even if the last window is read again."""
+    if not (isinstance(video, str) and "://" in video):
+        yield video, str(getattr(video, "name", video if isinstance(video, (str, os.PathLike)) else "the video"))
+        return
+    with opened(video, video_limits()) as source:
+        try:
+            yield source.file, video
+        except VideoDecodeError as error:
+            raise VideoDecodeError(f"{video}: {error}") from error
+
+
+def _frame_times(metadata: VideoInfo) -> tuple[np.ndarray | None, float]:
     """Return the time of each frame (`None` without exact timestamps and frame rate) and the end of the last frame."""
     times, end = frame_times(metadata), metadata.duration
     if times is None:

@@ -29,7 +29,8 @@ import numpy as np
 from videos import KINDS, write_video
 
 from hf_dvflnet import VideoDecodeError, evaluation_indices, read_video
-from hf_dvflnet.video_decoding import ToArray, open_frames
+from hf_dvflnet.data.frames import open_frames
+from hf_dvflnet.video_decoding import ToArray
 
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "damaged_videos.json"

@@ -21,7 +21,7 @@ from videos import write_video
 from hf_dvflnet import VideoLimits, load_model, load_processor, predict_to_file, predict_videos, set_video_limits
 from hf_dvflnet.inference import bulk_prediction, prediction_files
 from hf_dvflnet.inference.bulk_prediction import decode_clip, decode_clips
-from hf_dvflnet.video_limits import video_limits
+from hf_dvflnet.video_decoding import video_limits
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

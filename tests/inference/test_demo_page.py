@@ -23,12 +23,17 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from videos import write_among_others, write_video
 
-from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetVideoProcessor
+from hf_dvflnet import (
+    VideoDecodeError,
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    VideoFocalNetVideoProcessor,
+    VideoLimits,
+)
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference import demo_answer, demo_page, demo_uploads
 from hf_dvflnet.inference.demo_answer import classify_clip, render_answer
-from hf_dvflnet.video_limits import VideoDecodeError, VideoLimits
 
 
 ROOT = Path(__file__).parents[2]

@@ -30,7 +30,7 @@ from hf_dvflnet import (
     verify_benchmark,
 )
 from hf_dvflnet.data import jobs, preparation
-from hf_dvflnet.video_limits import video_limits
+from hf_dvflnet.video_decoding import video_limits
 
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")

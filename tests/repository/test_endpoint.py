@@ -12,7 +12,7 @@ from places import ROOT
 
 from hf_dvflnet import VideoDecodeError, load_model, load_processor, set_video_limits
 from hf_dvflnet.inference.prediction import predict_videos
-from hf_dvflnet.video_limits import video_limits
+from hf_dvflnet.video_decoding import video_limits
 
 
 @pytest.fixture

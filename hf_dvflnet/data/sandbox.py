@@ -1,0 +1,310 @@
+"""
+Decodes videos from untrusted sources in child processes with limits on memory and time.
+
+Each thread has a child process of its own, which is started for its first video and stays for the next ones. A video
+that exceeds a limit or crashes its decoder ends the child at most, and becomes an error that names the video. A child
+ends with its parent, however that ends.
+"""
+
+import builtins
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Container, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..video_decoding import (
+    DecodingLimits,
+    Indices,
+    VideoDecodeError,
+    VideoInfo,
+    VideoSource,
+    VideoWarning,
+    opened,
+    wanted_frames,
+)
+from .limits import VideoLimits
+
+
+T = TypeVar("T")
+
+
+class DecoderCrash(VideoDecodeError):
+    """Raised if a video ended the process that decoded it, twice."""
+
+
+class SandboxError(ImportError):
+    """Raised if the child process cannot be started at all."""
+
+
+class _Ended(Exception):
+    """The child process has ended for `reason`. `retry`: whether a second try may succeed."""
+
+    def __init__(self, reason: str, retry: bool):
+        self.reason, self.retry = reason, retry
+
+
+class Sandbox:
+    """A child process that does one job at a time; `sandbox_child.py` is its program."""
+
+    program = Path(__file__).with_name("sandbox_child.py")
+
+    def __init__(self):
+        # threads and arenas take address space, which the limit counts
+        single = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        self.child: Any = subprocess.Popen(  # noqa: S603 (our own program)
+            [sys.executable, "-P", str(self.program)],  # -P: modules are not looked for beside the program
+            env={**os.environ, **single},
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.output: Any = io.BufferedReader(self.child.stdout)
+        with suppress(ImportError, AttributeError, OSError):  # a wider pipe, on Linux, as far as the system allows
+            import fcntl
+
+            fcntl.fcntl(self.output, fcntl.F_SETPIPE_SZ, 1 << 20)
+        self.owner = (os.getpid(), threading.get_ident())
+        self.is_idle = True
+        self.is_late = False
+        weakref.finalize(self, _end, self.child, os.getpid())
+        _sandboxes.add(self)
+        if not self.output.readline():
+            command = f"{sys.executable} -P {self.program}"
+            raise SandboxError(f"the process that decodes cannot be started; run it to see why: {command}")
+
+    def send(self, message: dict[str, Any], content: Any = b""):
+        for part in (json.dumps({**message, "size": len(content)}).encode() + b"\n", memoryview(content)):
+            while part:
+                part = part[self.child.stdin.write(part) :]
+
+    def work(
+        self, request: dict[str, Any], content: bytes, limits: VideoLimits
+    ) -> Generator[tuple[dict[str, Any], np.ndarray], None, None]:
+        """
+        Send a request, and yield the messages and their bytes, up to the one with `done`.
+
+        Raises:
+            _Ended: If the child process ends. It is ended when this process has waited `limits.max_seconds` for it.
+            Exception: The error that the child process reports.
+        """
+        left, self.is_idle = limits.max_seconds, False
+        try:
+            self.send(request, content)
+            while not self.is_idle:
+                started = time.monotonic()
+                message, data = self._receive(left)
+                left -= time.monotonic() - started
+                if left <= 0:
+                    self.is_late = True
+                    self.child.kill()
+                    raise EOFError
+                self.is_idle = "done" in message or "error" in message
+                if "error" in message:
+                    raise _error(message, request, limits)
+                yield message, data
+        except (BrokenPipeError, EOFError):
+            code = self.child.wait()
+            if self.is_late or code == -getattr(signal, "SIGXCPU", 0):
+                raise _Ended(
+                    f"not decoded within the limit of {limits.max_seconds:g} seconds (max_seconds)", False
+                ) from None
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            reason = f"the process that decoded it ended ({how}): its decoder crashed, or memory ran out"
+            raise _Ended(reason, True) from None
+        finally:
+            if not self.is_idle:  # what it still sends belongs to no later job
+                _end(self.child, self.owner[0])
+
+    def _receive(self, seconds: float) -> tuple[dict[str, Any], np.ndarray]:
+        def end():
+            self.is_late = True
+            self.child.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            line = self.output.readline()
+            if not line.endswith(b"\n"):
+                raise EOFError
+            message = json.loads(line)
+            data = np.empty(message["size"], np.uint8)
+            if self.output.readinto(data) < len(data):
+                raise EOFError
+            return message, data
+        finally:
+            timer.cancel()
+
+
+_sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+_local = threading.local()
+
+
+def _sandbox() -> Sandbox:
+    """The child process of this thread."""
+    sandbox = getattr(_local, "sandbox", None)
+    mine = (os.getpid(), threading.get_ident())  # of a process that was forked, it is its parent's
+    if sandbox is None or sandbox.owner != mine or not sandbox.is_idle or sandbox.child.poll() is not None:
+        sandbox = _local.sandbox = Sandbox()
+    return sandbox
+
+
+def _end(child: Any, process: int):
+    if os.getpid() == process:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            pipe.close()
+
+
+def _close_in_fork():
+    # a forked process that kept these pipes open would keep the child process from seeing that its parent has ended
+    for sandbox in list(_sandboxes):
+        sandbox.child.stdin.close()
+        sandbox.child.stdout.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_fork)
+
+
+def _named(text: str, request: dict[str, Any]) -> str:
+    return text.replace(request["path"], request["name"]) if request["path"] else text
+
+
+def _error(message: dict[str, Any], request: dict[str, Any], limits: VideoLimits) -> Exception:
+    text = _named(message["text"], request)
+    if message["error"] == "MemoryError":
+        gigabytes = f"{limits.max_memory / 2**30:g} GiB"
+        return VideoDecodeError(f"{request['name']}: needs more memory than the limit of {gigabytes} (max_memory)")
+    kind = getattr(builtins, message["error"], None)
+    if not (isinstance(kind, type) and issubclass(kind, (OSError, TypeError))):
+        return VideoDecodeError(text)
+    error = kind(text)
+    if isinstance(error, OSError):
+        error.errno = message["errno"]
+    return error
+
+
+@contextmanager
+def _request(
+    job: str, video: VideoSource, limits: DecodingLimits, **arguments: Any
+) -> Iterator[tuple[dict[str, Any], bytes, VideoLimits]]:
+    """What a child process needs to know, the content of a video that is no local file, and the limits."""
+    limits = limits if isinstance(limits, VideoLimits) else VideoLimits(**vars(limits))
+    request: dict[str, Any] = {name: getattr(limits, name) for name in ("max_memory", "max_seconds")}
+    request["limits"] = {name: getattr(limits, name) for name in DecodingLimits.__dataclass_fields__} | {
+        "sandbox": False
+    }
+    with opened(video, limits) as source:
+        is_local = isinstance(video, (str, os.PathLike)) and "://" not in os.fspath(video)
+        path = os.path.abspath(source.name) if is_local else ""  # the child may have another working directory
+        request |= {"job": job, "name": source.name, "path": path, **arguments}
+        yield request, b"" if is_local else source.file.read(), limits
+
+
+def _try_twice(name: str, attempt: Callable[[], T]) -> T:
+    for is_last in (False, True):
+        try:
+            return attempt()
+        except _Ended as ended:
+            if not ended.retry:
+                raise VideoDecodeError(f"{name}: {ended.reason}") from None
+            if is_last:
+                raise DecoderCrash(f"{name}: {ended.reason}") from None
+    raise AssertionError
+
+
+def _info(message: dict[str, Any], times: np.ndarray) -> VideoInfo:
+    return VideoInfo(**{**message["info"], "frame_times": times.view(np.float64) if len(times) else None})
+
+
+def _finish(info: VideoInfo, done: dict[str, Any], request: dict[str, Any]):
+    """Take over what only the end of decoding shows."""
+    vars(info).update(done)
+    info.remarks = [_named(remark, request) for remark in info.remarks]
+    for remark in info.remarks:
+        warnings.warn(remark, VideoWarning, stacklevel=5)
+
+
+def read_video(video: VideoSource, indices: Indices, limits: DecodingLimits) -> tuple[np.ndarray, VideoInfo]:
+    """Same as [`read_video`] of this package, in the child process of this thread."""
+    answers: list[list[int]] = []  # a second try does not draw other frames
+
+    def attempt() -> tuple[np.ndarray, VideoInfo]:
+        sandbox, asked = _sandbox(), 0
+        info: Any = None
+        with closing(sandbox.work(request, content, known)) as messages:
+            for message, data in messages:
+                if "done" in message:
+                    _finish(info, message["done"], request)
+                    info.frames_indices = np.array(answers[asked - 1])
+                    return data.reshape(message["shape"]), info
+                info = _info(message, data)
+                if asked == len(answers):
+                    answers.append(wanted_frames(indices, info, request["name"]))
+                sandbox.send({"indices": answers[asked]})
+                asked += 1
+        raise AssertionError
+
+    with _request("read", video, limits) as (request, content, known):
+        return _try_twice(request["name"], attempt)
+
+
+@contextmanager
+def open_video(
+    video: VideoSource, limits: DecodingLimits
+) -> Iterator[tuple[VideoInfo, Callable[[Container[int] | None], Iterator[tuple[int, np.ndarray]]]]]:
+    """Same as `open_video` of `frames.py`, in the child process of this thread."""
+    with _request("stream", video, limits) as (request, content, known):
+        sandbox = _sandbox()
+        messages = sandbox.work(request, content, known)
+
+        def pictures(wanted: Any = None) -> Iterator[tuple[int, np.ndarray]]:
+            sandbox.send({"indices": None if wanted is None else sorted(wanted)})
+            for message, data in messages:
+                if "done" in message:
+                    _finish(info, message["done"], request)
+                else:
+                    yield message["frame"], data.reshape(message["shape"])
+
+        with closing(messages):
+            try:
+                info = _info(*next(messages))
+                yield info, pictures
+            except _Ended as ended:
+                kind = DecoderCrash if ended.retry else VideoDecodeError
+                raise kind(f"{request['name']}: {ended.reason}") from None
+
+
+def call(function: str, video: VideoSource, limits: DecodingLimits, **arguments: Any) -> Any:
+    """
+    Call a function in the child process of this thread.
+
+    Args:
+        function: `MODULE:NAME`, of a module that imports PyAV and NumPy only. Its first argument is a binary file.
+        arguments: Its other arguments, as JSON has them. So is what it returns.
+    """
+
+    def attempt() -> Any:
+        with closing(_sandbox().work(request, content, known)) as messages:
+            return next(messages)[0]["done"]
+
+    with _request("call", video, limits, function=function, arguments=arguments) as (request, content, known):
+        return _try_twice(request["name"], attempt)
+
+
+__all__ = ["DecoderCrash", "SandboxError", "call", "open_video", "read_video"]

@@ -1,0 +1,118 @@
+"""
+The program of the child process of `sandbox.py`. It imports PyAV, NumPy and modules that need no more.
+
+A message is a line of JSON that states the number of bytes after it. Nothing is unpickled on either side.
+"""
+
+import importlib
+import io
+import json
+import math
+import os
+import queue
+import signal
+import sys
+import threading
+import types
+import warnings
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+
+# importing `hf_dvflnet` would load torch and transformers: in its place, a package without content of its own
+_package = sys.modules["hf_dvflnet"] = types.ModuleType("hf_dvflnet")
+_package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+
+from hf_dvflnet.data.frames import open_video  # noqa: E402
+from hf_dvflnet.video_decoding import DecodingLimits, VideoInfo, read_video  # noqa: E402
+
+
+class Channel:
+    def __init__(self):
+        self.output = os.fdopen(os.dup(1), "wb", buffering=0)
+        os.dup2(2, 1)  # what a library prints must not come between the messages
+        self.requests: queue.Queue[tuple[dict[str, Any], bytes]] = queue.Queue()
+        # reads while the main thread decodes: when the parent process ends, however it does, so does the input
+        threading.Thread(target=self._read, args=(os.fdopen(0, "rb"),), daemon=True).start()
+
+    def _read(self, pipe: Any):
+        while line := pipe.readline():
+            message = json.loads(line)
+            self.requests.put((message, pipe.read(message["size"])))
+        os._exit(0)
+
+    def receive(self) -> tuple[dict[str, Any], bytes]:
+        return self.requests.get()
+
+    def send(self, message: dict[str, Any], content: Any = b""):
+        content = memoryview(content)
+        head = json.dumps({**message, "size": content.nbytes}).encode() + b"\n"
+        for part in (head, content.cast("B") if content.nbytes else b""):
+            while part:
+                part = part[self.output.write(part) :]
+
+
+def _send_info(channel: Channel, info: VideoInfo) -> Any:
+    """Send the info, and its times as float64; return the indices that the parent process asks for."""
+    times = b"" if info.frame_times is None else info.frame_times
+    channel.send({"info": {**asdict(info), "frame_times": None, "frames_indices": None}}, times)
+    return channel.receive()[0]["indices"]
+
+
+def read(channel: Channel, video: Any, limits: DecodingLimits, request: dict[str, Any]):
+    frames, info = read_video(video, lambda info: _send_info(channel, info), limits=limits)
+    changed = {name: getattr(info, name) for name in ("total_num_frames", "width", "height", "remarks")}
+    channel.send({"done": changed, "shape": frames.shape}, frames)
+
+
+def stream(channel: Channel, video: Any, limits: DecodingLimits, request: dict[str, Any]):
+    with open_video(video, limits) as (info, pictures):
+        indices = _send_info(channel, info)
+        for index, picture in pictures(None if indices is None else set(indices)):
+            channel.send({"frame": index, "shape": picture.shape}, picture)
+    channel.send({"done": {"total_num_frames": info.total_num_frames, "remarks": info.remarks}})
+
+
+def call(channel: Channel, video: Any, limits: DecodingLimits, request: dict[str, Any]):
+    module, _, name = request["function"].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    channel.send({"done": function(video, limits=limits, **request["arguments"])})
+
+
+def limit(max_memory: int, max_seconds: float):
+    with suppress(ImportError, ValueError, OSError):  # Windows has neither limit, macOS does not enforce the first
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (max_memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        # the CPU time of a process counts from its start
+        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        resource.setrlimit(
+            resource.RLIMIT_CPU, (math.ceil(used + max_seconds), resource.getrlimit(resource.RLIMIT_CPU)[1])
+        )
+
+
+def main():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all processes; the parent ends this one
+    channel = Channel()
+    warnings.simplefilter("ignore")  # they are among the remarks on a video
+    channel.send({"ready": True})
+    while True:
+        request, content = channel.receive()
+        limit(request["max_memory"], request["max_seconds"])
+        try:
+            video: Any = request["path"]
+            if not video:
+                video = io.BytesIO(content)
+                video.name = request["name"]
+            job = {"read": read, "stream": stream, "call": call}[request["job"]]
+            job(channel, video, DecodingLimits(**request["limits"]), request)
+        except Exception as error:
+            channel.send({"error": type(error).__name__, "text": str(error), "errno": getattr(error, "errno", None)})
+
+
+if __name__ == "__main__":
+    main()
