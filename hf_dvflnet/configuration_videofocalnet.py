@@ -11,8 +11,8 @@ from transformers.configuration_utils import PreTrainedConfig
 
 
 if TYPE_CHECKING:
-    # What is saved with every model, all of it: transformers follows these lines to find the files to copy, and hashes
-    # them to tell the remote code of two folders apart. No code runs twice that differs in a single file.
+    # All files that are saved with a model or processor. transformers follows these lines when it copies code into a
+    # folder, and when it hashes code: two folders that differ in one file do not run each other's.
     from .clip_sampling import frame_times  # noqa: F401
     from .image_processing_videofocalnet import VideoFocalNetImageProcessor  # noqa: F401
     from .modeling_videofocalnet import VideoFocalNetModel  # noqa: F401

@@ -1,6 +1,6 @@
 """Image processor: converts lists of frames to `pixel_values`. For videos, see `video_processing_videofocalnet.py`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.image_processing_backends import TorchvisionBackend
@@ -15,6 +15,10 @@ from transformers.image_utils import (
 )
 
 from .video_decoding import refuse_thin
+
+
+if TYPE_CHECKING:
+    from .configuration_videofocalnet import VideoFocalNetConfig  # noqa: F401  (so that it is saved, with all others)
 
 
 def to_byte_range(frames: torch.Tensor) -> torch.Tensor:
