@@ -7,6 +7,7 @@ from .hub import torchao_remarks  # noqa: F401
 import ast
 import importlib
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import (
@@ -171,8 +172,8 @@ __all__ = [
 
 @cache
 def _modules() -> dict[str, str]:
-    tree = ast.parse(__spec__.loader.get_source(__name__))
-    (imports,) = [node.body for node in tree.body if isinstance(node, ast.If)]
+    blocks = [node for node in ast.parse(Path(__file__).read_text("utf-8")).body if isinstance(node, ast.If)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
     return {name.name: f".{node.module}" for node in imports for name in node.names}
 
 

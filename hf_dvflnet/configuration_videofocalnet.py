@@ -1,6 +1,7 @@
 """Configuration of Video-FocalNet (arXiv 2307.06947) and of DVFL-Net, its nano size (arXiv 2507.12426)."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,9 @@ class VideoFocalNetConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={values} must be a non-empty list of positive integers")
         if any(window % 2 == 0 for window in self.focal_windows):
             raise ValueError(f"focal_windows={self.focal_windows} must be odd: an even kernel would shift the frame")
+        for name in ("mlp_ratio", "layer_norm_eps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be a finite number greater than or equal to 0")
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate={self.drop_path_rate} must be in [0, 1)")
         if self.hidden_act not in ACT2FN:
