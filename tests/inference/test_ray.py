@@ -14,9 +14,8 @@ import psutil
 import pyarrow.parquet
 import pytest
 from commands import refused
-from crashing_processor import CrashingProcessor
 from mini_releases import write_ucf50
-from places import ROOT
+from places import HELPERS, ROOT
 from videos import write_video
 
 from hf_dvflnet import (
@@ -34,8 +33,9 @@ from hf_dvflnet.video_decoding import video_limits
 
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
-PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
+PATH = os.pathsep.join([str(ROOT), str(HELPERS), str(HELPERS / "crashing")])
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH, "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT["DVFLNET_TEST_CRASH"] = "crashes.mp4"
 # a warning of Ray's own, about its C++ code, that says nothing of the run
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
@@ -105,7 +105,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("OMP_NUM_THREADS", "PYTHONPATH", "RAY_USAGE_STATS_ENABLED"):
+        for name in ("OMP_NUM_THREADS", "PYTHONPATH", "RAY_USAGE_STATS_ENABLED", "DVFLNET_TEST_CRASH"):
             patch.setenv(name, ENVIRONMENT[name])
         patch.setenv("RAY_worker_niceness", "0")  # by default, workers wait for all other processes of the machine
         # a gate may be closed for long on a slow machine
@@ -219,13 +219,14 @@ def test_rows_are_those_of_a_local_run_and_a_crash_of_a_decoder_is_one_of_them(
 ):
     model, processor = model_and_processor
     videos = videos[:40]
+    os.link(videos[20], tmp_path / "crashes.mp4")
+    videos[20] = str(tmp_path / "crashes.mp4")
     predict_to_file(model, processor, videos, tmp_path / "local.parquet", num_workers=0, embeddings=True)
-    crashing = CrashingProcessor(processor, videos[20])
-    found = predict_with_ray(model, crashing, videos, tmp_path / "ray.parquet", embeddings=True, batch_size=3)
+    found = predict_with_ray(model, processor, videos, tmp_path / "ray.parquet", embeddings=True, batch_size=3)
     assert (found["written"], found["nodes"], found["gpus"]) == (40, 2, 0)
     assert found["failures"] == {"FileNotFoundError": 1, "VideoDecodeError": 1, "DecoderCrash": 1}
     rows, expected = rows_of(tmp_path / "ray.parquet"), rows_of(tmp_path / "local.parquet")
-    assert rows[20]["error"].startswith(f"{videos[20]}: the process that read this video ended")
+    assert rows[20]["error"].startswith(f"{videos[20]}: the process that decoded it ended")
     del rows[20], expected[20]
     for row, other in zip(rows, expected, strict=True):
         embedding, of_other = row.pop("embedding"), other.pop("embedding")
