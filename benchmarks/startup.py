@@ -17,6 +17,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from machine import machine
@@ -32,7 +33,6 @@ from videos import write_video  # noqa: E402
 BOUND = """
 import torch, torchvision
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor
-from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.modeling_utils import PreTrainedModel
 from transformers.video_processing_utils import BaseVideoProcessor
@@ -50,10 +50,9 @@ print(child.cpu_times().user + child.cpu_times().system)
 PROFILED = ("torch", "torchvision", "torch._dynamo", "transformers.modeling_utils", "torchao", "av", "hf_dvflnet")
 SAVE = """
 import sys, hf_dvflnet
-config = hf_dvflnet.VideoFocalNetConfig(embed_dim=8)
-for part in (hf_dvflnet.VideoFocalNetForVideoClassification(config), hf_dvflnet.VideoFocalNetImageProcessor(),
-             hf_dvflnet.VideoFocalNetVideoProcessor()):
-    part.save_pretrained(sys.argv[1])
+hf_dvflnet.VideoFocalNetModel(hf_dvflnet.VideoFocalNetConfig(embed_dim=8)).save_pretrained(sys.argv[1])
+hf_dvflnet.VideoFocalNetImageProcessor().save_pretrained(sys.argv[1])
+hf_dvflnet.VideoFocalNetVideoProcessor().save_pretrained(sys.argv[1])
 """
 
 
@@ -67,11 +66,10 @@ def cpu_seconds(checkout: Path, *arguments: object) -> float:
     """CPU seconds of a command and of all processes that it starts."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run(checkout, *arguments)
-    try:
+    with suppress(ChildProcessError):
         while True:  # children that outlive the command are handed to this process
             os.wait()
-    except ChildProcessError:
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
@@ -92,13 +90,10 @@ def code_of(checkout: Path) -> dict[str, int]:
     """Lines of the package and its commands, and how much of it a saved model with its processors carries."""
     with tempfile.TemporaryDirectory() as folder:
         run(checkout, "-c", SAVE, folder)
-        carried = sorted(Path(folder).glob("*.py"))
-        package = [path for name in ("hf_dvflnet", "dvflnet_cli") for path in (checkout / name).rglob("*.py")]
-        count = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in [*carried, *package]}
-    return {"carried files": len(carried)} | {
-        "carried lines": sum(count[path] for path in carried),
-        "lines": sum(count[path] for path in package),
-    }
+        carried = [path.read_text("utf-8").count("\n") for path in Path(folder).glob("*.py")]
+    paths = [path for name in ("hf_dvflnet", "dvflnet_cli") for path in (checkout / name).rglob("*.py")]
+    lines = sum(path.read_text("utf-8").count("\n") for path in paths)
+    return {"carried files": len(carried), "carried lines": sum(carried), "lines": lines}
 
 
 def import_profile(checkout: Path, clips: Path) -> dict[str, float]:
@@ -128,7 +123,6 @@ def main():
             result[side] = {"CPU seconds": seconds, **code_of(root)}
         result["imports of predict"] = import_profile(HERE, Path(folder))
     options.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
