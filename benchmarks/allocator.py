@@ -23,7 +23,7 @@ from forward import clip, forward, ours, training_step
 from machine import machine
 from timing import ratio, seconds, take_turns
 
-from hf_dvflnet import VideoFocalNetForVideoClassification
+from hf_dvflnet import VideoFocalNetForVideoClassification, prepare_for_inference
 
 
 # the first is the upper limit that mallopt(3) documents
@@ -31,7 +31,7 @@ KEEPS = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "400000
 STUDENT = Path(__file__).parents[1] / "hf_dvflnet" / "hub" / "motions-student"
 CALLS: dict[str, Callable[[], Callable[[], object]]] = {
     "nano, forward": lambda: forward(ours("nano"), clip(1)),
-    "nano, prepared, forward": lambda: forward(ours("nano").prepare_for_inference(), clip(1)),
+    "nano, prepared, forward": lambda: forward(prepare_for_inference(ours("nano")), clip(1)),
     "nano, training step of 2": lambda: training_step(ours("nano"), clip(2)),
     "student of the demo, training step of 16": lambda: training_step(
         VideoFocalNetForVideoClassification.from_pretrained(STUDENT), torch.randn(16, 8, 3, 64, 64)

@@ -19,7 +19,7 @@ from machine import machine
 from timing import ratio, seconds, take_turns
 from torch.nn import functional as F
 
-from hf_dvflnet.inference_form import frame_matrices, powers
+from hf_dvflnet.inference.inference_form import frame_matrices, powers
 
 
 CLIPS, FRAMES = 2, 8

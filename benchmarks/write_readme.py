@@ -492,7 +492,7 @@ def inference_form() -> str:
     same = found["agreement"]
     return f"""## The form for inference
 
-`model.prepare_for_inference()` and the programs that are exported from it, nano, one clip of 8 x 224 x 224, against the
+`prepare_for_inference(model)` and the programs that are exported from it, nano, one clip of 8 x 224 x 224, against the
 transcription; {found["rounds"]} rounds, all in turn; medians and quartiles.
 
 {table(["nano", "a clip", "ratio", "goal"], rows)}

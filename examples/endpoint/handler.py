@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_dvflnet import load_model, load_processor, set_video_limits
-from hf_dvflnet.hub.loaded_models import place
+from hf_dvflnet.inference.inference_form import place_for_inference
 from hf_dvflnet.inference.prediction import VIEWS, best_classes, classify
 from hf_dvflnet.video_decoding import video_limits
 
@@ -23,7 +23,7 @@ class EndpointHandler:
     """
 
     def __init__(self, path: str = ""):
-        self.model, self.processor = place(load_model(path or "."), prepare=True), load_processor(path or ".")
+        self.model, self.processor = place_for_inference(load_model(path or ".")), load_processor(path or ".")
         set_video_limits(replace(video_limits(), allow_private_addresses=False, sandbox=True, max_seconds=60))
 
     def __call__(self, data: dict[str, Any]) -> list[dict[str, Any]]:

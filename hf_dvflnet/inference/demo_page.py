@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.video_files import VIDEO_SUFFIXES, list_videos
-from ..hub.loaded_models import DType, place
+from ..hub.loaded_models import DType
 from ..hub.loading import load_model, load_processor
 from ..hub.model_card import describe_config
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from .demo_answer import MAX_SECONDS, STYLE, WELCOME, classify_clip, render_answer, thumbnail
 from .demo_uploads import MAX_WAITING, UPLOADS, UploadGate
+from .inference_form import place_for_inference
 
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def build_demo(
     if len(set(names)) < len(names):
         names = list(models)
     loaded = {
-        name: (place(load_model(model), device, dtype, prepare=True), load_processor(model))
+        name: (place_for_inference(load_model(model), device, dtype), load_processor(model))
         for name, model in zip(names, models, strict=True)
     }
     clips = [] if examples is None else list_examples(examples)

@@ -25,7 +25,7 @@ from ..data.label_sets import composed, match_classes, refuse_repeated
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
 from ..data.workers import cpu_count, run_ahead
-from ..hub.loaded_models import DType, choose_device, place
+from ..hub.loaded_models import DType, choose_device
 from ..hub.loading import load_classifier, load_processor
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import video_limits
@@ -39,6 +39,7 @@ from .figures import (
     write_predictions,
     write_report,
 )
+from .inference_form import place_for_inference
 from .prediction import VIEWS, best_classes, classify
 
 
@@ -188,7 +189,7 @@ def evaluate_model(
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output}: already exists and is not an empty folder; choose another --output")
-    network = place(load_classifier(model), accelerator.device if device == "auto" else device, dtype, prepare=True)
+    network = place_for_inference(load_classifier(model), accelerator.device if device == "auto" else device, dtype)
     split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
     with accelerator.main_process_first():
         clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list)

@@ -1,4 +1,4 @@
-"""The rooms of the package: what lies where, how large it is, and that an installed package has all of it."""
+"""The rooms of the package: what lies where, and that an installed package has all of it."""
 
 import ast
 import json
@@ -22,12 +22,8 @@ def test_the_top_of_the_package_is_what_a_saved_model_carries(tiny_folder):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_is_read_in_one_sitting_and_says_what_it_is_for(path):
-    source = path.read_text(encoding="utf-8")
-    lines, purpose = len(source.splitlines()), ast.get_docstring(ast.parse(source)) or ""
-    # the network is one file, as transformers has it
-    assert lines <= (500 if path.name == "modeling_videofocalnet.py" else 400)
-    assert len(purpose) > 20
+def test_a_module_says_what_it_is_for(path):
+    assert len(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "") > 20
 
 
 EVERYTHING = """
@@ -37,7 +33,7 @@ from hf_dvflnet.data.label_sets import LABEL_SETS
 found = [package.__name__ for package in (hf_dvflnet, dvflnet_cli)]
 for package in (hf_dvflnet, dvflnet_cli):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "sandbox_child")):  # programs
             importlib.import_module(module.name)
         found.append(module.name)
 labels = {name: len(label_set.names) for name, label_set in LABEL_SETS.items()}
