@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetVideoProcessor, modulation_maps
 from hf_dvflnet.data.motion_videos import MOTIONS, render_moving_object
 from hf_dvflnet.hub.loading import load_model
-from hf_dvflnet.inference.map_pictures import upsample_maps
+from hf_dvflnet.inference.modulation_maps import upsample_maps
 
 
 def excess_shares(norms: np.ndarray, masks: np.ndarray, stride: int) -> tuple[float, float]:

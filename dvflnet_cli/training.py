@@ -87,8 +87,7 @@ def evaluate(
     quiet()
     if from_predictions is None and (model is None or dataset is None or data_dir is None):
         raise ValueError("evaluate needs MODEL, --dataset and --data-dir, or --from-predictions")
-    from hf_dvflnet.inference.evaluation import evaluate_model, report_predictions
-    from hf_dvflnet.inference.figures import read_predictions
+    from hf_dvflnet.inference.evaluation import evaluate_model, read_predictions, report_predictions
 
     predictions_file = from_predictions
     if from_predictions is not None:

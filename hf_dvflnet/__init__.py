@@ -49,15 +49,19 @@ if TYPE_CHECKING:
     from .hub.model_folder import push_model_folder, save_model_folder
     from .inference.bulk_prediction import predict_to_file
     from .inference.demo_page import serve_demo
-    from .inference.evaluation import evaluate_model, predict_clips, report_predictions
+    from .inference.evaluation import (
+        compute_figures,
+        describe_split,
+        evaluate_model,
+        predict_clips,
+        report_predictions,
+    )
     from .inference.export import export_model
     from .inference.exported_program import load_exported
-    from .inference.figures import compute_figures, describe_split
     from .inference.inference_form import prepare_for_inference
     from .inference.live_sources import open_stream
-    from .inference.map_pictures import save_modulation_maps
-    from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
-    from .inference.prediction import predict_videos
+    from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames, save_modulation_maps
+    from .inference.pipeline import predict_videos
     from .inference.ray_prediction import predict_with_ray
     from .inference.streams import VideoStreamClassifier
     from .inference.windows import predict_windows

@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_dvflnet import load_model, load_processor, set_video_limits
 from hf_dvflnet.inference.inference_form import place_for_inference
-from hf_dvflnet.inference.prediction import VIEWS, best_classes, classify
+from hf_dvflnet.inference.pipeline import VIEWS, best_classes, classify
 from hf_dvflnet.video_decoding import video_limits
 
 

@@ -20,9 +20,8 @@ from ..data.limits import VideoLimits
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import VideoDecodeError, VideoInfo, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .map_pictures import blend_map
-from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
-from .prediction import best_classes, class_scores
+from .modulation_maps import ModulationMaps, blend_map, modulation_maps, pixels_to_frames
+from .pipeline import best_classes, class_scores
 
 
 # Limits of one clip. MAX_PIXELS is a 4K frame, because the decoded frames of a clip stay in memory at full size.

@@ -11,7 +11,7 @@ import pytest
 from places import ROOT
 
 from hf_dvflnet import VideoDecodeError, load_model, load_processor, set_video_limits
-from hf_dvflnet.inference.prediction import predict_videos
+from hf_dvflnet.inference.pipeline import predict_videos
 from hf_dvflnet.video_decoding import video_limits
 
 
