@@ -21,7 +21,7 @@ from hf_dvflnet import (
     predict_clips,
 )
 from hf_dvflnet.data.label_sets import match_classes
-from hf_dvflnet.training.class_matching import class_names, label_order, with_labels_of
+from hf_dvflnet.training.labels import class_names, label_order, with_labels_of
 
 
 @pytest.fixture

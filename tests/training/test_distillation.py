@@ -13,9 +13,9 @@ from hf_dvflnet import (
     VideoFocalNetVideoProcessor,
     forward_kl,
 )
-from hf_dvflnet.training.class_matching import label_names, label_order
-from hf_dvflnet.training.clip_matching import clips_of_its_own
-from hf_dvflnet.training.divergences import DIVERGENCES, divergence_of
+from hf_dvflnet.training.distillation import clips_of_its_own
+from hf_dvflnet.training.labels import label_names, label_order
+from hf_dvflnet.training.losses import DIVERGENCES, divergence_of
 
 
 @pytest.fixture

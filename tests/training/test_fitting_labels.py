@@ -5,7 +5,7 @@ import torch
 from small_trainings import RandomClips, arguments, new_model
 
 from hf_dvflnet import VideoClassificationTrainer, VideoTrainingArguments
-from hf_dvflnet.training.fitting_labels import fitting_labels
+from hf_dvflnet.training.labels import fitting_labels
 
 
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"

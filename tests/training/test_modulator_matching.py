@@ -11,7 +11,7 @@ from hf_dvflnet import (
     load_video_folder,
     modulator_distance,
 )
-from hf_dvflnet.training.modulator_matching import MatchedModulators
+from hf_dvflnet.training.losses import MatchedModulators
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ class Output(dict):
     [("spatial", [1, 3], [1, 9]), ("temporal", [4], [1600]), ("both", None, [1, 4, 9, 16, 100, 400, 900, 1600])],
 )
 def test_kinds_and_stages_are_chosen(config, teacher, kinds, stages, expected):
-    found = MatchedModulators(new_model(config, 0), teacher, kinds, stages)(Output())
+    found = MatchedModulators(new_model(config, 0), teacher, kinds, stages).energies(Output())
     assert [energy.item() for energy in found] == expected
 
 

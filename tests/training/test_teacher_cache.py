@@ -1,7 +1,5 @@
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import datasets
@@ -19,7 +17,7 @@ from hf_dvflnet import (
     cache_teacher,
     load_video_folder,
 )
-from hf_dvflnet.training.teacher_cache_writer import cache_bytes
+from hf_dvflnet.training.teacher_cache import cache_bytes
 
 
 NAMES = ["jump", "wave hands"]
@@ -94,18 +92,6 @@ def test_answers_that_are_not_finite_are_refused_with_the_clip(tmp_path, teacher
     assert not list((tmp_path / "cache").glob("*.parquet"))
 
 
-class DyingProcessor(VideoFocalNetVideoProcessor):
-    def __call__(self, *arguments, **options):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_worker_that_dies_is_reported_with_its_clip(tmp_path, teacher, clips):
-    shown = clips()
-    shown.processor.__class__ = DyingProcessor  # a worker that is spawned knows of no monkeypatch
-    with pytest.raises(RuntimeError, match=f"The worker was reading the clip {shown.dataset['video_id'][0]} "):
-        cache_teacher(teacher, shown, tmp_path / "cache", views=1, num_workers=1)
-
-
 def test_the_cache_is_parquet_that_tells_seed_and_view(folder):
     import datasets
 
@@ -174,7 +160,7 @@ def test_a_folder_that_a_full_disk_left_is_begun_again(tmp_path, teacher, clips)
 
 
 def test_a_stopped_run_writes_only_what_is_missing(tmp_path, teacher, clips, monkeypatch):
-    monkeypatch.setattr("hf_dvflnet.training.teacher_cache.ROWS_PER_SHARD", 3)
+    monkeypatch.setattr("hf_dvflnet.training.teacher_cache.ROWS_PER_FILE", 3)
     options = {"views": 2, "batch_size": 2}
     assert cache_teacher(teacher, clips(), tmp_path / "cache", **options)["written"] == 8
     parts = sorted((tmp_path / "cache").glob("*.parquet"))
