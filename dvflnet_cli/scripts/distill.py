@@ -48,6 +48,7 @@ from .data import (
     load_data,
     make_model,
     parse_arguments,
+    show_settings,
     training_clips,
     video_processor,
     write_json,
@@ -94,6 +95,7 @@ def main(arguments: list[str]):
     )
     output_dir = Path(args.output_dir)
     begin_or_resume(args, arguments)
+    show_settings(arguments, args, data_args, model_args, lora_args)
 
     # data
     data = load_data(data_args, args)

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from ..data.clips import VideoClipDataset, VideoClipStream
-from ..hub.loaded_models import HeadInput, feature_width, head_of
+from ..hub.loaded_models import HeadInput, feature_width
 from ..hub.loading import load_teacher
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .arguments import DistillationConfig
@@ -222,19 +222,22 @@ class DistillationTrainer(VideoClassificationTrainer):
         # student
         if self._modulators is not None:
             inputs |= {"output_modulators": True, "return_dict": True}
-        if self.compute_loss_func is None or "labels" not in inputs:
-            labels = inputs.pop("labels", None)
+        labels = inputs.pop("labels", None)
+        outputs = model(**inputs)
+        if self._projection is not None:
+            outputs, projected = outputs
+        logits = logits_of(outputs, "student", self.model.config.num_labels)
+        if self.compute_loss_func is None or labels is None:
             if labels is None:  # the divergence alone, as where all labels are -100
-                labels = torch.full((clips,), -100, device=inputs["pixel_values"].device)
-            outputs = model(**inputs)
-            logits = logits_of(outputs, "student", self.model.config.num_labels)
+                labels = torch.full((clips,), -100, device=logits.device)
             cross_entropy = self.label_loss(logits, labels, training=True)
         else:
-            # `compute_loss_func` returns this micro-batch's share of the loss of the step. Multiplied by the number of
-            # micro-batches, it becomes a mean over the micro-batch, as in the other branch.
-            share, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-            logits = logits_of(outputs, "student", self.model.config.num_labels)
-            cross_entropy = share * self.current_gradient_accumulation_steps
+            # it returns this micro-batch's share of the loss of the step, on all processes if it divides by the number
+            # of items; multiplied by the number of micro-batches, it becomes a mean, as in the other branch
+            cross_entropy = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
+            if num_items_in_batch is not None and args.average_tokens_across_devices:
+                cross_entropy = cross_entropy * self.accelerator.num_processes
+            cross_entropy = cross_entropy * self.current_gradient_accumulation_steps
 
         # loss
         teacher_logits = self._in_order(answers["teacher_logits"])
@@ -243,7 +246,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         agreement = (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
         logged = {"loss_kl": divergence, "loss_ce": cross_entropy, "agreement": agreement}
         if self._projection is not None:
-            logged["loss_features"] = feature_distance(self._projection.take(), answers["teacher_features"])
+            logged["loss_features"] = feature_distance(projected, answers["teacher_features"])
             loss = loss + args.feature_weight * logged["loss_features"]
         if self._modulators is not None:
             logged["loss_modulators"] = self._modulators.distance(outputs, answers["teacher_energies"])
@@ -412,11 +415,11 @@ class FeatureProjection:
     """
 
     def __init__(self, student: Any, width: int, seed: int):
-        self.head = head_of(student)
+        self.features = HeadInput(student)
         with torch.random.fork_rng(devices=[]):  # the training's own draws stay those of a training without features
             torch.manual_seed(seed)
             self.layer: nn.Module = nn.Linear(feature_width(student), width)
-        self.layer.to(next(self.head.parameters()).device)
+        self.layer.to(next(student.parameters()).device)
         self.owner = student
         if has_adapters(student):
             from peft.utils import ModulesToSaveWrapper
@@ -424,12 +427,11 @@ class FeatureProjection:
             self.owner = student.get_base_model()
             self.layer = ModulesToSaveWrapper(self.layer, student.active_adapter)  # else PEFT would not save it
         self.hook: Any = None  # while attached
-        self.projected: torch.Tensor | None = None
 
     def attach(self):
         """Make the layer a part of the student."""
         self.owner.feature_projection = self.layer
-        self.hook = self.head.register_forward_pre_hook(self._project)
+        self.hook = self.owner.register_forward_hook(self._project, prepend=True)  # before FSDP shards the layer again
 
     def detach(self):
         """Leave the student as it was."""
@@ -437,18 +439,14 @@ class FeatureProjection:
         self.hook.remove()
         self.hook = None
 
-    def _project(self, head: nn.Module, inputs: tuple[torch.Tensor, ...]):
-        if head.training:
-            # in float32 under mixed precision too: features of half precision differ by rounding from clip to clip
-            with torch.autocast(inputs[0].device.type, enabled=False):
-                self.projected = self.layer(inputs[0].float())
-
-    def take(self) -> torch.Tensor:
-        """The projected features of the last forward pass, of shape (batch, width)."""
-        if self.projected is None:
-            raise RuntimeError("the last forward pass of the student did not call its `classifier`")
-        projected, self.projected = self.projected, None
-        return projected
+    def _project(self, student: nn.Module, inputs: Any, outputs: Any) -> Any:
+        """In training, return the projected features beside the outputs: DDP looks there for what is trained."""
+        if not student.training:
+            return outputs
+        features = self.features.take()
+        # in float32 under mixed precision too: features of half precision differ by rounding from clip to clip
+        with torch.autocast(features.device.type, enabled=False):
+            return outputs, self.layer(features.float())
 
 
 def refuse_shared_weights(student: nn.Module, teacher: nn.Module):
