@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,22 @@ class StopOnSignal(TrainerCallback):
             "`train(resume_from_checkpoint=True)`"
         )
         raise KeyboardInterrupt if self.agreed == signal.SIGINT else SystemExit(128 + self.agreed)
+
+
+class OwnSession:
+    """
+    A `worker_init_fn` of a DataLoader that puts each worker into a session of its own: Ctrl-C, and SIGTERM to a
+    process group, then reach the trainer alone, which could not finish its step without its workers.
+    """
+
+    def __init__(self, init: Callable[[int], None] | None):
+        self.init = init
+
+    def __call__(self, worker: int):
+        if hasattr(os, "setsid"):  # not on Windows
+            os.setsid()
+        if self.init is not None:
+            self.init(worker)
 
 
 class BrokenClips(TrainerCallback):

@@ -17,7 +17,7 @@ from ..configuration_videofocalnet import refuse_other_num_frames
 from ..data.augmentation import mix_clips
 from ..data.clips import VideoClipDataset, VideoClipStream, collate_clips
 from .arguments import VideoTrainingArguments, published_schedule
-from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, StepTimes, StopOnSignal
+from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, StepTimes, StopOnSignal
 from .checkpoints import (
     RUN,
     base_weights_digest,
@@ -130,7 +130,7 @@ class VideoClassificationTrainer(Trainer):
         self._match_classes()
         stream = self.train_dataset
         if not isinstance(stream, VideoClipStream):
-            return self._with_timeout(super().get_train_dataloader())
+            return self._with_workers(super().get_train_dataloader())
         stream.share(self._train_batch_size, self.args.process_index, self.args.world_size)
         # not prepared by accelerate, which would make the main process read the clips of all processes
         names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
@@ -138,20 +138,23 @@ class VideoClassificationTrainer(Trainer):
         checks = self.data_collator
         if isinstance(checks, FittingLabels):  # the stream's items are batches
             settings["collate_fn"] = FittingLabels(_as_it_is, checks.kind, checks.num_labels)
-        return self._with_timeout(DataLoader(stream, batch_size=None, **settings))
+        return self._with_workers(DataLoader(stream, batch_size=None, **settings))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         self._match_classes()
         if not isinstance(eval_dataset, str):
             eval_dataset = with_labels_of(self.model, eval_dataset)
-        return self._with_timeout(super().get_eval_dataloader(eval_dataset))
+        return self._with_workers(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        return self._with_timeout(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
+        return self._with_workers(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
 
-    def _with_timeout(self, loader: Any) -> DataLoader:
-        if self.args.dataloader_num_workers:
-            getattr(loader, "base_dataloader", loader).timeout = self.args.dataloader_timeout
+    def _with_workers(self, loader: Any) -> DataLoader:
+        base = getattr(loader, "base_dataloader", loader)
+        if base.num_workers:
+            base.timeout = self.args.dataloader_timeout
+            if not isinstance(base.worker_init_fn, OwnSession):
+                base.worker_init_fn = OwnSession(base.worker_init_fn)
         return loader
 
     def num_examples(self, dataloader: DataLoader) -> int:

@@ -141,18 +141,6 @@ def test_the_clips_of_a_broken_shard_are_replaced_and_named_with_it(train_on_sha
     assert all(f"train-00001.tar: the shard {reason}" in row["reason"] for row in rows)
 
 
-@pytest.mark.slow
-@SPOILT
-@pytest.mark.parametrize("kind", ["list", "stream"])
-def test_a_broken_shard_with_too_many_clips_stops_the_run_with_its_name(train_on_shards, kind, spoil, reason):
-    with pytest.raises(
-        RuntimeError,
-        match=rf"of 32 training clips cannot be read, more than max_broken_share.+"
-        rf"train-00001.tar: the shard {reason}",
-    ):
-        train_on_shards(kind, spoil, max_broken_share=0.1, logging_steps=1)
-
-
 # clips that cannot be read, slow clips and hung workers
 
 
@@ -235,33 +223,6 @@ def test_waiting_for_clips_is_timed_and_warned_about(tmp_path, tiny_config, trou
 # a loader worker that is killed
 
 
-@pytest.mark.slow
-def test_a_run_whose_worker_was_killed_goes_on_to_the_same_weights(tmp_path, tiny_config, tiny_processor, motion_tree):
-    rows = load_video_folder(motion_tree)["train"]
-
-    def run(folder, trouble=None):
-        clips = TroubledClips(rows, tiny_processor, train=True)
-        clips.trouble = {"turn_left_fast/0000.mp4": trouble} if trouble else {}
-        return trainer_on(
-            *(tmp_path / folder, tiny_config, clips), num_labels=16, max_steps=12, dataloader_num_workers=2
-        )
-
-    def die_in_the_second_epoch():
-        if clips_seen.exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        clips_seen.touch()
-
-    clips_seen = tmp_path / "seen"
-    whole = run("whole")
-    whole.train()
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
-        run("killed", die_in_the_second_epoch).train()
-    assert "checkpoint-8" in written(tmp_path / "killed") and "checkpoint-12" not in written(tmp_path / "killed")
-    resumed = run("killed")
-    resumed.train(resume_from_checkpoint=True)
-    assert torch.equal(weights_of(whole), weights_of(resumed))
-
-
 # a loss that is no number
 
 
@@ -283,13 +244,6 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_clips(tmp_path, tiny_co
         trainer.train()
     assert written(tmp_path) == [f"checkpoint-{number}" for number in range(1, step)]
     assert all(weight.isfinite().all() for weight in trainer.model.parameters())
-
-
-def test_clips_without_names_stop_the_run_too(tmp_path, tiny_config):
-    clips = RandomClips(24)
-    clips.clips[0] = torch.inf
-    with pytest.raises(RuntimeError, match=r"\(clips: the dataset gives no names\)"):
-        trainer_on(tmp_path, tiny_config, clips).train()
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path, tiny_config):

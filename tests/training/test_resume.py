@@ -131,10 +131,6 @@ def stopped(tmp_path, config, teacher, make_clips) -> Path:
     return tmp_path / "run"
 
 
-def test_the_last_checkpoint_is_gone_on_from(stopped):
-    assert last_whole_checkpoint(stopped) == str(stopped / "checkpoint-2")
-
-
 def cut_state(checkpoint: Path):
     state = checkpoint / "trainer_state.json"
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
@@ -168,25 +164,6 @@ def test_two_processes_need_the_random_state_of_both(stopped):
 def test_a_checkpoint_of_another_number_of_processes_is_whole(stopped, logs):
     assert last_whole_checkpoint(stopped, processes=2) == str(stopped / "checkpoint-2")
     assert "checkpoint-2: was written by a different number of processes (1, now 2)" in logs.text
-
-
-def only_the_model(checkpoint: Path) -> Path:
-    """As `save_only_model` leaves it."""
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        (checkpoint / name).unlink()
-    return checkpoint
-
-
-def test_a_checkpoint_of_only_the_model_is_whole_and_what_begins_anew_is_named(stopped, logs):
-    only_the_model(stopped / "checkpoint-2")
-    assert last_whole_checkpoint(stopped) == str(stopped / "checkpoint-2")
-    assert "checkpoint-2: was written with save_only_model" in logs.text
-    assert "the optimizer, the learning rate schedule and the random numbers begin anew" in logs.text
-
-
-def test_a_checkpoint_of_only_the_model_without_its_state_is_half_written(stopped):
-    (only_the_model(stopped / "checkpoint-2") / "trainer_state.json").unlink()
-    assert last_whole_checkpoint(stopped) == str(stopped / "checkpoint-1")
 
 
 def test_a_run_that_saves_only_the_model_goes_on_from_its_last_step(tmp_path, config, teacher, make_clips):

@@ -110,22 +110,6 @@ def test_cached_and_online_losses_are_equal(tmp_path, config, teacher, clips, dt
     torch.testing.assert_close(cached, online, rtol=tolerance, atol=0)
 
 
-def test_later_epochs_show_the_cached_views_again(tmp_path, folder, config, clips):
-    trainer = distil(tmp_path, config, clips(), cache=folder)
-    shown = trainer.train_dataset
-    pixels = []
-    for epoch in (1, 3, 2):
-        shown.set_epoch(epoch)
-        pixels.append(shown[0]["pixel_values"])
-    assert torch.equal(pixels[0], pixels[1]) and not torch.equal(pixels[0], pixels[2])
-
-
-def test_the_teacher_is_not_asked_in_training(tmp_path, folder, config, teacher, clips):
-    trainer = distil(tmp_path, config, clips(), cache=folder, teacher=teacher, max_steps=1)
-    trainer.teacher_logits = None  # would fail if it were called
-    trainer.train()
-
-
 def test_cached_logits_are_permuted_by_name(tmp_path, folder, config, clips):
     turned = labelled(config, NAMES[::-1])
     straight = distil(tmp_path, config, clips(), cache=folder)
@@ -172,11 +156,6 @@ def test_a_stopped_run_writes_only_what_is_missing(tmp_path, teacher, clips, mon
     assert cache_teacher(teacher, clips(), tmp_path / "cache", **options)["written"] == 3
     assert times == [part.stat().st_mtime_ns for part in (parts[0], parts[2])]
     assert [part.read_bytes() for part in parts] == before
-
-
-def test_a_part_of_the_clips_may_be_trained_on(tmp_path, folder, config, clips):
-    rows = clips().dataset.select([3, 1])
-    assert losses(distil(tmp_path, config, clips(rows=rows), cache=folder, max_steps=1)).isfinite().all()
 
 
 @pytest.mark.parametrize(

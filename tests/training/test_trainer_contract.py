@@ -115,28 +115,6 @@ def test_smoothing_trains_as_in_transformers(tmp_path, tiny_config, kind):
 # __init__
 
 
-@pytest.mark.parametrize("kind", ["ours", "distillation"])
-def test_a_compiled_model_trains_as_in_transformers(tmp_path, tiny_config, kind):
-    found = []
-    for which in ("transformers", kind):
-        torch.compiler.reset()
-        changes = {"max_steps": 1, "torch_compile": True, "torch_compile_backend": "aot_eager"}
-        found.append(weights_after(make(which, tmp_path, new_model(tiny_config, 0), RandomClips(8), changes)))
-    torch.testing.assert_close(found[1], found[0])
-
-
-def test_arguments_are_taken_by_position_as_in_transformers(tmp_path, tiny_config):
-    collated = []
-
-    def collate(items):
-        collated.append(len(items))
-        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
-
-    args = VideoTrainingArguments(**arguments(tmp_path, max_steps=1))
-    VideoClassificationTrainer(new_model(tiny_config, 0), args, collate, RandomClips(8)).train()
-    assert set(collated) == {4}
-
-
 def test_metrics_of_the_caller_replace_ours(tmp_path, tiny_config):
     args = VideoTrainingArguments(**arguments(tmp_path))
     trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, compute_metrics=lambda prediction: {"a": 1})
@@ -178,17 +156,6 @@ def test_metrics_of_logits_are_not_computed_of_something_else(tmp_path, tiny_con
 
 
 # create_optimizer and create_scheduler
-
-
-def test_an_optimizer_that_is_handed_over_keeps_its_learning_rate(tmp_path, tiny_config):
-    model = new_model(tiny_config, 0)
-    args = VideoTrainingArguments(
-        **arguments(tmp_path, reference_batch_size=1, lr_scheduler_type="constant", logging_steps=1)
-    )
-    optimizers = (torch.optim.SGD(model.parameters(), 0.01), None)
-    trainer = VideoClassificationTrainer(model, args, train_dataset=RandomClips(12), optimizers=optimizers)
-    trainer.train()
-    assert {entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry} == {0.01}
 
 
 class Hungry(VideoFocalNetForVideoClassification):
@@ -324,24 +291,6 @@ def test_models_that_answer_with_tuples_are_trained_and_evaluated_alike(tmp_path
 # get_train_dataloader, get_eval_dataloader, get_test_dataloader, num_examples
 
 
-@pytest.mark.parametrize("kind", ["ours", "distillation"])
-def test_loaders_are_those_of_transformers(tmp_path, tiny_config, kind):
-    changes = {"dataloader_drop_last": True, "dataloader_num_workers": 1, "dataloader_prefetch_factor": 3}
-    loaders = {}
-    for which in ("transformers", kind):
-        trainer = make(which, tmp_path, new_model(tiny_config, 0), RandomClips(10), changes)
-        loaders[which] = [
-            trainer.get_train_dataloader(),
-            trainer.get_eval_dataloader(RandomClips(10)),
-            trainer.get_test_dataloader(RandomClips(10)),
-        ]
-        assert [trainer.num_examples(loader) for loader in loaders[which]] == [10, 10, 10]
-    for theirs, ours in zip(*loaders.values(), strict=True):
-        for name in ("batch_size", "num_workers", "prefetch_factor", "drop_last", "pin_memory", "persistent_workers"):
-            assert getattr(ours, name) == getattr(theirs, name), name
-        assert type(ours.sampler) is type(theirs.sampler) and len(ours) == len(theirs)
-
-
 # _prepare_inputs, training_step, get_batch_samples
 
 
@@ -358,40 +307,4 @@ def test_the_loss_that_is_logged_is_that_of_transformers(tmp_path, tiny_config):
 # save_model and _save_checkpoint
 
 
-def test_checkpoints_hold_the_files_of_transformers(tmp_path, tiny_config, tiny_processor):
-    listed = []
-    for which in ("transformers", "ours", "distillation"):
-        changes = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "save_total_limit": 1}
-        trainer = make(
-            *(which, tmp_path / which, new_model(tiny_config, 0), RandomClips(16), changes),
-            processing_class=tiny_processor,
-        )
-        trainer.train()
-        listed.append({path.name for path in (tmp_path / which / "checkpoint-4").iterdir()})
-        assert [path.name for path in (tmp_path / which).glob("checkpoint-*")] == ["checkpoint-4"]
-    assert listed[0] == listed[1] == listed[2]
-
-
 # train, log, create_scheduler
-
-
-def test_a_scheduler_that_is_handed_over_is_the_one_that_steps(tmp_path, tiny_config):
-    model = new_model(tiny_config, 0)
-    optimizer = torch.optim.SGD(model.parameters(), 1.0)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
-    args = VideoTrainingArguments(**arguments(tmp_path, published_schedule=True, logging_steps=1))
-    trainer = VideoClassificationTrainer(model, args, train_dataset=RandomClips(12), optimizers=(optimizer, scheduler))
-    trainer.train()
-    assert [rate for rate, _ in rates_and_losses(trainer)] == [1.0, 0.5, 0.25]
-
-
-@pytest.mark.parametrize("kind", ["ours", "distillation"])
-def test_the_output_and_the_log_have_the_entries_of_transformers(tmp_path, tiny_config, kind):
-    outputs, logged = [], []
-    for which in ("transformers", kind):
-        trainer = make(which, tmp_path, new_model(tiny_config, 0), RandomClips(12), {"logging_steps": 1})
-        output = trainer.train(ignore_keys_for_eval=["logits"])
-        outputs.append((output.global_step, set(output.metrics)))
-        logged.append([set(entry) for entry in trainer.state.log_history])
-    assert outputs[0] == outputs[1]
-    assert all(theirs <= ours for theirs, ours in zip(*logged, strict=True))
