@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_trainings import RandomClips, arguments, new_model
 from torch.nn import functional as F
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainingArguments, VideoMAEConfig, VideoMAEForVideoClassification
 
 from hf_dvflnet import (
     DistillationConfig,
@@ -45,9 +45,6 @@ def weighted(outputs, labels, num_items_in_batch=None):
     """A loss as transformers' documentation has it: summed over the micro-batch, by the items of the whole step."""
     losses = F.cross_entropy(outputs.logits, labels, weight=WEIGHTS, reduction="sum")
     return losses / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-
-# compute_loss: a loss of one's own
 
 
 @pytest.mark.parametrize("accumulated", [1, 4])
@@ -92,9 +89,9 @@ def test_a_loss_function_gives_the_evaluation_loss(tmp_path, tiny_config, kind):
     assert losses[0] == pytest.approx(losses[1]) and losses[0] > 2
 
 
+@pytest.mark.parametrize("changes", [{"gradient_accumulation_steps": 2}, {"label_smoothing_factor": 0.2}])
 @pytest.mark.parametrize("kind", ["ours", "distillation"])
-def test_plain_training_gives_the_weights_of_transformers(tmp_path, tiny_config, kind):
-    changes = {"max_steps": 3, "weight_decay": 0.0, "gradient_accumulation_steps": 2}
+def test_training_gives_the_weights_of_transformers(tmp_path, tiny_config, kind, changes):
     found = [
         weights_after(make(which, tmp_path, new_model(tiny_config, 0), RandomClips(24), changes))
         for which in ("transformers", kind)
@@ -103,16 +100,17 @@ def test_plain_training_gives_the_weights_of_transformers(tmp_path, tiny_config,
 
 
 @pytest.mark.parametrize("kind", ["ours", "distillation"])
-def test_smoothing_trains_as_in_transformers(tmp_path, tiny_config, kind):
-    changes = {"label_smoothing_factor": 0.2}
-    found = [
-        weights_after(make(which, tmp_path, new_model(tiny_config, 0), RandomClips(24), changes))
-        for which in ("transformers", kind)
-    ]
+def test_a_model_of_transformers_learns_the_same_however_a_batch_is_accumulated(tmp_path, kind):
+    sizes = {"image_size": 32, "num_frames": 4, "hidden_size": 16, "intermediate_size": 16, "num_labels": 6}
+    found = []
+    for batch, accumulated in ((8, 1), (2, 4)):
+        torch.manual_seed(0)
+        config = VideoMAEConfig(num_hidden_layers=1, num_attention_heads=2, hidden_dropout_prob=0.0, **sizes)
+        changes = {"max_steps": 1, "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+        found.append(
+            weights_after(make(kind, tmp_path, VideoMAEForVideoClassification(config), RandomClips(8), changes))
+        )
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
-
-
-# __init__
 
 
 def test_metrics_of_the_caller_replace_ours(tmp_path, tiny_config):
@@ -153,9 +151,6 @@ def test_metrics_of_logits_are_not_computed_of_something_else(tmp_path, tiny_con
     trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, preprocess_logits_for_metrics=chosen)
     assert not any("accuracy" in name for name in trainer.evaluate(RandomClips(4)))
     assert trainer.predict(RandomClips(4)).predictions.shape == (4,)
-
-
-# create_optimizer and create_scheduler
 
 
 class Hungry(VideoFocalNetForVideoClassification):
@@ -288,12 +283,6 @@ def test_models_that_answer_with_tuples_are_trained_and_evaluated_alike(tmp_path
     assert found[0][1] == found[1][1] and (found[0][2] == found[1][2]).all()
 
 
-# get_train_dataloader, get_eval_dataloader, get_test_dataloader, num_examples
-
-
-# _prepare_inputs, training_step, get_batch_samples
-
-
 def test_the_loss_that_is_logged_is_that_of_transformers(tmp_path, tiny_config):
     logged = []
     for which in ("transformers", "ours", "distillation"):
@@ -302,9 +291,3 @@ def test_the_loss_that_is_logged_is_that_of_transformers(tmp_path, tiny_config):
         trainer.train()
         logged.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
     assert logged[0] == pytest.approx(logged[1], rel=1e-4) and logged[0] == pytest.approx(logged[2], rel=1e-4)
-
-
-# save_model and _save_checkpoint
-
-
-# train, log, create_scheduler
