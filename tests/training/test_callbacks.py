@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +17,10 @@ from small_trainings import RandomClips, SomeBroken, TroubledClips, trainer_on, 
 from transformers import TrainerCallback
 
 from hf_dvflnet import (
-    VideoClassificationTrainer,
-    VideoClipDataset,
-    VideoClipStream,
     VideoDecodeError,
     VideoFocalNetForVideoClassification,
     last_whole_checkpoint,
-    load_benchmark,
     load_video_folder,
-    prepare_videos,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
 
@@ -82,63 +76,6 @@ def test_a_model_that_cannot_be_written_is_named(tmp_path, tiny_config, no_large
     no_large_files(100_000)
     with pytest.raises(OSError, match=rf"^{tmp_path}: the model cannot be written \(.+ MB are free there\)"):
         trainer.save_model()
-
-
-# a shard that cannot be read
-
-
-@pytest.fixture(scope="module")
-def whole_shards(motion_tree, tmp_path_factory) -> Path:
-    """32 training clips in 4 tars."""
-    folder = tmp_path_factory.mktemp("faults") / "shards"
-    prepare_videos(motion_tree, folder, short_side=36, clips_per_shard=8, num_workers=0)
-    return folder
-
-
-def cut(shard: Path):
-    shard.write_bytes(shard.read_bytes()[:1000])
-
-
-def fail_to_read(shard: Path):
-    """From here on reading the file is a true input/output error."""
-    shard.unlink()
-    shard.symlink_to("/proc/self/mem")
-
-
-@pytest.fixture
-def train_on_shards(whole_shards, tmp_path, tiny_config, tiny_processor):
-    def run(kind, spoil, **changes) -> VideoClassificationTrainer:
-        shutil.copytree(whole_shards, tmp_path / "shards")
-        spoil(tmp_path / "shards" / "train-00001.tar")
-        options = {"train": True} if kind == "list" else {"num_clips": 32}
-        rows = load_benchmark("folder", tmp_path / "shards", "train", streaming=kind == "stream")
-        clips = (VideoClipDataset if kind == "list" else VideoClipStream)(
-            rows, tiny_processor, on_error="replace", **options
-        )
-        trainer = trainer_on(tmp_path / "run", tiny_config, clips, num_labels=16, max_steps=8, **changes)
-        trainer.train()
-        return trainer
-
-    return run
-
-
-SPOILT = pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [(cut, "is truncated; it has"), (Path.unlink, "cannot be read: No such"), (fail_to_read, "cannot be read: Input")],
-)
-
-
-@pytest.mark.slow
-@SPOILT
-@pytest.mark.parametrize("kind", ["list", "stream"])
-def test_the_clips_of_a_broken_shard_are_replaced_and_named_with_it(train_on_shards, tmp_path, kind, spoil, reason):
-    trainer = train_on_shards(kind, spoil, max_broken_share=0.5)
-    assert trainer.state.global_step == 8
-    manifest = [json.loads(line) for line in (tmp_path / "shards" / "manifest.jsonl").read_text().splitlines()]
-    held = {"/".join(Path(row["path"]).parts[1:]) for row in manifest if row["tar"] == "train-00001.tar"}
-    rows = [json.loads(line) for line in (tmp_path / "run" / "broken_clips.jsonl").read_text().splitlines()]
-    assert {row["clip"] for row in rows} == held and len(held) == 8
-    assert all(f"train-00001.tar: the shard {reason}" in row["reason"] for row in rows)
 
 
 # clips that cannot be read, slow clips and hung workers

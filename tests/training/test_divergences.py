@@ -85,11 +85,6 @@ def test_an_end_of_jensen_shannon_is_refused_and_names_the_kl(beta):
         jensen_shannon(*logits(1, 2), beta=beta)
 
 
-def test_jensen_shannon_of_certain_opposites_is_finite():
-    sure = torch.tensor([[1e4, -1e4]])
-    assert jensen_shannon(sure, -sure).item() == pytest.approx(0.693, abs=1e-3)
-
-
 def test_the_squared_difference_is_twice_the_limit_of_forward_kl():
     student, teacher = logits(8, 51)
     torch.testing.assert_close(2 * forward_kl(student, teacher, 1e4), logit_mse(student, teacher), rtol=1e-3, atol=0)

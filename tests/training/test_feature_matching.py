@@ -64,12 +64,6 @@ def test_the_distance_is_its_definition():
     torch.testing.assert_close(feature_distance(ours, theirs), (1 - cosines).mean())
 
 
-def test_the_distance_depends_on_directions_alone():
-    ours, theirs = torch.randn(2, 8, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(feature_distance(3 * ours, 0.2 * theirs), feature_distance(ours, theirs))
-    assert feature_distance(ours, 4 * ours).abs() < 1e-12
-
-
 def test_the_distance_has_the_gradient_of_its_values():
     ours, theirs = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(lambda x: feature_distance(x, theirs), ours.requires_grad_())
@@ -91,12 +85,6 @@ def test_the_distance_of_the_pooled_features_is_added_to_the_loss(tmp_path, conf
         theirs = teacher.base_model(batch["pixel_values"]).pooler_output
         expected = 2.0 * feature_distance(trainer._projection.layer(ours), theirs)
     torch.testing.assert_close(losses[1] - losses[0], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_the_students_features_come_to_point_where_the_teachers_do(tmp_path, config, teacher):
-    changes = {"max_steps": 40, "alpha": 0.0, "learning_rate": 3e-3}
-    found = logged(trained(tmp_path, config, teacher, RandomClips(24), **changes), "loss_features")
-    assert len(found) == 40 and found[-1] < 0.3 * found[0]
 
 
 def test_the_first_projection_leaves_the_draws_of_the_training_as_they_were(teacher):
@@ -234,18 +222,6 @@ def test_a_cache_without_features_is_refused(tmp_path, tiny_config, folder_clips
 def test_a_model_without_a_classifier_is_refused():
     with pytest.raises(ValueError, match="Linear has no `classifier`, whose input would be its pooled features"):
         head_of(torch.nn.Linear(2, 2))
-
-
-@pytest.mark.parametrize(
-    "wrong, message",
-    [
-        ({"feature_weight": -1.0}, "feature_weight must be at least 0, got -1.0"),
-        ({"alpha": 0.0}, "alpha, feature_weight and modulator_weight are all 0, so the teacher would teach nothing"),
-    ],
-)
-def test_weights_that_teach_nothing_are_refused(tmp_path, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        DistillationConfig(output_dir=str(tmp_path), **wrong)
 
 
 def test_a_checkpoint_of_a_run_without_features_is_refused(tmp_path, config, teacher):

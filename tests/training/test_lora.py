@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import run
 from example_scripts import distill, lora, train
-from local_hub import LocalHub
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from small_trainings import RandomClips, arguments, new_model
-from transformers import AutoModelForVideoClassification, pipeline
+from transformers import pipeline
 
 from hf_dvflnet import (
     DistillationConfig,
@@ -22,7 +20,6 @@ from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoTrainingArguments,
-    push_model_folder,
 )
 
 
@@ -123,36 +120,6 @@ def test_other_base_weights_that_an_adapter_replaces_do_not_count(base, tmp_path
     assert resumed.state.global_step == 4
 
 
-# merging and loading
-
-
-@pytest.fixture
-def trained(base, tmp_path) -> tuple[Path, PeftModel]:
-    trainer = trainer_of(with_adapter(base), tmp_path / "run", learning_rate=0.1)
-    trainer.train()
-    trainer.save_model(str(tmp_path / "adapter"))
-    return tmp_path / "adapter", trainer.model.eval()
-
-
-CLIP = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-
-
-def test_a_merged_adapter_is_a_model_of_the_usual_kind_with_the_same_logits(trained, base, tmp_path):
-    _, model = trained
-    expected = model(pixel_values=CLIP).logits
-    model.merge_and_unload().save_pretrained(tmp_path / "merged")
-    merged = AutoModelForVideoClassification.from_pretrained(tmp_path / "merged")
-    assert type(merged) is VideoFocalNetForVideoClassification
-    torch.testing.assert_close(merged(CLIP).logits, expected)
-    untrained = VideoFocalNetForVideoClassification.from_pretrained(base)
-    assert not torch.allclose(untrained(CLIP).logits, expected, atol=1e-2)
-
-
-def test_an_adapter_is_not_pushed_as_a_model(trained):
-    with pytest.raises(ValueError, match=r"adapter: contains an adapter .*merge it"):
-        push_model_folder(trained[0], "someone/adapter")
-
-
 # the examples
 
 SHOWN = {
@@ -189,19 +156,6 @@ def test_a_stopped_lora_run_goes_on_from_its_last_checkpoint_to_the_same_model(f
     states = [load_file(place / "model.safetensors") for place in (folder, stopped)]
     for name, weight in states[0].items():
         assert torch.equal(weight, states[1][name]), name
-
-
-def test_a_merged_model_is_pushed_without_its_adapter(finished, tmp_path):
-    folder = shutil.copytree(finished[0], tmp_path / "merged")
-    (folder / "README.md").write_text("# A model\n")
-    with LocalHub() as hub:
-        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_test"}
-        environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        script = f"from hf_dvflnet import push_model_folder; push_model_folder({str(folder)!r}, 'me/tiny')"
-        run(script, cwd=tmp_path, **environment)
-        pushed = set(hub.repositories["me/tiny"])
-    assert {"config.json", "model.safetensors", "modeling_videofocalnet.py"} <= pushed
-    assert not [name for name in pushed if "adapter" in name]
 
 
 @pytest.fixture(scope="module")
@@ -254,12 +208,6 @@ def test_a_lora_option_that_cannot_be_met_is_refused_in_a_line(options, reason, 
     args = VideoTrainingArguments(**arguments(tmp_path / "out"))
     with pytest.raises(SystemExit, match=reason):
         lora.with_lora(model, lora.LoraArguments(**options), args)
-
-
-def test_lora_on_random_weights_is_refused(tiny_config, tmp_path):
-    args = VideoTrainingArguments(**arguments(tmp_path / "out"))
-    with pytest.raises(SystemExit, match="--lora_rank needs trained weights"):
-        lora.with_lora(new_model(tiny_config, 0), lora.LoraArguments(lora_rank=2), args)
 
 
 def test_pushing_while_training_an_adapter_is_refused(base, tmp_path):

@@ -63,12 +63,6 @@ def test_the_distance_has_the_gradient_of_its_values():
     assert torch.autograd.gradcheck(lambda x: modulator_distance(x, theirs), ours.requires_grad_())
 
 
-def test_the_strength_of_a_modulator_does_not_count():
-    ours, theirs = modulators(2, 4, 3, 3, 5)
-    torch.testing.assert_close(modulator_distance(3 * ours, 0.2 * theirs), modulator_distance(ours, theirs))
-    assert modulator_distance(ours, -4 * ours).abs() < 1e-12
-
-
 def test_modulators_without_a_common_position_are_two_apart():
     ours, theirs = torch.zeros(2, 1, 4, 3, 3, 5)
     ours[:, 0], theirs[:, 1] = 1.0, 7.0
@@ -93,12 +87,6 @@ def test_a_grid_of_other_fineness_is_resized_to_the_students_mean_energies(finer
     fine = coarse.repeat_interleave(2, 1).repeat_interleave(4, 2).repeat_interleave(4, 3)  # the same picture
     ours, theirs = (coarse, fine) if finer == "teacher" else (fine, coarse)
     assert modulator_distance(ours, theirs).abs() < 1e-12
-
-
-def test_a_grid_that_is_no_multiple_takes_the_mean_of_the_cells_it_overlaps():
-    theirs = torch.tensor([1.0, 2.0, 6.0]).sqrt().view(1, 1, 1, 3, 1)
-    ours = torch.tensor([1.5, 4.0]).sqrt().view(1, 1, 1, 2, 1)
-    assert modulator_distance(ours, theirs).abs() < 1e-6
 
 
 # which are matched
@@ -140,12 +128,6 @@ def test_the_mean_distance_of_the_modulators_is_added_to_the_loss(tmp_path, conf
     expected = 2.0 * torch.stack([modulator_distance(*pair) for pair in pairs]).mean()
     assert len(pairs) == 8 and expected > 1e-3
     torch.testing.assert_close(losses[1] - losses[0], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_the_students_modulators_become_strong_where_the_teachers_are(tmp_path, config, teacher):
-    changes = {"max_steps": 60, "alpha": 0.0, "modulator_weight": 100.0, "learning_rate": 3e-3}
-    found = logged(trained(tmp_path, config, teacher, RandomClips(24), **changes))
-    assert len(found) == 60 and found[-1] < 0.5 * found[0]
 
 
 @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"bf16": True}, {"torch_compile": True}])
