@@ -10,6 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import is_peft_available, logging
@@ -187,3 +188,13 @@ def whole_weights(accelerator: Accelerator) -> Iterator[None]:
         yield
     finally:
         plugin.set_state_dict_type(kind)
+
+
+def place_unsharded(model: nn.Module, accelerator: Accelerator):
+    """
+    Place a model that is evaluated before a training. Accelerate shards a model only together with its optimizer, so
+    until then each process has the whole model.
+    """
+    known = any(model is prepared for prepared in accelerator._models)
+    if accelerator.is_fsdp2 and not known and not isinstance(model, FSDPModule):
+        accelerator.prepare_model(model.to(accelerator.device), evaluation_mode=True)

@@ -466,14 +466,8 @@ def clips_of_its_own(
     """
     Return `True` if teacher and student need different preprocessing: another size, mean or standard deviation.
 
-    Args:
-        student, teacher: The models; a config with `num_frames` is compared.
-        student_processor, teacher_processor: Their video processors. Without both, only the models are compared.
-        clips: The training clips, a [`VideoClipDataset`] or [`VideoClipStream`] where both are to be prepared.
-
-    Raises:
-        ValueError: If the number of frames differs, or if anything else differs and `clips` cannot be prepared for
-            both. The message lists every difference.
+    Raises `ValueError`, with every difference, if the number of frames differs, or if the training clips cannot be
+    prepared for both. Without both video processors, only the number of frames in the models' configs is compared.
     """
     differences = {}
     for name in ("num_frames", "size", "crop_size", "image_mean", "image_std"):

@@ -104,11 +104,8 @@ def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, tempe
     """
     `T^2 * KL(teacher || student)` of the softmaxes at temperature T (Hinton et al., arXiv 1503.02531).
 
-    The divergence of the DVFL-Net paper. Mode-covering: penalizes missing probability mass.
-
-    Args:
-        student_logits, teacher_logits: Logits of shape (batch, num_labels).
-        temperature: T, above 0.
+    Logits have the shape (batch, num_labels), and T is above 0. The divergence of the DVFL-Net paper. Mode-covering:
+    penalizes missing probability mass.
     """
     student, teacher = _log_probabilities(student_logits, teacher_logits, temperature=temperature)
     return _kl(teacher, student) * temperature**2
@@ -118,11 +115,8 @@ def reverse_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, tempe
     """
     `T^2 * KL(student || teacher)` of the softmaxes at temperature T (as in MiniLLM, arXiv 2306.08543).
 
-    Mode-seeking: penalizes probability mass where the teacher has none.
-
-    Args:
-        student_logits, teacher_logits: Logits of shape (batch, num_labels).
-        temperature: T, above 0.
+    Logits have the shape (batch, num_labels), and T is above 0. Mode-seeking: penalizes probability mass where the
+    teacher has none.
     """
     student, teacher = _log_probabilities(student_logits, teacher_logits, temperature=temperature)
     return _kl(student, teacher) * temperature**2
@@ -157,10 +151,8 @@ def logit_mse(student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> tor
     Mean squared difference of the logits, each less its mean over the classes (Ba and Caruana, arXiv 1312.6184).
 
     A constant added to all logits of a clip does not change its softmax, and is therefore left out. There is no
-    temperature, and hence no T^2: this is twice the limit of [`forward_kl`] as T grows.
-
-    Args:
-        student_logits, teacher_logits: Logits of shape (batch, num_labels).
+    temperature, and hence no T^2: this is twice the limit of [`forward_kl`] as T grows. Logits have the shape (batch,
+    num_labels).
     """
     student, teacher = (each - each.mean(-1, keepdim=True) for each in _wide(student_logits, teacher_logits))
     return F.mse_loss(student, teacher)
@@ -236,8 +228,7 @@ def channel_energy(modulator: torch.Tensor) -> torch.Tensor:
     return _wide(modulator)[0].square().mean(-1)
 
 
-def energy_distance(student_energy: torch.Tensor, teacher_energy: torch.Tensor) -> torch.Tensor:
-    """[`modulator_distance`] of two maps, (batch, frames, height, width), as returned by [`channel_energy`]."""
+def _energy_distance(student_energy: torch.Tensor, teacher_energy: torch.Tensor) -> torch.Tensor:
     if student_energy.shape != teacher_energy.shape:
         frames, height, width = student_energy.shape[1:]
         teacher_energy = F.adaptive_avg_pool3d(teacher_energy, (frames, height, width))
@@ -261,7 +252,7 @@ def modulator_distance(student_modulator: torch.Tensor, teacher_modulator: torch
             is resized to the student's: each cell of the student's grid takes the mean of the teacher's cells that it
             overlaps (`F.adaptive_avg_pool3d`), whether the teacher's grid is finer or coarser.
     """
-    return energy_distance(channel_energy(student_modulator), channel_energy(teacher_modulator))
+    return _energy_distance(channel_energy(student_modulator), channel_energy(teacher_modulator))
 
 
 class MatchedModulators:
@@ -312,4 +303,4 @@ class MatchedModulators:
     def distance(self, output: ModelOutput, teacher_energies: Sequence[torch.Tensor]) -> torch.Tensor:
         """The mean of [`modulator_distance`] over the modulators, so that it does not depend on their number."""
         pairs = zip(self.energies(output), teacher_energies, strict=True)
-        return torch.stack([energy_distance(student, teacher) for student, teacher in pairs]).mean()
+        return torch.stack([_energy_distance(student, teacher) for student, teacher in pairs]).mean()

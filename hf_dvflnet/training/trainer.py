@@ -23,6 +23,7 @@ from .checkpoints import (
     base_weights_digest,
     last_whole_checkpoint,
     naming_full_disk,
+    place_unsharded,
     refuse_other_run,
     refuse_unfit_sharding,
     whole_weights,
@@ -274,6 +275,7 @@ class VideoClassificationTrainer(Trainer):
         if isinstance(self.compute_metrics, EvaluationMetrics):
             self.compute_metrics.begin()
         self._labelled = []
+        place_unsharded(self.model, self.accelerator)
         # a data loader draws a seed, which would change the training of a run resumed from before an evaluation
         with torch.random.fork_rng(devices=[]):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
