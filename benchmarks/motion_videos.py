@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
@@ -23,6 +23,7 @@ from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoFocalNetVideoProcessor,
+    VideoTrainingArguments,
     load_video_folder,
 )
 from hf_dvflnet.data.motion_videos import opposite
@@ -64,7 +65,7 @@ def main():
         model = VideoFocalNetForVideoClassification(
             VideoFocalNetConfig(embed_dim=32, patch_size=8, drop_path_rate=0.0, num_labels=len(names))
         )
-        training = TrainingArguments(
+        training = VideoTrainingArguments(
             output_dir="runs/benchmark",
             num_train_epochs=arguments.epochs,
             per_device_train_batch_size=32,
@@ -75,7 +76,6 @@ def main():
             max_grad_norm=5.0,
             save_strategy="no",
             use_cpu=True,
-            remove_unused_columns=False,
         )
         train = WithoutMotion(VideoClipDataset(data["train"], processor, train=True), frames, seed=0)
         test = WithoutMotion(VideoClipDataset(data["test"], processor), frames, seed=1)

@@ -69,12 +69,10 @@ if TYPE_CHECKING:
     from .training.arguments import DistillationConfig, VideoTrainingArguments
     from .training.checkpoints import last_whole_checkpoint
     from .training.distillation import DistillationTrainer
-    from .training.divergences import forward_kl, jensen_shannon, logit_mse, reverse_kl
     from .training.frame_heads import train_head
+    from .training.losses import forward_kl, jensen_shannon, logit_mse, modulator_distance, reverse_kl
     from .training.metrics import TopKAccuracy
-    from .training.modulator_matching import modulator_distance
-    from .training.teacher_cache import TeacherCache
-    from .training.teacher_cache_writer import cache_teacher
+    from .training.teacher_cache import TeacherCache, cache_teacher
     from .training.trainer import VideoClassificationTrainer
 
 set_video_limits(limits_of_environment())
