@@ -21,6 +21,7 @@ import datasets
 from .label_sets import LABEL_SETS
 from .releases import Release
 from .video_files import is_video
+from .whole_files import read_json_lines
 
 
 MAX_SHARDS = 1024  # shards of a streamed split: enough for any number of workers, few enough to shuffle at once
@@ -169,18 +170,17 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         # a video in a replacement archive is not taken from any other archive or file
         self.replaced: set[str] = set()
         members: dict[str, str] = {}
-        for archive in release.archives:
-            if release.is_zip(archive) or release.is_replacement(archive):
-                for member in release.members(archive):
-                    if is_video(member):
-                        members.setdefault(self.video_id(member), f"{archive}::{member}")
-                        if release.is_replacement(archive):
-                            self.replaced.add(self.video_id(member))
+        for path, archive in release.archives.items():
+            if archive.is_zip or release.is_replacement(path):
+                for member in filter(is_video, archive.members):
+                    members.setdefault(self.video_id(member), f"{path}::{member}")
+                    if release.is_replacement(path):
+                        self.replaced.add(self.video_id(member))
         self.replaced -= replacements
         for name in self.replaced & set(self.loose):
             del self.loose[name]
         self.locations = {**members, **self.loose}
-        self.complete = all(release.is_zip(archive) for archive in release.archives)
+        self.complete = all(archive.is_zip for archive in release.archives.values())
 
     def is_there(self, clip: Clip) -> bool:
         return any(name in self.locations for name in self.names(clip))
@@ -246,7 +246,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
                 for path, clip in rows:
                     yield clip.video_id, self._example({"path": path, "bytes": None}, clip)
             else:
-                for path, content in self.release.contents(archive):
+                for path, content in self.release.archives[archive].contents():
                     clip = rows.get(self.video_id(path))
                     if clip is not None:
                         yield clip.video_id, self._example({"path": path, "bytes": content}, clip)
@@ -260,20 +260,9 @@ def _read_block_list(path: str | os.PathLike | None) -> set[str]:
     """Ids of the clips that a report of `dvflnet verify` lists as empty or undecodable."""
     if path is None:
         return set()
-    with open(path, encoding="utf-8") as file:
-        lines = file.readlines()
-    blocked = set()
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            video_id, outcome = row["video_id"], row["outcome"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}: line {number} is not a line of a complete report; run `dvflnet verify` to write one"
-            ) from error
-        if outcome in ("empty", "undecodable"):
-            blocked.add(video_id)
-    return blocked
+    wrong = "is not a line of a complete report; run `dvflnet verify` to write one"
+    rows = read_json_lines(path, lambda row: (row["video_id"], row["outcome"]), wrong)
+    return {video_id for video_id, outcome in rows if outcome in ("empty", "undecodable")}
 
 
 __all__ = ["MAX_SHARDS", "BenchmarkBuilder", "BenchmarkConfig", "Clip"]

@@ -70,10 +70,12 @@ def fetch_video(url: str, limits: VideoLimits | None = None) -> IO[bytes]:
         except VideoDecodeError as error:
             raise VideoDecodeError(f"{url}: {error}") from None
         except TimeoutError as error:
-            limit = f"the limit of {limits.max_download_seconds:g} seconds (max_download_seconds)"
-            raise VideoDecodeError(f"{url}: not downloaded within {limit}") from error
+            seconds = limits.max_download_seconds
+            raise VideoDecodeError(
+                f"{url}: not downloaded within the limit of {seconds:g} seconds (max_download_seconds)"
+            ) from error
         except Exception as error:  # clients of storages raise exceptions of their own
-            raise VideoDecodeError(f"{url}: cannot be downloaded: {error or type(error).__name__}") from error
+            raise VideoDecodeError(f"{url}: cannot be downloaded: {str(error) or type(error).__name__}") from error
         on_error.pop_all()
     file.seek(0)
     return file
@@ -148,6 +150,3 @@ def is_public(address: str) -> bool:
         if inner is not None:
             return is_public(str(inner))
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
-
-
-__all__ = ["STORAGES", "fetch_video", "is_public", "storage_of"]

@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from .whole_files import whole_file
 from .workers import cpu_count, run_ahead
 
 
@@ -225,8 +226,7 @@ def write_motion_videos(
 def _write_clip(job: tuple[Path, str, list[int], int, int]):
     path, name, seed, num_frames, size = job
     frames = render_clip(MOTIONS[name], np.random.default_rng(seed), num_frames, size)
-    unfinished = path.with_suffix(".part.mp4")
-    with av.open(str(unfinished), "w") as container:
+    with whole_file(path) as unfinished, av.open(str(unfinished), "w") as container:
         # x264's macroblock tree gives different bytes in different runs on some processors with AVX-512
         options = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=options)
@@ -236,7 +236,6 @@ def _write_clip(job: tuple[Path, str, list[int], int, int]):
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    os.replace(unfinished, path)
 
 
 __all__ = ["MOTIONS", "render_clip", "render_moving_object", "write_motion_videos"]

@@ -11,8 +11,6 @@ import json
 import os
 import re
 import shutil
-import socket
-import threading
 import time
 import warnings
 from collections import Counter
@@ -27,10 +25,11 @@ from . import sandbox
 from .clip_encoding import encode_clip
 from .jobs import map_jobs
 from .limits import VideoLimits
-from .prepared_folders import MANIFEST, SETTINGS, UNFINISHED, Row, read_manifest, replace_file, write_manifest
+from .prepared_folders import MANIFEST, SETTINGS, UNFINISHED, Row, read_manifest, write_manifest
 from .releases import Release
 from .shards import pack, plan_shards, read_shards
 from .video_files import VIDEO_SUFFIXES, is_video
+from .whole_files import whole_file, write_whole
 
 
 # No arithmetic coding, deblocking or B frames: decoding takes 60 % of the time, and files are an eighth larger.
@@ -124,7 +123,7 @@ def prepare_videos(
     with map_jobs(num_workers, ray) as run:
         unfinished.mkdir(parents=True, exist_ok=True)
         if not (out / SETTINGS).exists():
-            replace_file(unfinished / SETTINGS, out / SETTINGS, json.dumps(settings, indent=1) + "\n")
+            write_whole(out / SETTINGS, json.dumps(settings, indent=1) + "\n", unfinished)
         work.copy_others()
         packed = read_shards(out) if layout == "tar" else {}
         in_tars = {(path, clip.sha256) for shard in packed.values() for path, clip in shard.items()}
@@ -209,7 +208,7 @@ class _Sources:
         self.loose: dict[str, str] = {}
         copied, left = [], []
         for archive in release.archives:
-            members = release.members(archive)
+            members = release.archives[archive].members
             if any(map(is_video, members)):
                 self.in_archives[archive] = {
                     member: self._take(member, f"{archive}::{member}", archive) for member in members
@@ -241,8 +240,8 @@ class _Sources:
             target = self.out / path
             if not target.exists() or _stamp(file) != _stamp(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, self.out / UNFINISHED / "copy")
-                os.replace(self.out / UNFINISHED / "copy", target)
+                with whole_file(target, self.out / UNFINISHED) as copy:
+                    shutil.copy2(file, copy)
 
     def _take(self, name: str, source: str, archive: str | None = None) -> str:
         """Output path of a file or archive member, relative to `out`."""
@@ -281,13 +280,13 @@ class _Sources:
             missing = {path for path in members.values() if path in self.rows and path not in done}
             if not missing and all((self.out / path).exists() for path in beside):
                 continue
-            for member, content in self.release.contents(archive, suffixes=("",)):
+            for member, content in self.release.archives[archive].contents(suffixes=("",)):
                 path = members[member]
                 if path in missing:
                     yield self.rows[path], content
                 elif path not in self.rows:
                     (self.out / path).parent.mkdir(parents=True, exist_ok=True)
-                    replace_file(self.out / UNFINISHED / "copy", self.out / path, content)
+                    write_whole(self.out / path, content, self.out / UNFINISHED)
 
 
 def _take_over(out: Path, clips: Path, wanted: dict[str, Row], in_tars: set[tuple[str, str]]) -> dict[str, Row]:
@@ -331,29 +330,26 @@ def _prepare_one(task: _Task, limits: VideoLimits) -> Row:
     row["source_bytes"] = len(task.video) if isinstance(task.video, bytes) else task.row["stamp"][0]
     row |= {"bytes": None, "sha256": None, "tar": None, "offset": None}
     name = task.video if isinstance(task.video, str) else f"<{len(task.video)} bytes>"
-    worker = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"  # of many machines
-    unfinished = task.unfinished / f"{worker}.mp4"
-    arguments: dict[str, Any] = {"target": str(unfinished.absolute()), "settings": task.settings}
     try:
         if not row["source_bytes"]:
             raise VideoDecodeError("0 bytes")
-        if limits.sandbox:
-            function = "hf_dvflnet.data.clip_encoding:encode_clip"
-            about = sandbox.call(function, task.video, limits, **arguments)
-        else:
-            about = encode_clip(task.video, limits, **arguments)
+        with whole_file(task.target, task.unfinished) as unfinished:
+            arguments: dict[str, Any] = {"target": str(unfinished.absolute()), "settings": task.settings}
+            if limits.sandbox:
+                function = "hf_dvflnet.data.clip_encoding:encode_clip"
+                about = sandbox.call(function, task.video, limits, **arguments)
+            else:
+                about = encode_clip(task.video, limits, **arguments)
+            clip = unfinished.read_bytes()
+            task.target.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in _DISK:
             raise
-        unfinished.unlink(missing_ok=True)
         task.target.unlink(missing_ok=True)  # the clip of an earlier run, in which the video was different
         return {**row, "outcome": "unreadable", "reason": str(error).removeprefix(f"{name}: ")}
     remarks = about.pop("remarks")
     if remarks:
         row |= {"outcome": "repaired", "reason": "; ".join(one.removeprefix(f"{name}: ") for one in remarks)}
-    clip = unfinished.read_bytes()
-    task.target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(unfinished, task.target)
     return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
 
 

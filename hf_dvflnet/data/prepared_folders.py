@@ -12,6 +12,7 @@ import datasets
 from .label_sets import composed
 from .video_column import IN_TAR, MISPLACED, SPLITS, as_datasets, video_source
 from .video_files import HIDDEN, is_hidden, warn_of_left_out
+from .whole_files import read_json_lines, write_whole
 
 
 Row = dict[str, Any]  # one line of the manifest
@@ -34,17 +35,8 @@ def original_id(row: dict[str, Any]) -> tuple[str, str | None]:
     return str(path), None
 
 
-def read_manifest_line(line: str) -> dict[str, Any]:
-    """
-    Read one line of a manifest.
-
-    Raises:
-        ValueError: If the line does not have the format that `dvflnet prepare` writes.
-    """
-    try:
-        row = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("its JSON is nested too deeply") from error
+def _check_row(row: Any) -> Row:
+    """Return a row of a manifest. Raises `ValueError` if `dvflnet prepare` does not write such rows."""
     text, number = (str, NoneType), (int, NoneType)
     kinds: dict[str, Any] = {"path": str, "source": str, "stamp": list, "source_bytes": int, "outcome": str}
     kinds |= {"sha256": text, "bytes": number, "tar": text, "offset": number}
@@ -59,16 +51,7 @@ def _read_prepared(data_dir: Path) -> tuple[dict[str, list[tuple[str, str, Row]]
     """Video id, class and manifest line of all videos in each split, sorted; and what is left out, by reason."""
     if (data_dir / UNFINISHED).exists() or not (data_dir / MANIFEST).is_file():
         raise ValueError(f"{data_dir}: preparation is not finished; run `dvflnet prepare` again to continue it")
-    with open(data_dir / MANIFEST, encoding="utf-8") as file:
-        text = file.readlines()
-    lines = []
-    for number, line in enumerate(text, start=1):
-        try:
-            lines.append(read_manifest_line(line))
-        except ValueError as error:
-            raise ValueError(
-                f"{data_dir / MANIFEST}: line {number} is not a manifest line ({error}); prepare the videos again"
-            ) from error
+    lines = read_json_lines(data_dir / MANIFEST, _check_row, "is not a manifest line; prepare the videos again")
     for row in lines:
         for name in (row["path"], row["tar"] or "a"):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -151,33 +134,18 @@ def _read_rows(shards: list[tuple[dict[str, Any], ...]]) -> Iterator[dict[str, A
             yield {**row, "video": {"path": row["video"]["path"], "bytes": data}}
 
 
-def replace_file(unfinished: Path, target: Path, content: str | bytes):
-    """Write a file in one place and move it to its target when it is complete."""
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(unfinished, target)
-
-
 def read_manifest(path: Path) -> dict[str, Row]:
     """Lines of an unfinished manifest, by path; empty if there is no such file."""
     if not path.is_file():
         return {}
-    rows: dict[str, Row] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = read_manifest_line(line)
-            rows[row["path"]] = row
-        except ValueError as error:
-            if number == len(lines):
-                break  # an interrupted run may have truncated its last line
-            raise ValueError(f"{path}: line {number} is not a manifest line; remove it, or the whole file") from error
-    return rows
+    wrong = "is not a manifest line; remove it, or the whole file"
+    return {row["path"]: row for row in read_json_lines(path, _check_row, wrong, unfinished=True)}
 
 
 def write_manifest(out: Path, rows: Iterable[Row]):
     """Write the manifest of a prepared folder, sorted by path."""
     lines = "".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["path"]))
-    replace_file(out / UNFINISHED / MANIFEST, out / MANIFEST, lines)
+    write_whole(out / MANIFEST, lines, out / UNFINISHED)
 
 
 __all__ = [
@@ -188,8 +156,6 @@ __all__ = [
     "load_prepared",
     "original_id",
     "read_manifest",
-    "read_manifest_line",
-    "replace_file",
     "stream_tars",
     "unreadable_videos",
     "write_manifest",

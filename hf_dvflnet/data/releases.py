@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import fsspec
 
 from .archives import ARCHIVE_SUFFIXES, Archive
-from .video_files import VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
+from .video_files import find_files, is_video, warn_of_left_out
 
 
 class Release:
@@ -33,8 +33,8 @@ class Release:
             warn_of_left_out(self.path, left_out)
         # upper folders first: a copy of an annotation file in a subfolder does not hide the release's own file
         self.files = sorted(found, key=lambda file: (file.count("/"), file))
-        self.archives = [file for file in self.files if file.lower().endswith(ARCHIVE_SUFFIXES)]
-        self._opened: dict[str, Archive] = {}
+        archives = [file for file in self.files if file.lower().endswith(ARCHIVE_SUFFIXES)]
+        self.archives = {path: Archive(self.filesystem, path, self.hint) for path in archives}
 
     @property
     def is_local(self) -> bool:
@@ -43,15 +43,6 @@ class Release:
     def location(self, file: str) -> str:
         """Path of a local file, or URL of any other file."""
         return file if self.is_local else self.filesystem.unstrip_protocol(file)
-
-    def archive(self, path: str) -> Archive:
-        """Open one of `archives`, each only once."""
-        if path not in self._opened:
-            self._opened[path] = Archive(self.filesystem, path, self.hint)
-        return self._opened[path]
-
-    def is_zip(self, archive: str) -> bool:
-        return self.archive(archive).is_zip
 
     def stamp(self, archive: str) -> str:
         """Text that changes when the archive changes."""
@@ -62,26 +53,17 @@ class Release:
         """Whether a file is in a replacement folder of the release, or is the archive of such a folder."""
         return "replacement" in file.removeprefix(self.path)
 
-    def members(self, archive: str) -> list[str]:
-        """Names of the files in an archive. For a compressed tar, the whole archive is read."""
-        return self.archive(archive).members()
-
-    def contents(self, archive: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of the videos (or other files) in an archive, in its order, read forward only."""
-        return self.archive(archive).contents(suffixes)
-
     def videos(self) -> list[str]:
         """All video files, loose or in an archive."""
-        loose = [file for file in self.files if is_video(file)]
-        inside = [name for archive in self.archives for name in self.members(archive)]
-        return loose + [name for name in inside if is_video(name)]
+        inside = (name for archive in self.archives.values() for name in archive.members)
+        return [*filter(is_video, self.files), *filter(is_video, inside)]
 
-    def _lists(self) -> Iterator[tuple[str | None, str]]:
+    def _lists(self) -> Iterator[tuple[Archive | None, str]]:
         """Archive, or None for a loose file, and path of each file that may be a list; large tars are left out."""
         yield from ((None, file) for file in self.files)
-        for archive in self.archives:
-            if self.is_zip(archive) or self.filesystem.size(archive) <= 100e6:
-                yield from ((archive, member) for member in self.members(archive))
+        for path, archive in self.archives.items():
+            if archive.is_zip or self.filesystem.size(path) <= 100e6:
+                yield from ((archive, member) for member in archive.members)
 
     def list_names(self) -> set[str]:
         """Names of the files that `read` finds."""
@@ -92,8 +74,14 @@ class Release:
         for archive, path in self._lists():
             if os.path.basename(path) in names:
                 if archive is None:
-                    return _decode(path, self.filesystem.cat_file(path))
-                return _decode(f"{archive}::{path}", self.archive(archive).read(path))
+                    content = self.filesystem.cat_file(path)
+                else:  # of several files with the same name, the last one counts, as in extraction
+                    content = dict(archive.contents((path.lower(),)))[path]
+                try:
+                    return content.decode("utf-8-sig")
+                except UnicodeDecodeError as error:
+                    name = path if archive is None else f"{archive.path}::{path}"
+                    raise ValueError(f"{name}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
         return None
 
     def need(self, *names: str, where: str) -> str:
@@ -108,7 +96,7 @@ class Release:
 
     def hint(self) -> str:
         rars = [os.path.basename(file) for file in self.files if file.lower().endswith(".rar")]
-        parts = [os.path.basename(file) for file in self.files if _PART.search(file)]
+        parts = [os.path.basename(file) for file in self.files if re.search(r"-something-v2-\d\d([.]zip)?$", file)]
         scripts = [os.path.basename(file) for file in self.files if file.endswith(".py")]
         if rars:
             return f" It contains {', '.join(rars[:3])}: extract rar archives first (unrar x, or 7z x)."
@@ -118,16 +106,3 @@ class Release:
         if scripts:
             return f" It contains {scripts[0]}: loading scripts are no longer supported; download the release itself."
         return ""
-
-
-def _decode(name: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-
-
-_PART = re.compile(r"20bn-something-something-v2-\d\d([.]zip)?$")
-
-
-__all__ = ["Release"]

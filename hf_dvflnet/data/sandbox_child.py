@@ -19,6 +19,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 
 # importing `hf_dvflnet` would load torch and transformers: in its place, a package without content of its own
 _package = sys.modules["hf_dvflnet"] = types.ModuleType("hf_dvflnet")
@@ -70,7 +72,7 @@ def stream(channel: Channel, video: Any, limits: DecodingLimits, request: dict[s
     with open_video(video, limits) as (info, pictures):
         indices = _send_info(channel, info)
         for index, picture in pictures(None if indices is None else set(indices)):
-            channel.send({"frame": index, "shape": picture.shape}, picture)
+            channel.send({"frame": index, "shape": picture.shape}, np.ascontiguousarray(picture))
     channel.send({"done": {"total_num_frames": info.total_num_frames, "remarks": info.remarks}})
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import random
 import re
 import tarfile
@@ -11,8 +10,9 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from .prepared_folders import UNFINISHED, Row, original_id, replace_file
+from .prepared_folders import UNFINISHED, Row, original_id
 from .video_column import SPLITS
+from .whole_files import whole_file, write_whole
 
 
 _KINDS = (*(name for names in SPLITS.values() for name in names), "videos", "replacement")
@@ -88,17 +88,15 @@ def pack(
                 if path in rows and rows[path]["sha256"] == clip.sha256 and not (clips / path).exists():
                     tar.seek(clip.offset)
                     (clips / path).parent.mkdir(parents=True, exist_ok=True)
-                    replace_file(out / UNFINISHED / "clip", clips / path, tar.read(clip.size))
+                    write_whole(clips / path, tar.read(clip.size), out / UNFINISHED)
     for shard in stale:
         (out / shard).unlink()
     written = [shard for shard in wanted if shard in stale or shard not in packed]
     for shard in tqdm(written, desc="packing", unit="tar", disable=None if written else True):
-        unfinished = out / UNFINISHED / f"{shard}.part"
-        with tarfile.open(unfinished, "w") as tar:
+        with whole_file(out / shard, out / UNFINISHED) as unfinished, tarfile.open(unfinished, "w") as tar:
             for path in readable[shard]:
                 _add(tar, path, (clips / path).read_bytes())
                 _add(tar, str(PurePosixPath(path).with_suffix(".json")), json.dumps(_describe(rows[path])).encode())
-        os.replace(unfinished, out / shard)
         for path in readable[shard]:
             (clips / path).unlink()
     for shard, found in read_shards(out).items():

@@ -1,4 +1,4 @@
-"""Reads and writes files on this machine and in storages that fsspec knows, such as `s3://BUCKET/list.txt`."""
+"""Reads and writes files on this machine and in the storages of fsspec, such as `s3://BUCKET/list.txt`."""
 
 import os
 import posixpath
@@ -7,10 +7,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import fsspec
+
 from .downloads import storage_of
+from .whole_files import whole_file
 
 
 def open_file(path: str | os.PathLike, mode: str = "rb", **text: Any) -> IO[Any]:
@@ -24,88 +28,57 @@ def open_file(path: str | os.PathLike, mode: str = "rb", **text: Any) -> IO[Any]
 
 @contextmanager
 def storage_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Make what the client of a storage raises an `OSError` that names the path."""
+    """Turn exceptions of a storage's client into an `OSError` that names the path."""
     try:
         yield
     except (ValueError, ImportError):
         raise
-    except OSError as error:
-        if os.fspath(path) in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from error
-    except Exception as error:  # its own exceptions, such as those of missing credentials
-        raise OSError(f"{path}: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        kind = type(error) if isinstance(error, OSError) else OSError  # others: missing credentials and the like
+        raise kind(f"{path}: {' '.join(str(error).split())}") from error
 
 
 class LocalFiles:
-    """Files that are written completely or not at all: under another name in a folder, then renamed."""
+    """Files on this machine, each of which is written completely or not at all."""
 
-    def begin(self, folder: str):
-        os.makedirs(folder, exist_ok=True)
-
-    def is_begun(self, folder: str) -> bool:
-        return os.path.isdir(folder)
+    begin = staticmethod(partial(os.makedirs, exist_ok=True))
+    is_begun = staticmethod(os.path.isdir)
+    exists = staticmethod(os.path.exists)
+    remove = staticmethod(partial(shutil.rmtree, ignore_errors=True))
 
     def names(self, folder: str) -> list[str]:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # another process may have removed it
             return os.listdir(folder)
         return []
 
-    def exists(self, path: str) -> bool:
-        return os.path.exists(path)
-
-    def remove(self, folder: str):
-        shutil.rmtree(folder, ignore_errors=True)
-
     @contextmanager
     def whole(self, path: str, folder: str) -> Iterator[Path]:
-        """A path in `folder` to write a file to. It is moved once its content is on the disk, not before."""
-        # hidden: no reader of the folder takes it for a part
-        unfinished = Path(folder, f".{os.path.basename(path)}.{os.getpid()}")
-        yield unfinished
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        if os.name == "posix":  # the new name, too
-            above = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-            try:
-                os.fsync(above)
-            finally:
-                os.close(above)
+        """As [`whole_file`], and the content is on the disk before the file is renamed."""
+        with whole_file(path, folder) as unfinished:
+            yield unfinished
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
 
 
 class StoredFiles:
-    """
-    The same in a storage: a file is written on this machine, then uploaded, and is there once the upload is complete.
-
-    Args:
-        url: A path in the storage.
-
-    Warns:
-        UserWarning: If the storage is the memory of this process, which ends with it.
-    """
+    """The same in the storage of `url`: a file is written on this machine, then uploaded. Warns if it is memory."""
 
     def __init__(self, url: str):
-        there = storage_of(url)
-        if there is None:
-            raise ValueError(f"{url}: is not a path in a storage")
-        self.storage, _ = there
+        self.storage, _ = fsspec.url_to_fs(url)
         if url.startswith("memory://"):
             warnings.warn(f"{url}: ends with this process; a run that is stopped cannot be continued", stacklevel=5)
 
     def begin(self, folder: str):
-        """Storages have no folders."""
+        """Storages have no folders to create."""
 
     def is_begun(self, folder: str) -> bool:
         return True
 
     def names(self, folder: str) -> list[str]:
-        with storage_errors(folder):
+        with storage_errors(folder), suppress(FileNotFoundError):
             self.storage.invalidate_cache()  # other processes write, too
-            try:
-                return [posixpath.basename(path) for path in self.storage.ls(folder, detail=False)]
-            except FileNotFoundError:
-                return []
+            return [posixpath.basename(path) for path in self.storage.ls(folder, detail=False)]
+        return []
 
     def exists(self, path: str) -> bool:
         with storage_errors(path):
@@ -123,6 +96,3 @@ class StoredFiles:
             yield unfinished
             with storage_errors(path):
                 self.storage.put_file(str(unfinished), path)
-
-
-__all__ = ["LocalFiles", "StoredFiles", "open_file", "storage_errors"]

@@ -16,6 +16,7 @@ from .benchmarks import BENCHMARKS
 from .jobs import map_jobs
 from .limits import VideoLimits
 from .video_column import video_source
+from .whole_files import read_json_lines, write_whole
 
 
 OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")
@@ -91,9 +92,7 @@ def verify_benchmark(
                 checked += 1
 
     final = _final_outcomes(listed, rows, lists, min_frames)
-    unfinished = report.with_name(f".{report.name}.unfinished")
-    unfinished.write_text("".join(json.dumps(row) + "\n" for row in final), encoding="utf-8")
-    os.replace(unfinished, report)
+    write_whole(report, "".join(json.dumps(row) + "\n" for row in final))
 
     return {"counts": _count(builder, final), "checked": checked, "protocol": lists["protocol"], "fold": fold}
 
@@ -135,22 +134,14 @@ def _count(builder: BenchmarkBuilder, final: list[dict[str, Any]]) -> dict[str, 
 def _read_report(path: Path, lists: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     if not path.is_file():
         return {}
-    rows = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if {key: row[key] for key in lists} != lists:
-                raise ValueError
-            rows[row["split"], row["video_id"]] = row
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines) and number > 1 and not line.endswith("\n"):
-                break  # an interrupted run may have truncated its last line
-            raise ValueError(
-                f"{path}: line {number} is not part of a report on {', '.join(map(str, lists.values()))}; choose "
-                "another report file"
-            ) from error
-    return rows
+
+    def parse(row: Any) -> tuple[tuple[str, str], dict[str, Any]]:
+        if {key: row[key] for key in lists} != lists:
+            raise ValueError("a report on other lists")
+        return (row["split"], row["video_id"]), row
+
+    wrong = f"is not part of a report on {', '.join(map(str, lists.values()))}; choose another report file"
+    return dict(read_json_lines(path, parse, wrong, unfinished=True))
 
 
 def _files(builder: Any) -> Iterator[tuple[dict[str, Any], bytes | None]]:

@@ -128,12 +128,14 @@ def _windows(
             half = half_distance(frame_distance(times, info.fps), seconds, stride_seconds)
             cut = partial(_cut, seconds=seconds, stride_seconds=stride_seconds, half=half)
             waiting = deque(cut(times, end))
-            # the last frame of a window, too: it shows that decoding has come so far
-            wanted = {number for window in waiting for number in (*numbers(window), window.stop - 1)}
+            wanted = {number for window in waiting for number in numbers(window)}
+            # the last frame of a window shows that decoding has come so far
+            ends = {window.stop - 1 for window in waiting}
             small, shown = SmallPictures(processor), dict[int, torch.Tensor]()
             answered = 0
-            for index, picture in pictures(wanted):
-                shown[index] = small.shrink(picture, index)
+            for index, picture in pictures(wanted | ends):
+                if index in wanted:
+                    shown[index] = small.shrink(picture, index)
                 while waiting and waiting[0].stop <= index + 1:
                     window = waiting.popleft()
                     yield _row(window), small.clips([[shown[number] for number in numbers(window)]])

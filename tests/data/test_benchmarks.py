@@ -436,7 +436,7 @@ def test_pipes_and_sockets_are_left_out(tmp_path):
         listener.bind(str(tmp_path / "e.mp4"))
         release = Release(tmp_path)
     assert [Path(file).name for file in release.files] == ["b.mp4", "c.mp4"]
-    assert release.archives == []
+    assert release.archives == {}
 
 
 HEADER = b"label,youtube_id,time_start,time_end,split\n"

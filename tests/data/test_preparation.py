@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -564,3 +565,55 @@ def test_the_command_prints_json(tree, tmp_path, dvflnet):
     found = json.loads(out)
     assert (code, found["videos"], found["ok"], found["shards"]) == (0, 7, 7, 2)
     assert found["bytes"] == sum(row["bytes"] for row in manifest(tmp_path / "out").values())
+
+
+# Manifests and settings that are not ours
+
+
+def test_a_manifest_cannot_name_a_file_outside_of_its_folder(tmp_path, video_files):
+    folder = tmp_path / "source" / "train" / "jump"
+    folder.mkdir(parents=True)
+    (folder / "a.mp4").write_bytes(video_files["h264_short_gop.mp4"].read_bytes())
+    prepare_videos(tmp_path / "source", tmp_path / "out", layout="folder", num_workers=0)
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"train/jump/a.mp4"', '"train/../../a.mp4"', 1))
+    with pytest.raises(ValueError, match=r"contains the path train/\.\./\.\./a\.mp4, which is outside of the folder"):
+        load_video_folder(tmp_path / "out")
+
+
+MANIFESTS = {
+    "a list": "[]",
+    "a number": "7",
+    "no JSON": "{",
+    "too deep": "[" * 100_000,
+    "nothing in it": "{}",
+    "a path of another kind": '{"path": 7}',
+    "a stamp of another kind": '"stamp": 7',
+    "no place in its tar": '"tar": "train-00000.tar"',
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_a_manifest_of_another_shape_is_named_by_line(tmp_path, video_files, kind):
+    source, out = tmp_path / "source" / "train" / "jump", tmp_path / "out"
+    source.mkdir(parents=True)
+    (source / "a.mp4").write_bytes(video_files["h264_short_gop.mp4"].read_bytes())
+    prepare_videos(tmp_path / "source", out, layout="folder", num_workers=0)
+    line = (out / "manifest.jsonl").read_text()
+    name = MANIFESTS[kind].partition(":")[0]
+    wrong = re.sub(rf"{name}: (null|\[.*?\])", MANIFESTS[kind], line) if name[0] == '"' else MANIFESTS[kind] + "\n"
+    assert wrong != line
+    (out / "manifest.jsonl").write_text(wrong + line)
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: line 1 is not a manifest line"):
+        load_video_folder(out)
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: line 1 is not a manifest line"):
+        prepare_videos(tmp_path / "source", out, layout="folder", num_workers=0)
+
+
+@pytest.mark.parametrize("settings", ["7", "[1]", "{", "[" * 100_000])
+def test_settings_of_another_shape_are_named(tmp_path, settings):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "prepare.json").write_text(settings)
+    with pytest.raises(ValueError, match=r"prepare\.json: is not a settings file of an earlier run"):
+        prepare_videos(tmp_path / "source", tmp_path / "out", num_workers=0)

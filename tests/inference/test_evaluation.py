@@ -2,7 +2,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -14,11 +13,11 @@ import pytest
 import torch
 from commands import refused
 from mini_releases import write_ucf101
+from places import HELPERS
 
 from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
-    VideoFocalNetVideoProcessor,
     evaluate_model,
     load_benchmark,
     report_predictions,
@@ -179,16 +178,13 @@ def test_clips_without_a_label_are_not_counted_as_the_last_class(checkpoint, ucf
         predict_clips(load_model(str(checkpoint)), tiny_processor, clips)
 
 
-class DyingProcessor(VideoFocalNetVideoProcessor):
-    def __call__(self, *arguments, **options):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_worker_that_dies_is_reported_with_its_clip(checkpoint, ucf101, tiny_processor):
-    rows = load_benchmark("ucf101", ucf101, "test").select([3])
-    tiny_processor.__class__ = DyingProcessor  # a worker that is spawned knows of no monkeypatch
-    with pytest.raises(RuntimeError, match=f"The worker was reading the clip {rows[0]['video_id']} "):
-        predict_clips(load_model(checkpoint), tiny_processor, rows, num_workers=1)
+def test_a_clip_that_crashes_its_decoder_is_reported(checkpoint, ucf101, tiny_processor, monkeypatch):
+    rows = load_benchmark("ucf101", ucf101, "test").select([3, 4])
+    monkeypatch.setenv("PYTHONPATH", str(HELPERS / "crashing"))
+    monkeypatch.setenv("DVFLNET_TEST_CRASH", rows[0]["video_id"])
+    found, failed = predict_clips(load_model(checkpoint), tiny_processor, rows, num_workers=1)
+    assert [row["video_id"] for row in found] == [rows[1]["video_id"]]
+    assert failed[0]["video_id"] == rows[0]["video_id"] and "its decoder crashed" in failed[0]["reason"]
 
 
 def test_a_model_of_other_classes_is_refused(dvflnet, tiny_folder, ucf101, tmp_path):

@@ -442,8 +442,8 @@ def test_decoding_that_is_too_slow_leaves_frames_out_and_catches_up(camera, monk
     url, sent = camera
     behind = []
     with open_stream(url) as stream:
-        for frame, _ in islice(stream.frames, 60):
-            behind.append(sent[0] - read_number(frame.to_ndarray(format="rgb24")))
+        for picture, _ in islice(stream.frames, 60):
+            behind.append(sent[0] - read_number(picture()))
             time.sleep(1 / 20)
     print(behind, stream.lost)
     # 3 s at 20 of 50 frames a second, which would else be 90 frames behind
