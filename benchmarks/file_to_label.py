@@ -25,7 +25,7 @@ from transformers import VideoMAEImageProcessor
 from transformers.utils import logging
 from transformers.video_utils import read_video_pyav
 
-from hf_dvflnet import VideoFocalNetVideoProcessor
+from hf_dvflnet import VideoFocalNetVideoProcessor, prepare_for_inference
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference.export import export_model
 from hf_dvflnet.inference.exported_program import load_exported
@@ -72,7 +72,7 @@ def main():
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        forms = {"nano": nano, "nano, prepared": ours("nano").prepare_for_inference(), **exported_nano(folder)}
+        forms = {"nano": nano, "nano, prepared": prepare_for_inference(ours("nano")), **exported_nano(folder)}
         mpeg4 = {"codec": "mpeg4", "tag": "XVID", "options": {"g": "12", "b": "1000000"}}
         videos = {
             "like UCF101": (write_video(folder / "ucf.avi", num_frames=175, width=320, height=240, **mpeg4), 175),

@@ -30,7 +30,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
+from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, prepare_for_inference
 from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.hub.model_card import describe_config
 from hf_dvflnet.hub.model_folder import save_model_folder
@@ -171,7 +171,7 @@ def main():
         calls = {
             "transcription": forward(reference, clip(1)),
             "eager float32": forward(nano, clip(1)),
-            "eager prepared float32": forward(ours("nano").prepare_for_inference(), clip(1)),
+            "eager prepared float32": forward(prepare_for_inference(ours("nano")), clip(1)),
             **{name: forward(program, clip(1)) for name, program in programs(Path(folder)).items()},
             "matrix product": matrix_product(torch.float32),
         }

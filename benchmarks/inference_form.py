@@ -26,14 +26,13 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging
 
-from hf_dvflnet import VideoFocalNetVideoProcessor
+from hf_dvflnet import VideoFocalNetVideoProcessor, prepare_for_inference
 from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.hub import loading
 from hf_dvflnet.hub.model_folder import save_model_folder
-from hf_dvflnet.inference.export import export_model
+from hf_dvflnet.inference import export
 from hf_dvflnet.inference.exported_program import load_exported
-from hf_dvflnet.inference_form import POSITIONS, ROWS, ShortConvolution, in_pieces, rows_of
-from hf_dvflnet.modeling_videofocalnet import VideoFocalNetPreTrainedModel
+from hf_dvflnet.inference.inference_form import POSITIONS, ROWS, ShortConvolution, in_pieces, rows_of
 
 
 # of the transcription's time
@@ -51,22 +50,22 @@ def forms(folder: Path) -> dict[str, Callable]:
     calls = {
         "transcription": forward(transcribed("nano"), clip(1)),
         "eager": forward(ours("nano"), clip(1)),
-        "eager, prepared": forward(ours("nano").prepare_for_inference(), clip(1)),
+        "eager, prepared": forward(prepare_for_inference(ours("nano")), clip(1)),
     }
     if not (folder / "nano").exists():
         save_model_folder(folder / "nano", ours("nano"), title="Nano", introduction="Random weights.")
     for format in ("onnx", "openvino"):
         for name in (format, f"{format}, prepared"):
-            as_it_is = patch.object(VideoFocalNetPreTrainedModel, "prepare_for_inference", lambda model: model)
+            as_it_is = patch.object(export, "prepare_for_inference", lambda model: model)
             if not (folder / name).exists():
                 with nullcontext() if name.endswith("prepared") else as_it_is:
-                    export_model(folder / "nano", folder / name, format=format)
+                    export.export_model(folder / "nano", folder / name, format=format)
             calls[name] = forward(load_exported(folder / name), clip(1))
     return {**calls, "matrix product": matrix_product(torch.float32)}
 
 
 def batches(folder: Path) -> dict[str, Callable]:
-    plain, prepared = ours("nano"), ours("nano").prepare_for_inference()
+    plain, prepared = ours("nano"), prepare_for_inference(ours("nano"))
     return {
         f"{name}, batch {batch}": forward(model, clip(batch))
         for name, model in (("plain", plain), ("prepared", prepared))
@@ -132,7 +131,7 @@ GROUPS: dict[str, Callable[[Path], dict[str, Callable]]] = {
 def multiply_adds() -> dict[str, int]:
     """Of all products of a clip, the transforms of frames included."""
     found = {}
-    for name, model in (("plain", ours("nano")), ("prepared", ours("nano").prepare_for_inference())):
+    for name, model in (("plain", ours("nano")), ("prepared", prepare_for_inference(ours("nano")))):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(clip(1))
         found[name] = counter.get_total_flops() // 2
@@ -145,7 +144,7 @@ def agreement(folder: Path) -> dict:
         write_motion_videos(folder / "videos", clips_per_class={"test": 30})
     processor = VideoFocalNetVideoProcessor.from_pretrained(STUDENT)
     plain, prepared = (loading.load_model(str(STUDENT)) for _ in range(2))
-    prepared.prepare_for_inference()
+    prepare_for_inference(prepared)
     same, difference, videos = 0, 0.0, sorted((folder / "videos").rglob("*.mp4"))
     for video in videos:
         pixel_values = processor(str(video), return_tensors="pt")["pixel_values"]

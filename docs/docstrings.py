@@ -37,12 +37,13 @@ class Docstrings(Extension):
         return text if "```" in text else re.sub(r"^>>> .*(?:\n.+)*", r"```python\n\g<0>\n```", text, flags=re.M)
 
     def link(self, name: str, item: Any) -> str:
-        """Link public names and members of the same class; leave other names as code."""
+        """Link public names, and members of the same class that have a docstring; leave other names as code."""
         owner = item if item.is_class else item.parent
-        if name.split(".")[0] in PUBLIC:
+        if name in PUBLIC:
             return f"[`{name}`][{self.package}.{name}]"
-        if owner.is_class and owner.name in PUBLIC and name in owner.members:
-            return f"[`{name}`][{self.package}.{owner.name}.{name}]"
+        member = name.removeprefix(f"{owner.name}.")
+        if owner.name in PUBLIC and member in owner.members and owner.members[member].docstring:
+            return f"[`{name}`][{self.package}.{owner.name}.{member}]"
         return f"`{name}`"
 
 

@@ -142,11 +142,12 @@ def predict(
     use_sandbox()
 
     from hf_dvflnet.data.video_files import list_videos
-    from hf_dvflnet.data.video_lists import read_video_list
     from hf_dvflnet.hub.loading import load_processor
 
     listed = list_videos(videos or ())
     if list_file is not None:
+        from hf_dvflnet.data.video_lists import read_video_list
+
         listed += read_video_list(list_file, column)
     network = load_placed(model, device, dtype, compile) if ray is None else load_placed(model, "cpu", dtype, False)
     processor: Any = load_processor(model)
@@ -168,7 +169,7 @@ def predict(
 def print_predictions(network, processor, videos: list[str], *, num_workers: int, as_json: bool, **options):
     from tqdm.auto import tqdm
 
-    from hf_dvflnet.inference.prediction import predict_videos, score_text
+    from hf_dvflnet.inference.pipeline import predict_videos, score_text
 
     several = len(videos) > 1
     failed = 0
@@ -296,12 +297,12 @@ def predict_in_windows(
 
 def load_placed(model: str, device: str, dtype: str, compile: bool) -> Any:
     """Load a classifier or an exported program, which cannot be placed."""
-    from hf_dvflnet.hub.loaded_models import place
     from hf_dvflnet.hub.loading import load_classifier
     from hf_dvflnet.inference.exported_program import is_exported, load_exported
+    from hf_dvflnet.inference.inference_form import place_for_inference
 
     if not is_exported(model):
-        return place(load_classifier(model), device, dtype, compile=compile, prepare=True)  # type: ignore[arg-type]
+        return place_for_inference(load_classifier(model), device, dtype, compile=compile)  # type: ignore[arg-type]
     if device not in ("auto", "cpu") or dtype != "auto" or compile:
         raise ValueError(
             f"{model}: is exported, and runs on the CPU as it is; leave out --device, --dtype and --compile"

@@ -15,12 +15,14 @@ def quiet_imports():
 def quiet():
     """Suppress the messages and progress bars of transformers and datasets in the output of a command."""
     quiet_imports()
-    import datasets
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
+    else:  # importing it costs half a second, which most commands do not need
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 
 def use_sandbox():

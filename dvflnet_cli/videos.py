@@ -55,12 +55,12 @@ def watch(
     import numpy as np
 
     from hf_dvflnet import VideoStreamClassifier
-    from hf_dvflnet.hub.loaded_models import place
     from hf_dvflnet.hub.loading import load_classifier, load_processor
+    from hf_dvflnet.inference.inference_form import place_for_inference
     from hf_dvflnet.inference.live_sources import open_stream
-    from hf_dvflnet.inference.prediction import score_text
+    from hf_dvflnet.inference.pipeline import score_text
 
-    network = place(load_classifier(model), device, dtype, prepare=True)
+    network = place_for_inference(load_classifier(model), device, dtype)
     processor = load_processor(model)
     latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
     with open_stream(source) as stream:
@@ -130,11 +130,11 @@ def benchmark(
     """
     quiet()
     from hf_dvflnet.data.video_files import list_videos
-    from hf_dvflnet.hub.loaded_models import place
     from hf_dvflnet.hub.loading import load_classifier, load_processor
+    from hf_dvflnet.inference.inference_form import place_for_inference
     from hf_dvflnet.inference.speed import STAGES, time_stages
 
-    network = place(load_classifier(model), device, dtype, compile=compile, prepare=True)
+    network = place_for_inference(load_classifier(model), device, dtype, compile=compile)
     processor = load_processor(model)
     found = time_stages(network, processor, list_videos(videos), repeat=repeat, batch_size=batch_size)
     if as_json:
@@ -173,12 +173,12 @@ def visualize(
     import torch
 
     from hf_dvflnet import modulation_maps, pixels_to_frames
-    from hf_dvflnet.hub.loaded_models import place
     from hf_dvflnet.hub.loading import load_model, load_processor
     from hf_dvflnet.hub.model_folder import refuse_existing
-    from hf_dvflnet.inference import map_pictures as plots
+    from hf_dvflnet.inference import modulation_maps as plots
     from hf_dvflnet.inference.exported_program import is_exported
-    from hf_dvflnet.inference.prediction import best_classes, class_scores, score_text
+    from hf_dvflnet.inference.inference_form import place_for_inference
+    from hf_dvflnet.inference.pipeline import best_classes, class_scores, score_text
 
     # checked before the work rather than after it
     if out.suffix.lower() not in plots.MAP_SUFFIXES:
@@ -186,7 +186,7 @@ def visualize(
     refuse_existing(out, overwrite)
     if is_exported(model):
         raise ValueError(f"{model}: is an exported program, which has no modulators; pass the original model folder")
-    network = place(load_model(model), device, dtype, prepare=True)
+    network = place_for_inference(load_model(model), device, dtype)
     count = len(network.config.depths)
     try:
         numbers = [int(stage) for stage in stages.split(",")] if stages else list(range(1, count + 1))

@@ -4,6 +4,12 @@ from .hub import torchao_remarks  # noqa: F401
 
 
 # isort: split
+import ast
+import importlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -12,57 +18,62 @@ from transformers import (
     AutoVideoProcessor,
 )
 
-from .clip_sampling import evaluation_indices, multi_clip_indices, paced_indices, training_indices
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
-from .data.augmentation import ClipAugmentation, mix_clips
-from .data.benchmarks import BENCHMARKS
-from .data.class_folders import load_video_folder
-from .data.clips import VideoClipDataset, VideoClipStream
-from .data.label_sets import LABEL_SETS, LabelSet, read_labels
 from .data.limits import VideoLimits, limits_of_environment
-from .data.loading import load_benchmark, split_facts
-from .data.motion_videos import write_motion_videos
-from .data.preparation import prepare_videos
-from .data.verification import verify_benchmark
-from .data.video_column import video_source
-from .data.video_files import list_videos
-from .data.video_lists import read_video_list
 from .frame_model.modeling import FrameModelConfig, FrameModelForVideoClassification
-from .hub.checkpoint_conversion import convert_checkpoint
-from .hub.loading import load_model, load_processor, load_teacher
-from .hub.model_card import describe_config
-from .hub.model_folder import push_model_folder, save_model_folder
 from .hub.version import __version__
-from .image_processing_videofocalnet import VideoFocalNetImageProcessor, VideoFocalNetImageProcessorPil
-from .inference.bulk_prediction import predict_to_file
-from .inference.demo_page import serve_demo
-from .inference.evaluation import evaluate_model, predict_clips, report_predictions
-from .inference.export import export_model
-from .inference.exported_program import load_exported
-from .inference.figures import compute_figures, describe_split
-from .inference.live_sources import open_stream
-from .inference.map_pictures import save_modulation_maps
-from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
-from .inference.prediction import predict_videos
-from .inference.ray_prediction import predict_with_ray
-from .inference.streams import VideoStreamClassifier
-from .inference.windows import predict_windows
-from .inference_form import prepare_for_inference
+from .image_processing_videofocalnet import VideoFocalNetImageProcessor
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
-from .plots.charts import save_comparison
-from .training.arguments import DistillationConfig, VideoTrainingArguments
-from .training.checkpoints import last_whole_checkpoint
-from .training.distillation import DistillationTrainer
-from .training.divergences import forward_kl, jensen_shannon, logit_mse, reverse_kl
-from .training.frame_heads import train_head
-from .training.metrics import TopKAccuracy
-from .training.modulator_matching import modulator_distance
-from .training.teacher_cache import TeacherCache
-from .training.teacher_cache_writer import cache_teacher
-from .training.trainer import VideoClassificationTrainer
 from .video_decoding import VideoDecodeError, read_video, set_video_limits
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
+
+if TYPE_CHECKING:
+    # Imported when they are used: `__getattr__` reads here which module has a name.
+    from .clip_sampling import evaluation_indices, multi_clip_indices, paced_indices
+    from .data.augmentation import ClipAugmentation, mix_clips, training_indices
+    from .data.benchmarks import BENCHMARKS
+    from .data.class_folders import load_video_folder
+    from .data.clips import VideoClipDataset, VideoClipStream
+    from .data.label_sets import LABEL_SETS, LabelSet, read_labels
+    from .data.loading import load_benchmark, split_facts
+    from .data.motion_videos import write_motion_videos
+    from .data.preparation import prepare_videos
+    from .data.verification import verify_benchmark
+    from .data.video_column import video_source
+    from .data.video_files import list_videos
+    from .data.video_lists import read_video_list
+    from .hub.checkpoint_conversion import convert_checkpoint
+    from .hub.loading import load_model, load_processor, load_teacher
+    from .hub.model_card import describe_config
+    from .hub.model_folder import push_model_folder, save_model_folder
+    from .inference.bulk_prediction import predict_to_file
+    from .inference.demo_page import serve_demo
+    from .inference.evaluation import (
+        compute_figures,
+        describe_split,
+        evaluate_model,
+        predict_clips,
+        report_predictions,
+    )
+    from .inference.export import export_model
+    from .inference.exported_program import load_exported
+    from .inference.inference_form import prepare_for_inference
+    from .inference.live_sources import open_stream
+    from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames, save_modulation_maps
+    from .inference.pipeline import predict_videos
+    from .inference.ray_prediction import predict_with_ray
+    from .inference.streams import VideoStreamClassifier
+    from .inference.windows import predict_windows
+    from .plots.charts import save_comparison
+    from .training.arguments import DistillationConfig, VideoTrainingArguments
+    from .training.checkpoints import last_whole_checkpoint
+    from .training.distillation import DistillationTrainer
+    from .training.frame_heads import train_head
+    from .training.losses import forward_kl, jensen_shannon, logit_mse, modulator_distance, reverse_kl
+    from .training.metrics import TopKAccuracy
+    from .training.teacher_cache import TeacherCache, cache_teacher
+    from .training.trainer import VideoClassificationTrainer
 
 set_video_limits(limits_of_environment())
 
@@ -71,10 +82,7 @@ AutoModel.register(VideoFocalNetConfig, VideoFocalNetModel)
 AutoModelForVideoClassification.register(VideoFocalNetConfig, VideoFocalNetForVideoClassification)
 AutoConfig.register(FrameModelConfig.model_type, FrameModelConfig)
 AutoModelForVideoClassification.register(FrameModelConfig, FrameModelForVideoClassification)
-AutoImageProcessor.register(
-    VideoFocalNetConfig,
-    image_processor_classes={"torchvision": VideoFocalNetImageProcessor, "pil": VideoFocalNetImageProcessorPil},
-)
+AutoImageProcessor.register(VideoFocalNetConfig, image_processor_classes={"torchvision": VideoFocalNetImageProcessor})
 AutoVideoProcessor.register(FrameModelConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
 AutoVideoProcessor.register(VideoFocalNetConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
 
@@ -162,3 +170,21 @@ __all__ = [
     "video_source",
     "write_motion_videos",
 ]
+
+
+@cache
+def _modules() -> dict[str, str]:
+    blocks = [node for node in ast.parse(Path(__file__).read_text("utf-8")).body if isinstance(node, ast.If)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {name.name: f".{node.module}" for node in imports for name in node.names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_modules()[name], __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,21 +1,20 @@
 """
-Video-FocalNet in PyTorch: the network of spatio-temporal focal modulation, and its classifier, which averages views.
+Video-FocalNet: the network of spatio-temporal focal modulation and its classifier, which averages views.
 
-Papers: Video-FocalNets (arXiv 2307.06947), DVFL-Net (arXiv 2507.12426), FocalNets (arXiv 2203.11926). Their code is
-published at TalalWasim/Video-FocalNets, hayatkhan8660-maker/DVFL-Net and microsoft/FocalNet. This is an independent
-implementation. It computes the same outputs as the published code (`tests/golden`), with these differences:
-- activations are channels-last, (batch, frames, height, width, channels), from the stem to the head, so that both
-  branches of the modulation read the same memory and nothing is transposed between them;
-- there are no 3-D convolutions: a tubelet stem is a 2-D convolution over frames folded into channels, and a
-  convolution along frames is a 2-D convolution with a (k, 1) kernel over (frames, height * width);
-- a stage begins with its downsampling instead of ending with it;
-- modulators are returned on request and never stored on a module.
+Papers: Video-FocalNets (arXiv 2307.06947), DVFL-Net (arXiv 2507.12426), FocalNets (arXiv 2203.11926). An independent
+implementation with the outputs of the published code (TalalWasim/Video-FocalNets). What is done differently:
+- Activations are channels-last, (batch, frames, height, width, channels), so that nothing is transposed between both
+  branches of the modulation.
+- There are no 3-D convolutions: a tubelet stem is a 2-D convolution over frames folded into channels, and a
+  convolution along frames is a 2-D convolution with a (k, 1) kernel over (frames, height * width).
+- A stage begins with its downsampling, and modulators are returned on request instead of being stored on modules.
 """
 
 import math
 import os
 from collections import namedtuple
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,8 +26,6 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
-from .gated_context import add_gated_context
-from .inference_form import prepare_for_inference
 
 
 LossConfig = namedtuple("LossConfig", "problem_type num_labels")  # unlike a config, torch.compile can create it
@@ -40,17 +37,13 @@ class VideoFocalNetModelOutput(ModelOutput):
     Output of [`VideoFocalNetModel`]. `frames` counts the frames after the stem: `num_frames / tubelet_size`.
 
     Args:
-        last_hidden_state (`torch.FloatTensor` of shape `(batch, frames * height * width, hidden_size)`):
-            Normalised features of the last stage, ordered by frame.
-        pooler_output (`torch.FloatTensor` of shape `(batch, hidden_size)`):
-            Mean of `last_hidden_state` over positions and frames.
-        hidden_states (`tuple[torch.FloatTensor]`, *optional*, with `output_hidden_states=True`):
-            Output of the stem and of each stage, each of shape `(batch, frames, height, width, channels)`.
-        spatial_modulators (`tuple[torch.FloatTensor]`, *optional*, with `output_modulators=True`):
-            Spatial modulator of the last block of each stage, each of shape `(batch, frames, height, width,
-            channels)`.
-        temporal_modulators (`tuple[torch.FloatTensor]`, *optional*, with `output_modulators=True`):
-            Temporal modulator of the last block of each stage, with the same shapes as the spatial ones.
+        last_hidden_state: Normalised features of the last stage, ordered by frame, of shape (batch, frames * height *
+            width, hidden_size).
+        pooler_output: Mean of `last_hidden_state` over positions and frames, of shape (batch, hidden_size).
+        hidden_states: Output of the stem and of each stage, of shape (batch, frames, height, width, channels), if
+            `output_hidden_states=True`.
+        spatial_modulators, temporal_modulators: Modulators of the last block of each stage, of the same shapes, if
+            `output_modulators=True`.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -66,12 +59,10 @@ class VideoFocalNetClassifierOutput(ModelOutput):
     Output of [`VideoFocalNetForVideoClassification`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
-            Classification loss.
-        logits (`torch.FloatTensor` of shape `(batch, num_labels)`):
-            Scores before softmax. With several views of a clip, their softmax is the mean softmax of the views.
-        hidden_states, spatial_modulators, temporal_modulators (`tuple[torch.FloatTensor]`, *optional*):
-            As in [`VideoFocalNetModelOutput`].
+        loss: Classification loss, a scalar, if there are `labels`.
+        logits: Scores before softmax, of shape (batch, num_labels). With several views of a clip, their softmax is the
+            mean softmax of the views.
+        hidden_states, spatial_modulators, temporal_modulators: As in [`VideoFocalNetModelOutput`].
     """
 
     loss: torch.Tensor | None = None
@@ -109,6 +100,70 @@ class VideoFocalNetPatchEmbeddings(nn.Module):
         return self.norm(hidden_states)
 
 
+class GatedContext(torch.autograd.Function):
+    """
+    `gathered + gelu(hidden_states) * gate`, and `gelu(hidden_states)`.
+
+    The backward pass computes the context again, which PyTorch's would keep: at the last level nothing else needs it.
+    Without this, a training step of nano takes 6 % more memory, and as much time.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        gathered: torch.Tensor, hidden_states: torch.Tensor, gate: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        context = F.gelu(hidden_states)
+        return torch.addcmul(gathered, context, gate), context
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]):
+        _, hidden_states, gate = inputs
+        ctx.save_for_backward(hidden_states, gate)
+        ctx.save_for_forward(hidden_states, gate)
+
+    @staticmethod
+    def backward(ctx: Any, of_gathered: torch.Tensor, of_context: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        # the gradients of both outputs
+        hidden_states, gate = ctx.saved_tensors
+        of_context = torch.addcmul(of_context, of_gathered, gate)
+        of_hidden_states = torch.ops.aten.gelu_backward(of_context, hidden_states)
+        of_gate = (F.gelu(hidden_states) * of_gathered).sum(1, keepdim=True)
+        return of_gathered if ctx.needs_input_grad[0] else None, of_hidden_states, of_gate
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden_states, gate = ctx.saved_tensors
+        of_gathered, of_hidden_states, of_gate = (0.0 if tangent is None else tangent for tangent in tangents)
+        of_context = torch.ops.aten.gelu_backward(of_hidden_states + torch.zeros_like(hidden_states), hidden_states)
+        return of_gathered + of_context * gate + F.gelu(hidden_states) * of_gate, of_context
+
+
+def add_gated_context(
+    gathered: torch.Tensor, hidden_states: torch.Tensor, gate: torch.Tensor, activation: torch.nn.Module
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Add a level's context to those of the levels before it.
+
+    Args:
+        gathered: The sum so far, of the shape of `hidden_states`, or of shape () before the first level.
+        hidden_states: Output of the level's convolution, (n, channels, rows, columns).
+        gate: (n, 1, rows, columns)
+        activation: Gives the context.
+
+    Returns:
+        `gathered + activation(hidden_states) * gate`, and `activation(hidden_states)`.
+    """
+    is_recorded = torch.is_grad_enabled() and hidden_states.requires_grad and gate.requires_grad
+    is_gelu = getattr(activation, "act", None) is F.gelu
+    # compilers choose by themselves what to compute again, and traces hold plain operations
+    if is_recorded and is_gelu and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        return GatedContext.apply(gathered, hidden_states, gate)
+    context = activation(hidden_states)
+    return torch.addcmul(gathered, context, gate), context  # multiplies and adds in one pass over the memory
+
+
 class VideoFocalNetModulation(nn.Module):
     """Spatio-temporal focal modulation (Video-FocalNets, equations 4 to 8): multiplies a query by two contexts."""
 
@@ -134,11 +189,8 @@ class VideoFocalNetModulation(nn.Module):
         )
         self.temporal_projection_context = nn.Linear(channels, channels)
 
-        self.layernorm = (
-            nn.LayerNorm(channels, eps=config.layer_norm_eps)
-            if config.use_post_layernorm_in_modulation
-            else nn.Identity()
-        )
+        has_norm = config.use_post_layernorm_in_modulation
+        self.layernorm = nn.LayerNorm(channels, eps=config.layer_norm_eps) if has_norm else nn.Identity()
         self.projection_out = nn.Linear(channels, channels)
 
     def gather_context(
@@ -194,24 +246,6 @@ class VideoFocalNetMlp(nn.Module):
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
-class VideoFocalNetDropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382). As published, each frame of each clip is dropped independently."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.rate == 0 or not self.training:
-            return hidden_states
-        batch, frames = hidden_states.shape[:2]
-        keep = hidden_states.new_empty(batch, frames, 1, 1, 1).bernoulli_(1 - self.rate)
-        return hidden_states * keep / (1 - self.rate)
-
-    def extra_repr(self) -> str:
-        return f"rate={self.rate}"
-
-
 class VideoFocalNetLayer(GradientCheckpointingLayer):
     """One block: a modulation followed by an MLP, both with residual connections."""
 
@@ -223,32 +257,27 @@ class VideoFocalNetLayer(GradientCheckpointingLayer):
         self.modulation = VideoFocalNetModulation(config, stage)
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.mlp = VideoFocalNetMlp(config, channels)
-        self.drop_path = VideoFocalNetDropPath(drop_path_rate)
+        self.drop_path_rate = drop_path_rate
         self.layerscale_value = config.layerscale_value
-        if config.use_layerscale:
-            self.gamma_1 = nn.Parameter(torch.full((channels,), float(config.layerscale_value)))
-            self.gamma_2 = nn.Parameter(torch.full((channels,), float(config.layerscale_value)))
-        else:
-            self.register_parameter("gamma_1", None)
-            self.register_parameter("gamma_2", None)
+        for name in ("gamma_1", "gamma_2"):
+            scale = torch.full((channels,), float(config.layerscale_value)) if config.use_layerscale else None
+            self.register_parameter(name, scale if scale is None else nn.Parameter(scale))
 
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # hidden_states: (batch, frames, height, width, channels)
-        if self.use_post_layernorm:
-            output, spatial_modulator, temporal_modulator = self.modulation(hidden_states)
-            output = self.norm1(output)
-        else:
-            output, spatial_modulator, temporal_modulator = self.modulation(self.norm1(hidden_states))
-        if self.gamma_1 is not None:
-            output = self.gamma_1 * output
-        hidden_states = hidden_states + self.drop_path(output)
+        post = self.use_post_layernorm
+        output, *modulators = self.modulation(hidden_states if post else self.norm1(hidden_states))
+        hidden_states = self.add(hidden_states, self.norm1(output) if post else output, self.gamma_1)
+        output = self.norm2(self.mlp(hidden_states)) if post else self.mlp(self.norm2(hidden_states))
+        return self.add(hidden_states, output, self.gamma_2), *modulators
 
-        output = (
-            self.norm2(self.mlp(hidden_states)) if self.use_post_layernorm else self.mlp(self.norm2(hidden_states))
-        )
-        if self.gamma_2 is not None:
-            output = self.gamma_2 * output
-        return hidden_states + self.drop_path(output), spatial_modulator, temporal_modulator
+    def add(self, hidden_states: torch.Tensor, output: torch.Tensor, gamma: torch.Tensor | None) -> torch.Tensor:
+        output = output if gamma is None else gamma * output
+        if self.training and self.drop_path_rate:
+            # stochastic depth (arXiv 1603.09382); as published, each frame of each clip is dropped independently
+            keep = output.new_empty(*output.shape[:2], 1, 1, 1).bernoulli_(1 - self.drop_path_rate)
+            output = output * keep / (1 - self.drop_path_rate)
+        return hidden_states + output
 
 
 class VideoFocalNetStage(nn.Module):
@@ -280,26 +309,24 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["VideoFocalNetPatchEmbeddings", "VideoFocalNetLayer"]
     _input_embed_layer = "embeddings"  # the whole stem, which FSDP shards as one
-    prepare_for_inference = prepare_for_inference
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         # As published: truncated normal for linear layers, and PyTorch's default for convolutions. The two context
         # projections are convolutions in the published code.
         if isinstance(module, VideoFocalNetModulation):
-            for linear in (module.projection_context, module.temporal_projection_context):
-                self._init_as_convolution(linear)
+            module.projection_context.reset_parameters()
+            module.temporal_projection_context.reset_parameters()
         elif isinstance(module, nn.Conv2d):
-            self._init_as_convolution(module)
+            module.reset_parameters()
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, VideoFocalNetLayer) and module.gamma_1 is not None:
             init.constant_(module.gamma_1, module.layerscale_value)
             init.constant_(module.gamma_2, module.layerscale_value)
+        elif isinstance(module, nn.LayerNorm):
+            super()._init_weights(module)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
         refuse_other_num_frames(save_directory, self.config.num_frames, "video_preprocessor_config.json")
@@ -310,13 +337,6 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
             "AutoModelForVideoClassification": "modeling_videofocalnet.VideoFocalNetForVideoClassification",
         }
         return super().save_pretrained(save_directory, *args, **kwargs)
-
-    @staticmethod
-    def _init_as_convolution(module: nn.Conv2d | nn.Linear):
-        bound = 1 / math.sqrt(module.weight[0].numel())  # fan in
-        init.uniform_(module.weight, -bound, bound)
-        if module.bias is not None:
-            init.uniform_(module.bias, -bound, bound)
 
 
 class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
@@ -343,64 +363,49 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         output_modulators: bool = False,
         **kwargs,
     ) -> VideoFocalNetModelOutput:
-        r"""
+        """
         Args:
-            pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
-                Normalised clips of any size. `frames` must be a multiple of `config.tubelet_size`.
-            output_hidden_states (`bool`, *optional*, defaults to `config.output_hidden_states`):
-                Whether to return the output of the stem and of each stage.
-            output_modulators (`bool`, *optional*, defaults to `False`):
-                Whether to return the spatial and temporal modulators of the last block of each stage.
-            return_dict (`bool`, *optional*, defaults to `config.return_dict`):
-                Whether to return a [`VideoFocalNetModelOutput`] instead of a tuple.
+            pixel_values: Normalised clips of any size, of shape (batch, frames, channels, height, width). The number
+                of frames must be a multiple of `config.tubelet_size`.
+            output_hidden_states: Whether to return the output of the stem and of each stage. By default,
+                `config.output_hidden_states`.
+            output_modulators: Whether to return the spatial and temporal modulators of the last block of each stage.
+            return_dict (`bool`, *optional*): Whether to return a [`VideoFocalNetModelOutput`] instead of a tuple. By
+                default, `config.return_dict`.
 
         Raises:
-            ValueError: If `pixel_values` does not have 5 dimensions, has a wrong number of channels, or a number of
-                frames that is not a positive multiple of `config.tubelet_size`.
+            ValueError: If `pixel_values` has another shape.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        if pixel_values.ndim != 5:
+        shape, channels, tubelet_size = pixel_values.shape, self.config.num_channels, self.config.tubelet_size
+        if len(shape) != 5 or shape[2] != channels or shape[1] == 0 or shape[1] % tubelet_size:
             raise ValueError(
-                "pixel_values must have 5 dimensions, (batch, frames, channels, height, width), but has shape "
-                f"{tuple(pixel_values.shape)}"
-            )
-        batch, frames, channels = pixel_values.shape[:3]
-        if channels != self.config.num_channels:
-            raise ValueError(
-                f"pixel_values of shape {tuple(pixel_values.shape)} have {channels} channels in dimension 2, but the "
-                f"model expects {self.config.num_channels}: the layout is (batch, frames, channels, height, width)"
-            )
-        tubelet_size = self.config.tubelet_size
-        if frames == 0 or frames % tubelet_size:
-            raise ValueError(
-                f"pixel_values of shape {tuple(pixel_values.shape)} have {frames} frames, which is not a positive "
-                f"multiple of tubelet_size={tubelet_size}"
+                f"pixel_values must have the shape (batch, frames, {channels}, height, width), with frames a positive "
+                f"multiple of tubelet_size={tubelet_size}, but have the shape {tuple(shape)}"
             )
 
         pixel_values = pixel_values.to(self.embeddings.projection.weight.dtype)
         # the frames of a tubelet become the channels of one frame, ordered by frame
-        pixel_values = pixel_values.reshape(-1, tubelet_size * channels, *pixel_values.shape[-2:])
-        hidden_states = self.embeddings(pixel_values).unflatten(0, (batch, frames // tubelet_size))
+        pixel_values = pixel_values.reshape(-1, tubelet_size * channels, *shape[-2:])
+        hidden_states = self.embeddings(pixel_values).unflatten(0, (shape[0], shape[1] // tubelet_size))
 
         all_hidden_states: tuple[torch.Tensor, ...] = (hidden_states,)
-        spatial_modulators: tuple[torch.Tensor, ...] = ()
-        temporal_modulators: tuple[torch.Tensor, ...] = ()
+        modulators: list[tuple[torch.Tensor, torch.Tensor]] = []
         for stage in self.stages:
-            hidden_states, spatial_modulator, temporal_modulator = stage(hidden_states)
+            hidden_states, *spatial_and_temporal = stage(hidden_states)
             if output_hidden_states:
                 all_hidden_states += (hidden_states,)
             if output_modulators:
-                spatial_modulators += (spatial_modulator,)
-                temporal_modulators += (temporal_modulator,)
+                modulators.append(spatial_and_temporal)
 
         last_hidden_state = self.layernorm(hidden_states).flatten(1, 3)  # (batch, frames * height * width, channels)
         return VideoFocalNetModelOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=last_hidden_state.mean(1),
             hidden_states=all_hidden_states if output_hidden_states else None,
-            spatial_modulators=spatial_modulators if output_modulators else None,
-            temporal_modulators=temporal_modulators if output_modulators else None,
+            spatial_modulators=tuple(spatial for spatial, _ in modulators) or None,
+            temporal_modulators=tuple(temporal for _, temporal in modulators) or None,
         )
 
 
@@ -437,22 +442,16 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
         output_modulators: bool = False,
         **kwargs,
     ) -> VideoFocalNetClassifierOutput:
-        r"""
+        """
         Args:
-            pixel_values (`torch.Tensor` of shape `(batch, frames, channels, height, width)`):
-                Normalised clips. Several views of each clip, `(batch, views, frames, channels, height, width)`, are
-                classified separately, and their scores are averaged.
-            labels (`torch.Tensor`, *optional*):
-                Class ids of shape `(batch,)`, or probabilities of shape `(batch, num_labels)`, such as those of mixup
-                or label smoothing. With `config.problem_type="multi_label_classification"`, zeros and ones of shape
-                `(batch, num_labels)`. With `"regression"`, target values.
-            output_hidden_states (`bool`, *optional*, defaults to `config.output_hidden_states`):
-                Whether to return the output of the stem and of each stage.
-            output_modulators (`bool`, *optional*, defaults to `False`):
-                Whether to return the spatial and temporal modulators of the last block of each stage. With several
-                views, the first dimension of these and of the hidden states is `batch * views`.
-            return_dict (`bool`, *optional*, defaults to `config.return_dict`):
-                Whether to return a [`VideoFocalNetClassifierOutput`] instead of a tuple.
+            pixel_values: Normalised clips, of shape (batch, frames, channels, height, width). Several views of each
+                clip, (batch, views, frames, channels, height, width), are classified separately, and their scores are
+                averaged.
+            labels: Class ids of shape (batch,), or probabilities of shape (batch, num_labels), such as those of mixup.
+                With `config.problem_type="multi_label_classification"`, zeros and ones of shape (batch, num_labels);
+                with `"regression"`, target values.
+            output_hidden_states, output_modulators, return_dict: As in [`VideoFocalNetModel.forward`]. With several
+                views, the first dimension of hidden states and modulators is batch * views.
 
         Raises:
             ValueError: As in [`VideoFocalNetModel.forward`], or if the shape of `labels` does not fit the loss.
@@ -488,12 +487,3 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
         # transformers' loss writes the problem type that it infers into its config. It gets another one, so that a
         # saved model does not contain the problem type of its last batch.
         return self.loss_function(labels, logits, LossConfig(problem_type, self.config.num_labels))
-
-
-__all__ = [
-    "VideoFocalNetClassifierOutput",
-    "VideoFocalNetForVideoClassification",
-    "VideoFocalNetModel",
-    "VideoFocalNetModelOutput",
-    "VideoFocalNetPreTrainedModel",
-]

@@ -16,7 +16,7 @@ from hf_dvflnet import (
     read_video,
     training_indices,
 )
-from hf_dvflnet.pixel_conversion import on_white
+from hf_dvflnet.video_decoding import on_white
 
 
 MANY = settings(max_examples=100, derandomize=True, deadline=None)
@@ -146,9 +146,3 @@ def test_every_colour_of_every_opacity_is_rounded_exactly_on_white():
 def test_pictures_of_any_shape_are_put_on_white(shape):
     shown = on_white(np.zeros(shape, np.uint8))
     assert shown.shape == (*shape[:-1], 3) and shown.dtype == np.uint8 and (shown == 255).all()
-
-
-@pytest.mark.parametrize("frames", [np.zeros((2, 3), np.uint8), np.zeros((2, 4)), np.uint8(3)])
-def test_what_is_not_rgba_in_bytes_is_not_put_on_white(frames):
-    with pytest.raises(ValueError, match=r"RGBA pixels must be uint8 of shape \(..., 4\), but are"):
-        on_white(frames)

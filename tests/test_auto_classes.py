@@ -1,6 +1,5 @@
 import json
 
-import pytest
 from commands import run
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor
 
@@ -17,13 +16,6 @@ def test_a_saved_folder_opens_through_every_auto_class(tiny_folder):
     }
     for auto_class, expected in found.items():
         assert type(auto_class.from_pretrained(tiny_folder)) is expected
-
-
-@pytest.mark.parametrize("request_for_pil", [{"backend": "pil"}, {"use_fast": False}])
-@pytest.mark.parametrize("auto_class", [AutoImageProcessor, hf_dvflnet.VideoFocalNetImageProcessor])
-def test_a_pil_version_of_the_image_processor_is_refused(tiny_folder, auto_class, request_for_pil):
-    with pytest.raises(ValueError, match="there is no PIL version of this processor"):
-        auto_class.from_pretrained(tiny_folder, **request_for_pil)
 
 
 def test_a_relative_folder_opens_in_a_fresh_process_after_the_import(tiny_folder):

@@ -26,8 +26,8 @@ def test_config_equals_itself_after_saving_and_loading(tmp_path):
         ({"embed_dim": 0}, "at least 1"),
         ({"hidden_act": "gleu"}, "not an activation of transformers"),
         ({"num_frames": 9, "tubelet_size": 2}, "multiple of tubelet_size"),
-        ({"use_conv_embed": True, "tubelet_size": 2}, "cannot be combined with"),
-        ({"use_conv_embed": True, "patch_size": 2}, "must be 4"),
+        ({"use_conv_embed": True, "tubelet_size": 2}, "requires patch_size=4 and tubelet_size=1"),
+        ({"use_conv_embed": True, "patch_size": 2}, "requires patch_size=4 and tubelet_size=1"),
         ({"embed_dim": "96"}, "embed_dim"),
     ],
 )
@@ -36,17 +36,16 @@ def test_config_refuses(wrong, message):
         VideoFocalNetConfig(**wrong)
 
 
-def test_what_is_computed_is_in_the_dict_and_can_be_set_to_nothing_else(tmp_path):
+def test_what_is_computed_is_in_the_dict_and_cannot_be_set(tmp_path):
     config = VideoFocalNetConfig(embed_dim=8, depths=[1, 1, 2, 1])
     computed = {"hidden_size": 64, "hidden_sizes": [8, 16, 32, 64], "num_hidden_layers": 4}
     assert config.to_dict().items() >= computed.items()
     config.save_pretrained(tmp_path)
     assert VideoFocalNetConfig.from_pretrained(tmp_path, embed_dim=16).hidden_sizes == [16, 32, 64, 128]
     for name in computed:
-        message = f"{name}=3 contradicts embed_dim=8 and depths=.*Set `embed_dim` and `depths`, and leave out `{name}`"
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(AttributeError, match=f"'{name}' of 'VideoFocalNetConfig' object has no setter"):
             VideoFocalNetConfig(embed_dim=8, depths=[1, 1, 2, 1], **{name: 3})
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(AttributeError, match=f"'{name}' of 'VideoFocalNetConfig' object has no setter"):
             VideoFocalNetConfig.from_pretrained(tmp_path, **{name: 3})
 
 

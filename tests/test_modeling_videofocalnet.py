@@ -134,18 +134,15 @@ def test_a_tuple_is_returned_on_request(tiny_config):
 
 
 @pytest.mark.parametrize(
-    "shape, message",
-    [
-        ((4, 3, 32, 32), "5 dimensions"),
-        ((2, 3, 4, 32, 32), "4 channels in dimension 2"),
-        ((2, 3, 3, 32, 32), "3 frames.*multiple of tubelet_size=2"),
-        ((2, 0, 3, 32, 32), "0 frames"),
-    ],
+    "shape",
+    [(4, 3, 32, 32), (2, 3, 4, 32, 32), (2, 3, 3, 32, 32), (2, 0, 3, 32, 32)],
+    ids=["4 dimensions", "4 channels", "3 frames", "no frames"],
 )
-def test_a_wrong_input_is_named(tiny_config, shape, message):
+def test_a_wrong_input_is_named(tiny_config, shape):
     model = VideoFocalNetModel(VideoFocalNetConfig(**{**tiny_config.to_dict(), "tubelet_size": 2}))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"\(batch, frames, 3, height, width\).*multiple of tubelet_size=2") as error:
         model(torch.zeros(shape))
+    assert str(error.value).endswith(f"have the shape {shape}")
 
 
 def test_no_tensor_stays_on_a_module_after_forward(tiny_config):
@@ -234,11 +231,11 @@ def test_loading_gives_missing_weights_their_initial_distribution(tiny_config, t
 
 def test_drop_path_drops_whole_frames_at_its_rate(tiny_config):
     model = new_model(VideoFocalNetConfig(**{**tiny_config.to_dict(), "drop_path_rate": 0.5})).train()
-    rates = [layer.drop_path.rate for stage in model.videofocalnet.stages for layer in stage.layers]
+    rates = [layer.drop_path_rate for stage in model.videofocalnet.stages for layer in stage.layers]
     assert rates == pytest.approx([0.0, 0.125, 0.25, 0.375, 0.5])
     torch.manual_seed(0)
-    dropped = model.videofocalnet.stages[-1].layers[-1].drop_path(torch.ones(200, 10, 2, 2, 3))
-    frames = dropped.flatten(2)
+    ones = torch.ones(200, 10, 2, 2, 3)
+    frames = model.videofocalnet.stages[-1].layers[-1].add(torch.zeros_like(ones), ones, None).flatten(2)
     assert set(frames.unique().tolist()) == {0.0, 2.0}
     assert (frames.amin(-1) == frames.amax(-1)).all()
     assert (frames == 0).float().mean().item() == pytest.approx(0.5, abs=0.03)

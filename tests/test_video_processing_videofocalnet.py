@@ -170,7 +170,6 @@ TOLD = {"fps": 8.0, "total_num_frames": 4}
         ([np.zeros((8, 8, 3)), np.zeros((9, 8, 3))], {}, ValueError, "the same shape"),
         (GREY, {"num_crops": 2}, ValueError, "1 or 3, got 2"),
         (GREY, {"num_crops": 3, "do_resize": False}, ValueError, "do_resize"),
-        (GREY, {"num_clips": 2, "do_sample_frames": False}, ValueError, "requires do_sample_frames=True"),
         (np.zeros((9, 8, 8, 3), np.uint8), {"fps": 2}, ValueError, r"fps=2 needs the time .* `video_metadata`"),
         (GREY, {"fps": 0, "num_frames": 2, "video_metadata": TOLD}, ValueError, "fps must be greater than 0"),
         ("none.mp4", {}, FileNotFoundError, "none.mp4"),
@@ -363,7 +362,7 @@ def test_frames_taken_from_a_longer_video_keep_their_numbers(tiny_processor):
     "videos, told, message",
     [
         (NOISE, {"total_num_frames": 8}, "describes 8 frames, but the video has 9"),
-        (NOISE, [{"total_num_frames": 9}] * 2, "2 entries for 1 videos"),
+        (NOISE, [{"total_num_frames": 9}] * 2, "1 videos but 2 `video_metadata` entries"),
         ("a.mp4", {"total_num_frames": 9}, "a file has its own metadata"),
     ],
 )

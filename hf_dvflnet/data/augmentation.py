@@ -1,4 +1,7 @@
-"""The training augmentation of the papers: transforms of single clips, and mixup and cutmix of a batch."""
+"""
+The training augmentation of the papers: which frames are drawn, transforms of single clips, and mixup and cutmix of a
+batch.
+"""
 
 import math
 from collections.abc import Callable
@@ -10,6 +13,33 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tvF
+
+from ..clip_sampling import check_positive
+
+
+def training_indices(
+    total_num_frames: int, *, num_frames: int, frame_interval: int = 4, generator: np.random.Generator
+) -> np.ndarray:
+    """
+    Return the indices of a training clip, (num_frames,): a random frame of each of equal segments of the video.
+
+    With N, T and f as in [`evaluation_indices`] and `b = (N - f + 1) // T`, frame i is `i * b` plus a random integer
+    from [0, b). For short videos with b = 0 or less, it is one of T sorted random integers from [0, N - f + 1) if
+    N > max(T, f), otherwise `round(i * (N - f + 1) / T)` if b = 0, otherwise 0; all modulo N.
+
+    Raises:
+        ValueError: If a number is not positive.
+    """
+    check_positive(total_num_frames=total_num_frames, num_frames=num_frames, frame_interval=frame_interval)
+    usable = total_num_frames - frame_interval + 1
+    segment = usable // num_frames
+    if segment > 0:
+        indices = np.arange(num_frames) * segment + generator.integers(segment, size=num_frames)
+    elif total_num_frames > max(num_frames, frame_interval):
+        indices = np.sort(generator.integers(usable, size=num_frames))
+    else:
+        indices = np.round(np.arange(num_frames) * max(0, usable) / num_frames).astype(np.int64)
+    return indices % total_num_frames
 
 
 class ClipDraw(NamedTuple):

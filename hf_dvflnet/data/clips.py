@@ -14,10 +14,9 @@ from datasets.distributed import split_dataset_by_node
 from transformers import default_data_collator
 from transformers.video_utils import VideoMetadata
 
-from ..clip_sampling import training_indices
 from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .augmentation import ClipAugmentation, ClipDraw, render
+from .augmentation import ClipAugmentation, ClipDraw, render, training_indices
 from .loader_workers import ClipsInHand
 from .video_column import IN_TAR, clip_name, undecoded, video_source
 

@@ -8,8 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..modeling_videofocalnet import VideoFocalNetPreTrainedModel
-
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -51,7 +49,6 @@ def place(
     dtype: DType = "auto",
     *,
     compile: bool = False,
-    prepare: bool = False,
 ) -> Any:
     """
     Move a model to a device, and return it.
@@ -61,8 +58,6 @@ def place(
         device: See [`choose_device`].
         dtype: Data type of the weights and of the computation; with `"auto"`, weights stay as they are saved.
         compile: Whether to compile the forward pass with `torch.compile`, which happens when it is first called.
-        prepare: Whether a Video-FocalNet that is not compiled takes the form that is faster for inference if it is in
-            float32 on the CPU (see [`prepare_for_inference`]). It cannot be trained then.
 
     Raises:
         ValueError: If there is no such device or data type.
@@ -72,13 +67,7 @@ def place(
     model = model.to(choose_device(device), None if dtype == "auto" else getattr(torch, dtype))
     if compile:
         model.compile()
-    elif prepare and isinstance(model, VideoFocalNetPreTrainedModel) and _is_float32_on_cpu(model):
-        model.prepare_for_inference()
     return model
-
-
-def _is_float32_on_cpu(model: nn.Module) -> bool:
-    return all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in model.parameters())
 
 
 def weights_digest(model: nn.Module) -> str:

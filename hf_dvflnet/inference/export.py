@@ -31,6 +31,7 @@ from .exported_program import (
     require_packages,
     silenced,
 )
+from .inference_form import prepare_for_inference
 
 
 # Allowed difference between a logit and PyTorch's, relative to the largest logit. float32: another order of summation
@@ -120,7 +121,7 @@ def export_model(
         expected = torch.cat([network(clip).logits for clip in clips])
     if dtype == "float32" and format != "executorch":
         # for int8, products that cover a wider range than the frames would cost accuracy
-        network.prepare_for_inference()
+        prepare_for_inference(network)
 
     with whole_or_nothing(out, overwrite) as folder:
         with silenced():
@@ -293,6 +294,3 @@ def _refuse_difference(out: Path, report: dict[str, Any]):
             f"calibration clips, but at least {INT8_AGREEMENT:.0%} are required; nothing was written. More clips, "
             "from all classes, may help"
         )
-
-
-__all__ = ["export_model"]

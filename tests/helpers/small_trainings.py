@@ -28,6 +28,11 @@ def new_model(config: VideoFocalNetConfig, seed: int) -> VideoFocalNetForVideoCl
     return VideoFocalNetForVideoClassification(config)
 
 
+def weights_of(trainer) -> torch.Tensor:
+    """All weights of a trainer's model, flattened."""
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
 def arguments(folder, **changes) -> dict:
     return {
         "output_dir": str(folder),
@@ -58,6 +63,10 @@ class RandomClips(torch.utils.data.Dataset):
     def __getitem__(self, index):
         return {"pixel_values": self.clips[index], "labels": self.labels[index]}
 
+    def batch(self) -> dict[str, torch.Tensor]:
+        """All of them."""
+        return {"pixel_values": self.clips, "labels": self.labels}
+
 
 class TroubledClips(VideoClipDataset):
     """Clips of which some cannot be read, as `trouble` says: `{clip: what to do when it is read}`."""
@@ -65,7 +74,6 @@ class TroubledClips(VideoClipDataset):
     trouble: dict = {}
 
     def _read(self, row, generator):
-        self.in_hand.take(row["video_id"])
         self.trouble.get(row["video_id"], lambda: None)()
         return super()._read(row, generator)
 

@@ -80,7 +80,7 @@ def test_every_command_that_runs_a_model_takes_a_data_type(
         seen.append(dtype)
         return place(model, device, dtype, **options)
 
-    for module in ("hub.loaded_models", "inference.evaluation", "training.teacher_cache_writer"):
+    for module in ("inference.inference_form", "training.teacher_cache_writer"):
         monkeypatch.setattr(f"hf_dvflnet.{module}.place", noted)
     commands = list(commands_that_run_a_model(tiny_folder, video_files["vp9.webm"], video_tree, tmp_path))[:-1]
     for command in commands:

@@ -22,6 +22,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..hub.loaded_models import DType, place
+from ..modeling_videofocalnet import VideoFocalNetPreTrainedModel
+
 
 TILE = 4  # frames that one set of products gives
 # Where polynomials are evaluated, besides infinity: the first 5 for kernel 3, all for kernel 5. Of the sets that were
@@ -243,4 +246,16 @@ def prepare_for_inference(model: Any) -> Any:
     return model
 
 
-__all__ = ["prepare_for_inference"]
+def place_for_inference(
+    model: Any, device: str | torch.device = "auto", dtype: DType = "auto", *, compile: bool = False
+) -> Any:
+    """
+    Move a model to a device ([`place`]), and give a Video-FocalNet in float32 on the CPU its faster form.
+
+    A model that is compiled keeps the plain form. Returns the model, which cannot be trained any more.
+    """
+    model = place(model, device, dtype, compile=compile)
+    on_cpu = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in model.parameters())
+    if isinstance(model, VideoFocalNetPreTrainedModel) and on_cpu and not compile:
+        prepare_for_inference(model)
+    return model

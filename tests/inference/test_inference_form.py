@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, load_model
+from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, load_model, prepare_for_inference
 from hf_dvflnet.hub import loading
-from hf_dvflnet.inference_form import ShortConvolution
+from hf_dvflnet.inference.inference_form import ShortConvolution
 
 
 SHIPPED = loading.__file__.replace("loading.py", "motions-student")
@@ -44,7 +44,7 @@ def clips(frames: int = 8, batch: int = 1) -> torch.Tensor:
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_outputs_are_those_of_the_plain_form(options, frames):
     plain = make(**options)
-    prepared = copy.deepcopy(plain).prepare_for_inference()
+    prepared = prepare_for_inference(copy.deepcopy(plain))
     expected, found = (model(clips(frames), output_modulators=True) for model in (plain, prepared))
     assert expected.logits.std() > 0.1
     torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-4)
@@ -54,7 +54,7 @@ def test_outputs_are_those_of_the_plain_form(options, frames):
 
 
 def test_logits_of_the_shipped_student_are_those_of_the_plain_form():
-    plain, prepared = load_model(SHIPPED), load_model(SHIPPED).prepare_for_inference()
+    plain, prepared = load_model(SHIPPED), prepare_for_inference(load_model(SHIPPED))
     with torch.no_grad():
         expected = plain(clips(plain.config.num_frames, batch=4)).logits
         found = prepared(clips(plain.config.num_frames, batch=4)).logits
@@ -96,7 +96,7 @@ def test_a_linear_layer_in_front_is_multiplied_in_with_its_bias(kernel_size, fra
 
 @pytest.mark.parametrize("name", ["projection_context", "temporal_projection_context", "projection_out"])
 def test_what_replaces_a_layer_after_preparation_is_called(name):
-    model = make().prepare_for_inference()
+    model = prepare_for_inference(make())
     before = model(clips()).logits
     for layer in model.videofocalnet.stages[0].layers:  # whose maps are large enough for the faster form
         adapted = nn.Sequential(getattr(layer.modulation.plain, name), nn.Hardtanh(-0.01, 0.01))
@@ -106,7 +106,7 @@ def test_what_replaces_a_layer_after_preparation_is_called(name):
 
 
 def test_the_plain_convolution_computes_where_a_map_is_small():
-    model = make().prepare_for_inference()
+    model = prepare_for_inference(make())
     computed = []
     for number, stage in enumerate(model.videofocalnet.stages):
         for layer in stage.layers:
@@ -116,7 +116,7 @@ def test_the_plain_convolution_computes_where_a_map_is_small():
 
 
 def test_a_batch_has_the_logits_of_its_clips():
-    model = make().prepare_for_inference()
+    model = prepare_for_inference(make())
     batch = clips(batch=3)
     alone = torch.cat([model(clip).logits for clip in batch.split(1)])
     torch.testing.assert_close(model(batch).logits, alone, rtol=0, atol=1e-5)
@@ -125,24 +125,24 @@ def test_a_batch_has_the_logits_of_its_clips():
 def test_a_saved_folder_is_that_of_the_plain_form(tmp_path):
     plain = make()
     plain.save_pretrained(tmp_path / "plain")
-    copy.deepcopy(plain).prepare_for_inference().save_pretrained(tmp_path / "prepared")
+    prepare_for_inference(copy.deepcopy(plain)).save_pretrained(tmp_path / "prepared")
     for path in (tmp_path / "plain").iterdir():
         assert (tmp_path / "prepared" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_prepared_model_is_pickled_for_other_processes():
-    model = make().prepare_for_inference()
+    model = prepare_for_inference(make())
     assert torch.equal(pickle.loads(pickle.dumps(model))(clips()).logits, model(clips()).logits)
 
 
 def test_preparing_twice_changes_nothing():
-    once = make().prepare_for_inference()
-    twice = copy.deepcopy(once).prepare_for_inference()
+    once = prepare_for_inference(make())
+    twice = prepare_for_inference(copy.deepcopy(once))
     assert torch.equal(twice(clips()).logits, once(clips()).logits)
 
 
 def test_weights_that_are_loaded_later_are_used():
-    prepared = make().prepare_for_inference()
+    prepared = prepare_for_inference(make())
     other = make()
     with torch.no_grad():
         for weight in other.parameters():
@@ -163,19 +163,19 @@ class Adapted(nn.Linear):
 def test_an_adapter_is_not_passed_over(name, prepared_first):
     plain, prepared = make(), make()
     if prepared_first:
-        prepared.prepare_for_inference()
+        prepare_for_inference(prepared)
     for model in (plain, prepared):
         modulation = model.videofocalnet.stages[0].layers[0].modulation
         linear = getattr(modulation, name)
         adapted = Adapted(linear.in_features, linear.out_features)
         adapted.load_state_dict(linear.state_dict())
         setattr(modulation, name, adapted)
-    prepared.prepare_for_inference()
+    prepare_for_inference(prepared)
     torch.testing.assert_close(prepared(clips()).logits, plain(clips()).logits, rtol=0, atol=1e-4)
 
 
 def test_training_is_refused():
-    model = make().prepare_for_inference()
+    model = prepare_for_inference(make())
     model.train()
     with pytest.raises(RuntimeError, match="prepared for inference; load it again to train it"):
         model(clips())
@@ -185,7 +185,7 @@ def test_training_is_refused():
 def test_gradients_of_the_clip_are_those_of_the_plain_form():
     plain = make()
     gradients = []
-    for model in (plain, copy.deepcopy(plain).prepare_for_inference()):
+    for model in (plain, prepare_for_inference(copy.deepcopy(plain))):
         pixel_values = clips().requires_grad_()
         model(pixel_values).logits.sum().backward()
         gradients.append(pixel_values.grad)
@@ -194,10 +194,10 @@ def test_gradients_of_the_clip_are_those_of_the_plain_form():
 
 def test_a_prepared_model_in_another_type_computes_in_the_plain_form():
     plain = make()
-    prepared = copy.deepcopy(plain).prepare_for_inference().bfloat16()
+    prepared = prepare_for_inference(copy.deepcopy(plain)).bfloat16()
     torch.testing.assert_close(prepared(clips()).logits, plain.bfloat16()(clips()).logits, rtol=0.05, atol=0.05)
 
 
 def test_a_model_in_half_precision_is_refused():
     with pytest.raises(ValueError, match=r"videofocalnet.*is torch.bfloat16 on cpu; only models in float32"):
-        make().bfloat16().prepare_for_inference()
+        prepare_for_inference(make().bfloat16())

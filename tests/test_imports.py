@@ -1,0 +1,82 @@
+"""What importing the package and running its commands loads: nothing that only training or data sets need."""
+
+import json
+import pickle
+
+import pytest
+from commands import run
+
+import hf_dvflnet
+
+
+# transformers imports accelerate and scipy by itself
+HEAVY = [
+    "datasets",
+    "evaluate",
+    "gradio",
+    "matplotlib",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "sklearn",
+    "transformers.trainer",
+]
+LOADED = f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+
+
+def test_importing_the_package_loads_nothing_that_only_training_needs(tmp_path):
+    code = f"""
+        import json, sys
+        import hf_dvflnet
+        {LOADED}
+    """
+    assert json.loads(run(code, cwd=tmp_path)) == []
+
+
+def test_predicting_a_clip_loads_nothing_that_only_training_needs(tmp_path, tiny_folder, video_files):
+    code = f"""
+        import json, sys
+        import dvflnet_cli
+        sys.argv = ["dvflnet", "predict", {str(tiny_folder)!r}, {str(video_files["vp9.webm"])!r}]
+        try:
+            dvflnet_cli.main()
+        except SystemExit as exit:
+            assert not exit.code
+        {LOADED}
+    """
+    assert json.loads(run(code, cwd=tmp_path).splitlines()[-1]) == []
+
+
+def test_loading_a_config_as_remote_code_loads_neither_network_nor_torchvision(tmp_path, tiny_folder):
+    code = f"""
+        import sys
+        sys.modules["hf_dvflnet"] = None  # importing it raises
+        from transformers import AutoConfig
+        AutoConfig.from_pretrained({str(tiny_folder)!r}, trust_remote_code=True)
+        print("torchvision" in sys.modules, any("modeling_videofocalnet" in name for name in sys.modules))
+    """
+    assert run(code, cwd=tmp_path, HF_MODULES_CACHE=str(tmp_path / "modules")).split() == ["False", "False"]
+
+
+def test_all_public_names_can_be_imported_at_once(tmp_path):
+    code = """
+        import json
+        from hf_dvflnet import *
+        print(json.dumps(sorted(name for name in dir() if not name.startswith("__"))))
+    """
+    names = [name for name in hf_dvflnet.__all__ if not name.startswith("__")]
+    assert json.loads(run(code, cwd=tmp_path)) == sorted([*names, "json"])
+
+
+def test_every_public_name_is_listed_before_it_is_imported(tmp_path):
+    code = "import json, hf_dvflnet; print(json.dumps(dir(hf_dvflnet)))"
+    assert set(json.loads(run(code, cwd=tmp_path))) >= set(hf_dvflnet.__all__)
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'hf_dvflnet' has no attribute 'no_such_name'"):
+        hf_dvflnet.no_such_name  # noqa: B018
+
+
+def test_a_public_name_can_be_pickled():
+    assert pickle.loads(pickle.dumps(hf_dvflnet.evaluate_model)) is hf_dvflnet.evaluate_model
