@@ -59,7 +59,7 @@ class VideoClassificationTrainer(Trainer):
       never saved.
 
     Takes the arguments of [`Trainer`]. Dataset items are `{"pixel_values", "labels"}`, as in [`VideoClipDataset`];
-    strings in the items are not passed to the model. A step goes through [`training_step`], [`compute_loss`] and the
+    strings in the items are not passed to the model. A step goes through `training_step`, `compute_loss` and the
     callbacks of `callbacks.py`.
     """
 
