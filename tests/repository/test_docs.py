@@ -29,7 +29,7 @@ import architecture  # noqa: E402
 CARDS = [
     *sorted(ROOT.glob("examples/models/*/README.md")),
     ROOT / "hf_dvflnet" / "hub" / "motions-student" / "README.md",
-    ROOT / "dvflnet_cli" / "scripts" / "distilled_student.md",
+    ROOT / "dvflnet_cli" / "distilled_student.md",
 ]
 PAGES = [path for folder in (ROOT, ROOT / "docs", ROOT / "hub_cards") for path in sorted(folder.glob("*.md"))] + CARDS
 LANGUAGES = ("bash", "sh", "python")
