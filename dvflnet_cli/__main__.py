@@ -1,6 +1,6 @@
 """Entry point of `python -m dvflnet_cli`, which `accelerate launch -m` needs."""
 
-from .commands import main
+from dvflnet_cli import main
 
 
 if __name__ == "__main__":

@@ -1,213 +1,217 @@
 """Commands for training and evaluation: train, distill, cache-teacher, evaluate."""
 
-import json
-import signal
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import typer
-
-from .options import AsJson, BlockList, Device, DType, Fold, Protocol
-from .terminal import printable, quiet, quiet_imports, use_sandbox
+from .common import DATASETS, REQUIRED, DType, argument, option, pick, say, shared, show, use_sandbox
 
 
-def train(context: typer.Context):
+OnError = Literal["replace", "raise"]
+
+
+@dataclass
+class TrainingOptions:
+    """What both trainings need to know of videos, clips and LoRA."""
+
+    dataset: str | None = option(None, f"{DATASETS} or folder (class folders, if unset).")
+    data_dir: str | None = option(
+        None, "Release, or {train,validation,test}/<class>/<video>; rendered videos if unset."
+    )
+    protocol: str | None = shared("protocol")
+    fold: int = shared("fold")
+    block_list: str | None = shared("block_list")
+    streaming: bool = option(False, "Stream the training clips, from tar files; each process reads its share.")
+    on_error: OnError = option("replace", "How to handle an unreadable training clip.")
+    num_frames: int = option(8, "Frames per clip.", minimum=1)
+    frame_interval: int = option(4, "Interval f of the published sampling rules, in frames.", minimum=1)
+    fps: float | None = option(None, "Sample frames at this rate, instead of spreading them over the video.")
+    image_size: int = option(224, "Height and width of a clip (the side of the crop).", minimum=1)
+    short_side: int = option(256, "Length of the short side after resizing, before the crop.", minimum=1)
+    augment: bool = option(False, "Use the published augmentation of training clips: crops, flips and colours.")
+    flip: float = option(0.5, "Probability of a horizontal flip with --augment; use 0 if left and right matter.")
+    rendered_train_clips: int = option(150, "Number of rendered training clips per class.")
+    rendered_validation_clips: int = option(5, "Number of rendered validation clips per class.")
+    rendered_test_clips: int = option(25, "Number of rendered test clips per class.")
+    lora_rank: int | None = option(None, "Rank of the LoRA matrices to train beside the head; all weights if unset.")
+    lora_target_modules: list[str] | None = option(None, "Layers for LoRA, such as `fc1 fc2`; all linear if unset.")
+
+
+@dataclass
+class Train(TrainingOptions):
     """
     Train or fine-tune one video classifier.
 
-    The options are those of transformers' TrainingArguments and more; `dvflnet train --help` lists them.
+    On a benchmark, starting from a converted checkpoint:
+
+        dvflnet convert focalnet_tiny_srf.pth start --depths nano --labels ucf101
+        dvflnet train --dataset ucf101 --data_dir UCF101 --output_dir runs/ucf101 --model_name_or_path start
+
+    On your own videos, leave out --dataset: they lie in DIR/{train,validation,test}/<class>/<video>, and DIR is the
+    --data_dir.
+
+    The options are those below and transformers' TrainingArguments. The published recipes are YAML files for --config
+    in examples/recipes of the repository. The same command continues a run that was stopped. On several processes:
+    accelerate launch -m dvflnet_cli train ...
     """
-    before_the_imports()
-    from .scripts import data, train
 
-    data.run(train.main, context.args)
+    training_arguments = "VideoTrainingArguments"
+
+    model_name_or_path: str | None = option(None, "Folder or Hub id of the initial weights; random if unset.")
+    preset: str = option("nano", "Preset (size) of a model with random initial weights.")
+    config_overrides: str | None = option(None, "Overrides of the preset, such as `drop_path_rate=0.2`, or JSON.")
+
+    def run(self, args, given: dict):
+        from . import runs
+
+        runs.train(self, args, given)
 
 
-def distill(context: typer.Context):
+@dataclass
+class Distill(TrainingOptions):
     """
-    Train a student with a teacher and, to compare, alone.
+    Distill a classifier: train or load a teacher, train a student alone, and train the same student with a teacher.
 
-    The options are those of transformers' TrainingArguments and more; `dvflnet distill --help` lists them.
+    On your own videos, in folders DIR/{train,validation,test}/<class>/<video>, with a teacher that has these classes
+    (for a benchmark, add its name, such as --dataset ucf101):
+
+        dvflnet distill --output_dir runs/mine --data_dir DIR --teacher_model_name_or_path TEACHER
+
+    Without --data_dir, small videos are rendered.
+
+    The options are those below and transformers' TrainingArguments. The published recipes are YAML files for --config
+    in examples/recipes of the repository. The same command continues a run that was stopped. On several processes:
+    accelerate launch -m dvflnet_cli distill ...
     """
-    before_the_imports()
-    from .scripts import data, distill
 
-    data.run(distill.main, context.args)
+    training_arguments = "DistillationConfig"
+
+    student_train_clips: int | None = option(None, "Number of first clips per class for the student.", minimum=1)
+    teacher_preset: str = option("base", "Preset (size) of a teacher that is trained here.")
+    teacher_config_overrides: str | None = option(None, "Overrides of the preset, such as `embed_dim=32`, or JSON.")
+    teacher_epochs: float = option(10.0, "Epochs of the teacher's training.")
+    student_model_name_or_path: str | None = option(None, "Folder or Hub id of initial weights; random if unset.")
+    student_preset: str = option("nano", "Preset (size) of a student with random initial weights.")
+    student_config_overrides: str | None = option(None, "Overrides of the preset, as for the teacher.")
+    compare_alone: bool = option(True, "Whether the student is also trained alone.")
+    train_teacher: bool = option(False, "Train a teacher even if `teacher_model_name_or_path` names one.")
+
+    def run(self, args, given: dict):
+        from . import runs
+
+        runs.distill(self, args, given)
 
 
-def before_the_imports():
-    quiet_imports()
-    # Ctrl-C in the imports, which take seconds, shows no traceback of them; `run` sets it back
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+@dataclass
+class CacheTeacher:
+    """
+    Store a teacher's logits, so that training with --teacher_cache costs as much as plain training.
+
+    To use several processes: `accelerate launch -m dvflnet_cli cache-teacher ...`.
+    """
+
+    teacher: str = argument("Model folder or Hub id of a video classifier.")
+    out: Path = argument("Output folder. An unfinished cache is continued.")
+    dataset: str = option(REQUIRED, f"{DATASETS}, or folder.")
+    data_dir: str = option(REQUIRED, "Folder of the extracted release, or {train,...}/<class>/<video>.")
+    views: int = option(REQUIRED, "Views per clip, K: epoch e of training uses view e mod K.", minimum=1)
+    protocol: str | None = shared("protocol")
+    fold: int = shared("fold")
+    block_list: Path | None = shared("block_list")
+    seed: int = option(0, "Seed of the training run.")
+    augment: bool = option(True, "The published crops, flips and colours. Must match the training run.")
+    flip: float = option(0.5, "Probability of a flip, as in the training run.")
+    processor: str | None = option(None, "Folder whose video processor prepares the clips; TEACHER by default.")
+    features: bool = option(False, "Store the teacher's pooled features too, for --feature_weight.")
+    dtype: Literal["float16", "float32"] = option("float16", "Data type of the stored logits.")
+    device: str = shared("device")
+    teacher_dtype: DType = shared("dtype")
+    batch_size: int = option(8, "Clips that are classified at once, per process.", minimum=1)
+    num_workers: int = option(2, "Processes that decode, per process.", minimum=0)
+    on_error: OnError = option("replace", "How to handle clips that cannot be read. Must match the training run.")
+    json: bool = shared("json")
+
+    def run(self):
+        use_sandbox()
+        from accelerate import Accelerator
+
+        from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
+        from hf_dvflnet.hub.loaded_models import choose_device, feature_width
+        from hf_dvflnet.hub.loading import load_processor, load_teacher
+        from hf_dvflnet.training import teacher_cache as cache
+
+        accelerator = Accelerator(cpu=choose_device(self.device).type == "cpu")
+        network = load_teacher(self.teacher)
+        with accelerator.main_process_first():
+            lists = pick(self, "protocol fold block_list")
+            rows = load_benchmark(self.dataset, self.data_dir, "train", **lists)
+        augmentation = ClipAugmentation(flip=self.flip) if self.augment else None
+        clips = VideoClipDataset(
+            *(rows, load_processor(self.processor or self.teacher)),
+            train=True,
+            augmentation=augmentation,
+            **pick(self, "seed on_error"),
+        )
+        labels = network.config.num_labels
+        width = feature_width(network) if self.features else 0
+        size = cache.cache_bytes(len(clips), self.views, labels, self.dtype, width)
+        if accelerator.is_main_process:
+            say(
+                f"{len(clips)} clips x {self.views} views x {labels} logits in {self.dtype}"
+                f"{f' and {width} features in float16' if width else ''}: {size / 1e6:.1f} MB before packing",
+                err=True,
+            )
+        done = cache.cache_teacher(
+            *(network, clips, self.out),
+            name=self.teacher,
+            device=None if self.device == "auto" else self.device,
+            accelerator=accelerator,
+            **pick(self, "views features dtype teacher_dtype batch_size num_workers"),
+        )
+        accelerator.end_training()
+        if accelerator.is_main_process:
+            show({"folder": str(self.out), **done}, self.json)
 
 
-def evaluate(
-    model: Annotated[str | None, typer.Argument(help="A model folder or Hub id; not with --from-predictions.")] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="ucf50, ucf101, hmdb51, jhmdb, ssv2, kinetics400, or `folder` for class folders."),
-    ] = None,
-    data_dir: Annotated[
-        str | None, typer.Option(help="Folder of the extracted release or its archives, or hf://datasets/...")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="By default the split on which results are reported.")] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="official, groups_20_5, logo or dvflnet_8020, depending on the benchmark.")
-    ] = None,
-    fold: Fold = 1,
-    views: Annotated[int, typer.Option(help="1, or 12: 4 clips x 3 crops with averaged softmax, as published.")] = 1,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="New folder for metrics, tables and predictions; by default `evaluation`, or that of the predictions."
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
-    num_workers: Annotated[
-        int | None, typer.Option(min=0, help="Sandboxes that decode, per process; by default one per CPU.")
-    ] = None,
-    block_list: BlockList = None,
-    device: Device = "auto",
-    dtype: DType = "auto",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Compute metrics even if clips of the split are missing.")
-    ] = False,
-    from_predictions: Annotated[
-        Path | None, typer.Option(help="Compute the metrics again from a predictions.jsonl.")
-    ] = None,
-    as_json: AsJson = False,
-):
+@dataclass
+class Evaluate:
     """
     Evaluate a model on a split of a benchmark by the published test protocol.
 
     Every clip counts once, also on several processes: `accelerate launch -m dvflnet_cli evaluate ...`. Writes
     predictions.jsonl, results.json, per_class.csv, class_bars.png, confusion.csv and confusion.png.
     """
-    quiet()
-    if from_predictions is None and (model is None or dataset is None or data_dir is None):
-        raise ValueError("evaluate needs MODEL, --dataset and --data-dir, or --from-predictions")
-    from hf_dvflnet.inference.evaluation import evaluate_model, read_predictions, report_predictions
 
-    predictions_file = from_predictions
-    if from_predictions is not None:
-        output = output or from_predictions.parent
-    else:
-        output = output or Path("evaluation")
-        predictions_file = evaluate_model(
-            *(str(model), str(dataset), str(data_dir), output),
-            split=split,
-            protocol=protocol,
-            fold=fold,
-            views=views,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            block_list=block_list,
-            device=device,
-            dtype=dtype,
-        )
-    if predictions_file is None:  # only the main process prints
-        return
-    header, _ = read_predictions(predictions_file)
-    for clip in header["unread"]:
-        typer.echo(printable(f"not read: {clip['video_id']}: {clip['reason']}"), err=True)
-    row = report_predictions(predictions_file, output, allow_missing=allow_missing)
-    if as_json:
-        typer.echo(json.dumps(row))
-        return
-    typer.echo(f"{row['split']}, views: {row['views']}, {row['clips']} of {row['listed']} clips")
-    typer.echo(f"top-1 {row['top1']:.2f} %   top-5 {row['top5']:.2f} %   mean class {row['mean_class']:.2f} %")
-    typer.echo(
-        f"{output}: results.json, per_class.csv, class_bars.png, confusion.csv, confusion.png; from {predictions_file}"
-    )
+    model: str | None = argument("A model folder or Hub id, or --from_predictions.", metavar="[MODEL]", default=None)
+    dataset: str | None = option(None, f"{DATASETS}, or `folder` for class folders.")
+    data_dir: str | None = option(None, "Folder of the extracted release or its archives, or hf://datasets/...")
+    split: str | None = option(None, "By default the split on which results are reported.")
+    protocol: str | None = option(None, "official, groups_20_5, logo or dvflnet_8020, depending on the benchmark.")
+    fold: int = shared("fold")
+    views: Literal[1, 12] = option(1, "1, or 12: 4 clips x 3 crops with averaged softmax, as published.")
+    output: Path | None = option(None, "New folder for the report; `evaluation`, or that of --from_predictions.")
+    batch_size: int = option(8, "Clips that are classified at once, per process.", minimum=1)
+    num_workers: int | None = option(None, "Sandboxes that decode, per process; by default one per CPU.", minimum=0)
+    block_list: Path | None = shared("block_list")
+    device: str = shared("device")
+    dtype: DType = shared("dtype")
+    allow_missing: bool = option(False, "Compute metrics even if clips of the split are missing.")
+    from_predictions: Path | None = option(None, "Compute the metrics again from a predictions.jsonl.")
+    json: bool = shared("json")
 
+    def run(self):
+        from hf_dvflnet.inference.evaluation import evaluate_model, read_predictions, report_predictions
 
-def cache_teacher(
-    teacher: Annotated[str, typer.Argument(help="Model folder or Hub id of a video classifier.")],
-    out: Annotated[Path, typer.Argument(help="Output folder. An unfinished cache is continued.")],
-    dataset: Annotated[str, typer.Option(help="ucf50, ucf101, hmdb51, jhmdb, ssv2, kinetics400, or folder.")],
-    data_dir: Annotated[str, typer.Option(help="Folder of the extracted release, or {train,...}/<class>/<video>.")],
-    views: Annotated[int, typer.Option(min=1, help="Views per clip, K: epoch e of training uses view e mod K.")],
-    protocol: Protocol = None,
-    fold: Fold = 1,
-    block_list: BlockList = None,
-    seed: Annotated[int, typer.Option(help="Seed of the training run.")] = 0,
-    augment: Annotated[
-        bool, typer.Option(help="The published crops, flips and colours. Must match the training run.")
-    ] = True,
-    flip: Annotated[float, typer.Option(help="Probability of a flip, as in the training run.")] = 0.5,
-    processor: Annotated[
-        str | None, typer.Option(help="Folder whose video processor prepares the clips; TEACHER by default.")
-    ] = None,
-    features: Annotated[
-        bool, typer.Option("--features", help="Store the teacher's pooled features too, for --feature_weight.")
-    ] = False,
-    dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Data type of the stored logits.")] = "float16",
-    device: Device = "auto",
-    teacher_dtype: DType = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once, per process.")] = 8,
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that decode, per process.")] = 2,
-    on_error: Annotated[
-        Literal["replace", "raise"],
-        typer.Option(help="How to handle clips that cannot be read. Must match the training run."),
-    ] = "replace",
-    as_json: AsJson = False,
-):
-    """
-    Store a teacher's logits, so that training with --teacher_cache costs as much as plain training.
-
-    To use several processes: `accelerate launch -m dvflnet_cli cache-teacher ...`.
-    """
-    quiet()
-    use_sandbox()
-    from accelerate import Accelerator
-
-    from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
-    from hf_dvflnet.hub.loaded_models import choose_device, feature_width
-    from hf_dvflnet.hub.loading import load_processor, load_teacher
-    from hf_dvflnet.training import teacher_cache as cache
-
-    accelerator = Accelerator(cpu=choose_device(device).type == "cpu")
-    network = load_teacher(teacher)
-    with accelerator.main_process_first():
-        rows = load_benchmark(dataset, data_dir, "train", protocol, fold, block_list=block_list)
-    clips = VideoClipDataset(
-        rows,
-        load_processor(processor or teacher),
-        train=True,
-        seed=seed,
-        augmentation=ClipAugmentation(flip=flip) if augment else None,
-        on_error=on_error,
-    )
-    labels = network.config.num_labels
-    width = feature_width(network) if features else 0
-    size = cache.cache_bytes(len(clips), views, labels, dtype, width)
-    if accelerator.is_main_process:
-        typer.echo(
-            f"{len(clips)} clips x {views} views x {labels} logits in {dtype}"
-            f"{f' and {width} features in float16' if width else ''}: {size / 1e6:.1f} MB before packing",
-            err=True,
-        )
-    done = cache.cache_teacher(
-        network,
-        clips,
-        out,
-        views=views,
-        features=features,
-        name=teacher,
-        dtype=dtype,
-        device=None if device == "auto" else device,
-        teacher_dtype=teacher_dtype,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        accelerator=accelerator,
-    )
-    accelerator.end_training()
-    if not accelerator.is_main_process:
-        return
-    if as_json:
-        typer.echo(json.dumps({"folder": str(out), **done}))
-        return
-    typer.echo(
-        f"{out}: {done['rows']} views, {done['written']} of them written in this run, {done['bytes'] / 1e6:.1f} MB"
-    )
+        predictions = self.from_predictions
+        output = self.output or (Path("evaluation") if predictions is None else predictions.parent)
+        if predictions is None:
+            if self.model is None or self.dataset is None or self.data_dir is None:
+                raise ValueError("evaluate needs MODEL, --dataset and --data_dir, or --from_predictions")
+            predictions = evaluate_model(
+                *(self.model, self.dataset, self.data_dir, output),
+                **pick(self, "split protocol fold views batch_size num_workers block_list device dtype"),
+            )
+        if predictions is not None:  # only the main process prints
+            for clip in read_predictions(predictions)[0]["unread"]:
+                say(f"not read: {clip['video_id']}: {clip['reason']}", err=True)
+            show(report_predictions(predictions, output, allow_missing=self.allow_missing), self.json)

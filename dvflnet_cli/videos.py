@@ -1,242 +1,415 @@
-"""Commands for videos: watch, benchmark, visualize, demo."""
+"""Commands for videos: predict, windows, watch, demo, visualize, benchmark."""
 
+import csv
 import json
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TextIO
 
-import typer
-
-from .options import AsJson, Compile, Device, DType, Model, Videos
-from .terminal import printable, quiet, refuse_unless_positive
+from .common import DType, argument, one_line, option, pick, printable, say, shared, show, use_sandbox
 
 
-def watch(
-    model: Model,
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A video file; an rtsp, rtmp, udp or http(s) URL; or a camera: /dev/video0, avfoundation:0 or "
-            "dshow:video=NAME."
-        ),
-    ],
-    window: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Length of a window, by the timestamps of the frames.")
-    ] = 2.0,
-    stride: Annotated[
-        int | None,
-        typer.Option(min=1, help="Frames between answers, at the source's frame rate; half a second by default."),
-    ] = None,
-    smoothing: Annotated[
-        float, typer.Option(help="Weight of the previous answers in the average: at least 0, below 1.")
-    ] = 0.0,
-    threshold: Annotated[float, typer.Option(help="Minimum score for a label, from 0 to 1.")] = 0.0,
-    top_k: Annotated[int, typer.Option(min=1, help="Number of classes in a line of JSON.")] = 5,
-    fps: Annotated[
-        float | None,
-        typer.Option(help="Count frames at this frame rate, if the source's timestamps or frame rate are wrong."),
-    ] = None,
-    realtime: Annotated[bool, typer.Option("--realtime", help="Read a file at its own frame rate.")] = False,
-    device: Device = "auto",
-    dtype: DType = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON per answer, and one at the end.")
-    ] = False,
-):
+Videos = list[str]  # named, since `list` is an option of predict
+VIDEOS = "Files, folders, patterns such as '*.mp4', http(s) URLs, hf:// or s3:// paths."
+CLASSIFIER = "A model folder or Hub id, or a folder written by `dvflnet export`."
+
+
+@dataclass
+class Predict:
+    """
+    Classify videos.
+
+    If a video cannot be read, the error is printed on stderr, all other videos are classified, and the exit code is 1.
+
+    With --output, each video is a row, with the error of one that cannot be read, and the exit code is 0. The same
+    command resumes where it was stopped. Several processes share the videos: `accelerate launch -m dvflnet_cli predict
+    ...`, or a cluster does: --ray.
+    """
+
+    model: str = argument(CLASSIFIER)
+    videos: Videos = argument(VIDEOS, metavar="VIDEO...", default_factory=list)
+    list: str | None = option(None, "List of further videos: text with one per line, or a .csv or .parquet file.")
+    column: str | None = option(None, "Column of the list, unless it is the only one.")
+    top_k: int = option(5, "Number of classes per video; 0 with --embeddings.", minimum=0)
+    views: Literal[1, 12] = option(1, "1, or 12: 4 clips x 3 crops with averaged softmax, as published.")
+    embeddings: bool = option(False, "Write the pooled features, too; needs --output.")
+    output: str | None = option(None, "A .parquet, .jsonl or .csv file, or a folder of Parquet files.")
+    json: bool = option(False, "Print one line of JSON per video.")
+    device: str = shared("device")
+    dtype: DType = shared("dtype")
+    compile: bool = shared("compile")
+    batch_size: int | None = option(None, "Videos classified at once; by default 1, and 8 with --output.", minimum=1)
+    ray: str | None = shared("ray")
+    num_workers: int | None = option(None, "Sandboxes that decode; 1, or one per CPU with --output.", minimum=0)
+
+    def run(self) -> int:
+        if not self.videos and self.list is None:
+            raise ValueError("predict needs videos: files, folders, patterns or URLs, or a --list of them")
+        for refused, reason in (
+            (self.column is not None and self.list is None, "--column needs --list FILE"),
+            (self.output is not None and self.json, "--output cannot be combined with --json"),
+            (self.embeddings and self.output is None, "--embeddings needs --output"),
+            (self.top_k == 0 and not self.embeddings, "--top_k 0 needs --embeddings"),
+            (self.ray is not None and self.output is None, "--ray needs --output"),
+            (self.ray is not None and self.num_workers is not None, "--ray has its own workers: no --num_workers"),
+        ):
+            if refused:
+                raise ValueError(reason)
+        use_sandbox()
+        from hf_dvflnet.data.video_files import list_videos
+        from hf_dvflnet.hub.loading import load_processor
+
+        videos = list_videos(self.videos)
+        if self.list is not None:
+            from hf_dvflnet.data.video_lists import read_video_list
+
+            videos += read_video_list(self.list, self.column)
+        placed = (self.device, self.compile) if self.ray is None else ("cpu", False)  # the workers of Ray place it
+        network = load_placed(self.model, placed[0], self.dtype, placed[1])
+        processor = load_processor(self.model)
+        if self.output is None:
+            return self.print_rows(network, processor, videos)
+        show({"output": self.output, **self.write_rows(network, processor, videos, self.output)}, False)
+        return 0
+
+    def print_rows(self, network, processor, videos) -> int:
+        from tqdm.auto import tqdm
+
+        from hf_dvflnet.inference.pipeline import predict_videos, score_text
+
+        several = len(videos) > 1
+        workers = 1 if self.num_workers is None else self.num_workers
+        rows = predict_videos(
+            *(network, processor, videos),
+            **pick(self, "views top_k"),
+            batch_size=self.batch_size or 1,
+            num_workers=workers if several else 0,
+        )
+        failed = 0
+        with tqdm(total=len(videos), unit="video", disable=None if several else True) as progress:
+            for row in rows:
+                with tqdm.external_write_mode():
+                    if "error" in row:
+                        failed += 1
+                        say(f"dvflnet: {one_line(row['error'])}", err=True)
+                    elif self.json:
+                        show(row, True)
+                    else:
+                        say(row["video"])
+                        for answer in row["answers"]:
+                            say(f"  {score_text(answer['score'], network.config):>6}  {answer['label']}")
+                progress.update()
+        return report_failed(failed, len(videos))
+
+    def write_rows(self, network, processor, videos, output: str) -> dict[str, Any]:
+        options = {**pick(self, "views top_k embeddings"), "batch_size": self.batch_size or 8}
+        if self.ray is not None:
+            from hf_dvflnet.inference.ray_prediction import predict_with_ray
+
+            options |= {"address": self.ray, **pick(self, "device compile")}
+            return predict_with_ray(network, processor, videos, output, **options)
+        from hf_dvflnet.inference.bulk_prediction import predict_to_file
+
+        return predict_to_file(network, processor, videos, output, num_workers=self.num_workers, **options)
+
+
+def load_placed(model: str, device: str, dtype: str, compile: bool) -> Any:
+    """Load a classifier or an exported program, which cannot be placed."""
+    from hf_dvflnet.hub.loading import load_classifier
+    from hf_dvflnet.inference.exported_program import is_exported, load_exported
+    from hf_dvflnet.inference.inference_form import place_for_inference
+
+    if not is_exported(model):
+        return place_for_inference(load_classifier(model), device, dtype, compile=compile)  # type: ignore[arg-type]
+    if device not in ("auto", "cpu") or dtype != "auto" or compile:
+        raise ValueError(f"{model}: is exported, and runs as it is; leave out --device, --dtype and --compile")
+    return load_exported(model)
+
+
+def report_failed(failed: int, videos: int) -> int:
+    """Say how many videos could not be read, and return the exit code."""
+    if failed:
+        say(f"dvflnet: {failed} of {videos} videos could not be read", err=True)
+    return 1 if failed else 0
+
+
+@dataclass
+class Windows:
+    """
+    Classify long videos window by window, and print a table of times as CSV.
+
+    Frames after the last window are covered by one more window that ends with the video. If a video cannot be read,
+    the error is printed on stderr, all other videos are classified, and the exit code is 1.
+    """
+
+    model: str = argument(CLASSIFIER)
+    videos: Videos = argument(VIDEOS, metavar="VIDEO...")
+    window: float = option(2.0, "Length of a window in seconds.", minimum=0.001)
+    stride: float | None = option(None, "Seconds between two starts; the length of a window if unset.", minimum=0.001)
+    top_k: int = option(5, "Number of classes per window.", minimum=1)
+    output: str | None = option(None, "A new .csv or .jsonl file for the table, instead of stdout.")
+    json: bool = option(False, "Print one line of JSON per window.")
+    device: str = shared("device")
+    dtype: DType = shared("dtype")
+    compile: bool = shared("compile")
+    batch_size: int = option(1, "Windows that are classified at once.", minimum=1)
+    num_workers: int = option(1, "Sandboxes that decode ahead.", minimum=0)
+
+    def run(self) -> int:
+        from hf_dvflnet.data.video_files import list_videos
+        from hf_dvflnet.hub import model_folder
+        from hf_dvflnet.hub.loading import load_processor
+
+        if self.output is not None:
+            if not self.output.endswith((".csv", ".jsonl")) or "://" in self.output or self.json:
+                raise ValueError(f"{self.output}: --output needs a .csv or .jsonl file on this machine, and no --json")
+            model_folder.refuse_existing(Path(self.output), False)
+        use_sandbox()
+        videos = list_videos(self.videos)
+        network = load_placed(self.model, self.device, self.dtype, self.compile)
+        counts: Counter[str] = Counter()
+        rows = self.rows(network, load_processor(self.model), videos, counts)
+        ranks = min(self.top_k, network.config.num_labels)
+        if self.output is None:
+            write_windows(rows, ranks, sys.stdout, self.json)
+        else:
+            with (
+                model_folder.whole_or_nothing(self.output) as path,
+                # file names that are not valid UTF-8 are written with escapes
+                open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+            ):
+                write_windows(rows, ranks, file, self.output.endswith(".jsonl"))
+            say(f"{self.output}: {counts['windows']} windows of {len(videos) - counts['failed']} videos")
+        return report_failed(counts["failed"], len(videos))
+
+    def rows(self, network, processor, videos: Videos, counts: Counter) -> Iterator[dict[str, Any]]:
+        """Yield the windows of all videos, and count them and the videos that could not be read."""
+        from hf_dvflnet.inference.windows import predict_windows
+
+        for video in videos:
+            windows = predict_windows(
+                *(network, processor, video),
+                seconds=self.window,
+                stride_seconds=self.stride,
+                **pick(self, "top_k batch_size num_workers"),
+            )
+            try:
+                for row in windows:
+                    counts["windows"] += 1
+                    yield {"video": video, **row, "start": round(row["start"], 3), "end": round(row["end"], 3)}
+            except (OSError, ValueError) as error:
+                counts["failed"] += 1
+                say(f"dvflnet: {one_line(error)}", err=True)
+
+
+def write_windows(rows: Iterable[dict[str, Any]], ranks: int, file: TextIO, as_json: bool):
+    """Write windows as lines of JSON or as CSV. What is printed is escaped; in a CSV file, names stay as they are."""
+    if as_json:
+        for row in rows:
+            print(printable(json.dumps(row, ensure_ascii=False)), file=file)
+        return
+    table = csv.writer(file, lineterminator="\n")
+    names = [name for rank in range(2, ranks + 1) for name in (f"label_{rank}", f"score_{rank}")]
+    table.writerow(["video", "start", "end", "label", "score", *names])
+    for row in rows:
+        best = [cell for answer in row["answers"] for cell in (answer["label"], round(answer["score"], 6))]
+        cells = [row["video"], row["start"], row["end"], *best]
+        table.writerow(map(printable, map(str, cells)) if file is sys.stdout else cells)
+
+
+@dataclass
+class Watch:
     """
     Continuously classify a camera, a network stream or a file, and print the answers.
 
     For a live source, answers are never late by more than one stride and one forward pass: if the model is too slow,
     windows are skipped and counted. Ctrl-C stops and prints a summary.
     """
-    quiet()
-    refuse_unless_positive(window=window, fps=fps)
-    from collections import deque
 
-    import numpy as np
+    model: str = argument("A model folder or Hub id.")
+    source: str = argument("A file; an rtsp, rtmp, udp or http(s) URL; /dev/video0, avfoundation:0, dshow:video=NAME.")
+    window: float = option(2.0, "Length of a window in seconds, by the timestamps of the frames.", minimum=0.001)
+    stride: int | None = option(None, "Frames between answers; those of half a second if unset.", minimum=1)
+    smoothing: float = option(0.0, "Weight of the previous answers in the average: at least 0, below 1.")
+    threshold: float = option(0.0, "Minimum score for a label, from 0 to 1.")
+    top_k: int = option(5, "Number of classes in a line of JSON.", minimum=1)
+    fps: float | None = option(None, "Frame rate to count at, if that of the source is wrong.", minimum=0.001)
+    realtime: bool = option(False, "Read a file at its own frame rate.")
+    device: str = shared("device")
+    dtype: DType = shared("dtype")
+    json: bool = option(False, "Print one line of JSON per answer, and one at the end.")
 
-    from hf_dvflnet import VideoStreamClassifier
-    from hf_dvflnet.hub.loading import load_classifier, load_processor
-    from hf_dvflnet.inference.inference_form import place_for_inference
-    from hf_dvflnet.inference.live_sources import open_stream
-    from hf_dvflnet.inference.pipeline import score_text
+    def run(self):
+        from hf_dvflnet import VideoStreamClassifier
+        from hf_dvflnet.hub.loading import load_classifier, load_processor
+        from hf_dvflnet.inference import live_sources
+        from hf_dvflnet.inference.inference_form import place_for_inference
 
-    network = place_for_inference(load_classifier(model), device, dtype)
-    processor = load_processor(model)
-    latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
-    with open_stream(source) as stream:
-        lengths: dict[str, Any]
-        if fps:
-            lengths = {"window": max(1, round(window * fps)), "stride": stride or max(1, round(fps / 2))}
-        elif stride and not stream.fps:
-            raise ValueError(f"{source}: states no frame rate, which --stride (in frames) needs; pass --fps")
-        else:
-            seconds = stride / stream.fps if stride and stream.fps else 0.5
-            lengths = {"window_seconds": window, "stride_seconds": seconds}
-        classifier = VideoStreamClassifier(
-            network,
-            processor,
-            **lengths,
-            smoothing=smoothing,
-            threshold=threshold,
-            top_k=top_k,
-        )
+        network = place_for_inference(load_classifier(self.model), self.device, self.dtype)
+        latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
         failure = None
-        try:
-            for answer in classifier.run(stream, realtime=realtime):
-                latencies.append(answer.latency)
-                if as_json:
-                    top = [{"label": label, "score": score} for label, score in answer.top]
-                    typer.echo(printable(json.dumps({**vars(answer), "top": top}, ensure_ascii=False)))
-                    continue
-                typer.echo(
-                    f"{answer.time:9.2f} s  {score_text(answer.score, network.config):>6}  "
-                    f"{printable(answer.label or '-')}  "
-                    f"(latency {1000 * answer.latency:.0f} ms, dropped {answer.dropped}, skipped {answer.skipped})"
-                )
-        except KeyboardInterrupt:
-            pass
-        except (OSError, ValueError) as error:  # raised after the summary
-            failure = error
-    summary = {name: getattr(classifier, name) for name in ("frames", "answers", "dropped", "skipped")}
-    median, slow = np.percentile(latencies or [np.nan], [50, 95]).tolist()
-    if as_json:
-        figures = {"latency_median": median, "latency_p95": slow} if latencies else {}
-        typer.echo(json.dumps({**summary, **figures}))
-    else:
-        text = f"{summary['frames']} frames, {summary['answers']} answers; dropped {summary['dropped']} frames, "
-        text += f"skipped {summary['skipped']} answers"
+        with live_sources.open_stream(self.source) as stream:
+            options = {**self.lengths(stream.fps), **pick(self, "smoothing threshold top_k")}
+            classifier = VideoStreamClassifier(network, load_processor(self.model), **options)
+            try:
+                for answer in classifier.run(stream, realtime=self.realtime):
+                    latencies.append(answer.latency)
+                    self.print_answer(answer, network.config)
+            except KeyboardInterrupt:
+                pass
+            except (OSError, ValueError) as error:  # raised after the summary
+                failure = error
+        self.print_summary(classifier, latencies)
+        if failure is not None:
+            raise failure
+
+    def lengths(self, fps: float | None) -> dict[str, Any]:
+        """Window and stride, as `VideoStreamClassifier` takes them, for a source of this frame rate."""
+        if self.fps:
+            stride = self.stride or max(1, round(self.fps / 2))
+            return {"window": max(1, round(self.window * self.fps)), "stride": stride}
+        if self.stride and not fps:
+            raise ValueError(f"{self.source}: states no frame rate, which --stride (in frames) needs; pass --fps")
+        return {"window_seconds": self.window, "stride_seconds": self.stride / fps if self.stride and fps else 0.5}
+
+    def print_answer(self, answer, config):
+        from hf_dvflnet.inference.pipeline import score_text
+
+        if self.json:
+            top = [{"label": label, "score": score} for label, score in answer.top]
+            return show({**vars(answer), "top": top}, True)
+        say(
+            f"{answer.time:9.2f} s  {score_text(answer.score, config):>6}  {answer.label or '-'}  "
+            f"(latency {1000 * answer.latency:.0f} ms, dropped {answer.dropped}, skipped {answer.skipped})"
+        )
+
+    def print_summary(self, classifier, latencies: deque[float]):
+        import numpy as np
+
+        found = pick(classifier, "frames answers dropped skipped")
         if latencies:
-            text += f"; latency {1000 * median:.0f} ms (median), {1000 * slow:.0f} ms (95th percentile)"
-        typer.echo(text)
-    if failure is not None:
-        raise failure
+            found["latency_median"], found["latency_p95"] = np.percentile(latencies, [50, 95]).tolist()
+        show(found, self.json)
 
 
-def benchmark(
-    model: Model,
-    videos: Videos,
-    repeat: Annotated[int, typer.Option(min=1, help="Number of measured passes, after one that is not measured.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips that are classified at once.")] = 1,
-    device: Device = "auto",
-    dtype: DType = "auto",
-    compile: Compile = False,
-    as_json: AsJson = False,
-):
-    """
-    Measure decoding, preprocessing and forward pass separately, with one view per video, without overlap.
-
-    The time of a stage covers all videos of a pass; the table shows its median, minimum and maximum over the passes.
-    The real-time factor is seconds of video per second of computation.
-    """
-    quiet()
-    from hf_dvflnet.data.video_files import list_videos
-    from hf_dvflnet.hub.loading import load_classifier, load_processor
-    from hf_dvflnet.inference.inference_form import place_for_inference
-    from hf_dvflnet.inference.speed import STAGES, time_stages
-
-    network = place_for_inference(load_classifier(model), device, dtype, compile=compile)
-    processor = load_processor(model)
-    found = time_stages(network, processor, list_videos(videos), repeat=repeat, batch_size=batch_size)
-    if as_json:
-        typer.echo(json.dumps(found))
-        return
-    seconds, factor = (found[name] for name in ("video_seconds", "realtime_factor"))
-    typer.echo(
-        f"{found['clips']} clips of {found['frames']} frames, {seconds or float('nan'):.1f} s of video; batches of "
-        f"{batch_size}; {found['device']}, {found['dtype']}, {found['threads']} threads; {repeat} passes"
-    )
-    typer.echo(f"{'':12}{'median':>10}{'least':>10}{'greatest':>10}{'clips/s':>10}{'share':>8}")
-    for name in (*STAGES, "overall"):
-        row = found[name]
-        times = "".join(f"{row[key]:8.3f} s" for key in ("median", "least", "greatest"))
-        typer.echo(f"{name:12}{times}{row['clips_per_second']:10.2f}{row['share']:8.0%}")
-    typer.echo(f"real-time factor {factor or float('nan'):.2f}; bound by {found['bound_by']}")
-
-
-def visualize(
-    model: Model,
-    video: Annotated[str, typer.Argument(help="A path or http(s) URL.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.{gif,mp4,png}", help="Output file.")],
-    stages: Annotated[str, typer.Option(help="Stages to draw, such as 1,2,3,4; all by default.")] = "",
-    kind: Annotated[Literal["spatial", "temporal", "both"], typer.Option(help="Modulators to draw.")] = "both",
-    device: Device = "auto",
-    dtype: DType = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
-):
-    """
-    Draw the modulation maps of a video: one map per stage, next to the frames that the model saw.
-
-    A map is the L2 norm of a modulator over its channels, coloured from its minimum to its maximum in the clip. GIF
-    and MP4 show the frames one after another, PNG shows all at once.
-    """
-    quiet()
-    import torch
-
-    from hf_dvflnet import modulation_maps, pixels_to_frames
-    from hf_dvflnet.hub.loading import load_model, load_processor
-    from hf_dvflnet.hub.model_folder import refuse_existing
-    from hf_dvflnet.inference import modulation_maps as plots
-    from hf_dvflnet.inference.exported_program import is_exported
-    from hf_dvflnet.inference.inference_form import place_for_inference
-    from hf_dvflnet.inference.pipeline import best_classes, class_scores, score_text
-
-    # checked before the work rather than after it
-    if out.suffix.lower() not in plots.MAP_SUFFIXES:
-        raise ValueError(f"{out}: visualize writes {', '.join(plots.MAP_SUFFIXES)}; use one of these suffixes")
-    refuse_existing(out, overwrite)
-    if is_exported(model):
-        raise ValueError(f"{model}: is an exported program, which has no modulators; pass the original model folder")
-    network = place_for_inference(load_model(model), device, dtype)
-    count = len(network.config.depths)
-    try:
-        numbers = [int(stage) for stage in stages.split(",")] if stages else list(range(1, count + 1))
-    except ValueError:
-        numbers = []
-    if not numbers or not all(1 <= number <= count for number in numbers):
-        raise ValueError(f"--stages takes numbers from 1 to {count}, such as 1,2; got {stages!r}")
-    processor = load_processor(model)
-    pixel_values = processor(video, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
-    maps = modulation_maps(network, pixel_values)
-    scores = class_scores(torch.from_numpy(maps.logits), network.config)
-    answers = [f"{name} {score_text(score, network.config)}" for name, score in best_classes(network, scores, 3)]
-    plots.save_modulation_maps(
-        pixels_to_frames(pixel_values, processor),
-        maps,
-        out,
-        f"{Path(video).name}\n{', '.join(answers)}",
-        stages=numbers,
-        kinds=["spatial", "temporal"] if kind == "both" else [kind],
-    )
-    typer.echo(printable(f"{out}: {', '.join(answers)}"))
-
-
-def demo(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model folders or Hub ids.")],
-    examples: Annotated[Path | None, typer.Option(help="Folder of example videos; the first 12 are shown.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is open to other machines.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Maximum size of an upload, in MB.")] = 50,
-    max_seconds: Annotated[float, typer.Option(min=0.001, help="Maximum duration of a clip, in seconds.")] = 60,
-    device: Device = "auto",
-    dtype: DType = "auto",
-):
+@dataclass
+class Demo:
     """
     Serve a web page on which users upload, record or pick a clip and see the predicted classes.
 
     By default only this machine can open the page. It sends no requests to other hosts. Uploads are deleted after
     their answer.
     """
-    quiet()
-    refuse_unless_positive(max_megabytes=max_megabytes, max_seconds=max_seconds)
-    from hf_dvflnet.inference.demo_page import serve_demo
 
-    serve_demo(
-        models,
-        examples=examples,
-        host=host,
-        port=port,
-        max_bytes=int(max_megabytes * 2**20),
-        max_seconds=max_seconds,
-        device=device,
-        dtype=dtype,
-    )
+    models: list[str] = argument("Model folders or Hub ids.", metavar="MODEL...")
+    examples: Path | None = option(None, "Folder of example videos; the first 12 are shown.")
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is open to other machines.")
+    port: int = option(7860, "Port to listen on.", minimum=1, maximum=65535)
+    max_megabytes: float = option(50, "Maximum size of an upload, in MB.", minimum=0.001)
+    max_seconds: float = option(60, "Maximum duration of a clip, in seconds.", minimum=0.001)
+    device: str = shared("device")
+    dtype: DType = shared("dtype")
+
+    def run(self):
+        from hf_dvflnet.inference.demo_page import serve_demo
+
+        serve_demo(
+            self.models,
+            max_bytes=int(self.max_megabytes * 2**20),
+            **pick(self, "examples host port max_seconds device dtype"),
+        )
+
+
+@dataclass
+class Visualize:
+    """
+    Draw the modulation maps of a video: one map per stage, next to the frames that the model saw.
+
+    A map is the L2 norm of a modulator over its channels, coloured from its minimum to its maximum in the clip. GIF
+    and MP4 show the frames one after another, PNG shows all at once.
+    """
+
+    model: str = argument("A model folder or Hub id.")
+    video: str = argument("A path or http(s) URL.")
+    out: Path = argument("Output file.", metavar="OUT.{gif,mp4,png}")
+    stages: list[int] | None = option(None, "Stages to draw, such as 1 2; all by default.")
+    kind: Literal["spatial", "temporal", "both"] = option("both", "Modulators to draw.")
+    device: str = shared("device")
+    dtype: DType = shared("dtype")
+    overwrite: bool = shared("overwrite")
+
+    def run(self):
+        import torch
+
+        from hf_dvflnet import modulation_maps, pixels_to_frames
+        from hf_dvflnet.hub.loading import load_model, load_processor
+        from hf_dvflnet.hub.model_folder import refuse_existing
+        from hf_dvflnet.inference import modulation_maps as plots
+        from hf_dvflnet.inference.inference_form import place_for_inference
+        from hf_dvflnet.inference.pipeline import best_classes, class_scores, score_text
+
+        # checked before the work rather than after it
+        if self.out.suffix.lower() not in plots.MAP_SUFFIXES:
+            raise ValueError(f"{self.out}: visualize writes {', '.join(plots.MAP_SUFFIXES)} files")
+        refuse_existing(self.out, self.overwrite)
+        network = place_for_inference(load_model(self.model), self.device, self.dtype)
+        stages = self.stages or list(range(1, len(network.config.depths) + 1))
+        processor = load_processor(self.model)
+        pixel_values = processor(self.video, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
+        maps = modulation_maps(network, pixel_values)
+        scores = class_scores(torch.from_numpy(maps.logits), network.config)
+        answers = [f"{name} {score_text(score, network.config)}" for name, score in best_classes(network, scores, 3)]
+        plots.save_modulation_maps(
+            pixels_to_frames(pixel_values, processor),
+            maps,
+            self.out,
+            f"{Path(self.video).name}\n{', '.join(answers)}",
+            stages=stages,
+            kinds=["spatial", "temporal"] if self.kind == "both" else [self.kind],
+        )
+        say(f"{self.out}: {', '.join(answers)}")
+
+
+@dataclass
+class Benchmark:
+    """
+    Measure decoding, preprocessing and forward pass separately, with one view per video, without overlap.
+
+    The time of a stage covers all videos of a pass; the table shows its median, minimum and maximum over the passes.
+    The real-time factor is seconds of video per second of computation.
+    """
+
+    model: str = argument("A model folder or Hub id.")
+    videos: list[str] = argument(VIDEOS, metavar="VIDEO...")
+    repeat: int = option(5, "Number of measured passes, after one that is not measured.", minimum=1)
+    batch_size: int = option(1, "Clips that are classified at once.", minimum=1)
+    device: str = shared("device")
+    dtype: DType = shared("dtype")
+    compile: bool = shared("compile")
+    json: bool = shared("json")
+
+    def run(self):
+        from hf_dvflnet.data.video_files import list_videos
+        from hf_dvflnet.hub.loading import load_classifier, load_processor
+        from hf_dvflnet.inference.inference_form import place_for_inference
+        from hf_dvflnet.inference.speed import STAGES, time_stages
+
+        network = place_for_inference(load_classifier(self.model), self.device, self.dtype, compile=self.compile)
+        videos = list_videos(self.videos)
+        found = time_stages(network, load_processor(self.model), videos, **pick(self, "repeat batch_size"))
+        if self.json:
+            return show(found, True)
+        seconds, factor = (found[name] or float("nan") for name in ("video_seconds", "realtime_factor"))
+        say(
+            f"{found['clips']} clips of {found['frames']} frames, {seconds:.1f} s of video; batches of "
+            f"{self.batch_size}; {found['device']}, {found['dtype']}, {found['threads']} threads; {self.repeat} passes"
+        )
+        say(f"{'':12}{'median':>10}{'least':>10}{'greatest':>10}{'clips/s':>10}{'share':>8}")
+        for name in (*STAGES, "overall"):
+            row = found[name]
+            times = "".join(f"{row[key]:8.3f} s" for key in ("median", "least", "greatest"))
+            say(f"{name:12}{times}{row['clips_per_second']:10.2f}{row['share']:8.0%}")
+        say(f"real-time factor {factor:.2f}; bound by {found['bound_by']}")

@@ -1,9 +1,9 @@
 """
 `dvflnet distill` as a script, here on videos that it renders itself, as `make demo` does:
 
-    accelerate launch examples/distill.py examples/demo.yaml
+    accelerate launch examples/distill.py --config examples/demo.yaml
 
-The options are those of the command, which lies in `dvflnet_cli/scripts/distill.py`.
+The options are those of the command.
 """
 
 import sys

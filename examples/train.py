@@ -1,10 +1,11 @@
 """
 `dvflnet train` as a script:
 
-    accelerate launch examples/train.py examples/recipes/student.yaml examples/recipes/ucf101.yaml \\
+    accelerate launch examples/train.py --config examples/recipes/student.yaml \\
+        --config examples/recipes/ucf101.yaml \\
         --data_dir UCF101 --output_dir runs/ucf101
 
-The options are those of the command, which lies in `dvflnet_cli/scripts/train.py`.
+The options are those of the command.
 """
 
 import sys

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import refused, run
+from commands import misused, refused, run
 from local_hub import LocalHub
 from places import GOLDEN
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForVideoClassification, FocalNetConfig, FocalNetForImageClassification, pipeline
 
-from dvflnet_cli.commands import GROUPS
+from dvflnet_cli import COMMANDS, GROUPS
+from dvflnet_cli.parser import CommandParser
 from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetModel, VideoFocalNetVideoProcessor
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.hub.loading import load_model
@@ -31,16 +33,110 @@ def test_help_waits_for_no_heavy_import():
     assert run(code, cwd=GOLDEN).strip() == "[]"
 
 
-def test_the_console_script_is_installed():
+def test_the_console_script_lists_each_command_in_a_line():
     script = Path(sys.executable).with_name("dvflnet")
     process = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
-    assert all(command in process.stdout for command in ("create", "convert", "predict", "info", "push"))
+    lines = process.stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(COMMANDS)
+    assert [line.rstrip(":") for line in lines if line.endswith(":") and not line.startswith(" ")] == list(GROUPS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_each_command_lists_its_options_with_defaults(command, dvflnet):
+    code, out, _ = dvflnet(command, "--help")
+    assert code == 0 and out.startswith(f"usage: dvflnet {command} ")
+    assert "--config FILE.yaml" in out and "(default: None)" not in out
+    fields = {field.name: field for field in dataclasses.fields(COMMANDS[command])}
+    shown = [name for name, field in fields.items() if "positional" not in field.metadata]
+    assert [name for name in shown if not re.search(rf"^  --{name}( |$)", out, flags=re.MULTILINE)] == []
 
 
 def test_the_help_names_every_label_set(dvflnet):
     _, out, _ = dvflnet("create", "--help")
-    words = out.replace("│", " ").replace(",", " ").split()
+    words = out.replace(",", " ").split()
     assert [name for name in LABEL_SETS if name not in words] == []
+
+
+# options
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("pred",), "dvflnet: no such command: pred"),
+        (("predict",), "the following arguments are required: MODEL"),
+        (("predict", "m", "v", "--topk", 1), "no such option: --topk"),
+        (("predict", "m", "v", "--top", 1), "no such option: --top"),
+        (("predict", "m", "v", "--top_k", "x"), "invalid int value: 'x'"),
+        (("predict", "m", "v", "--top_k", -1), "--top_k must be from 0 to 1e+09, got -1"),
+        (("predict", "m", "v", "--views", 3), "--views: invalid choice"),
+        (("windows", "m", "v", "--window", "inf"), "--window must be from 0.001 to 1e+09, got inf"),
+        (("windows", "m", "v", "--stride", "nan"), "--stride must be from 0.001 to 1e+09, got nan"),
+        (("demo", "m", "--max_seconds", "nan"), "--max_seconds must be from 0.001 to 1e+09, got nan"),
+        (("demo", "m", "--port", 65536), "--port must be from 1 to 65535, got 65536"),
+        (("info", "a", "b"), "unexpected argument: b"),
+        (("export", "m", "out"), "the following arguments are required: --format"),
+        (("distill", "--alpha", 2), "alpha"),
+        (("info", "m", "--\x1b[2J"), r"no such option: --\u001b[2J"),
+    ],
+)
+def test_a_wrong_command_line_is_a_sentence(dvflnet, words, reason):
+    misused(dvflnet(*words), reason)
+
+
+def parsed(command: str, *words: str):
+    (options,), given = CommandParser(command, COMMANDS[command]).parse(list(words))
+    return options, given
+
+
+def test_options_are_spelled_with_underscores_or_hyphens_and_stand_anywhere():
+    expected = parsed("predict", "model", "a.mp4", "b.mp4", "--top_k", "2", "--json", "--batch_size", "3")
+    assert parsed("predict", "--json", "model", "--top-k", "2", "a.mp4", "--batch-size=3", "b.mp4") == expected
+    assert expected[0].videos == ["a.mp4", "b.mp4"] and expected[0].json is True
+    given = {"model": "model", "videos": ["a.mp4", "b.mp4"], "top_k": 2, "json": True, "batch_size": 3}
+    assert expected[1] == given
+
+
+def test_options_of_files_are_overridden_by_later_ones(tmp_path):
+    (tmp_path / "a.yaml").write_text("top_k: 2\nviews: 12\njson: true\n")
+    (tmp_path / "b.yaml").write_text("top_k: 3\n")
+    files = ("--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml"))
+    options, _ = parsed("predict", "--views", "1", *files, "model", "a.mp4", "--json", "false")
+    assert (options.top_k, options.views, options.json) == (3, 1, False)
+
+
+def test_a_list_in_a_file_is_an_option_with_several_values(tmp_path):
+    (tmp_path / "a.yaml").write_text("calibration: [a.mp4, b.mp4]\nformat: onnx\n")
+    options, _ = parsed("export", "m", "o", "--config", str(tmp_path / "a.yaml"), "--calibration", "c", "d")
+    assert options.calibration == ["a.mp4", "b.mp4", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("topk: 2", "a.yaml: topk: no such option"),
+        ("model: m", "a.yaml: model: no such option"),
+        ("top_k:", "a.yaml: top_k: no value"),
+        ("- top_k", "a.yaml: must consist of lines such as `option: value`"),
+        ("top_k: two", "invalid int value: 'two'"),
+        ("top_k: [", "a.yaml: is not YAML"),
+    ],
+)
+def test_a_file_with_a_wrong_option_is_refused(dvflnet, tmp_path, text, reason):
+    (tmp_path / "a.yaml").write_text(text)
+    misused(dvflnet("predict", "m", "v", "--config", tmp_path / "a.yaml"), reason)
+
+
+def test_a_file_that_is_missing_is_refused(dvflnet, tmp_path):
+    refused(dvflnet("predict", "m", "v", "--config", tmp_path / "none.yaml"), "none.yaml")
+
+
+def test_control_c_ends_a_command_in_a_line(dvflnet, monkeypatch):
+    def interrupted(command):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(COMMANDS["info"], "run", interrupted)
+    assert dvflnet("info", "m") == (130, "", "dvflnet: stopped\n")
 
 
 # create
@@ -62,27 +158,6 @@ def test_create_gives_a_folder_that_transformers_opens_in_a_fresh_process(dvflne
     card = (tmp_path / "dvflnet-nano" / "README.md").read_text()
     assert "**Untrained: the weights are random**" in card
     assert LABEL_SETS["ucf101"].source in card
-
-
-def test_the_command_alone_greets_with_four_commands(dvflnet):
-    code, out, _ = dvflnet()
-    assert code == 0
-    shown = [line.split()[1] for line in out.splitlines() if line.startswith("  dvflnet")]
-    assert shown == ["create", "render", "predict", "demo"]
-
-
-def test_help_groups_the_commands_by_purpose(dvflnet):
-    _, out, _ = dvflnet("--help")
-    headings = [line for line in out.splitlines() if line.startswith("╭─")]
-    assert [heading.strip("╭─╮ ") for heading in headings][1:] == list(GROUPS)
-
-
-@pytest.mark.parametrize(("word", "found"), [("pre", ["predict", "prepare"]), ("ev", ["evaluate"])])
-def test_a_shell_completes_commands(word, found):
-    words = {"_DVFLNET_COMPLETE": "complete_bash", "COMP_WORDS": f"dvflnet {word}", "COMP_CWORD": "1"}
-    script = Path(sys.executable).with_name("dvflnet")
-    process = subprocess.run([script], capture_output=True, text=True, check=True, env={**os.environ, **words})
-    assert process.stdout.split() == found
 
 
 def test_create_is_repeatable_and_seeded(dvflnet, tmp_path):
@@ -287,7 +362,6 @@ def test_predict_refuses_a_folder_without_a_head_or_of_another_model(dvflnet, tm
     refused(dvflnet("predict", tmp_path / "headless", video), "headless", "classifier.weight")
     FocalNetConfig().save_pretrained(tmp_path / "focalnet")
     refused(dvflnet("predict", tmp_path / "focalnet", video), "'focalnet', not 'videofocalnet'")
-    refused(dvflnet("predict", tmp_path / "headless", video, "--views", 3), "--views must be 1 or 12")
 
 
 def predict_csv(output) -> list[dict[str, str]]:
@@ -301,15 +375,15 @@ def test_predict_writes_a_row_per_video_of_a_list_and_of_what_is_named(dvflnet, 
     arguments = ("predict", tiny_folder, videos[0], "--list", tmp_path / "list.txt", "--num-workers", 0)
     code, out, err = dvflnet(*arguments, "--output", tmp_path / "scores.csv", "--top-k", 2)
     assert code == 0, err
-    assert re.search(r"^4 videos, \S+ a second; bound by (decoding|the model) \(\S+ s waiting for decoders and", out)
-    assert out.splitlines()[-1] == f"{tmp_path / 'scores.csv'}: 4 videos, 1 not read (1 FileNotFoundError)"
+    shown = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (shown["videos"], shown["written"], shown["failures"]) == ("4", "4", "{'FileNotFoundError': 1}")
     rows = predict_csv(tmp_path / "scores.csv")
     assert [row["source"] for row in rows] == [videos[0], videos[1], str(tmp_path / "none.mp4"), videos[2]]
     printed = [json.loads(line) for line in dvflnet("predict", tiny_folder, *videos, "--json")[1].splitlines()]
     answered = [row for row in rows if not row["error"]]
     assert [row["label_1"] for row in answered] == [line["answers"][0]["label"] for line in printed]
     code, out, _ = dvflnet(*arguments, "--output", tmp_path / "scores.csv", "--top-k", 2)
-    assert (code, out) == (0, f"{tmp_path / 'scores.csv'}: is complete, 4 videos\n")
+    assert code == 0 and re.search(r"^written +0$", out, flags=re.MULTILINE)
 
 
 def test_predict_writes_embeddings_instead_of_labels(dvflnet, tiny_folder, video_files, tmp_path):
@@ -327,21 +401,16 @@ def test_predict_compiles(dvflnet, tiny_folder, video_files, monkeypatch):
     assert compiled == ["VideoFocalNetForVideoClassification"]
 
 
-def test_an_option_may_be_spelled_with_underscores(dvflnet, tiny_folder, video_files):
-    code, out, _ = dvflnet("predict", tiny_folder, video_files["vp9.webm"], "--top_k", 1, "--batch_size", 1)
-    assert code == 0 and out.count("%") == 1
-
-
 def test_predict_refuses_options_that_do_not_fit(dvflnet, tiny_folder, video_files, tmp_path):
     video = video_files["vp9.webm"]
     for arguments, reason in (
         ((), "predict needs videos"),
         ((video, "--column", "path"), "--column needs --list FILE"),
-        ((video, "--stride", 1), "--stride needs --windows SECONDS"),
-        ((video, "--output", tmp_path / "a.txt"), "needs a .parquet, .jsonl or .csv file, and cannot be"),
-        ((video, "--output", tmp_path / "a.jsonl", "--windows", 1), "needs a .csv or .json file for --windows"),
-        ((video, "--embeddings"), "--embeddings needs --output, without --windows"),
-        ((video, "--top-k", 0), "--top-k 0 needs --embeddings"),
+        ((video, "--windows", 1, "--stride", 1), "dvflnet windows MODEL VIDEO... --window SECONDS"),
+        ((video, "--output", tmp_path / "a.jsonl", "--json"), "--output cannot be combined with --json"),
+        ((video, "--embeddings"), "--embeddings needs --output"),
+        ((video, "--top-k", 0), "--top_k 0 needs --embeddings"),
+        ((video, "--ray", "auto"), "--ray needs --output"),
         ((video, "--list", tmp_path / "none.txt"), "none.txt"),
         ((tmp_path / "*.mp4",), "no file or folder matches this pattern"),
     ):
@@ -364,14 +433,15 @@ def hostile_folder(tiny_folder) -> Path:
     return tiny_folder
 
 
-@pytest.mark.parametrize("arguments", [(), ("--json",), ("--windows", 1), ("--windows", 1, "--json")])
+@pytest.mark.parametrize("command", ["predict", "windows"])
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
 def test_labels_and_names_of_videos_do_not_steer_the_terminal(
-    dvflnet, hostile_folder, video_files, tmp_path, arguments
+    dvflnet, hostile_folder, video_files, tmp_path, command, arguments
 ):
     video = shutil.copy(video_files["vp9.webm"], tmp_path / f"a{HOSTILE}.webm")
     broken = tmp_path / f"b{HOSTILE}.webm"
     broken.write_text("no video")
-    code, out, err = dvflnet("predict", hostile_folder, video, broken, *arguments)
+    code, out, err = dvflnet(command, hostile_folder, video, broken, *arguments)
     assert code == 1
     assert out.replace("\n", "").isprintable()
     assert err.replace("\n", "").isprintable()
@@ -407,23 +477,23 @@ def test_members_of_archives_and_warnings_do_not_steer_the_terminal(dvflnet, tmp
     assert HOSTILE not in warnings.formatwarning(UserWarning(HOSTILE), UserWarning, "a.py", 1)
 
 
-@pytest.mark.parametrize("arguments", [(), ("--json",), ("--windows", 1)])
-def test_a_name_that_is_not_utf8_stops_no_command(dvflnet, tiny_folder, video_files, tmp_path, arguments):
+@pytest.mark.parametrize("command", [("predict",), ("predict", "--json"), ("windows",)])
+def test_a_name_that_is_not_utf8_stops_no_command(dvflnet, tiny_folder, video_files, tmp_path, command):
     names = [os.fsdecode(name) for name in (b"a.webm", b"\xff\xfe.webm", b"c.webm")]
     videos = [shutil.copy(video_files["vp9.webm"], tmp_path / name) for name in names]
-    code, out, _ = dvflnet("predict", tiny_folder, *videos, *arguments)
+    code, out, _ = dvflnet(*command, tiny_folder, *videos)
     assert code == 0
     assert all(name in out for name in ("a.webm", r"\udcff\udcfe.webm", "c.webm"))
 
 
-@pytest.mark.parametrize("suffix", ["csv", "json"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_windows_of_a_name_that_is_not_utf8_are_written(dvflnet, tiny_folder, video_files, tmp_path, suffix):
     video = shutil.copy(video_files["vp9.webm"], tmp_path / os.fsdecode(b"\xff.webm"))
     output = tmp_path / f"windows.{suffix}"
-    assert dvflnet("predict", tiny_folder, video, "--windows", 1, "--output", output)[0] == 0
+    assert dvflnet("windows", tiny_folder, video, "--output", output)[0] == 0
     assert r"\udcff.webm" in output.read_text()
-    if suffix == "json":
-        assert json.loads(output.read_text())[0]["video"] == str(video)
+    if suffix == "jsonl":
+        assert json.loads(output.read_text().splitlines()[0])["video"] == str(video)
 
 
 def test_an_encoding_that_lacks_a_label_stops_no_command(dvflnet, tiny_folder, monkeypatch, video_files, tmp_path):

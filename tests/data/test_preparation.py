@@ -182,7 +182,8 @@ def test_a_truncated_video_is_repaired_and_a_broken_one_unreadable(tmp_path, dvf
     (source / "empty.webm").touch()
     code, out, err = dvflnet("prepare", source, tmp_path / "out", "--num-workers", 0)
     assert code == 1
-    assert "4 videos: 1 ok, 1 repaired, 2 unreadable; 4 prepared now" in out
+    shown = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert [shown[name] for name in ("videos", "ok", "repaired", "unreadable", "prepared")] == list("41124")
     assert "unreadable: broken.mp4: cannot be opened" in err and "unreadable: empty.webm: 0 bytes" in err
     rows = manifest(tmp_path / "out")
     assert {path: row["outcome"] for path, row in rows.items()} == {

@@ -74,7 +74,7 @@ def test_the_command_prints_a_table_and_fails_where_clips_are_unusable(dvflnet, 
     options = ("--report", tmp_path / "report.jsonl", "--num-workers", 0)
     code, out, _ = dvflnet("verify", "kinetics400", tmp_path / "k400", *options)
     assert code == 1
-    table = [line.split() for line in out.splitlines()][1:]
+    table = [line.split() for line in out.splitlines()]
     assert table[0] == ["split", "listed", "official", "ok", "missing", "empty", "undecodable", "short", "duplicate"]
     assert table[2] == ["validation", "3", "19906", "2", "0", "1", "0", "0", "0"]
     code, out, _ = dvflnet("verify", "kinetics400", tmp_path / "k400", *options, "--json")
@@ -129,7 +129,7 @@ def test_lists_made_of_file_names_need_the_whole_release(dvflnet, tmp_path):
     write_ucf50(tmp_path / "ucf50")
     options = ("--report", tmp_path / "report.jsonl", "--num-workers", 0)
     code, out, _ = dvflnet("verify", "ucf50", tmp_path / "ucf50", *options)
-    assert (code, out.splitlines()[0]) == (1, "ucf50, groups_20_5, fold 1")
+    assert code == 1 and "groups_20_5" in out
 
 
 def test_an_unknown_benchmark_is_refused(tmp_path):

@@ -156,7 +156,7 @@ def test_predict_takes_a_folder_and_says_what_it_leaves_out(dvflnet, tiny_folder
 def test_windows_are_predicted_for_a_folder(dvflnet, tiny_folder, video_files, tmp_path):
     (tmp_path / "clips").mkdir()
     shutil.copy(video_files["vp9.webm"], tmp_path / "clips")
-    code, out, _ = dvflnet("predict", tiny_folder, tmp_path / "clips", "--windows", 10)
+    code, out, _ = dvflnet("windows", tiny_folder, tmp_path / "clips", "--window", 10)
     assert code == 0 and out.splitlines()[1].startswith(str(tmp_path / "clips" / "vp9.webm"))
 
 

@@ -19,10 +19,13 @@ def run(code: str, cwd, **environment: str) -> str:
     return process.stdout
 
 
-def refused(result: tuple[int, str, str], *reasons: str):
-    """The exit code is not 0, and one line on stderr gives the reasons."""
-    code, out, err = result
-    assert code == 1
-    assert out == ""
-    assert len(err.splitlines()) == 1
-    assert all(reason in err for reason in reasons), err
+def refused(result: tuple[int, str, str], *reasons: str, code: int = 1):
+    """The exit code is 1, and one line on stderr gives the reasons."""
+    assert result[:2] == (code, ""), result
+    assert len(result[2].splitlines()) == 1
+    assert all(reason in result[2] for reason in reasons), result[2]
+
+
+def misused(result: tuple[int, str, str], *reasons: str):
+    """The command line is wrong: the exit code is 2."""
+    refused(result, *reasons, code=2)

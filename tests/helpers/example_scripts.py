@@ -1,14 +1,13 @@
-"""The two trainings of the command line and of `examples/`, and settings at which they take seconds."""
+"""The trainings of the command line and of `examples/`, and options with which they take seconds."""
 
 from places import ROOT
 
+import dvflnet_cli
 import hf_dvflnet
-from dvflnet_cli.scripts import data, distill, lora, train
+from dvflnet_cli.parser import CommandParser
 
 
 EXAMPLES = ROOT / "examples"
-ARGUMENTS = dict.fromkeys(("teacher", "student"), hf_dvflnet.VideoTrainingArguments)
-ARGUMENTS["distillation"] = hf_dvflnet.DistillationConfig
 SMALL = {
     "rendered_train_clips": 2,
     "rendered_validation_clips": 1,
@@ -23,4 +22,15 @@ SMALL = {
     "save_total_limit": 9,
 }
 
-__all__ = ["ARGUMENTS", "EXAMPLES", "SMALL", "data", "distill", "lora", "train"]
+
+def parse_training(command: str, *words: str):
+    """The options of a training command, and the arguments of its trainer."""
+    kind = dvflnet_cli.COMMANDS[command]
+    parser = CommandParser(command, kind, getattr(hf_dvflnet, kind.training_arguments))
+    return parser.parse(list(words))[0]
+
+
+def run_training(command: str, options: dict):
+    """Run a training command in this process."""
+    words = [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
+    assert dvflnet_cli.run([command, *words]) == 0

@@ -448,7 +448,7 @@ def test_a_command_with_decoding_processes_that_is_killed_leaves_none_of_them_an
     assert len(parts_of(output)) == 1 and len(children) >= 2
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("244 videos, ")  # of 500, without the part of 256
+    assert re.search(r"^written +244$", done.stdout, flags=re.MULTILINE)  # of 500, without the part of 256
     assert [row["source"] for row in rows_of(output)] == many_videos
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
@@ -470,7 +470,6 @@ def test_two_processes_of_a_launcher_write_one_file(tiny_folder, few_videos, tmp
     command = [sys.executable, "-m", *map(str, [*launcher, *words])]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
-    shares = re.findall(r"process (\d) of (\d): (\d+) videos, .* a second", done.stdout)
-    assert sorted(shares) == [("1", "2", "344"), ("2", "2", "256")]
+    assert sorted(re.findall(r"^written +(\d+)$", done.stdout, flags=re.MULTILINE)) == ["256", "344"]
     write(model_and_processor, videos, tmp_path / "one.csv")
     assert output.read_text().splitlines() == (tmp_path / "one.csv").read_text().splitlines()

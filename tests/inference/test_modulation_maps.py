@@ -126,7 +126,7 @@ def test_visualize_animates_the_sampled_frames(dvflnet, tiny_folder, video_files
 @pytest.mark.slow
 def test_visualize_draws_as_many_rows_as_were_asked_for(dvflnet, tiny_folder, video_files, tmp_path):
     heights = []
-    for options in (("--stages", "2"), ("--stages", "1,3", "--kind", "temporal"), ()):
+    for options in (("--stages", "2"), ("--stages", "1", "3", "--kind", "temporal"), ()):
         path = tmp_path / f"{len(options)}.png"
         assert dvflnet("visualize", tiny_folder, video_files["vp9.webm"], path, *options)[0] == 0
         heights.append(PIL.Image.open(path).height)
@@ -147,17 +147,10 @@ def test_visualize_keeps_a_file_unless_overwriting_is_asked_for(dvflnet, tiny_fo
 @pytest.mark.parametrize(
     "name, options, reason",
     [
-        ("out.avi", (), "visualize writes .gif, .mp4, .png; use one of these"),
-        ("out.png", ("--stages", "1,5"), "--stages takes numbers from 1 to 4, such as 1,2; got '1,5'"),
-        ("out.png", ("--stages", "one"), "got 'one'"),
+        ("out.avi", (), "visualize writes .gif, .mp4, .png files"),
+        ("out.png", ("--stages", "5"), "5"),
     ],
 )
 def test_visualize_refuses_what_it_cannot_draw(dvflnet, tiny_folder, video_files, tmp_path, name, options, reason):
     refused(dvflnet("visualize", tiny_folder, video_files["vp9.webm"], tmp_path / name, *options), reason)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
-
-
-def test_visualize_refuses_an_exported_folder(dvflnet, tmp_path, video_files):
-    (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "export.json").write_text("{}")
-    refused(dvflnet("visualize", tmp_path / "export", video_files["vp9.webm"], tmp_path / "a.png"), "no modulators")

@@ -145,8 +145,8 @@ def test_the_extra_that_reads_s3_is_named_where_it_is_not_installed(dvflnet, tin
 
 
 def test_windows_are_not_written_to_s3(dvflnet, tiny_folder):
-    result = dvflnet("predict", tiny_folder, "a.mp4", "--windows", "1", "--output", "s3://bucket/a.csv")
-    refused(result, "s3://bucket/a.csv: --windows writes only to this machine")
+    result = dvflnet("windows", tiny_folder, "a.mp4", "--output", "s3://bucket/a.csv")
+    refused(result, "s3://bucket/a.csv: needs a .csv or .jsonl file on this machine")
 
 
 def test_a_bucket_that_is_not_there_is_one_sentence(dvflnet, tiny_folder, s3, clips):

@@ -862,7 +862,7 @@ def test_predict_decodes_while_the_model_runs(dvflnet, tiny_folder, video_files,
 
 
 def test_predict_windows_prints_and_writes_one_table(dvflnet, tiny_folder, two_motions, tmp_path):
-    command = ("predict", tiny_folder, two_motions, "--windows", 4, "--stride", 3, "--top-k", 2)
+    command = ("windows", tiny_folder, two_motions, "--window", 4, "--stride", 3, "--top-k", 2)
     code, out, _ = dvflnet(*command)
     assert code == 0
     rows = list(csv.DictReader(out.splitlines()))
@@ -872,8 +872,8 @@ def test_predict_windows_prints_and_writes_one_table(dvflnet, tiny_folder, two_m
     assert dvflnet(*command, "--output", tmp_path / "table.csv")[0] == 0
     assert (tmp_path / "table.csv").read_text() == out
     lines = [json.loads(line) for line in dvflnet(*command, "--json")[1].splitlines()]
-    assert dvflnet(*command, "--output", tmp_path / "table.json")[0] == 0
-    assert json.loads((tmp_path / "table.json").read_text()) == lines
+    assert dvflnet(*command, "--output", tmp_path / "table.jsonl")[0] == 0
+    assert [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()] == lines
     model, processor = load_model(str(tiny_folder)), VideoFocalNetVideoProcessor.from_pretrained(tiny_folder)
     expected = list(predict_windows(model, processor, two_motions, seconds=4, stride_seconds=3, top_k=2))
     assert [line["answers"] for line in lines] == [row["answers"] for row in expected]
@@ -884,7 +884,7 @@ def test_predict_windows_prints_and_writes_one_table(dvflnet, tiny_folder, two_m
 
 def test_predict_windows_prints_seconds_of_a_rate_that_varies(dvflnet, tiny_folder, varied):
     path, times = varied
-    out = dvflnet("predict", tiny_folder, path, "--windows", 1.5, "--json")[1]
+    out = dvflnet("windows", tiny_folder, path, "--window", 1.5, "--json")[1]
     rows = [json.loads(line) for line in out.splitlines()]
     duration = read_video(path, [0])[1].duration
     last = [round(duration - 1.5, 3), round(duration, 3)]
@@ -896,7 +896,7 @@ def test_predict_windows_prints_seconds_of_a_rate_that_varies(dvflnet, tiny_fold
 
 def test_predict_windows_names_a_broken_video_and_answers_the_others(dvflnet, tiny_folder, video_files, tmp_path):
     (tmp_path / "broken.mp4").write_text("no video")
-    code, out, err = dvflnet("predict", tiny_folder, tmp_path / "broken.mp4", video_files["vp9.webm"], "--windows", 1)
+    code, out, err = dvflnet("windows", tiny_folder, tmp_path / "broken.mp4", video_files["vp9.webm"], "--window", 1)
     assert code == 1
     assert len(out.splitlines()) == 3
     assert "broken.mp4: cannot be opened" in err and "1 of 2 videos could not be read" in err
@@ -907,13 +907,13 @@ def test_a_reader_that_has_enough_ends_predict_quietly(dvflnet, tiny_folder, vid
         reader, writer = os.pipe()
         os.close(reader)
         monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w"))
-        options = ("--windows", 0.1, "--stride", stride, "--json")
-        code, _, err = dvflnet("predict", tiny_folder, *[video_files["vp9.webm"]] * 2, *options)
+        options = ("--window", 0.1, "--stride", stride, "--json")
+        code, _, err = dvflnet("windows", tiny_folder, *[video_files["vp9.webm"]] * 2, *options)
         assert (code, err) == (1, "")
 
 
 # what stdout holds back until the process ends, as it does a short table
-PRINTS = "import dvflnet_cli; dvflnet_cli.commands.app = lambda: print('a row'); dvflnet_cli.main()"
+PRINTS = "import dvflnet_cli; dvflnet_cli.run = lambda words: print('a row'); dvflnet_cli.main()"
 
 
 def test_python_says_nothing_at_its_end_of_what_nobody_read():
@@ -933,8 +933,8 @@ def test_a_full_disk_is_not_blamed_on_a_video(dvflnet, tiny_folder, video_files,
         yield tmp_path / ".table.csv.full"
 
     monkeypatch.setattr("hf_dvflnet.hub.model_folder.whole_or_nothing", full)
-    options = ("--windows", 0.04, "--output", tmp_path / "table.csv")
-    code, out, err = dvflnet("predict", tiny_folder, *[video_files["h264_long_gop.mp4"]] * 2, *options)
+    options = ("--window", 0.04, "--output", tmp_path / "table.csv")
+    code, out, err = dvflnet("windows", tiny_folder, *[video_files["h264_long_gop.mp4"]] * 2, *options)
     assert (code, out) == (1, "")
     assert "No space left on device" in err and "could not be read" not in err and len(err.splitlines()) == 1
     with open("/dev/full", "w") as disk:
@@ -942,19 +942,14 @@ def test_a_full_disk_is_not_blamed_on_a_video(dvflnet, tiny_folder, video_files,
     assert (process.returncode, process.stderr) == (1, "dvflnet: [Errno 28] No space left on device\n")
 
 
-def test_options_of_windows_are_refused_where_they_have_no_effect(dvflnet, tiny_folder, video_files, tmp_path):
+def test_windows_are_written_to_a_new_table_only(dvflnet, tiny_folder, video_files, tmp_path):
     video = video_files["vp9.webm"]
     (tmp_path / "there.csv").touch()
     for options, reason in (
-        (("--stride", 1), "needs --windows SECONDS"),
-        (("--windows", 1, "--views", 12), "leave --views at 1"),
-        (("--windows", 1, "--output", tmp_path / "a.txt"), "needs a .csv or .json file"),
-        (("--windows", 1, "--output", tmp_path / "there.csv"), "there.csv: already exists"),
-        (("--windows", 0), "--windows must be above 0 and below 1e9, got 0.0"),
-        (("--windows", "inf"), "--windows must be above 0 and below 1e9, got inf"),
-        (("--windows", 1, "--stride", "nan"), "--stride must be above 0 and below 1e9, got nan"),
+        (("--output", tmp_path / "a.txt"), "needs a .csv or .jsonl file"),
+        (("--output", tmp_path / "there.csv"), "there.csv: exists already"),
     ):
-        code, _, err = dvflnet("predict", tiny_folder, video, *options)
+        code, _, err = dvflnet("windows", tiny_folder, video, *options)
         assert code == 1 and reason in err, err
 
 
@@ -970,9 +965,9 @@ def test_watch_prints_a_line_per_answer_and_a_summary(dvflnet, tiny_folder, vide
     code, out, _ = dvflnet(*command)
     lines = out.splitlines()
     assert code == 0
-    assert len(lines) == 4 + 1  # 60 frames, 25 a second: after 25, 35, 45 and 55
+    assert len([line for line in lines if " s " in line]) == 4  # 60 frames, 25 a second: after 25, 35, 45 and 55
     assert lines[0].split()[:2] == ["0.96", "s"]
-    assert "60 frames, 4 answers; dropped 0 frames, skipped 0 answers; latency" in lines[-1]
+    assert dict(line.split() for line in lines[4:]).items() >= {"frames": "60", "answers": "4", "dropped": "0"}.items()
     rows = [json.loads(line) for line in dvflnet(*command, "--json", "--threshold", 1)[1].splitlines()]
     assert [row["label"] for row in rows[:-1]] == [None] * 4
     assert {"frames", "answers", "dropped", "skipped", "latency_median", "latency_p95"} == set(rows[-1])
@@ -1010,7 +1005,7 @@ def test_watch_needs_a_rate_only_for_a_stride_in_frames(
     monkeypatch.setattr("hf_dvflnet.inference.live_sources.open_stream", without_rate)
     code, out, err = dvflnet("watch", tiny_folder, video_files["h264.mkv"], "--window", 1, *options)
     assert code == (1 if reason else 0)
-    assert re.search(reason, err) if reason else "40 frames, 2 answers" in out
+    assert re.search(reason, err) if reason else re.search(r"^answers +2$", out, flags=re.MULTILINE)
 
 
 def test_watch_ends_with_its_summary_when_interrupted(dvflnet, tiny_folder, video_files, monkeypatch):
@@ -1024,7 +1019,7 @@ def test_watch_ends_with_its_summary_when_interrupted(dvflnet, tiny_folder, vide
         path = video_files["h264_long_gop.mp4"]
         code, out, err = dvflnet("watch", tiny_folder, path, "--window", 0.4, "--stride", 5, *realtime)
         assert (code, err) == (0, "")
-        assert ", 2 answers; dropped 0 frames" in out.splitlines()[-1]
+        assert re.search(r"^answers +2$", out, flags=re.MULTILINE)
 
 
 def test_watch_refuses_what_it_cannot_open_in_one_line(dvflnet, tiny_folder, tmp_path):
@@ -1032,22 +1027,6 @@ def test_watch_refuses_what_it_cannot_open_in_one_line(dvflnet, tiny_folder, tmp
         code, out, err = dvflnet("watch", tiny_folder, source)
         assert (code, out, len(err.splitlines())) == (1, "", 1)
         assert reason in err
-
-
-@pytest.mark.parametrize("option, value", [("--window", "inf"), ("--window", "0"), ("--fps", "-5"), ("--fps", "nan")])
-def test_watch_refuses_numbers_that_make_no_frames(dvflnet, tiny_folder, video_files, option, value):
-    code, out, err = dvflnet("watch", tiny_folder, video_files["vp9.webm"], option, value)
-    assert (code, out) == (1, "")
-    assert f"{option} must be above 0 and below 1e9, got {float(value)}" in err
-
-
-@pytest.mark.parametrize("option", ["--max-megabytes", "--max-seconds"])
-def test_demo_refuses_limits_that_limit_nothing(dvflnet, tiny_folder, monkeypatch, option):
-    monkeypatch.setattr("hf_dvflnet.inference.demo_page.serve_demo", lambda *arguments, **options: None)
-    code, out, err = dvflnet("demo", tiny_folder, option, "inf")
-    assert (code, out) == (1, "")
-    assert f"{option} must be above 0 and below 1e9, got inf" in err
-    assert dvflnet("demo", tiny_folder, option, "nan")[0] in (1, 2)  # newer versions of typer keep it out themselves
 
 
 def test_benchmark_times_each_stage_and_names_the_slowest(dvflnet, tiny_folder, video_files):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from example_scripts import distill, lora, train
+from example_scripts import run_training
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from small_trainings import RandomClips, arguments, new_model
 from transformers import pipeline
 
+from dvflnet_cli import runs
+from dvflnet_cli.training import Train
 from hf_dvflnet import (
     DistillationConfig,
     DistillationTrainer,
@@ -128,11 +130,6 @@ SHOWN = {
 }
 
 
-def run_example(script, options: dict):
-    words = [word for name, value in options.items() for word in (f"--{name}", *str(value).split())]
-    script.main(words)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, motion_tree) -> tuple[Path, dict]:
     """The folder of a run of `train.py` that has adapted a model of other classes, and its options."""
@@ -141,7 +138,7 @@ def finished(tmp_path_factory, motion_tree) -> tuple[Path, dict]:
     new_model(config, seed=0).save_pretrained(folder / "base")
     options = {**SHOWN, "data_dir": motion_tree, "output_dir": folder / "out", "model_name_or_path": folder / "base"}
     options |= {"lora_rank": 2, "lora_target_modules": "fc1 fc2"}
-    run_example(train, options)
+    run_training("train", options)
     return folder / "out", options
 
 
@@ -152,7 +149,7 @@ def test_a_stopped_lora_run_goes_on_from_its_last_checkpoint_to_the_same_model(f
     for name in ("results.json", "model.safetensors", "training_args.bin"):
         (stopped / name).unlink()
     shutil.rmtree(stopped / "checkpoint-8")
-    run_example(train, {**options, "output_dir": stopped, "resume_from_checkpoint": "last"})
+    run_training("train", {**options, "output_dir": stopped, "resume_from_checkpoint": "last"})
     states = [load_file(place / "model.safetensors") for place in (folder, stopped)]
     for name, weight in states[0].items():
         assert torch.equal(weight, states[1][name]), name
@@ -165,7 +162,7 @@ def distilled(tmp_path_factory, finished) -> tuple[Path, dict]:
     options = {**options, "student_model_name_or_path": options["model_name_or_path"], "num_train_epochs": 1}
     del options["model_name_or_path"]
     options |= {"output_dir": tmp_path_factory.mktemp("distilled") / "out", "teacher_model_name_or_path": folder}
-    run_example(distill, options)
+    run_training("distill", options)
     return options["output_dir"], options
 
 
@@ -182,15 +179,15 @@ def test_a_finished_lora_student_is_loaded_and_not_trained_again(distilled, monk
     results = json.loads((folder / "results.json").read_text())["results"]
     (folder / "results.json").unlink()
     monkeypatch.setattr(VideoClassificationTrainer, "train", lambda *args, **kwargs: pytest.fail("trained again"))
-    run_example(distill, {**options, "resume_from_checkpoint": "last"})
+    run_training("distill", {**options, "resume_from_checkpoint": "last"})
     assert json.loads((folder / "results.json").read_text())["results"] == results
 
 
 def test_a_wrong_lora_option_ends_a_distillation_before_its_teacher_is_trained(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(VideoClassificationTrainer, "train", lambda *args, **kwargs: pytest.fail("trained"))
     options = {**SHOWN, "data_dir": finished[1]["data_dir"], "output_dir": tmp_path / "out", "lora_rank": 2}
-    with pytest.raises(SystemExit, match="--lora_rank needs trained weights"):
-        run_example(distill, options)
+    with pytest.raises(ValueError, match="--lora_rank needs trained weights"):
+        run_training("distill", options)
 
 
 @pytest.mark.parametrize(
@@ -206,20 +203,20 @@ def test_a_wrong_lora_option_ends_a_distillation_before_its_teacher_is_trained(f
 def test_a_lora_option_that_cannot_be_met_is_refused_in_a_line(options, reason, base, tmp_path):
     model = VideoFocalNetForVideoClassification.from_pretrained(base)
     args = VideoTrainingArguments(**arguments(tmp_path / "out"))
-    with pytest.raises(SystemExit, match=reason):
-        lora.with_lora(model, lora.LoraArguments(**options), args)
+    with pytest.raises(ValueError, match=reason):
+        runs.with_lora(model, Train(**options), args)
 
 
 def test_pushing_while_training_an_adapter_is_refused(base, tmp_path):
     args = VideoTrainingArguments(**arguments(tmp_path / "out"), push_to_hub=True)
     model = VideoFocalNetForVideoClassification.from_pretrained(base)
-    with pytest.raises(SystemExit, match="--push_to_hub would mix"):
-        lora.with_lora(model, lora.LoraArguments(lora_rank=2), args)
+    with pytest.raises(ValueError, match="--push_to_hub would mix"):
+        runs.with_lora(model, Train(lora_rank=2), args)
 
 
 def test_lora_without_peft_names_the_extra(base, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     args = VideoTrainingArguments(**arguments(tmp_path / "out"))
     model = VideoFocalNetForVideoClassification.from_pretrained(base)
-    with pytest.raises(SystemExit, match=r"pip install 'hf_dvflnet\[peft\]'"):
-        lora.with_lora(model, lora.LoraArguments(lora_rank=2), args)
+    with pytest.raises(ImportError, match=r"pip install 'hf_dvflnet\[peft\]'"):
+        runs.with_lora(model, Train(lora_rank=2), args)

@@ -94,19 +94,19 @@ def losses(output: Path) -> list[float]:
 SHARED_FOLDER = """
 import sys, time
 from transformers import TrainingArguments
-from dvflnet_cli.scripts import data
+from dvflnet_cli import runs, training
 
-lock_folder = data.lock_folder
+lock_folder = runs.lock_folder
 
 def lock_folder_late(folder):  # the other host is at the same place by then
     time.sleep(2)
     lock_folder(folder)
 
-data.lock_folder = lock_folder_late
+runs.lock_folder = lock_folder_late
 for seed in ("1", "1", "2"):
     args = TrainingArguments(sys.argv[1], use_cpu=True)
-    data.begin_or_resume(args, ["--seed", seed])
-    print(args.resume_from_checkpoint)
+    runs.begin(training.Train(), args, {"seed": seed})
+    print(f"resumes: {args.resume_from_checkpoint}")
 """
 
 

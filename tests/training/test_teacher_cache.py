@@ -220,7 +220,8 @@ def test_the_command_writes_a_cache_that_training_takes(
     result = dvflnet("cache-teacher", *words, "--views", "2", "--seed", "5", "--num-workers", "0")
     assert result[0] == 0, result[2]
     assert "4 clips x 2 views x 2 logits in float16: 0.0 MB before packing" in result[2]
-    assert "8 views, 8 of them written in this run" in result[1]
+    shown = dict(line.split(maxsplit=1) for line in result[1].splitlines())
+    assert (shown["rows"], shown["written"]) == ("8", "8")
     again = dvflnet("cache-teacher", *words, "--views", "2", "--seed", "5", "--num-workers", "0", "--json")
     assert json.loads(again[1])["written"] == 0
     rows = load_video_folder(video_tree)["train"]

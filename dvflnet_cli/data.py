@@ -1,0 +1,118 @@
+"""Commands for datasets: render, prepare, verify."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .common import DATASETS, argument, option, pick, say, shared, show
+
+
+@dataclass
+class Render:
+    """Generate small labelled videos without a download: 16 motions, as {train,validation,test}/<class>/<video>."""
+
+    out: Path = argument("Output folder. One with the same settings is continued.")
+    train: int = option(4, "Training clips per class.", minimum=0)
+    validation: int = option(1, "Validation clips per class.", minimum=0)
+    test: int = option(1, "Test clips per class.", minimum=0)
+    frames: int = option(12, "Frames per clip, at 8 frames per second.", minimum=1)
+    size: int = option(64, "Height and width in pixels, an even number.", minimum=2)
+    seed: int = option(0, "Random seed of the pictures.")
+
+    def run(self):
+        from hf_dvflnet.data.motion_videos import MOTIONS, write_motion_videos
+
+        if self.size % 2:
+            raise ValueError(f"--size must be even, because H.264 halves the colour resolution; got {self.size}")
+        counts = {"train": self.train, "validation": self.validation, "test": self.test}
+        settings = {"num_frames": self.frames, "size": self.size, "seed": self.seed, "num_workers": 0}
+        write_motion_videos(self.out, clips_per_class=counts, **settings)
+        shown = ", ".join(f"{len(MOTIONS) * count} {split}" for split, count in counts.items())
+        say(f"{self.out}: {len(MOTIONS)} classes; videos: {shown}")
+
+
+@dataclass
+class Prepare:
+    """
+    Convert a dataset's videos to small clips with fast seeking, for training.
+
+    A prepared benchmark release can be used like the original. OUT/manifest.jsonl states for every video whether it is
+    ok, repaired or unreadable. If any video is unreadable, the exit code is 1.
+    """
+
+    source: Path = argument("Folder of videos or archives. It is not modified.")
+    out: Path = argument("Output folder. One with the same settings is continued.")
+    format: Literal["tar", "folder"] = option("tar", "Archives that `datasets` can stream, or one file per clip.")
+    short_side: int = option(256, "Maximum short side of a clip in pixels, an even number.")
+    keyframe_interval: int = option(4, "Number of frames from one keyframe to the next.")
+    crf: int = option(23, "H.264 quality: 0 is lossless, 51 is the worst.")
+    clips_per_shard: int = option(256, "Videos per tar archive.")
+    num_workers: int | None = option(None, "Sandboxes that encode; by default one per CPU.", minimum=0)
+    ray: str | None = shared("ray")
+    seed: int = option(0, "Random seed of the order in the tar archives.")
+    json: bool = shared("json")
+
+    def run(self) -> int:
+        from hf_dvflnet import prepare_videos
+
+        found = prepare_videos(
+            self.source,
+            self.out,
+            layout=self.format,
+            **pick(self, "short_side keyframe_interval crf clips_per_shard num_workers ray seed"),
+        )
+        failures = found["failures"]
+        for row in failures[:5]:
+            say(f"unreadable: {row['source']}: {row['reason']}", err=True)
+        if len(failures) > 5:
+            say(f"unreadable: {len(failures) - 5} more, listed in {found['manifest']}", err=True)
+        show(found if self.json else {**found, "failures": len(failures)}, self.json)
+        return 1 if failures else 0
+
+
+@dataclass
+class Verify:
+    """
+    Check every clip of a benchmark, and count missing, empty, undecodable, short and duplicate clips.
+
+    The report can be passed as --block_list. The exit code is 1 if a clip is missing, empty or undecodable, or if the
+    split lists are built from the file names and some of these files are missing.
+    """
+
+    dataset: str = argument(f"{DATASETS}.")
+    data_dir: str = argument("Folder of the extracted release or its archives.")
+    protocol: str | None = shared("protocol")
+    fold: int = shared("fold")
+    report: Path | None = option(None, "Report, which is continued; verify-DATASET-PROTOCOL-FOLD.jsonl by default.")
+    min_frames: int = option(8, "Clips with fewer frames are reported as short.", minimum=1)
+    num_workers: int | None = option(None, "Sandboxes that decode; by default one per CPU.", minimum=0)
+    ray: str | None = shared("ray")
+    json: bool = shared("json")
+
+    def run(self) -> int:
+        from hf_dvflnet.data.benchmarks import BENCHMARKS
+        from hf_dvflnet.data.verification import OUTCOMES, verify_benchmark
+
+        protocol = self.protocol
+        if self.dataset in BENCHMARKS:
+            protocol = protocol or next(iter(BENCHMARKS[self.dataset].folds))
+        report = self.report or Path(f"verify-{self.dataset}-{protocol}-{self.fold}.jsonl")
+        found = verify_benchmark(
+            *(self.dataset, self.data_dir, report),
+            protocol=protocol,
+            **pick(self, "fold min_frames num_workers ray"),
+        )
+        splits = found["counts"]
+        if not self.json:
+            del found["counts"]
+            say("  ".join(f"{name:>11}" for name in ("split", "listed", "official", *OUTCOMES)))
+            for split, row in splits.items():
+                say("  ".join(f"{'-' if value is None else value:>11}" for value in (split, *row.values())))
+        show({**found, "report": str(report)}, self.json)
+        from_names = protocol in BENCHMARKS[self.dataset].lists_from_names
+        failed = any(
+            any(row[outcome] for outcome in ("missing", "empty", "undecodable"))
+            or (from_names and row["official"] not in (None, row["listed"]))
+            for row in splits.values()
+        )
+        return 1 if failed else 0

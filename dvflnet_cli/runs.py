@@ -1,0 +1,418 @@
+"""What `dvflnet train` and `dvflnet distill` do. `options` are those of the command, `args` those of the trainer."""
+
+import copy
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy
+import pandas
+import torch
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+from huggingface_hub import ModelCard, ModelCardData
+from safetensors.torch import load_file
+from transformers import AutoVideoProcessor, Trainer, TrainerState, TrainingArguments, set_seed
+from transformers.utils import logging
+
+import hf_dvflnet as hf
+from hf_dvflnet.data.label_sets import composed
+from hf_dvflnet.hub.model_folder import whole_or_nothing
+
+from .common import pick
+
+
+SPLITS = ("train", "validation", "test")
+_locks: list[FileLock] = []  # held until the process ends
+
+
+def train(options, args, given: dict[str, Any]):
+    begin(options, args, given)
+    data = load_data(options, args)
+    processor = video_processor(options)
+    model = make_model(options.model_name_or_path, options.preset, options.config_overrides, data, options, args.seed)
+    trainer = hf.VideoClassificationTrainer(
+        with_lora(model, options, args),
+        args,
+        train_dataset=training_clips(data["train"], processor, options, args.seed),
+        eval_dataset=hf.VideoClipDataset(data["validation"], processor),
+        processing_class=processor,
+    )
+    train_or_load(trainer)
+
+    row = measure(trainer, hf.VideoClipDataset(data["test"], processor))
+    if trainer.is_world_process_zero():
+        facts = hf.split_facts(data["test"])
+        results = {"split": hf.describe_split(facts), "listed": facts["listed"], **row, "seed": args.seed}
+        write_json(Path(args.output_dir, "results.json"), {**results, "arguments": given})
+        print(f"\n{results['split']}, {row['clips']} of {facts['listed']} clips: ", end="")
+        print(f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}")
+        print(f"The model is in {args.output_dir}")
+    trainer.accelerator.end_training()
+
+
+def distill(options, args, given: dict[str, Any]):
+    begin(options, args, given)
+    output_dir = Path(args.output_dir)
+    data = load_data(options, args)
+    processor = video_processor(options)
+    shown_to_student = first_clips_per_class(data["train"], options.student_train_clips)
+    teacher_clips = training_clips(data["train"], processor, options, args.seed)
+    student_clips = training_clips(shown_to_student, processor, options, args.seed)
+    test_clips = hf.VideoClipDataset(data["test"], processor)
+    common = {"eval_dataset": hf.VideoClipDataset(data["validation"], processor), "processing_class": processor}
+
+    def new_student() -> torch.nn.Module:
+        path, preset = options.student_model_name_or_path, options.student_preset
+        student = make_model(path, preset, options.student_config_overrides, data, options, args.seed)
+        return with_lora(student, options, args)
+
+    new_student()  # options from which none can be made are refused before a teacher is trained
+
+    def phase(name: str, **changes: object) -> TrainingArguments:
+        phase_args = copy.copy(args)
+        for field_name, value in {"output_dir": str(output_dir / name), **changes}.items():
+            setattr(phase_args, field_name, value)
+        return phase_args
+
+    # teacher
+    teacher = None if options.train_teacher else args.teacher_model_name_or_path
+    if teacher is None:
+        overrides = options.teacher_config_overrides
+        trainer = hf.VideoClassificationTrainer(
+            make_model(None, options.teacher_preset, overrides, data, options, args.seed),
+            phase("teacher", num_train_epochs=options.teacher_epochs),
+            train_dataset=teacher_clips,
+            **common,
+        )
+        train_or_load(trainer)
+        teacher = trainer.args.output_dir
+    teacher_processor = AutoVideoProcessor.from_pretrained(teacher)
+    if isinstance(teacher_processor, hf.VideoFocalNetVideoProcessor):
+        # if it takes clips of another size, both students are shown the crops drawn for it
+        student_clips.teacher_processor = teacher_processor
+
+    # student alone, then student with teacher: same initial weights, clips, order and steps
+    results: dict[str, dict[str, float]] = {}
+    histories: dict[str, Sequence[dict[str, Any]]] = {}
+    if options.compare_alone:
+        trainer = hf.VideoClassificationTrainer(
+            new_student(), phase("student_alone"), train_dataset=student_clips, **common
+        )
+        histories["student alone"] = train_or_load(trainer)
+        results["student alone"] = measure(trainer, test_clips)
+    trainer = hf.DistillationTrainer(
+        new_student(), phase("student"), teacher_model=teacher, train_dataset=student_clips, **common
+    )
+    histories["student distilled"] = train_or_load(trainer)
+    results["student distilled"] = measure(trainer, test_clips)
+    metrics = trainer.evaluate_teacher(test_clips)
+    results["teacher"] = figures(trainer.teacher_model, metrics, "teacher", int(metrics["teacher_clips"]))
+
+    # results
+    if trainer.is_world_process_zero():
+        losses = ("divergence", "alpha", "temperature", "feature_weight", "modulator_weight")
+        facts = {
+            "test split": hf.describe_split(hf.split_facts(data["test"])),
+            "test clips": len(test_clips),
+            "listed test clips": hf.split_facts(data["test"])["listed"],
+            "training clips of the student": getattr(student_clips, "num_clips", None) or len(student_clips),
+            "processes": args.world_size,
+            **{name: value for name in losses if (value := getattr(args, name))},
+            "seed": args.seed,
+        }
+        table = as_table(results)
+        write_card(Path(trainer.args.output_dir, "README.md"), table, facts, trainer.model.config.label2id)
+        chart = output_dir / "comparison.png"
+        hf.save_comparison(results, histories, chart, f"{facts['test clips']} test clips ({facts['test split']})")
+        write_json(output_dir / "results.json", {"results": results, **facts, "arguments": given})
+        print(f"\n{table}\n\n" + ", ".join(f"{name}: {value}" for name, value in facts.items()))
+        print(f"\n{trainer.args.output_dir}: the distilled student, with its card")
+        print(f"{chart}: accuracies and validation curves")
+        print(f"{output_dir / 'results.json'}: all figures")
+    trainer.accelerator.end_training()
+
+
+# beginning and resuming
+
+
+def begin(options, args: TrainingArguments, given: dict[str, Any]):
+    """
+    Note the options of a run in its output folder; if they are there already, the run was stopped, and is resumed.
+
+    The first process decides for all, since hosts may share the folder. `--resume_from_checkpoint last` continues a
+    run with other options too. `settings.json` has the values of all options, for the reader.
+
+    Raises:
+        ValueError: If the folder has a finished run, one with other options, or one that another process trains.
+    """
+    logging.disable_progress_bar()  # one for every file that is read or written; the training's is not among them
+    logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)  # warns of checkpoints written within 1 s
+    if args.process_index == 0:
+        folder = Path(args.output_dir)
+        if (folder / "results.json").exists() and not args.resume_from_checkpoint:
+            raise ValueError(f"{folder} contains a finished run; delete it, or choose a different --output_dir")
+        lock_folder(folder)
+        noted = folder / "arguments.json"
+        if not noted.is_file():
+            write_json(noted, given)
+        elif args.resume_from_checkpoint is None:
+            before = json.loads(noted.read_text(encoding="utf-8"))
+            before = before if isinstance(before, dict) else {}  # version 0.1.0 wrote a list
+            for name in {*before, *given}:
+                was, now = before.get(name, "not given"), given.get(name, "not given")
+                if was != now:
+                    raise ValueError(
+                        f"{folder} contains an unfinished run with other options ({name} was {was} and is {now}); "
+                        "choose a different --output_dir, or add --resume_from_checkpoint last to continue that run"
+                    )
+            args.resume_from_checkpoint = "last"
+        for name, value in sorted(given.items()):
+            print(f"{name}: {value}")
+        write_json(folder / "settings.json", vars(options) | args.to_dict())  # which leaves out access tokens
+        print(f"The other options have their defaults, see {folder / 'settings.json'}", flush=True)
+    (args.resume_from_checkpoint,) = broadcast_object_list([args.resume_from_checkpoint])
+
+
+def lock_folder(folder: Path):
+    """Refuse a folder that another process trains in: each would overwrite the other's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{folder}: another process trains here; wait, or choose a different --output_dir") from None
+    _locks.append(lock)
+
+
+def write_json(file: Path, content: object):
+    with whole_or_nothing(file, overwrite=True) as path:
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+# data and models
+
+
+def load_data(options, args: TrainingArguments) -> dict[str, Any]:
+    """
+    Load the train, validation and test splits. With `--streaming`, the train split is a stream.
+
+    The lists of a benchmark have no third split: validation is then the split that results are reported on. It is not
+    used to select anything, since the last weights are kept.
+    """
+    name, data_dir = options.dataset or "folder", options.data_dir
+    if data_dir is None:
+        if options.dataset is not None:
+            raise ValueError(f"--dataset {options.dataset} needs --data_dir, the folder of its release")
+        data_dir = str(Path(args.output_dir, "motion_videos"))
+        counts = {split: getattr(options, f"rendered_{split}_clips") for split in SPLITS}
+        for local in (False, True):  # once for hosts that share the folder, then on each that has one of its own
+            with args.main_process_first(local, desc="rendering videos"):
+                if local or args.process_index == 0:
+                    hf.write_motion_videos(data_dir, clips_per_class=counts, size=options.short_side)
+    if name != "folder" and name not in hf.BENCHMARKS:
+        raise ValueError(f"unknown dataset {name!r}; choose one of {', '.join(hf.BENCHMARKS)}, folder")
+    lists = pick(options, "protocol fold block_list")
+    data = {}
+    with args.main_process_first(desc="listing videos"):
+        for split in SPLITS:
+            source = split if name == "folder" or split == "train" else hf.BENCHMARKS[name].test_split
+            streaming = options.streaming and split == "train"
+            data[split] = hf.load_benchmark(name, data_dir, source, streaming=streaming, **lists)
+    return data
+
+
+def first_clips_per_class(rows: Any, clips: int | None):
+    if clips is None:
+        return rows
+    if not isinstance(rows, datasets.Dataset):
+        raise ValueError("--student_train_clips needs a list of clips; train without --streaming")
+    labels = pandas.Series(rows["label"])
+    return rows.select(numpy.flatnonzero(labels.groupby(labels).cumcount() < clips))
+
+
+def training_clips(rows: Any, processor, options, seed: int) -> hf.VideoClipDataset | hf.VideoClipStream:
+    shown: dict[str, Any] = {"seed": seed, "on_error": options.on_error}
+    shown["augmentation"] = hf.ClipAugmentation(flip=options.flip) if options.augment else None
+    if isinstance(rows, datasets.Dataset):
+        return hf.VideoClipDataset(rows, processor, train=True, **shown)
+    facts = hf.split_facts(rows)
+    if facts["listed"] is None:
+        raise ValueError("the number of clips of this stream is not known; train without --streaming")
+    absent = {*(facts["missing"] or ()), *facts["blocked"]}
+    return hf.VideoClipStream(rows, processor, num_clips=facts["listed"] - len(absent), **shown)
+
+
+def video_processor(options) -> hf.VideoFocalNetVideoProcessor:
+    return hf.VideoFocalNetVideoProcessor(
+        num_frames=options.num_frames,
+        frame_interval=options.frame_interval,
+        fps=options.fps,
+        size={"shortest_edge": options.short_side},
+        crop_size={"height": options.image_size, "width": options.image_size},
+    )
+
+
+def make_model(
+    path: str | None, preset: str, overrides: str | None, data: dict[str, Any], options, seed: int
+) -> hf.VideoFocalNetForVideoClassification:
+    """
+    Make a classifier for the classes of the data.
+
+    The weights are those at `path`, or random ones for a preset with config overrides. If the weights at `path` belong
+    to a classifier of the same classes, its head is kept, with its rows in the data's order. Otherwise, the head is
+    new.
+    The config records the training split, so that an evaluation on the same split gives a warning.
+    """
+    names = data["train"].features["label"].names
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    shown = {"num_frames": options.num_frames, "image_size": options.image_size}
+    set_seed(seed)
+    if path is None:
+        fields = json.loads(overrides) if overrides and overrides.startswith("{") else {}
+        config = hf.VideoFocalNetConfig.from_preset(preset, **{**shown, **labels, **fields})
+        if overrides and not fields:
+            config.update_from_string(overrides)
+            config.validate()
+        model = hf.VideoFocalNetForVideoClassification(config)
+    else:
+        model = hf.VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
+        give_classes(model, names)
+    facts = hf.split_facts(data["train"])
+    model.config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    return model
+
+
+def give_classes(model: hf.VideoFocalNetForVideoClassification, names: list[str]):
+    """
+    Give a model a head for these classes, in this order.
+
+    If the model has exactly these classes, the rows of its head are reordered; otherwise the head is new.
+    """
+    config, head = model.config, model.classifier
+    # as matched elsewhere: composed and decomposed spellings (NFC and NFD) are one name
+    theirs = [composed(config.id2label[index]) for index in range(config.num_labels)]
+    if sorted(theirs) == sorted(names) and len(set(names)) == len(names):
+        order = [theirs.index(name) for name in names]
+        with torch.no_grad():
+            head.weight.copy_(head.weight[order])
+            head.bias.copy_(head.bias[order])
+    else:
+        model.classifier = torch.nn.Linear(head.in_features, len(names), dtype=head.weight.dtype)
+        torch.nn.init.trunc_normal_(model.classifier.weight, std=config.initializer_range)
+        torch.nn.init.zeros_(model.classifier.bias)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+
+
+def with_lora(model: hf.VideoFocalNetForVideoClassification, options, args: TrainingArguments) -> torch.nn.Module:
+    """
+    Freeze a model and add LoRA matrices to it, of PEFT's default alpha and dropout. The head is trained in full.
+
+    Without `--lora_rank`, the model is returned as it is.
+    """
+    if options.lora_rank is None:
+        if options.lora_target_modules:
+            raise ValueError("--lora_target_modules needs --lora_rank")
+        return model
+    if not model.name_or_path:
+        raise ValueError("--lora_rank needs trained weights: --model_name_or_path, or --student_model_name_or_path")
+    if args.push_to_hub:
+        raise ValueError("--push_to_hub would mix adapter and merged model; run `dvflnet push` at the end instead")
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError("--lora_rank needs peft: pip install 'hf_dvflnet[peft]'") from error
+    names = options.lora_target_modules or ["all-linear"]
+    layers = [name for name, _ in model.named_modules() if name != "classifier"]
+    # PEFT would leave out a name that fits no layer, as long as another one does
+    unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
+    if unknown and names != ["all-linear"]:
+        raise ValueError(
+            f"--lora_target_modules {' '.join(unknown)}: no such layer apart from the head, which is trained in full; "
+            f"the layers are {', '.join(sorted({layer.rpartition('.')[2] for layer in layers} - {''}))}"
+        )
+    targets: Any = "all-linear" if names == ["all-linear"] else names
+    config = {"r": options.lora_rank, "target_modules": targets, "modules_to_save": ["classifier"]}
+    try:
+        return get_peft_model(model, LoraConfig(**config))
+    except ValueError as error:
+        raise ValueError(
+            f"--lora_rank {options.lora_rank} --lora_target_modules {' '.join(names)}: {error}"
+        ) from error
+
+
+# training and results
+
+
+def train_or_load(trainer: Trainer) -> list[dict[str, float]]:
+    """
+    Train and save a model, and return what was logged.
+
+    A LoRA adapter is saved in the folder `adapter`, and then merged: the trainer's model and the one that is saved are
+    of the usual kind.
+
+    In a run that is resumed, training continues from the last complete checkpoint, and a model whose training is
+    already finished is only loaded.
+    """
+    folder = Path(trainer.args.output_dir)
+    resume = trainer.args.resume_from_checkpoint and folder.is_dir()
+    finished = [folder / "model.safetensors", folder / "training_args.bin"]  # `save_model` writes the second one last
+    if resume and finished[0].exists() and zipfile.is_zipfile(finished[1]):
+        merge_adapter(trainer)
+        trainer.model.load_state_dict(load_file(finished[0]))
+        return TrainerState.load_from_json(str(folder / "trainer_state.json")).log_history
+    checkpoint = hf.last_whole_checkpoint(folder, trainer.args.world_size) if resume else None
+    if trainer.is_world_process_zero():
+        print(f"\nTraining {folder}" + (f" from {Path(checkpoint).name}" if checkpoint else ""), flush=True)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        processor = trainer.processing_class
+        hf.VideoFocalNetImageProcessor(size=processor.size, crop_size=processor.crop_size).save_pretrained(folder)
+    if hasattr(trainer.model, "merge_and_unload"):
+        trainer.save_model(str(folder / "adapter"))
+    merge_adapter(trainer)
+    trainer.save_model()
+    trainer.accelerator.wait_for_everyone()  # the next phase may read the files saved here
+    return trainer.state.log_history
+
+
+def merge_adapter(trainer: Trainer):
+    """Make a LoRA model one of the usual kind, with the LoRA matrices added to its weights."""
+    if hasattr(trainer.model, "merge_and_unload"):
+        trainer.model = trainer.model.merge_and_unload()
+
+
+def measure(trainer: Trainer, test_clips: hf.VideoClipDataset) -> dict[str, float]:
+    output = trainer.predict(test_clips)
+    return figures(trainer.model, output.metrics, "test", clips=len(output.label_ids))
+
+
+def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[str, float]:
+    return {
+        "top1": metrics[f"{prefix}_top1_accuracy"],
+        "top5": metrics[f"{prefix}_top5_accuracy"],
+        "clips": clips,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def as_table(results: dict[str, dict[str, float]]) -> str:
+    lines = ["| network | parameters | top-1 | top-5 |", "|---|---|---|---|"]
+    for name, row in results.items():
+        lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {row['top5']:.1%} |")
+    return "\n".join(lines)
+
+
+def write_card(file: Path, table: str, facts: dict[str, object], classes: Sequence[str]):
+    ModelCard.from_template(
+        ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"]),
+        template_path=str(Path(__file__).with_name("distilled_student.md")),
+        table=table,
+        facts="\n".join(f"- {name}: {value}" for name, value in facts.items()),
+        classes=", ".join(classes),
+    ).save(file)

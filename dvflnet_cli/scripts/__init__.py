@@ -1,1 +1,0 @@
-"""What `dvflnet train` and `dvflnet distill` run. Imported by these commands alone, since it loads torch at once."""
