@@ -16,11 +16,6 @@ def without_accelerator(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
 
 
-def test_a_machine_without_accelerator_computes_on_the_cpu(monkeypatch):
-    without_accelerator(monkeypatch)
-    assert choose_device() == torch.device("cpu")
-
-
 @pytest.mark.parametrize(("rank", "expected"), [(None, "cuda:0"), ("1", "cuda:1"), ("3", "cuda:1")])
 def test_each_process_of_a_launcher_gets_an_accelerator_of_its_own(monkeypatch, rank, expected):
     with_accelerators(monkeypatch, 2)
@@ -65,26 +60,3 @@ def test_every_command_that_runs_a_model_refuses_a_device_that_is_not_there(
     without_accelerator(monkeypatch)
     for command in commands_that_run_a_model(tiny_folder, video_files["vp9.webm"], video_tree, tmp_path):
         refused(dvflnet(*command, "--device", "cuda"), "device cuda: is not available; this machine has cpu")
-
-
-def test_every_command_that_runs_a_model_takes_a_data_type(
-    dvflnet, tiny_folder, video_files, video_tree, tmp_path, monkeypatch
-):
-    model = load_classifier(str(tiny_folder))
-    model.classifier = torch.nn.Linear(64, 2)
-    model.config.id2label = {0: "jump", 1: "wave hands"}
-    model.save_pretrained(tiny_folder)
-    seen = []
-
-    def noted(model, device, dtype, **options):
-        seen.append(dtype)
-        return place(model, device, dtype, **options)
-
-    for module in ("inference.inference_form", "training.teacher_cache_writer"):
-        monkeypatch.setattr(f"hf_dvflnet.{module}.place", noted)
-    commands = list(commands_that_run_a_model(tiny_folder, video_files["vp9.webm"], video_tree, tmp_path))[:-1]
-    for command in commands:
-        option = "--teacher-dtype" if command[0] == "cache-teacher" else "--dtype"
-        code, _, err = dvflnet(*command, option, "bfloat16", "--device", "cpu")
-        assert code == 0, err
-    assert seen == ["bfloat16"] * len(commands)
