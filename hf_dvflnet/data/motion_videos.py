@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .whole_files import whole_file
+from .storages import whole_file, write_whole
 from .workers import cpu_count, run_ahead
 
 
@@ -200,12 +200,7 @@ def write_motion_videos(
     elif data_dir.is_dir() and any(data_dir.iterdir()):
         raise ValueError(f"{data_dir}: is not empty, and contains no motion videos; choose another folder")
     data_dir.mkdir(parents=True, exist_ok=True)
-    if not settings_file.is_file():
-        try:
-            settings_file.write_text(json.dumps(settings) + "\n")
-        except OSError:  # a full disk leaves an empty file
-            settings_file.unlink(missing_ok=True)
-            raise
+    write_whole(settings_file, json.dumps(settings) + "\n")
 
     jobs = []
     for split_number, split in enumerate(("train", "validation", "test")):
@@ -236,6 +231,3 @@ def _write_clip(job: tuple[Path, str, list[int], int, int]):
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-
-
-__all__ = ["MOTIONS", "render_clip", "render_moving_object", "write_motion_videos"]

@@ -232,6 +232,3 @@ def _features_of(body: nn.Module, frames: torch.Tensor) -> torch.Tensor:
     if found.ndim == 4:  # (frames, channels, height, width)
         return found.mean((-2, -1))
     return found.mean(1) if found.ndim == 3 else found  # (frames, tokens, channels)
-
-
-__all__ = ["FrameModelConfig", "FrameModelForVideoClassification", "FrameModelOutput"]

@@ -65,7 +65,6 @@ class TroubledClips(VideoClipDataset):
     trouble: dict = {}
 
     def _read(self, row, generator):
-        self.in_hand.take(row["video_id"])
         self.trouble.get(row["video_id"], lambda: None)()
         return super()._read(row, generator)
 
