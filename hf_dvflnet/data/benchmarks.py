@@ -165,32 +165,23 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     def _find_videos(self):
         """Find each video: a loose file, or in an archive. The content of a tar is known only after reading it."""
         release = self.release
+        videos = sorted(filter(is_video, release.files), key=release.is_replacement, reverse=True)
         self.loose: dict[str, str] = {}
-        replacements = set()
-        for file in release.files:
-            if is_video(file):
-                name = self.video_id(file)
-                if name not in self.loose or release.is_replacement(file):
-                    self.loose[name] = release.location(file)
-                if release.is_replacement(file):
-                    replacements.add(name)
+        for file in videos:
+            self.loose.setdefault(self.video_id(file), release.location(file))
         # a video in a replacement archive is not taken from any other archive or file
         self.replaced: set[str] = set()
         members: dict[str, str] = {}
         for path, archive in release.archives.items():
             if archive.is_zip or release.is_replacement(path):
-                for member in filter(is_video, archive.members):
-                    members.setdefault(self.video_id(member), f"{path}::{member}")
-                    if release.is_replacement(path):
-                        self.replaced.add(self.video_id(member))
-        self.replaced -= replacements
-        for name in self.replaced & set(self.loose):
-            del self.loose[name]
+                names = {self.video_id(member): f"{path}::{member}" for member in filter(is_video, archive.members)}
+                members = names | members
+                if release.is_replacement(path):
+                    self.replaced |= set(names)
+        self.replaced -= {self.video_id(file) for file in videos if release.is_replacement(file)}
+        self.loose = {name: file for name, file in self.loose.items() if name not in self.replaced}
         self.locations = {**members, **self.loose}
         self.complete = all(archive.is_zip for archive in release.archives.values())
-
-    def is_there(self, clip: Clip) -> bool:
-        return any(name in self.locations for name in self.names(clip))
 
     def loose_file(self, clip: Clip) -> str | None:
         """Path or URL of a clip's video file; None if the video is in an archive or missing."""
@@ -200,6 +191,10 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         """Benchmark, protocol and fold; for each split, number of listed clips, missing and blocked clips."""
         protocol, fold = self.config.protocol, self.config.fold
         official = self.official_counts.get((protocol, fold), {}) if protocol in self.lists_from_names else {}
+
+        def missing(clips: list[Clip]) -> list[str]:
+            return [clip.video_id for clip in clips if not any(name in self.locations for name in self.names(clip))]
+
         return {
             "benchmark": self.key,
             "protocol": protocol,
@@ -210,7 +205,7 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
                     # a list made from file names does not contain the missing clips, so use the official count
                     "listed": official.get(split, len(clips)),
                     "blocked": [clip.video_id for clip in clips if clip.video_id in self.blocked],
-                    "missing": [clip.video_id for clip in clips if not self.is_there(clip)] if self.complete else None,
+                    "missing": missing(clips) if self.complete else None,
                 }
                 for split, clips in self.lists.items()
             },
@@ -272,7 +267,7 @@ def _reading_list(release: Release, name: str, expected: str) -> Iterator[None]:
     """Turn every error of the reader into a `ValueError` that names the list and the expected format."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{release.root}: {name} cannot be read: expected {expected} ({reason})") from error
 
