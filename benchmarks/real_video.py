@@ -50,7 +50,6 @@ from hf_dvflnet import (
     train_head,
 )
 from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
-from hf_dvflnet.training.frame_heads import folds_of_groups
 
 
 RESULTS = Path(__file__).with_name("real_video.json")
@@ -119,8 +118,19 @@ def load_clips(folder: Path, work: Path, choose: bool) -> tuple[datasets.Dataset
     train = load_benchmark("jhmdb", prepared, "train")
     if not choose:
         return train, load_benchmark("jhmdb", prepared, "test")
-    held_out = folds_of_groups(train["group"], 5).numpy() == 0
+    held_out = one_fold(train["group"], 5)
     return train.select(np.flatnonzero(~held_out)), train.select(np.flatnonzero(held_out))
+
+
+def one_fold(groups: list[str], folds: int) -> np.ndarray:
+    """Whether each clip is in the first of some folds of about equal size; clips of a group are in the same fold."""
+    names, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    filled, fold_of = np.zeros(folds, int), np.zeros(len(names), int)
+    shuffled = np.random.default_rng(0).permutation(len(names))
+    for number in sorted(shuffled, key=lambda number: -sizes[number]):  # the largest first; equal ones as shuffled
+        fold_of[number] = filled.argmin()
+        filled[fold_of[number]] += sizes[number]
+    return fold_of[numbers] == 0
 
 
 def labels_of(rows: datasets.Dataset) -> dict[str, Any]:

@@ -20,9 +20,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from tqdm.auto import trange
-from transformers import FocalNetConfig, FocalNetForImageClassification, TrainingArguments, set_seed
+from transformers import FocalNetConfig, FocalNetForImageClassification, set_seed
 
-from hf_dvflnet import VideoClassificationTrainer, VideoClipDataset, VideoFocalNetVideoProcessor, load_video_folder
+from hf_dvflnet import (
+    VideoClassificationTrainer,
+    VideoClipDataset,
+    VideoFocalNetVideoProcessor,
+    VideoTrainingArguments,
+    load_video_folder,
+)
 from hf_dvflnet.data.label_sets import LabelSet
 from hf_dvflnet.data.motion_videos import random_plane
 from hf_dvflnet.hub.checkpoint_conversion import convert_checkpoint
@@ -98,7 +104,7 @@ def main():
             model = convert_checkpoint(
                 folder, labels=LabelSet(tuple(names), "the motions"), temporal_init=temporal_init
             ).model
-            training = TrainingArguments(
+            training = VideoTrainingArguments(
                 output_dir="runs/benchmark",
                 num_train_epochs=arguments.epochs,
                 per_device_train_batch_size=32,
@@ -110,7 +116,6 @@ def main():
                 save_strategy="no",
                 use_cpu=True,
                 seed=seed,
-                remove_unused_columns=False,
             )
             train = VideoClipDataset(shown, processor, train=True, seed=seed)
             trainer = VideoClassificationTrainer(model.train(), training, train_dataset=train)

@@ -169,7 +169,7 @@ def predict(
 def print_predictions(network, processor, videos: list[str], *, num_workers: int, as_json: bool, **options):
     from tqdm.auto import tqdm
 
-    from hf_dvflnet.inference.prediction import predict_videos, score_text
+    from hf_dvflnet.inference.pipeline import predict_videos, score_text
 
     several = len(videos) > 1
     failed = 0

@@ -87,8 +87,7 @@ def evaluate(
     quiet()
     if from_predictions is None and (model is None or dataset is None or data_dir is None):
         raise ValueError("evaluate needs MODEL, --dataset and --data-dir, or --from-predictions")
-    from hf_dvflnet.inference.evaluation import evaluate_model, report_predictions
-    from hf_dvflnet.inference.figures import read_predictions
+    from hf_dvflnet.inference.evaluation import evaluate_model, read_predictions, report_predictions
 
     predictions_file = from_predictions
     if from_predictions is not None:
@@ -140,14 +139,6 @@ def cache_teacher(
     processor: Annotated[
         str | None, typer.Option(help="Folder whose video processor prepares the clips; TEACHER by default.")
     ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Answers out of fold: by heads that were trained on the clips of other folds. For image networks as "
-            "teachers, which know their training clips by heart; the data must have groups (ucf50, ucf101, jhmdb).",
-        ),
-    ] = None,
     features: Annotated[
         bool, typer.Option("--features", help="Store the teacher's pooled features too, for --feature_weight.")
     ] = False,
@@ -174,7 +165,7 @@ def cache_teacher(
     from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
     from hf_dvflnet.hub.loaded_models import choose_device, feature_width
     from hf_dvflnet.hub.loading import load_processor, load_teacher
-    from hf_dvflnet.training import teacher_cache_writer as cache
+    from hf_dvflnet.training import teacher_cache as cache
 
     accelerator = Accelerator(cpu=choose_device(device).type == "cpu")
     network = load_teacher(teacher)
@@ -202,7 +193,6 @@ def cache_teacher(
         clips,
         out,
         views=views,
-        folds=folds,
         features=features,
         name=teacher,
         dtype=dtype,

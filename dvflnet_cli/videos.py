@@ -58,7 +58,7 @@ def watch(
     from hf_dvflnet.hub.loading import load_classifier, load_processor
     from hf_dvflnet.inference.inference_form import place_for_inference
     from hf_dvflnet.inference.live_sources import open_stream
-    from hf_dvflnet.inference.prediction import score_text
+    from hf_dvflnet.inference.pipeline import score_text
 
     network = place_for_inference(load_classifier(model), device, dtype)
     processor = load_processor(model)
@@ -175,10 +175,10 @@ def visualize(
     from hf_dvflnet import modulation_maps, pixels_to_frames
     from hf_dvflnet.hub.loading import load_model, load_processor
     from hf_dvflnet.hub.model_folder import refuse_existing
-    from hf_dvflnet.inference import map_pictures as plots
+    from hf_dvflnet.inference import modulation_maps as plots
     from hf_dvflnet.inference.exported_program import is_exported
     from hf_dvflnet.inference.inference_form import place_for_inference
-    from hf_dvflnet.inference.prediction import best_classes, class_scores, score_text
+    from hf_dvflnet.inference.pipeline import best_classes, class_scores, score_text
 
     # checked before the work rather than after it
     if out.suffix.lower() not in plots.MAP_SUFFIXES:

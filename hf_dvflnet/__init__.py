@@ -47,15 +47,19 @@ if TYPE_CHECKING:
     from .hub.model_folder import describe_config, push_model_folder, save_model_folder
     from .inference.bulk_prediction import predict_to_file
     from .inference.demo_page import serve_demo
-    from .inference.evaluation import evaluate_model, predict_clips, report_predictions
+    from .inference.evaluation import (
+        compute_figures,
+        describe_split,
+        evaluate_model,
+        predict_clips,
+        report_predictions,
+    )
     from .inference.export import export_model
     from .inference.exported_program import load_exported
-    from .inference.figures import compute_figures, describe_split
     from .inference.inference_form import prepare_for_inference
     from .inference.live_sources import open_stream
-    from .inference.map_pictures import save_modulation_maps
-    from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
-    from .inference.prediction import predict_videos
+    from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames, save_modulation_maps
+    from .inference.pipeline import predict_videos
     from .inference.ray_prediction import predict_with_ray
     from .inference.streams import VideoStreamClassifier
     from .inference.windows import predict_windows
@@ -63,12 +67,10 @@ if TYPE_CHECKING:
     from .training.arguments import DistillationConfig, VideoTrainingArguments
     from .training.checkpoints import last_whole_checkpoint
     from .training.distillation import DistillationTrainer
-    from .training.divergences import forward_kl, jensen_shannon, logit_mse, reverse_kl
     from .training.frame_heads import train_head
+    from .training.losses import forward_kl, jensen_shannon, logit_mse, modulator_distance, reverse_kl
     from .training.metrics import TopKAccuracy
-    from .training.modulator_matching import modulator_distance
-    from .training.teacher_cache import TeacherCache
-    from .training.teacher_cache_writer import cache_teacher
+    from .training.teacher_cache import TeacherCache, cache_teacher
     from .training.trainer import VideoClassificationTrainer
 
 set_video_limits(limits_of_environment())

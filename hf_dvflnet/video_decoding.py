@@ -23,7 +23,7 @@ import stat
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import IO, Any
@@ -60,20 +60,10 @@ class VideoWarning(UserWarning):
 
 @dataclass(frozen=True)
 class DecodingLimits:
-    """
-    Limits on one video. `VideoLimits` of the package adds those of the sandbox and of downloads.
+    """Limits on one video. `VideoLimits` of the package documents them, and adds those of sandbox and downloads."""
 
-    Args:
-        max_pixels: Maximum width times height of a frame. The default is above 8K (7680 x 4320, 8192 x 4320).
-        max_aspect_ratio: Maximum ratio of the long to the short side of a frame. When the short side of a thin frame
-            is resized to the input size of a model, the long side becomes many times as long.
-        max_frames: Maximum number of frames. The default is more than four hours at 60 frames per second.
-        max_threads: Maximum number of threads of a decoder.
-        sandbox: Whether to decode in a child process with limits on memory and time. Needs the package.
-    """
-
-    max_pixels: int = 40_000_000
-    max_aspect_ratio: float = 32.0
+    max_pixels: int = 40_000_000  # above 8K
+    max_aspect_ratio: float = 32.0  # resizing makes thin frames large
     max_frames: int = 1_000_000
     max_threads: int = 4
     sandbox: bool = "sandbox=yes" in os.environ.get("DVFLNET_VIDEO_LIMITS", "")
@@ -510,7 +500,7 @@ def decode(
             continue  # a damaged packet; the number of frames shows that one is missing
         for frame in frames:
             source.refuse_size(frame.width, frame.height)
-            if not _is_convertible(frame.format.name):
+            if _rgb_format(frame.format.name) is None:
                 raise VideoDecodeError(
                     f"{source.name}: has frames of the unsupported pixel format {frame.format.name}"
                 )
@@ -532,16 +522,15 @@ def _decoder_with_alpha(codec: Any, source: Source) -> av.VideoCodecContext | No
 
 
 @cache
-def _is_convertible(pixel_format: str) -> bool:
-    with suppress(av.error.FFmpegError):
-        return av.VideoFrame(16, 16, pixel_format).reformat(format="rgb24") is not None
-    return False
-
-
-@cache
-def _has_alpha(pixel_format: str) -> bool:
+def _rgb_format(pixel_format: str) -> str | None:
+    """The format to convert frames to, with alpha if they may be transparent; `None` if FFmpeg cannot convert them."""
     described = av.VideoFormat(pixel_format)
-    return described.has_palette or any(component.is_alpha for component in described.components)
+    has_alpha = described.has_palette or any(component.is_alpha for component in described.components)
+    try:
+        av.VideoFrame(16, 16, pixel_format).reformat(format="rgb24")
+    except av.error.FFmpegError:
+        return None
+    return "rgba" if has_alpha else "rgb24"
 
 
 class ToArray:
@@ -565,12 +554,12 @@ class ToArray:
 
     def is_upright(self, frame: av.VideoFrame) -> bool:
         """Whether the frame is shown as it is stored: not rotated or mirrored, and without transparent pixels."""
-        return not _has_alpha(frame.format.name) and not self.is_turned(frame)
+        return _rgb_format(frame.format.name) == "rgb24" and not self.is_turned(frame)
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        has_alpha = _has_alpha(frame.format.name)
-        image = self.reformatter.reformat(frame, format="rgba" if has_alpha else "rgb24", threads=1).to_ndarray()
-        if has_alpha:
+        rgb = _rgb_format(frame.format.name)
+        image = self.reformatter.reformat(frame, format=rgb, threads=1).to_ndarray()
+        if rgb == "rgba":
             image = on_white(image)
         if not self.is_turned(frame):
             return image
@@ -594,14 +583,3 @@ def on_white(frames: np.ndarray) -> np.ndarray:
     # at most 255 * 255 + 127, which fits in 16 bits
     weighted = frames[..., :3].astype(np.uint16) * alpha + np.uint16(255) * (255 - alpha).astype(np.uint16) + 127
     return (weighted // 255).astype(np.uint8)
-
-
-__all__ = [
-    "DecodingLimits",
-    "VideoDecodeError",
-    "VideoInfo",
-    "VideoWarning",
-    "read_video",
-    "set_video_limits",
-    "video_limits",
-]

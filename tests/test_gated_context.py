@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from hf_dvflnet import VideoFocalNetForVideoClassification
-from hf_dvflnet.gated_context import GatedContext, add_gated_context
+from hf_dvflnet.modeling_videofocalnet import GatedContext, add_gated_context
 
 
 SHAPE, GATE = (2, 5, 3, 4), (2, 1, 3, 4)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +91,19 @@ def write_json(file: Path, content: object):
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def show_settings(arguments: list[str], args: TrainingArguments, *others: Any):
+    """Print the options of a run, from files and command line, and write all of their values to `settings.json`."""
+    if args.process_index == 0:
+        for name, values in sorted(by_option(with_files(arguments)).items()):
+            print(f"{name.removeprefix('--')}: {' '.join(values)}")
+        file = Path(args.output_dir, "settings.json")
+        # `to_dict` leaves out access tokens
+        write_json(
+            file, {**{name: value for each in others for name, value in asdict(each).items()}, **args.to_dict()}
+        )
+        print(f"The other options have their defaults, see {file}", flush=True)
 
 
 def begin_or_resume(args: TrainingArguments, arguments: list[str]):

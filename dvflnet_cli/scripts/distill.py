@@ -48,6 +48,7 @@ from .data import (
     load_data,
     make_model,
     parse_arguments,
+    show_settings,
     training_clips,
     video_processor,
     write_json,
@@ -94,6 +95,7 @@ def main(arguments: list[str]):
     )
     output_dir = Path(args.output_dir)
     begin_or_resume(args, arguments)
+    show_settings(arguments, args, data_args, model_args, lora_args)
 
     # data
     data = load_data(data_args, args)
@@ -240,7 +242,6 @@ def train_or_load(trainer: Trainer, name: str, phases: Sequence[str] = ()) -> li
     if trainer.pop_callback(ProgressCallback):  # there is none with --disable_tqdm
         trainer.add_callback(Progress)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder, trainer.args.world_size) if resume else None)
-    trainer.save_report()
     trainer.save_state()
     if trainer.is_world_process_zero():
         processor = trainer.processing_class
@@ -307,6 +308,6 @@ def report(
     print(f"\n{example['video_id']}, which is {truth}:")
     for answer in answers:
         print(f"  {answer['score']:6.1%}  {answer['label']}")
-    print(f"\n{student}: the distilled student, with its card, curves and report")
+    print(f"\n{student}: the distilled student, with its card")
     print(f"{picture}: accuracies and validation curves")
     print(f"{student.parent / 'results.json'}: all figures")

@@ -31,6 +31,7 @@ from .data import (
     load_data,
     make_model,
     parse_arguments,
+    show_settings,
     training_clips,
     video_processor,
     write_json,
@@ -61,6 +62,7 @@ def main(arguments: list[str]):
     )
     output_dir = Path(args.output_dir)
     begin_or_resume(args, arguments)
+    show_settings(arguments, args, data_args, model_args, lora_args)
 
     data = load_data(data_args, args)
     processor = video_processor(data_args)

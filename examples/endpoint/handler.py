@@ -1,18 +1,17 @@
 """
-Answers the requests of an Inference Endpoint of the Hub; docs/serving.md says what lies beside it.
+Request handler of an Inference Endpoint of the Hub. docs/serving.md lists the files that it needs beside it.
 
 A request is JSON: `inputs` is the http(s) URL of a video, or the bytes of a file in base64; `parameters` may hold
-`top_k` (5) and `views` (1 or 12). Addresses inside of the endpoint's own network are refused.
+`top_k` (5) and `views` (1 or 12). Videos are decoded in the sandbox. URLs of the endpoint's own network are refused.
 """
 
 import base64
-import binascii
 from dataclasses import replace
 from typing import Any
 
 from hf_dvflnet import load_model, load_processor, set_video_limits
 from hf_dvflnet.inference.inference_form import place_for_inference
-from hf_dvflnet.inference.prediction import VIEWS, best_classes, classify
+from hf_dvflnet.inference.pipeline import VIEWS, best_classes, classify
 from hf_dvflnet.video_decoding import video_limits
 
 
@@ -28,7 +27,7 @@ class EndpointHandler:
 
     def __call__(self, data: dict[str, Any]) -> list[dict[str, Any]]:
         """
-        The best classes, best first, as `{"label": ..., "score": ...}`.
+        Return the best classes, best first, as `{"label": ..., "score": ...}`.
 
         Raises:
             ValueError: If the request does not hold a video that can be read; the endpoint answers with the message.
@@ -41,13 +40,13 @@ class EndpointHandler:
         if views not in VIEWS or not isinstance(top_k, int) or top_k < 1:
             raise ValueError(f"parameters: views must be 1 or 12 and top_k at least 1, got {views!r} and {top_k!r}")
         clips, crops = VIEWS[views]
-        shown = self.processor(video_of(data.get("inputs")), num_clips=clips, num_crops=crops, return_tensors="pt")
-        scores = classify(self.model, shown["pixel_values"])
+        inputs = self.processor(video_of(data.get("inputs")), num_clips=clips, num_crops=crops, return_tensors="pt")
+        scores = classify(self.model, inputs["pixel_values"])
         return [{"label": label, "score": score} for label, score in best_classes(self.model, scores[0], top_k)]
 
 
 def video_of(inputs: Any) -> str | bytes:
-    """A URL, or the bytes of a file; never a path of this machine."""
+    """Return a URL, or the bytes of a file; never a path of this machine."""
     if isinstance(inputs, bytes) and inputs:
         return inputs
     if isinstance(inputs, str) and inputs.lower().startswith(("http://", "https://")):
@@ -55,6 +54,6 @@ def video_of(inputs: Any) -> str | bytes:
     try:
         if inputs:
             return base64.b64decode(inputs, validate=True)
-    except (TypeError, binascii.Error, ValueError):
+    except (TypeError, ValueError):
         pass
     raise ValueError("inputs: must be the http(s) URL of a video, or the bytes of a file in base64")

@@ -20,42 +20,34 @@ from ..data.limits import VideoLimits
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import VideoDecodeError, VideoInfo, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .map_pictures import blend_map
-from .modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames
-from .prediction import best_classes, class_scores
+from .modulation_maps import ModulationMaps, blend_map, modulation_maps, pixels_to_frames
+from .pipeline import best_classes, class_scores
 
 
-# Limits of one clip. MAX_PIXELS is a 4K frame, because the decoded frames of a clip stay in memory at full size.
-MAX_SECONDS = 60.0
-MAX_PIXELS = 4096 * 2304
-MAX_FRAMES_PER_SECOND = 120
-MAX_READING_SECONDS = 15.0  # all other clips wait meanwhile
+MAX_SECONDS = 60.0  # default limit of the duration of a clip
+# Limits of the sandbox, unless those of the process are stricter. The frames of a clip stay in memory at full size (32
+# of 4K fit), and other clips wait until it is decoded.
+PAGE_LIMITS = {"max_pixels": 4096 * 2304, "max_memory": 2 << 30, "max_seconds": 15.0}
 
 
 @dataclass
 class ClipAnswer:
-    """
-    The result of classifying one clip.
+    """The result of classifying one clip."""
 
-    Args:
-        name (`str`): The file name.
-        scores (`list[tuple[str, float]]`): The best classes and their probabilities, best first.
-        frames (`np.ndarray`): The frames that the model saw, uint8 RGB of shape `(frames, height, width, 3)`.
-        indices (`list[int]`): The indices of these frames in the file.
-        maps ([`ModulationMaps`]): The modulation maps of the clip.
-        seconds (`dict[str, float]`): The duration of each step: `read`, `prepare` and `classify`.
-        about (`str`): Duration, number of frames, frame size and codec of the file.
-        notes (`list[str]`): Warnings about the file.
-    """
-
-    name: str
-    scores: list[tuple[str, float]]
-    frames: np.ndarray
-    indices: list[int]
+    name: str  # of the file
+    about: str  # duration, number of frames, frame size and codec of the file
+    notes: list[str]  # warnings about the file
+    scores: list[tuple[str, float]]  # the best classes and their probabilities, best first
+    frames: np.ndarray  # that the model saw, uint8 RGB of shape (frames, height, width, 3)
+    indices: list[int]  # of these frames in the file
     maps: ModulationMaps
-    seconds: dict[str, float]
-    about: str
-    notes: list[str]
+    seconds: dict[str, float]  # that each step took
+
+
+def page_limits() -> VideoLimits:
+    limits = video_limits()
+    stricter: dict[str, Any] = {name: min(limit, getattr(limits, name)) for name, limit in PAGE_LIMITS.items()}
+    return replace(limits, sandbox=True, **stricter)
 
 
 def classify_clip(
@@ -67,7 +59,7 @@ def classify_clip(
     top_k: int = 5,
 ) -> ClipAnswer:
     """
-    Classify one file and collect what the demo page shows.
+    Classify one file, which is decoded in the sandbox, and collect what the demo page shows.
 
     Args:
         model: The classifier, in evaluation mode.
@@ -83,13 +75,16 @@ def classify_clip(
     name = Path(path).name
 
     def sample(info: VideoInfo) -> np.ndarray:
-        _refuse_large(name, info, max_seconds)
+        if (info.duration or 0) > max_seconds:
+            raise VideoDecodeError(
+                f"{name}: lasts {info.duration:.1f} seconds, but this page accepts at most {max_seconds:g}; shorten it"
+            )
         return processor.sample_frames(info, num_clips=1)
 
     steps = [time.perf_counter()]
     try:
         with quiet_videos():
-            frames, metadata = read_video(path, sample, limits=_page_limits())
+            frames, info = read_video(path, sample, limits=page_limits())
     except FileNotFoundError as error:
         raise VideoDecodeError(f"{name}: the file no longer exists; choose it again") from error
     except (OSError, ValueError) as error:
@@ -100,46 +95,17 @@ def classify_clip(
     steps.append(time.perf_counter())
     maps = modulation_maps(model, clip)
     steps.append(time.perf_counter())
-    scores = class_scores(torch.from_numpy(maps.logits), model.config)
-    notes = {remark.replace(os.fspath(path), name) for remark in metadata.remarks}
+    duration = f"{info.duration:.1f} s, " if info.duration else ""
     return ClipAnswer(
         name=name,
-        scores=best_classes(model, scores, top_k),
+        about=f"{duration}{info.total_num_frames} frames, {info.width} × {info.height}, {info.codec}",  # noqa: RUF001
+        notes=sorted({remark.replace(os.fspath(path), name) for remark in info.remarks}),
+        scores=best_classes(model, class_scores(torch.from_numpy(maps.logits), model.config), top_k),
         frames=pixels_to_frames(clip, processor),
-        indices=np.asarray(metadata.frames_indices).tolist(),
+        indices=np.asarray(info.frames_indices).tolist(),
         maps=maps,
-        seconds=dict(zip(("read", "prepare", "classify"), np.diff(steps).tolist(), strict=True)),
-        about=_about(metadata),
-        notes=sorted(notes),
+        seconds=dict(zip(("reading the file", "resizing", "the model"), np.diff(steps).tolist(), strict=True)),
     )
-
-
-def _page_limits() -> VideoLimits:
-    limits = video_limits()
-    return replace(
-        limits,
-        max_pixels=min(limits.max_pixels, MAX_PIXELS),
-        max_seconds=min(limits.max_seconds, MAX_READING_SECONDS),
-        sandbox=True,
-    )
-
-
-def _refuse_large(name: str, metadata: Any, max_seconds: float):
-    if (metadata.duration or 0) > max_seconds:
-        raise VideoDecodeError(
-            f"{name}: lasts {metadata.duration:.1f} seconds, but this page accepts at most {max_seconds:g}; shorten it"
-        )
-    if metadata.total_num_frames > max_seconds * MAX_FRAMES_PER_SECOND:
-        raise VideoDecodeError(
-            f"{name}: has {metadata.total_num_frames} frames, but this page accepts at most "
-            f"{max_seconds * MAX_FRAMES_PER_SECOND:.0f}; shorten it"
-        )
-
-
-def _about(metadata: Any) -> str:
-    parts = [f"{metadata.duration:.1f} s"] if metadata.duration else []
-    parts.append(f"{metadata.total_num_frames} frames")
-    return ", ".join([*parts, f"{metadata.width} × {metadata.height}", metadata.codec])  # noqa: RUF001
 
 
 # HTML and CSS of the page.
@@ -198,14 +164,11 @@ def render_answer(answer: ClipAnswer) -> str:
             zip(answer.maps.spatial, answer.maps.temporal, answer.maps.strides, strict=True), start=1
         )
     )
-    times = ", ".join(
-        f"{verb} {_milliseconds(answer.seconds[step])}"
-        for step, verb in (("read", "reading the file"), ("prepare", "resizing"), ("classify", "the model"))
-    )
+    times = ", ".join(f"{step} {1000 * seconds:.0f} ms" for step, seconds in answer.seconds.items())
     return (
         f'<div class="dvflnet-answer"><h2>{html.escape(best)}, {share:.0%}</h2>'
         f"<p>{html.escape(answer.name)}: {html.escape(answer.about)}</p>{notes}{bars}"
-        f"<p>{_milliseconds(sum(answer.seconds.values()))} in total: {times}.</p>"
+        f"<p>{1000 * sum(answer.seconds.values()):.0f} ms in total: {times}.</p>"
         f"<h3>What the model saw</h3><p>{len(answer.frames)} frames of the clip, with their frame numbers.</p>"
         + _strip(answer.frames, [str(index) for index in answer.indices])
         + "<h3>Where its modulators are strong</h3><p>Within each row, blue is weak and yellow is strong. Spatial "
@@ -214,30 +177,30 @@ def render_answer(answer: ClipAnswer) -> str:
     )
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms"
+def render_refusal(reason: str) -> str:
+    return f'<div class="dvflnet-answer"><h2>No answer</h2><p class="dvflnet-note">{html.escape(reason)}</p></div>'
 
 
 def _strip(pictures: np.ndarray, captions: Sequence[str] = ()) -> str:
     figures = []
     for number, picture in enumerate(pictures):
         caption = f"<figcaption>{captions[number]}</figcaption>" if captions else ""
-        figures.append(f'<figure><img alt="frame {number + 1}" src="{data_uri(picture)}">{caption}</figure>')
+        figures.append(f'<figure><img alt="frame {number + 1}" src="{_data_uri(picture)}">{caption}</figure>')
     return f'<div class="strip">{"".join(figures)}</div>'
 
 
-def data_uri(picture: np.ndarray) -> str:
+def thumbnail(path: Path) -> str:
+    """The middle frame of a video as a data URI. The limits are those of an answer, so that each example has one."""
+    frames, _ = read_video(path, lambda info: np.array([info.total_num_frames // 2]), limits=page_limits())
+    picture = PIL.Image.fromarray(frames[0])
+    picture.thumbnail((208, 208))
+    return _data_uri(np.asarray(picture))
+
+
+def _data_uri(picture: np.ndarray) -> str:
     file = io.BytesIO()
     PIL.Image.fromarray(picture).save(file, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def thumbnail(path: Path) -> str:
-    # with the limits of an answer: a video that the page would refuse is no example
-    frames, _ = read_video(path, lambda metadata: np.array([metadata.total_num_frames // 2]), limits=_page_limits())
-    picture = PIL.Image.fromarray(frames[0])
-    picture.thumbnail((208, 208))
-    return data_uri(np.asarray(picture))
-
-
-__all__ = ["MAX_SECONDS", "STYLE", "WELCOME", "ClipAnswer", "classify_clip", "render_answer", "thumbnail"]
+__all__ = ["classify_clip", "render_answer", "render_refusal", "thumbnail"]

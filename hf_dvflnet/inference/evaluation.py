@@ -4,7 +4,10 @@ Evaluate a checkpoint on a split of a benchmark by the published test protocol.
 Every clip counts once. The predictions are written to a file, from which the metrics can be computed again.
 """
 
+import csv
+import json
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -27,20 +31,12 @@ from ..data.video_column import clip_name, undecoded, video_source
 from ..data.workers import cpu_count, run_ahead
 from ..hub.loaded_models import DType, choose_device
 from ..hub.loading import load_classifier, load_processor
+from ..hub.version import code_version
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .bulk_prediction import DecodedClip, decode_clip
-from .figures import (
-    compute_figures,
-    describe_split,
-    prediction_header,
-    read_predictions,
-    write_predictions,
-    write_report,
-)
 from .inference_form import place_for_inference
-from .prediction import VIEWS, best_classes, classify
+from .pipeline import VIEWS, Clip, best_classes, classify_clips, decode_clip
 
 
 def predict_clips(
@@ -93,29 +89,27 @@ def predict_clips(
     num_workers = cpu_count() if num_workers is None else num_workers
     limits = replace(video_limits(), sandbox=num_workers > 0, max_threads=1)
 
-    def decode(row: int) -> tuple[int, str, int, DecodedClip]:
+    def decode(row: int) -> tuple[int, str, int, Clip]:
         example = clips[row]
-        name = clip_name(example)
+        name, label = clip_name(example), example["label"]
         try:
             source = video_source(example["video"])
-        except OSError as error:
-            return row, name, example["label"], DecodedClip(name, error=str(error))
-        return row, name, example["label"], decode_clip(source, processor, views, limits)
+        except OSError as error:  # a shard that cannot be read
+            return row, name, label, Clip(name, error=error)
+        return row, name, label, decode_clip(source, processor, views, limits)
 
     model = model.to(device or accelerator.device).eval()
     found, failed = [], []
     progress = tqdm(total=len(dataset), unit="clip", disable=None if accelerator.is_main_process else True)
     with closing(run_ahead((partial(decode, row) for row in rows), num_workers)) as waiting:
-        while several := [get() for get in islice(waiting, batch_size)]:
-            failed += [(row, {"video_id": name, "reason": clip.error}) for row, name, _, clip in several if clip.error]
-            batch = [(row, name, label, clip) for row, name, label, clip in several if not clip.error]
-            if batch:
-                pixel_values = torch.stack([torch.as_tensor(clip.pixel_values) for *_, clip in batch])
-                scores = classify(model, pixel_values)  # the network averages the views of a clip (`average_views`)
-                for (row, name, label, _), values in zip(batch, scores, strict=True):
-                    best = best_classes(model, values, 5)
-                    top = [[spelled[composed(of)], round(score, 6)] for of, score in best]
-                    found.append((row, {"video_id": name, "label": classes[label], "top5": top}))
+        while batch := [get() for get in islice(waiting, batch_size)]:
+            answers = classify_clips(model, [clip for *_, clip in batch])
+            for (row, name, label, clip), answer in zip(batch, answers, strict=True):
+                if answer is None:
+                    failed.append((row, {"video_id": name, "reason": str(clip.error)}))
+                    continue
+                top = [[spelled[composed(of)], round(score, 6)] for of, score in best_classes(model, answer[0], 5)]
+                found.append((row, {"video_id": name, "label": classes[label], "top5": top}))
             progress.update(min(batch_size * accelerator.num_processes, len(dataset) - progress.n))
     progress.close()
     predictions, failures = gather_object(found), gather_object(failed)
@@ -241,4 +235,139 @@ def report_predictions(
     return write_report(output, header, figures)
 
 
-__all__ = ["evaluate_model", "predict_clips", "report_predictions", "warn_of_training_data"]
+# Metrics and report
+
+
+def describe_split(facts: dict[str, Any]) -> str:
+    """Describe a split in one line, such as `ucf101, official fold 1, test`."""
+    fold = f" fold {facts['fold']}" if facts.get("folds", 1) > 1 else ""
+    return f"{facts['benchmark']}, {facts['protocol']}{fold}, {facts['split']}"
+
+
+def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+    """
+    Compute accuracies from the predictions of [`predict_clips`].
+
+    Returns:
+        `clips`; `top1`, `top5` and `mean_class` (the mean top-1 accuracy of the classes that have clips), in [0, 1];
+        `per_class`, rows of `class`, `clips`, `top1`, `top5`; and `confusion`, counts with a row per true class and a
+        column per predicted class.
+
+    Raises:
+        ValueError: If there are no predictions, or one contains a class that is not in `classes`.
+    """
+    if not predictions:
+        raise ValueError("there are no predictions to compute metrics from")
+    number = {name: index for index, name in enumerate(classes)}
+    confusion = np.zeros((len(classes), len(classes)), dtype=int)
+    among_five = np.zeros(len(classes), dtype=int)
+    for row in predictions:
+        names = [name for name, _ in row["top5"]]
+        unknown = {row["label"], *names} - set(number)
+        if unknown:
+            raise ValueError(f"{row['video_id']}: names the class {unknown.pop()!r}, which is not in the data")
+        confusion[number[row["label"]], number[names[0]]] += 1
+        among_five[number[row["label"]]] += row["label"] in names
+    clips = confusion.sum(axis=1)
+    right = confusion.diagonal()
+    seen = clips > 0
+    return {
+        "clips": int(clips.sum()),
+        "top1": float(right.sum() / clips.sum()),
+        "top5": float(among_five.sum() / clips.sum()),
+        "mean_class": float((right[seen] / clips[seen]).mean()),
+        "per_class": [
+            {
+                "class": name,
+                "clips": int(clips[index]),
+                "top1": float(right[index] / clips[index]) if clips[index] else None,
+                "top5": float(among_five[index] / clips[index]) if clips[index] else None,
+            }
+            for index, name in enumerate(classes)
+        ],
+        "confusion": confusion.tolist(),
+    }
+
+
+def write_predictions(path: str | os.PathLike, header: dict[str, Any], predictions: Sequence[dict[str, Any]]):
+    """Write a predictions file as JSON Lines: a header line, then one line per clip."""
+    with open(path, "w", encoding="utf-8") as file:
+        for row in (header, *predictions):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_predictions(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """
+    Read a file that [`write_predictions`] wrote.
+
+    Raises:
+        ValueError: If the file is not a predictions file, or contains a clip twice.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            header, *predictions = [json.loads(line) for line in file]
+        ids = [row["video_id"] for row in predictions]
+        complete = {"benchmark", "protocol", "fold", "split", "listed", "views", "classes", "unread"} <= set(header)
+        for row in predictions:
+            if not row["top5"] or not isinstance(row["label"], str):
+                raise ValueError(f"clip {row['video_id']} has no prediction")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is not a predictions file: {error}") from error
+    if not complete:
+        raise ValueError(f"{path}: is not a predictions file: its first line lacks some keys")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{path}: contains a clip twice")
+    return header, predictions
+
+
+def prediction_header(
+    dataset: datasets.Dataset, failures: list[dict[str, str]], model: str, views: int
+) -> dict[str, Any]:
+    """Return the first line of a predictions file: protocol, classes, and the clips without a prediction."""
+    facts = split_facts(dataset)
+    unread = {row["video_id"]: row for row in failures}
+    for reason in ("missing", "blocked"):
+        unread.update({video_id: {"video_id": video_id, "reason": reason} for video_id in facts[reason] or ()})
+    return {
+        **{name: facts[name] for name in ("benchmark", "protocol", "fold", "folds", "split")},
+        "listed": facts["listed"] or len(dataset),
+        "views": views,
+        "model": model,
+        "classes": dataset.features["label"].names,
+        "unread": list(unread.values()),
+        "command": " ".join(["dvflnet", *sys.argv[1:]]),
+        "commit": code_version(),
+    }
+
+
+def write_report(folder: str | os.PathLike, header: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+    """
+    Write `results.json`, `per_class.csv`, `class_bars.png`, `confusion.csv` and `confusion.png` to a folder.
+
+    Returns the row for `hub_cards/results.json`: metrics in percent, with protocol, command and commit.
+    """
+    folder = Path(folder)
+    row = {
+        "split": describe_split(header),
+        "views": "4 clips x 3 crops" if header["views"] == 12 else "1",
+        "clips": figures["clips"],
+        "listed": header["listed"],
+        **{name: round(100 * figures[name], 2) for name in ("top1", "top5", "mean_class")},
+        "command": header["command"],
+        "commit": header["commit"],
+    }
+    (folder / "results.json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
+    with open(folder / "per_class.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["class", "clips", "top1", "top5"])
+        writer.writeheader()
+        writer.writerows(figures["per_class"])
+    with open(folder / "confusion.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["true \\ predicted", *header["classes"]])
+        rows.writerows([name, *counts] for name, counts in zip(header["classes"], figures["confusion"], strict=True))
+    from ..plots.charts import save_class_bars, save_confusion_matrix  # loads matplotlib
+
+    title = f"{describe_split(header)}: top-1 {figures['top1']:.1%} of {figures['clips']} clips"
+    save_class_bars(figures["per_class"], folder / "class_bars.png", title)
+    save_confusion_matrix(np.array(figures["confusion"]), header["classes"], folder / "confusion.png", title)
+    return row

@@ -294,6 +294,3 @@ def _refuse_difference(out: Path, report: dict[str, Any]):
             f"calibration clips, but at least {INT8_AGREEMENT:.0%} are required; nothing was written. More clips, "
             "from all classes, may help"
         )
-
-
-__all__ = ["export_model"]

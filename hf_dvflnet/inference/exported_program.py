@@ -170,6 +170,3 @@ def silenced() -> Iterator[None]:
             for descriptor, stream in zip(kept, (1, 2), strict=True):
                 os.dup2(descriptor, stream)
                 os.close(descriptor)
-
-
-__all__ = ["MANIFEST", "PAIRS", "ExportedClassifier", "is_exported", "load_exported", "require_packages", "silenced"]

@@ -194,6 +194,3 @@ def _file(source: str | os.PathLike, resources: ExitStack) -> tuple[float | None
 
 def _time(info: VideoInfo, number: int) -> float:
     return number / (info.fps or 25.0) if info.frame_times is None else float(info.frame_times[number])
-
-
-__all__ = ["VideoStream", "open_stream"]

@@ -6,12 +6,25 @@ A modulator is the context that a block gathers around a position, within its fr
 measures the strength of the modulation.
 """
 
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import av
+import matplotlib
 import numpy as np
+import PIL.Image
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from torch.nn import functional as F
 
+from ..hub.model_folder import whole_or_nothing
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
+from ..plots.style import COLOUR_MAP, FONT_SIZE, SMALL_FONT_SIZE, styled, text_width, wrapped
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
@@ -94,4 +107,192 @@ def pixels_to_frames(pixel_values: torch.Tensor, processor: VideoFocalNetVideoPr
     return frames.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-__all__ = ["ModulationMaps", "modulation_maps", "pixels_to_frames"]
+# Pictures
+
+
+def upsample_maps(norms: np.ndarray, frames: int, height: int, width: int, stride: int | None = None) -> np.ndarray:
+    """
+    Upsample maps to the frame size (bilinear), and repeat each map for the frames of its tubelet.
+
+    Args:
+        norms: Maps of shape (map frames, rows, columns). `frames` must be a multiple of map frames.
+        frames, height, width: The number and size of the frames of the clip.
+        stride: Number of pixels that a cell spans. By default the map is stretched over the frame, which is the same
+            if height and width are multiples of the stride.
+
+    Returns:
+        float32 of shape (frames, height, width). Pixels at the lower and right border that do not fill a cell are NaN.
+    """
+    count, rows, columns = norms.shape
+    if frames % count:
+        raise ValueError(f"a map of {count} frames does not fit a clip of {frames}, which is not a multiple")
+    size = (height, width) if stride is None else (rows * stride, columns * stride)
+    maps = F.interpolate(torch.from_numpy(norms).float()[None], size=size, mode="bilinear", align_corners=False)
+    maps = maps[0, :, :height, :width]
+    maps = F.pad(maps, (0, width - maps.shape[2], 0, height - maps.shape[1]), value=math.nan)
+    return maps.numpy().repeat(frames // count, axis=0)
+
+
+MAP_OPACITY = 0.6
+FRAMES_PER_SECOND = 4
+CELL_INCHES = 1.2
+MAP_SUFFIXES = (".gif", ".mp4", ".png")
+
+
+def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int | None = None) -> np.ndarray:
+    """
+    Draw a map over its frames: the map is upsampled, scaled, coloured and blended with the frames. The frames are
+    converted to grey, because their own colours could be mistaken for those of the map.
+
+    The map is scaled to [0, 1] over the whole clip, from its minimum to its maximum over all frames and positions.
+    Colours can therefore be compared between the frames of one map, but not between stages, kinds or clips. A map with
+    a single value is 0 everywhere. Border pixels that the stage did not see stay grey.
+
+    Args:
+        frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] returns them.
+        norms: The map of one stage from [`modulation_maps`], (frames / tubelet_size, rows, columns).
+        stride: The stride of the stage, as in [`upsample_maps`].
+
+    Returns:
+        uint8 RGB, (frames, height, width, 3).
+    """
+    count, height, width = frames.shape[:3]
+    maps = upsample_maps(norms, count, height, width, stride)
+    least, greatest = np.nanmin(maps), np.nanmax(maps)
+    colours = matplotlib.colormaps[COLOUR_MAP]((maps - least) / max(greatest - least, 1e-12), bytes=True)[..., :3]
+    grey = (frames @ np.array([0.299, 0.587, 0.114]))[..., None]
+    blended = MAP_OPACITY * colours + (1 - MAP_OPACITY) * grey
+    return np.where(np.isnan(maps)[..., None], grey, blended).round().astype(np.uint8)
+
+
+@styled
+def save_modulation_maps(
+    frames: np.ndarray,
+    maps: ModulationMaps,
+    path: str | os.PathLike,
+    title: str,
+    *,
+    stages: Sequence[int] = (1, 2, 3, 4),
+    kinds: Sequence[str] = ("spatial", "temporal"),
+):
+    """
+    Draw the modulation maps of a clip next to its frames, coloured as in [`blend_map`].
+
+    Args:
+        frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] returns them.
+        maps: The result of [`modulation_maps`].
+        path: The file to write. A PNG shows everything at once, with a row for the frames, a row for each map and a
+            column for each frame. A GIF or MP4 (H.264) shows the frames one after another, with each map next to them.
+        title: The title above the pictures.
+        stages: The stages to draw, numbered from 1.
+        kinds: `"spatial"`, `"temporal"` or both.
+
+    Raises:
+        ValueError: If `path` has a different suffix, or a stage does not exist.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in MAP_SUFFIXES:
+        raise ValueError(f"{path}: maps are written as {', '.join(MAP_SUFFIXES)}; use one of these suffixes")
+    wrong = [stage for stage in stages if not 1 <= stage <= len(maps.spatial)]
+    if wrong or not stages:
+        raise ValueError(f"stages are numbered from 1 to {len(maps.spatial)}, got {wrong[0] if wrong else 'none'}")
+    blended, ranges = {}, {}
+    for kind in kinds:
+        for stage in stages:
+            norms = getattr(maps, kind)[stage - 1]
+            blended[kind, stage] = blend_map(frames, norms, maps.strides[stage - 1])
+            ranges[kind, stage] = f"{norms.min():.3g} to {norms.max():.3g}"
+    if suffix == ".png":
+        steps = [[list(frames), *(list(pictures) for pictures in blended.values())]]
+        rows = ["input", *(f"{kind} {stage}\n{ranges[kind, stage]}" for kind, stage in blended)]
+        columns, captions = [f"frame {number}" for number in range(1, len(frames) + 1)], []
+    else:
+        steps = [
+            [[frame, *(blended[kind, stage][number] for stage in stages)] for kind in kinds]
+            for number, frame in enumerate(frames)
+        ]
+        rows, columns = list(kinds), ["input", *(f"stage {stage}" for stage in stages)]
+        captions = [["", *(ranges[kind, stage] for stage in stages)] for kind in kinds]
+    pictures = _draw_mosaic(steps, rows, columns, captions, title)
+    with whole_or_nothing(path, overwrite=True) as unfinished:
+        if suffix == ".mp4":
+            return _encode(pictures, unfinished)
+        first, *others = map(PIL.Image.fromarray, pictures)
+        if suffix == ".png":
+            return first.save(unfinished, format="png")
+        first, *others = map(_with_palette, (first, *others))
+        duration = 1000 // FRAMES_PER_SECOND
+        first.save(unfinished, format="gif", save_all=True, append_images=others, duration=duration, loop=0)
+
+
+def _mosaic(rows: Sequence[Sequence[np.ndarray]], gap_down: int, gap_across: int) -> np.ndarray:
+    """Arrange pictures of one size in rows, uint8, on white, with a gap below and to the right of each."""
+    padding = ((0, gap_down), (0, gap_across), (0, 0))
+    lines = [np.concatenate([np.pad(cell, padding, constant_values=255) for cell in row], axis=1) for row in rows]
+    return np.concatenate(lines)
+
+
+def _draw_mosaic(
+    steps: Sequence[Sequence[Sequence[np.ndarray]]],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    title: str,
+) -> Iterator[np.ndarray]:
+    """Draw a figure of rows of pictures once for each step, and yield it as uint8 RGB of even height and width."""
+    height, width = steps[0][0][0].shape[:2]
+    per_inch = max(height, width) / CELL_INCHES  # picture pixels per inch of the figure
+    gap_across = math.ceil(0.04 * per_inch)
+    gap_down = math.ceil(0.2 * per_inch) if captions else gap_across
+    grid = _mosaic(steps[0], gap_down, gap_across)
+
+    # all sizes are in inches; constrained layout would take seconds, and would move elements between steps
+    left = max(text_width(line) for label in row_labels for line in label.splitlines()) + 0.15
+    size = grid.shape[1] / per_inch, grid.shape[0] / per_inch
+    total_width = max(left + size[0] + 0.1, 5)
+    title = wrapped(title, total_width)
+    top, bottom = 0.17 * (title.count("\n") + 1) + 0.35, 0.6
+    total_height = top + size[1] + bottom
+    figure = Figure(figsize=(total_width, total_height))
+    canvas = FigureCanvasAgg(figure)
+    figure.text(0.5, 1 - 0.08 / total_height, title, ha="center", va="top", fontsize=FONT_SIZE + 1)
+    left += (total_width - left - size[0] - 0.1) / 2  # centred if the title is wider
+    place = (left / total_width, bottom / total_height, size[0] / total_width, size[1] / total_height)
+    axes = figure.add_axes(place)
+    image = axes.imshow(grid)
+    axes.spines[:].set_visible(False)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set_yticks([row * (height + gap_down) + height / 2 for row in range(len(row_labels))], row_labels)
+    axes.set_xticks([column * (width + gap_across) + width / 2 for column in range(len(column_labels))], column_labels)
+    for row, texts in enumerate(captions):
+        for column, text in enumerate(texts):
+            across, down = column * (width + gap_across) + width / 2, row * (height + gap_down) + height
+            axes.text(across, down, text, ha="center", va="top", fontsize=SMALL_FONT_SIZE - 1)
+    bar = figure.add_axes((0.5 - 0.7 / total_width, 0.38 / total_height, 1.4 / total_width, 0.1 / total_height))
+    figure.colorbar(ScalarMappable(), cax=bar, orientation="horizontal", ticks=[])
+    bar.text(-0.05, 0.5, "least", ha="right", va="center", transform=bar.transAxes, fontsize=SMALL_FONT_SIZE)
+    bar.text(1.05, 0.5, "greatest", ha="left", va="center", transform=bar.transAxes, fontsize=SMALL_FONT_SIZE)
+    bar.set_xlabel("L2 norm over channels, of each map in this clip", fontsize=SMALL_FONT_SIZE)
+    for step in steps:
+        image.set_data(_mosaic(step, gap_down, gap_across))
+        canvas.draw()
+        drawn = np.asarray(canvas.buffer_rgba())[..., :3]
+        yield drawn[: drawn.shape[0] // 2 * 2, : drawn.shape[1] // 2 * 2].copy()
+
+
+def _with_palette(picture: PIL.Image.Image) -> PIL.Image.Image:
+    # Pillow's other methods lose rare colours, such as the largest values of a map, or take seconds
+    palette = picture.quantize(method=PIL.Image.Quantize.FASTOCTREE)
+    return picture.quantize(palette=palette, dither=PIL.Image.Dither.FLOYDSTEINBERG)
+
+
+def _encode(pictures: Iterable[np.ndarray], path: str | os.PathLike):
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "16"})
+        stream.pix_fmt = "yuv420p"
+        for number, picture in enumerate(pictures):
+            if number == 0:
+                stream.height, stream.width = picture.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())

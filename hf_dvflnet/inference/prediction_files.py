@@ -1,15 +1,15 @@
 """
-Writes predictions in parts, so that a run resumes where it was, however it was stopped.
+Writes the rows of a large prediction in parts, so that a run resumes where it was, however it was stopped.
 
-The list of videos is cut into blocks. Each block is a Parquet file of its own, `OUTPUT.parts/part-00000012.parquet`,
-which is either complete or not there. A block whose file is missing has yet to be computed, by whichever process.
+The list of videos is cut into blocks. Each block is a Parquet file of its own, `part-00000012.parquet`, which is
+either complete or not there. A block whose file is missing has yet to be computed, by whichever process.
 """
 
 import csv
 import json
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePath
@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from ..data.downloads import storage_of
 from ..data.storages import LocalFiles, StoredFiles, open_file
+from ..hub.loaded_models import feature_width
 
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -29,24 +30,38 @@ PARTS_PER_GROUP = 64  # row groups of the Parquet file at the end, which are put
 Row = dict[str, Any]
 
 
+def columns(model: Any, top_k: int, embeddings: bool) -> pyarrow.Schema:
+    """Names and types of the columns; [`predict_to_file`] explains them. They are written in this order."""
+    found: dict[str, pyarrow.DataType] = {"source": pyarrow.string()}
+    if top_k:
+        found["labels"] = pyarrow.list_(pyarrow.string(), top_k)
+        found["scores"] = pyarrow.list_(pyarrow.float32(), top_k)
+    found |= {"frames": pyarrow.int32(), "seconds": pyarrow.float64()}
+    found |= dict.fromkeys(("warning", "error_kind", "error"), pyarrow.string())
+    if embeddings:
+        found["embedding"] = pyarrow.list_(pyarrow.float32(), feature_width(model))
+    return pyarrow.schema(list(found.items()))
+
+
 class PredictionFile:
     """
-    The file that a run writes, and the parts of it while the run is unfinished.
+    The folder that a run writes, with its parts; or the file, whose parts lie in `OUTPUT.parts` until they are merged.
 
-    Beside `output`, `output.run.json` says which run it belongs to; it stays there.
+    `_run.json` in the folder, or `OUTPUT.run.json` beside the file, says which run it belongs to; it stays there.
 
     Args:
-        output: A path that ends in `.parquet`, `.jsonl` or `.csv`, on this machine or in a storage (`s3://BUCKET/...`).
+        output: A folder, or a path that ends in `.parquet`, `.jsonl` or `.csv`, on this machine or in a storage
+            (`s3://BUCKET/...`).
         schema: Names and types of the columns.
         run: What the rows depend on, as JSON, by name: the list of videos, the model, the settings.
-        rows: Number of rows of the whole file.
+        rows: Number of rows of the whole output.
 
     Attributes:
         blocks: The rows of each block.
 
     Raises:
         ImportError: If the package that reads the storage is not installed.
-        ValueError: If `output` has another ending.
+        ValueError: If `output` is a file with another ending.
 
     Warns:
         UserWarning: If the run cannot be continued, since `output` lies in the memory of this process.
@@ -55,10 +70,12 @@ class PredictionFile:
     def __init__(self, output: str | os.PathLike, schema: pyarrow.Schema, run: dict[str, Any], rows: int):
         self.output, self.schema = os.fspath(output), schema
         self._suffix = PurePath(self.output).suffix.lower()
-        if self._suffix not in SUFFIXES:
-            raise ValueError(f"{output}: the output must end in {', '.join(SUFFIXES)}")
+        if self._suffix not in ("", *SUFFIXES):
+            raise ValueError(f"{output}: the output must be a folder, or end in {', '.join(SUFFIXES)}")
         self.run = {**run, "rows_per_part": ROWS_PER_PART}
         self.parts, self.description = f"{self.output}.parts", f"{self.output}.run.json"
+        if not self._suffix:
+            self.parts, self.description = self.output, f"{self.output.rstrip('/')}/_run.json"
         self.blocks = [range(start, min(start + ROWS_PER_PART, rows)) for start in range(0, rows, ROWS_PER_PART)]
         self._files = LocalFiles() if storage_of(self.output) is None else StoredFiles(self.output)
 
@@ -75,7 +92,8 @@ class PredictionFile:
                 time.sleep(0.1)
             return
         found = self._described()
-        begun = self.complete or any(name.startswith("part-") for name in self._files.names(self.parts))
+        names = [name for name in self._files.names(self.parts) if not name.startswith(".")]
+        begun = bool(names) if not self._suffix else self.complete or any(name.startswith("part-") for name in names)
         if begun and found != self.run:
             if found is None:
                 raise FileExistsError(f"{self.output}: exists, and no earlier run of this command is known; {_OTHER}")
@@ -88,7 +106,10 @@ class PredictionFile:
 
     @property
     def complete(self) -> bool:
-        return self._files.exists(self.output)
+        if self._suffix:
+            return self._files.exists(self.output)
+        there = set(self._files.names(self.parts))
+        return all(_part(block) in there for block in range(len(self.blocks)))
 
     def _described(self) -> dict[str, Any] | None:
         try:
@@ -101,7 +122,8 @@ class PredictionFile:
     def missing(self) -> list[int]:
         """Numbers of the blocks that have yet to be computed."""
         there = set(self._files.names(self.parts))
-        if self.complete:  # asked after the parts, which another process deletes once the file is there
+        # asked last: another process deletes the parts once the file is there
+        if self._suffix and self.complete:
             return []
         return [block for block in range(len(self.blocks)) if _part(block) not in there]
 
@@ -114,7 +136,7 @@ class PredictionFile:
 
     def finish(self) -> Counter[str] | None:
         """
-        Put the parts together when all are there, those of other processes too, and delete them.
+        When all parts are there, those of other processes too, merge them into the file and delete them.
 
         Returns:
             The number of rows with an error, by `error_kind`; `None` if the file was complete already.
@@ -124,12 +146,16 @@ class PredictionFile:
         """
         while self.missing():
             time.sleep(0.5)
-        failures = None
-        if not self.complete:
-            failures = Counter[str]()
+        failures = Counter[str]()
+        if self._suffix:
+            if self.complete:
+                self._files.remove(self.parts)
+                return None
             with self._files.whole(self.output, self.parts) as unfinished:
                 _WRITERS[self._suffix](unfinished, self.schema, self._tables(failures))
-        self._files.remove(self.parts)
+            self._files.remove(self.parts)
+        else:
+            deque(self._tables(failures), maxlen=0)  # counts
         return failures
 
     def _tables(self, failures: Counter[str]) -> Iterator[pyarrow.Table]:
@@ -190,6 +216,3 @@ def _shortened(value: Any) -> Any:
 
 
 _WRITERS = {".parquet": _write_parquet, ".jsonl": _write_json_lines, ".csv": _write_csv}
-
-
-__all__ = ["ROWS_PER_PART", "SUFFIXES", "PredictionFile", "Row"]

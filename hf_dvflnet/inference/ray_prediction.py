@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 
 from ..data.jobs import RETRIES, WorkerState, connected, quiet_videos
 from ..hub.loaded_models import place
-from .bulk_prediction import ClipClassifier, DecodedClip, decode_clip, open_run
+from .bulk_prediction import open_run
+from .pipeline import Clip, ClipClassifier, decode_clip
 from .prediction_files import PredictionFile, Row
 
 
@@ -214,7 +215,7 @@ class _Classify:
         self.classifier = ClipClassifier(place(ray.get(model[0]), device, compile=compile), **options)
 
     def __call__(self, table: pyarrow.Table) -> Iterator[pyarrow.Table]:
-        batch: list[tuple[int, DecodedClip]]
+        batch: list[tuple[int, Clip]]
         for batch in _items(table):
             try:
                 rows: list[Any] = self.classifier([clip for _, clip in batch])
@@ -241,6 +242,3 @@ def _write(file: PredictionFile, blocks: Sequence[int], answers: Iterable[tuple[
                 del waiting[block]
     if waiting:
         raise OSError(f"{file.output}: Ray ended without all rows of {len(waiting)} parts; run the same again")
-
-
-__all__ = ["predict_with_ray"]

@@ -206,14 +206,3 @@ class SlidingWindow:
         for _ in range(frames_between(self.times, start, start, self.half)[0]):
             self.times.popleft()
             self.frames.popleft()
-
-
-__all__ = [
-    "DueWindow",
-    "SlidingWindow",
-    "SmallPictures",
-    "frame_distance",
-    "frames_between",
-    "half_distance",
-    "sampled",
-]

@@ -103,6 +103,3 @@ def time_stages(
         "batch_size": batch_size,
         "repeat": repeat,
     }
-
-
-__all__ = ["STAGES", "time_stages"]

@@ -15,7 +15,7 @@ from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from . import live_sources
 from .live_sources import VideoStream, open_stream
-from .prediction import best_classes, classify, refuse_below_one
+from .pipeline import best_classes, classify, refuse_below_one
 from .sliding_window import DueWindow, SlidingWindow
 
 
@@ -283,6 +283,3 @@ def _never_back(frames: Iterable[tuple[Any, float]]) -> Iterator[tuple[Any, floa
         shift = max(shift, last - seconds)
         last = seconds + shift
         yield frame, last
-
-
-__all__ = ["StreamAnswer", "VideoStreamClassifier"]

@@ -19,7 +19,7 @@ from ..data.workers import run_ahead
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import VideoDecodeError, VideoInfo, VideoSource, opened, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .prediction import best_classes, classify, refuse_below_one
+from .pipeline import best_classes, classify, refuse_below_one
 from .sliding_window import SmallPictures, frame_distance, frames_between, half_distance, sampled
 
 
@@ -183,6 +183,3 @@ def _row(window: _Window) -> dict[str, Any]:
         "first_frame": window.first,
         "frames": window.stop - window.first,
     }
-
-
-__all__ = ["predict_windows"]

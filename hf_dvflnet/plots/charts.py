@@ -1,13 +1,12 @@
 """
-The style of all pictures of the package, and its charts of trainings and evaluations, drawn without a display.
+The style of all pictures of the package, and its charts: accuracy of each class, confusion matrix, and students beside
+their teacher. They are drawn without a display.
 
 The background is opaque white and the text nearly black, independent of the page and of the user's matplotlib style.
 """
 
-import itertools
 import math
 import os
-import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -133,60 +132,6 @@ def save_class_bars(per_class: Sequence[dict[str, Any]], path: str | os.PathLike
         axes.set_xticks([0, 0.5, 1], ["0%", "50%", "100%"])
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("top-1")
-    figure.savefig(path)
-
-
-_CURVES = {
-    "loss": ("loss", "loss_kl", "loss_ce", "eval_loss"),
-    "distance": ("loss_features", "loss_modulators"),
-    "share of clips": ("eval_top1_accuracy", "eval_top5_accuracy", "teacher_top1_accuracy", "agreement"),
-    "score": ("eval_mean_average_precision", "eval_micro_f1"),
-    "absolute error": ("eval_mean_absolute_error",),
-    "learning rate": ("learning_rate",),
-    "seconds a step": ("step_seconds", "data_seconds"),
-}
-
-
-@styled
-def save_training_curves(history: Sequence[dict[str, Any]], path: str | os.PathLike, title: str):
-    """
-    Draw the curves of a training: loss and its parts, accuracies and agreement or the metrics of other problem types,
-    learning rate, and seconds per step.
-
-    Args:
-        history: A Trainer's `state.log_history`. Values that it does not contain are not drawn. With several
-            evaluation sets, each has a curve.
-        path: The PNG file to write.
-        title: Title of the chart.
-    """
-    lines: dict[str, list[tuple[str, list[float], list[float]]]] = {}
-    found = list(dict.fromkeys(name for entry in history for name in entry))
-    for quantity, names in _CURVES.items():
-        # the loss on the evaluation set "day" is eval_day_loss
-        patterns = [name.replace("eval_", "eval_(.+_)?") for name in names]
-        logged = [name for pattern in patterns for name in found if re.fullmatch(pattern, name)]
-        for name in logged:
-            points = [(entry["step"], entry[name]) for entry in history if name in entry]
-            steps, values = map(list, zip(*points, strict=True))
-            lines.setdefault(quantity, []).append((name, steps, values))
-    figure = Figure(figsize=(8, 2.2 * max(len(lines), 1) + 0.6), layout="constrained")
-    figure.suptitle(title)
-    panels = figure.subplots(max(len(lines), 1), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (quantity, curves) in zip(panels, lines.items(), strict=False):
-        styles = itertools.cycle(itertools.product(("-", ":", "-."), LINE_COLOURS))
-        for (style, colour), (name, steps, values) in zip(styles, curves, strict=False):
-            # a single point, such as the teacher's accuracy, applies to the whole run
-            if len(steps) == 1 and name.startswith("teacher"):
-                axes.axhline(values[0], color=colour, linestyle="--", label=name)
-            else:
-                marker = "." if len(steps) < 30 else None
-                axes.plot(steps, values, color=colour, linestyle=style, label=name, marker=marker)
-        axes.set_ylabel(quantity)
-        axes.grid(visible=True)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        if quantity in ("share of clips", "seconds a step"):
-            axes.set_ylim(bottom=0)
-    panels[-1].set_xlabel("step")
     figure.savefig(path)
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from .divergences import DIVERGENCES, refuse_other_beta
-from .modulator_matching import KINDS
+from .losses import DIVERGENCES, MODULATOR_KINDS, refuse_other_beta
 
 
 @dataclass
@@ -45,6 +44,20 @@ class VideoTrainingArguments(TrainingArguments):
             "batch uses one of the two at random, with equal probability."
         },
     )
+    class_weights: str = field(
+        default="none",
+        metadata={
+            "help": "Weights of the classes in the training loss: none, or balanced, inversely proportional to the "
+            "number of training clips of each class."
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after this number of evaluations without a better `metric_for_best_model` (the evaluation "
+            "loss if unset), and keep the best weights; needs eval_strategy. Never stops early if unset."
+        },
+    )
     max_broken_share: float = field(
         default=0.01,
         metadata={"help": "Maximum share of unreadable (replaced) training clips; the run stops if there are more."},
@@ -62,12 +75,19 @@ class VideoTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "As in transformers, but False by default."})
 
     def __post_init__(self):
+        if self.early_stopping_patience is not None:
+            self.load_best_model_at_end = True
+            self.restore_callback_states_from_checkpoint = True  # a resumed run keeps its patience
         super().__post_init__()
         for name in ("min_learning_rate", "mixup_alpha", "cutmix_alpha", "max_broken_share", "dataloader_timeout"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.reference_batch_size is not None and self.reference_batch_size < 1:
             raise ValueError(f"reference_batch_size must be at least 1, got {self.reference_batch_size}")
+        if self.class_weights not in ("none", "balanced"):
+            raise ValueError(f"class_weights must be none or balanced, got {self.class_weights!r}")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise ValueError(f"early_stopping_patience must be at least 1, got {self.early_stopping_patience}")
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(f"min_learning_rate={self.min_learning_rate} is above learning_rate={self.learning_rate}")
 
@@ -148,8 +168,10 @@ class DistillationConfig(VideoTrainingArguments):
                 "alpha, feature_weight and modulator_weight are all 0, so the teacher would teach nothing; set one of "
                 "them, or train with VideoClassificationTrainer"
             )
-        if self.modulator_kinds not in KINDS:
-            raise ValueError(f"modulator_kinds must be one of {', '.join(KINDS)}, got {self.modulator_kinds!r}")
+        if self.modulator_kinds not in MODULATOR_KINDS:
+            raise ValueError(
+                f"modulator_kinds must be one of {', '.join(MODULATOR_KINDS)}, got {self.modulator_kinds!r}"
+            )
         stages = self.modulator_stages
         if stages is not None and (not stages or min(stages) < 1 or len(set(stages)) < len(stages)):
             raise ValueError(f"modulator_stages must be different numbers from 1, at least one, got {stages}")
@@ -179,6 +201,3 @@ def published_schedule(step: int, num_training_steps: int, num_warmup_steps: int
     if step < num_warmup_steps:
         return floor + (1 - floor) * step / num_warmup_steps
     return floor + (1 - floor) * (1 + math.cos(math.pi * min(step / num_training_steps, 1))) / 2
-
-
-__all__ = ["DistillationConfig", "VideoTrainingArguments", "published_schedule"]

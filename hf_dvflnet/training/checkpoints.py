@@ -1,33 +1,35 @@
-"""Checkpoints for resuming: finds the last complete one and checks that a run can resume from it."""
+"""Checkpoints: finding the one to resume from, refusing one of another run, and saving what PEFT and FSDP change."""
 
 import json
-import os
-import pickle
-import re
 import shutil
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import nn
-from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.fsdp import FSDPModule
 from transformers import TrainingArguments
-from transformers.utils import logging
+from transformers.trainer_utils import sort_checkpoints
+from transformers.utils import is_peft_available, logging
 
-from .digests import has_adapters
+from ..hub.loaded_models import digest_of_weights
 
 
 logger = logging.get_logger(__name__)
 
+RUN = "VideoClassificationTrainer"  # what a run says of itself in the `stateful_callbacks` of trainer_state.json
 
-def last_whole_checkpoint(folder: str | os.PathLike, processes: int = 1) -> str | None:
+
+def last_whole_checkpoint(folder: str | Path, processes: int = 1) -> str | None:
     """
     Find the last complete checkpoint of a run, for `train(resume_from_checkpoint=...)`.
 
-    A checkpoint holds a whole model or, if the model is a `PeftModel`, its adapters; or the weights as FSDP or
-    DeepSpeed wrote them. A run that is killed while it writes a checkpoint leaves an incomplete one. It is skipped
-    with a warning that gives the reason. A checkpoint written by a different number of processes or with
+    A run that is killed while it writes a checkpoint leaves an incomplete one, which transformers'
+    `get_last_checkpoint` would return. It is skipped with a warning: `trainer_state.json`, which is written last, or
+    the random state of a process is missing. A checkpoint written by a different number of processes or with
     `save_only_model` is used, also with a warning.
 
     Args:
@@ -38,19 +40,24 @@ def last_whole_checkpoint(folder: str | os.PathLike, processes: int = 1) -> str 
     Returns:
         The path of the checkpoint, or None if there is no complete checkpoint.
     """
-    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    for checkpoint in sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True):
-        flaw = find_flaw(checkpoint, processes)
-        if flaw is not None:
-            logger.warning(f"{checkpoint}: the checkpoint is incomplete ({flaw}) and is skipped")
+    for checkpoint in map(Path, reversed(sort_checkpoints(str(folder)))):
+        try:
+            before = run_of(checkpoint).get("processes", processes)
+        except (OSError, ValueError):
+            logger.warning(f"{checkpoint}: the checkpoint is incomplete (trainer_state.json) and is skipped")
             continue
-        if _is_only_the_model(checkpoint):
+        names = ["rng_state.pth"] if before == 1 else [f"rng_state_{rank}.pth" for rank in range(before)]
+        missing = [name for name in names if not (checkpoint / name).is_file()]
+        if (checkpoint / "checkpoint-is-incomplete.txt").exists() or 0 < len(missing) < len(names):
+            logger.warning(f"{checkpoint}: the checkpoint is incomplete ({', '.join(missing)}) and is skipped")
+            continue
+        if missing:
             logger.warning(
                 f"{checkpoint}: was written with save_only_model. The step and the weights are those of the "
                 "checkpoint, but the optimizer, the learning rate schedule and the random numbers begin anew, so the "
                 "final weights will not be those of an uninterrupted run"
             )
-        elif (before := about_run(checkpoint).get("processes", processes)) != processes:
+        elif before != processes:
             logger.warning(
                 f"{checkpoint}: was written by a different number of processes ({before}, now {processes}). The "
                 "random numbers will differ, so the final weights will not be those of an uninterrupted run"
@@ -59,187 +66,135 @@ def last_whole_checkpoint(folder: str | os.PathLike, processes: int = 1) -> str 
     return None
 
 
-RUN = "VideoClassificationTrainer"
-# an adapter that is not PEFT's "default" has a folder of its own
-ADAPTERS = ("adapter_model.*", "*/adapter_model.*")
-# accelerate's names of the weights of FSDP, by state_dict_type: a file, or a folder of torch.distributed.checkpoint
-FSDP_WEIGHTS = {"FULL_STATE_DICT": "pytorch_model_fsdp.bin", "SHARDED_STATE_DICT": "pytorch_model_fsdp_0"}
-
-
-def about_run(checkpoint: Path) -> dict[str, Any]:
+def run_of(checkpoint: Path) -> dict[str, Any]:
     """
-    `processes`, `clips_per_step` and, for adapters, `base_weights` (a digest) of the run that wrote a checkpoint.
+    What a checkpoint says of its run: `processes`, `clips_per_step` and, for adapters, `base_weights` (a digest).
 
     Empty if a different Trainer wrote it.
     """
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return state.get("stateful_callbacks", {}).get(RUN, {})
+    return state["stateful_callbacks"].get(RUN, {}) if state.get("stateful_callbacks") else {}
 
 
-def find_flaw(checkpoint: Path, processes: int) -> str | None:
-    """Why a checkpoint is incomplete: a file that is missing or truncated. None if it is complete."""
-    by_deepspeed = _has_any(checkpoint, "global_step*")
-    if not by_deepspeed and not _has_any(checkpoint, "model*.safetensors*", "pytorch_model*", *ADAPTERS):
-        return "model.safetensors or adapter_model.safetensors is missing"
-    try:
-        processes = about_run(checkpoint).get("processes", processes)
-    except FileNotFoundError:
-        return "trainer_state.json is missing"
-    except ValueError:
-        return "trainer_state.json is truncated"
-    if not _is_only_the_model(checkpoint):
-        needed = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
-        if not by_deepspeed:
-            needed += ["optimizer*", "scheduler.pt"]
-        if _has_any(checkpoint, "optimizer.bin"):  # of FSDP, which does not read model.safetensors
-            needed.append(FSDP_WEIGHTS["FULL_STATE_DICT"])
-        for name in needed:
-            if not _has_any(checkpoint, name):
-                return f"{name} is missing"
-    if by_deepspeed and (flaw := _flaw_of_deepspeed(checkpoint, processes)):
-        return flaw
-    for folder in (*checkpoint.glob("pytorch_model_fsdp_*/"), *checkpoint.glob("optimizer_*/")):
-        if flaw := _flaw_of_shards(folder):
-            return flaw
-    for path in checkpoint.rglob("*"):
-        if path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
-            return f"{path.name} is truncated"
-        try:
-            if path.suffix == ".json":
-                json.loads(path.read_text(encoding="utf-8"))
-            elif path.suffix == ".safetensors":
-                safe_open(path, "numpy").__enter__()
-        except (ValueError, SafetensorError):
-            return f"{path.name} is truncated"
-    return None
-
-
-def _flaw_of_shards(folder: Path) -> str | None:
-    """Of a folder of torch.distributed.checkpoint. Its `.metadata`, written last, says where in which file data is."""
-    try:
-        places = FileSystemReader(folder).read_metadata().storage_data.values()
-    except FileNotFoundError:
-        return f"{folder.name}/.metadata is missing"
-    except (EOFError, pickle.UnpicklingError):
-        return f"{folder.name}/.metadata is truncated"
-    for place in places:
-        shard = folder / place.relative_path
-        if not shard.is_file():
-            return f"{folder.name}/{shard.name} is missing"
-        if shard.stat().st_size < place.offset + place.length:
-            return f"{folder.name}/{shard.name} is truncated"
-    return None
-
-
-def _flaw_of_deepspeed(checkpoint: Path, processes: int) -> str | None:
-    """
-    Of DeepSpeed's `save_checkpoint`. Its file `latest`, written last by the first process, names the folder.
-
-    The first process writes `mp_rank_00_model_states.pt`. With ZeRO, each process writes a file
-    `*zero_pp_rank_*_optim_states.pt`, and in stage 3 another one `zero_pp_rank_*_model_states.pt` instead.
-    """
-    if not (checkpoint / "latest").is_file():
-        return "latest is missing"
-    folder = checkpoint / (checkpoint / "latest").read_text(encoding="utf-8").strip()
-    if not _has_any(folder, "*_model_states.pt"):
-        return f"{folder.name}/*_model_states.pt is missing"
-    for kind in ("model", "optim"):
-        name = f"*zero_pp_rank_*_{kind}_states.pt"
-        if 0 < (found := len(list(folder.glob(name)))) < processes:
-            return f"of {processes} files {folder.name}/{name}, {processes - found} are missing"
-    return None
-
-
-def _has_any(checkpoint: Path, *names: str) -> bool:
-    return any(path for name in names for path in checkpoint.glob(name))
-
-
-def _is_only_the_model(checkpoint: Path) -> bool:
-    """Whether a checkpoint was saved with `save_only_model`. It must have its trainer_state.json, written last."""
-    # DeepSpeed's optimizer is in global_step*, and its scheduler sometimes
-    return not _has_any(checkpoint, "optimizer*", "scheduler.pt", "rng_state*", "global_step*")
-
-
-def refuse_other_run(
-    checkpoint: str | os.PathLike,
-    args: TrainingArguments,
-    here: dict[str, Any],
-    model: nn.Module,
-    sharding: str | None = None,
-):
+def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, Any], model: nn.Module):
     """
     Raise `ValueError` if a run cannot resume from a checkpoint.
 
-    Args:
-        checkpoint: The checkpoint.
-        args: The arguments of the new run.
-        here: What [`about_run`] will say of the new run. The checkpoint's run must have had as many clips per step
-            and, for adapters, the same base weights.
-        model: The model. Either it and the checkpoint have adapters, or neither of them.
-        sharding: The `state_dict_type` of FSDP, which must be that of the checkpoint; None without FSDP.
+    Either the model and the checkpoint have adapters or neither; adapters have the same base weights; and an epoch has
+    the same number of steps. `now` is what [`run_of`] will say of the new run.
     """
-    _refuse_other_sharding(Path(checkpoint), sharding)
-    _refuse_other_kind(Path(checkpoint), model)
-    if Path(checkpoint, "trainer_state.json").is_file():
-        _refuse_other_base(checkpoint, here)
-        _refuse_other_steps(checkpoint, args, here)
-
-
-def _refuse_other_sharding(checkpoint: Path, sharding: str | None):
-    if sharding is None or (checkpoint / FSDP_WEIGHTS[sharding]).exists():
-        return
-    found = [kind for kind, name in FSDP_WEIGHTS.items() if (checkpoint / name).exists()]
-    raise ValueError(
-        f"{checkpoint}: contains no {FSDP_WEIGHTS[sharding]}, which FSDP reads with state_dict_type {sharding}. "
-        + (f"Set it to {found[0]}" if found else "Resume without FSDP, or choose a different output folder")
-    )
-
-
-def _refuse_other_kind(checkpoint: Path, model: nn.Module):
-    # the Trainer would load nothing of a whole model into a `PeftModel`, and go on from other weights
-    adapted = has_adapters(model)
-    if not adapted and _has_any(checkpoint, *ADAPTERS):
+    adapted, adapters = has_adapters(model), list(checkpoint.rglob("adapter_model.*"))
+    if not adapted and adapters:
         raise ValueError(
-            f"{checkpoint}: contains an adapter (adapter_model.safetensors), but the model is not a PeftModel. Add "
-            "the adapter of that run with PEFT's get_peft_model, or choose a different output folder"
+            f"{checkpoint}: contains an adapter ({adapters[0].name}), but the model is not a PeftModel. Add the "
+            "adapter of that run with PEFT's get_peft_model, or choose a different output folder"
         )
-    if adapted and not _has_any(checkpoint, *ADAPTERS) and _has_any(checkpoint, "model*.safetensors*"):
+    # the Trainer would load nothing of a whole model into a `PeftModel`, and go on from other weights
+    if adapted and not adapters and list(checkpoint.glob("model*.safetensors*")):
         raise ValueError(
             f"{checkpoint}: contains a whole model (model.safetensors), but the model is a PeftModel, whose "
             "checkpoints contain an adapter. Resume without the adapter, or start a new run in a different output "
             "folder from the model in this one"
         )
-
-
-def _refuse_other_base(checkpoint: str | os.PathLike, here: dict[str, Any]):
-    before, now = (about.get("base_weights") for about in (about_run(Path(checkpoint)), here))
-    if None not in (before, now) and before != now:
+    before = run_of(checkpoint)
+    if "base_weights" in before and "base_weights" in now and before["base_weights"] != now["base_weights"]:
         raise ValueError(
             f"{checkpoint}: contains an adapter of a model with other weights than the one given here; give the model "
             "that the run started from, or choose a different output folder"
         )
-
-
-def _refuse_other_steps(checkpoint: str | os.PathLike, args: TrainingArguments, here: dict[str, Any]):
-    if args.max_steps > 0 or args.auto_find_batch_size:  # with the latter, the batch size that was found is reused
-        return
-    about = about_run(Path(checkpoint))
-    now = here["clips_per_step"]
-    before = about.get("clips_per_step", now)
-    if before != now:
+    counted = args.max_steps <= 0 and not args.auto_find_batch_size  # which reuses the batch size that was found
+    if counted and before.get("clips_per_step", now["clips_per_step"]) != now["clips_per_step"]:
         raise ValueError(
-            f"{checkpoint}: was written with {before} clips per step (processes: {about['processes']}), but this run "
-            f"has {now} (processes: {args.world_size}), so the steps of an epoch would change. Set "
-            f"per_device_train_batch_size and gradient_accumulation_steps so that there are {before} again, or "
-            "choose a different output folder"
+            f"{checkpoint}: was written with {before['clips_per_step']} clips per step (processes: "
+            f"{before['processes']}), but this run has {now['clips_per_step']} (processes: {now['processes']}), so "
+            "the steps of an epoch would change. Set per_device_train_batch_size and gradient_accumulation_steps so "
+            f"that there are {before['clips_per_step']} again, or choose a different output folder"
         )
 
 
+@contextmanager
+def naming_full_disk(folder: Path, what: str, advice: str = "") -> Iterator[None]:
+    """Turn the errors of a full disk, which PyTorch does not call so, into an `OSError` with the free space."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise OSError(f"{folder}: the {what} cannot be written ({error}; {free_space(folder)}){advice}") from error
+
+
 def free_space(folder: Path) -> str:
-    """Free disk space at a folder, which need not exist yet, as text for the error message of a failed write."""
-    there = next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
-    # PyTorch's error message does not say that the disk is full
-    return f"{shutil.disk_usage(there).free / 1e6:.1f} MB are free there"
+    existing = next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
+    return f"{shutil.disk_usage(existing).free / 1e6:.1f} MB are free there"
 
 
-__all__ = ["RUN", "about_run", "find_flaw", "free_space", "last_whole_checkpoint", "refuse_other_run"]
+# Adapters
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether a model is a `PeftModel`."""
+    if not is_peft_available():
+        return False
+    from peft import PeftModel
+
+    return isinstance(model, PeftModel)
+
+
+def base_weights_digest(model: nn.Module) -> str | None:
+    """
+    The digest of the weights that the adapters of a `PeftModel` do not replace, and its checkpoints do not contain.
+
+    None for any other model.
+    """
+    if not has_adapters(model):
+        return None
+    # in a path, an adapter's weights have its name; `original_module` is what `modules_to_save` replaces
+    peft_model: Any = model
+    not_base = {*peft_model.peft_config, "original_module"}
+    weights = {
+        name.replace(".base_layer.", "."): weight
+        for name, weight in model.state_dict().items()
+        if not_base.isdisjoint(name.split("."))
+    }
+    return digest_of_weights(weights)
+
+
+# FSDP
+
+
+def refuse_unfit_sharding(accelerator: Accelerator):
+    """Raise `ValueError` for FSDP 1, and if only the first process would load weights."""
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.fsdp_version != 2:
+        raise ValueError(
+            "FSDP 1 flattens the weights, so that those without weight decay cannot be told from the others; set "
+            "fsdp_version: 2 in the accelerate config, or version 2 in fsdp_config"
+        )
+    if plugin is not None and plugin.cpu_ram_efficient_loading:
+        raise ValueError(
+            "with cpu_ram_efficient_loading, only the first process would have the weights of a teacher, which is not "
+            "sharded; set fsdp_cpu_ram_efficient_loading: false in the accelerate config, or in fsdp_config"
+        )
+
+
+@contextmanager
+def whole_weights(accelerator: Accelerator) -> Iterator[None]:
+    """Within it, the Trainer saves whole weights. With `"SHARDED_STATE_DICT"`, it would save no model at all."""
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        yield
+        return
+    kind = plugin.state_dict_type.name
+    plugin.set_state_dict_type("FULL_STATE_DICT")
+    try:
+        yield
+    finally:
+        plugin.set_state_dict_type(kind)
+
+
+def place_unsharded(model: nn.Module, accelerator: Accelerator):
+    """
+    Place a model that is evaluated before a training. Accelerate shards a model only together with its optimizer, so
+    until then each process has the whole model.
+    """
+    known = any(model is prepared for prepared in accelerator._models)
+    if accelerator.is_fsdp2 and not known and not isinstance(model, FSDPModule):
+        accelerator.prepare_model(model.to(accelerator.device), evaluation_mode=True)

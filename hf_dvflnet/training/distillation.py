@@ -6,37 +6,36 @@ which is an inner product and not a divergence. It also re-initializes the teach
 """
 
 import copy
+import math
 import os
 from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoVideoProcessor, EvalPrediction, PreTrainedModel, TrainerCallback
+from transformers.image_utils import SizeDict
+from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from ..data.clips import VideoClipDataset, VideoClipStream
 from ..hub.loaded_models import HeadInput, feature_width
 from ..hub.loading import load_teacher
+from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .arguments import DistillationConfig
-from .class_matching import label_names, label_order
-from .clip_matching import clips_of_its_own
-from .divergences import divergence_of, mixed_answers
-from .feature_matching import (
-    feature_distance,
-    load_projection,
-    new_projection,
-    save_projection,
-)
-from .finite_numbers import refuse_broken_weights
-from .losses import soft_loss
+from .checkpoints import has_adapters, run_of
+from .labels import label_names, label_order, logits_of, refuse_other_than_classifier
+from .losses import MatchedModulators, divergence_of, feature_distance, mixed_answers
 from .metrics import compute_top_k_metrics
-from .modulator_matching import MatchedModulators, mean_distance
-from .sharding import refuse_unsharded_projection
 from .teacher_cache import TeacherCache
-from .teachers import logits_of, refuse_other_than_classifier, refuse_shared_weights, warn_of_chance
 from .trainer import VideoClassificationTrainer
+
+
+logger = logging.get_logger(__name__)
 
 
 class DistillationTrainer(VideoClassificationTrainer):
@@ -44,10 +43,10 @@ class DistillationTrainer(VideoClassificationTrainer):
     [`VideoClassificationTrainer`] with a teacher: the loss is
     `alpha * T^2 * KL(teacher || student) + (1 - alpha) * cross-entropy`, or with another `args.divergence` in place of
     the KL ([`reverse_kl`], [`jensen_shannon`], [`logit_mse`]). With `args.feature_weight`, its product with the cosine
-    distance of the pooled features is added: the student's, through a projection that is trained along and saved in
-    checkpoints but not with the student, and the teacher's. A model's pooled features are what its `classifier` is
-    given. With `args.modulator_weight`, its product with the distance of the modulators of two Video-FocalNets is
-    added: the mean of [`modulator_distance`] over `args.modulator_stages` and `args.modulator_kinds`.
+    distance of the pooled features is added: the student's, through a projection ([`FeatureProjection`]), and the
+    teacher's. A model's pooled features are what its `classifier` is given. With `args.modulator_weight`, its product
+    with the distance of the modulators of two Video-FocalNets is added: the mean of [`modulator_distance`] over
+    `args.modulator_stages` and `args.modulator_kinds`.
 
     Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
     of the checkpoints; FSDP does not shard it. The evaluation loss is the student's cross-entropy alone. Training
@@ -86,8 +85,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             classifier with one label per clip, or has no head; if they share weights; if they differ in their classes
             or their number of frames, or in the size, mean or standard deviation of their clips where these cannot be
             prepared for both; if the cache belongs to a different teacher, or to clips or settings other than those of
-            `train_dataset`; or if features or modulators are to be matched that a model or the cache does not have,
-            or features with FSDP or DeepSpeed.
+            `train_dataset`; or if features or modulators are to be matched that a model or the cache does not have.
     """
 
     args: DistillationConfig
@@ -109,11 +107,13 @@ class DistillationTrainer(VideoClassificationTrainer):
             )
         super().__init__(model=model, args=args, **kwargs)
         refuse_other_than_classifier(self.model, "student")
+        self.current_gradient_accumulation_steps = 1  # set by the Trainer in each step
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self.teacher_model: Any = None
         self._teacher_processor: Any = None  # of a teacher that is given clips of its own
         self._teacher_metrics: dict[str, float] | None = None
-        self._projection: torch.nn.Linear | None = None  # of the student's features to the teacher's
+        self._teacher_features: HeadInput | None = None
+        self._projection: FeatureProjection | None = None
         self._modulators: MatchedModulators | None = None
         if teacher_model is not None:
             self._take_teacher(teacher_model, teacher_processor)
@@ -124,26 +124,26 @@ class DistillationTrainer(VideoClassificationTrainer):
         if args.modulator_weight:
             self._match_modulators()
 
-    def _take_teacher(self, teacher_model: Any, teacher_processor: BaseVideoProcessor | None):
+    # The teacher
+
+    def _take_teacher(self, teacher: Any, processor: BaseVideoProcessor | None):
         args = self.args
-        if isinstance(teacher_model, (str, os.PathLike)):
-            if teacher_processor is None:
-                teacher_processor = AutoVideoProcessor.from_pretrained(teacher_model)
-            teacher = load_teacher(os.fspath(teacher_model), args.teacher_dtype or "auto")
-        else:
-            teacher = (
-                teacher_model if args.teacher_dtype is None else teacher_model.to(getattr(torch, args.teacher_dtype))
-            )
+        if isinstance(teacher, (str, os.PathLike)):
+            if processor is None:
+                processor = AutoVideoProcessor.from_pretrained(teacher)
+            teacher = load_teacher(os.fspath(teacher), args.teacher_dtype or "auto")
+        elif args.teacher_dtype is not None:
+            teacher = teacher.to(getattr(torch, args.teacher_dtype))
         refuse_other_than_classifier(teacher, "teacher")
         refuse_shared_weights(self.model, teacher)
-        if clips_of_its_own(self.model, self.processing_class, teacher, teacher_processor, self.train_dataset):
-            self._teacher_processor = self.train_dataset.teacher_processor = teacher_processor
+        if clips_of_its_own(self.model, self.processing_class, teacher, processor, self.train_dataset):
+            self._teacher_processor = self.train_dataset.teacher_processor = processor
             self.train_dataset.shows_teacher = args.teacher_cache is None
         self._teacher_order = label_order(self.model, label_names(teacher))
 
         # Not sharded: without gradients and optimizer, a teacher takes little memory, and whole it needs no gathering
         # at each step. Moved to the device here, since accelerate does not do it under FSDP.
-        teacher.eval().requires_grad_(False).to(self.args.device)
+        teacher.eval().requires_grad_(False).to(args.device)
         self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
         if self.eval_dataset is not None:
             self.add_callback(_LogTeacher(self))
@@ -161,15 +161,12 @@ class DistillationTrainer(VideoClassificationTrainer):
         self.train_dataset.teacher_cache = cache
 
     def _match_features(self):
-        refuse_unsharded_projection(self.accelerator)
-        self._student_features = HeadInput(self.model)
         if self.args.teacher_cache is not None:
             width = self.train_dataset.teacher_cache.feature_width
         else:
             teacher = self.accelerator.unwrap_model(self.teacher_model)
             self._teacher_features, width = HeadInput(teacher), feature_width(teacher)
-        projection = new_projection(feature_width(self.model), width, self.args.seed)
-        self._projection = projection.to(self.args.device)
+        self._projection = FeatureProjection(self.model, width, self.args.seed)
 
     def _match_modulators(self):
         args = self.args
@@ -181,11 +178,8 @@ class DistillationTrainer(VideoClassificationTrainer):
         teacher = self.accelerator.unwrap_model(self.teacher_model)
         self._modulators = MatchedModulators(self.model, teacher, args.modulator_kinds, args.modulator_stages)
 
-    def teacher_logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The teacher's logits in the student's class order: float32 of shape (batch, num_labels)."""
-        return self._in_order(self._ask(pixel_values)["teacher_logits"])
-
-    def _ask(self, pixel_values: torch.Tensor) -> dict[str, Any]:
+    def ask_teacher(self, pixel_values: torch.Tensor) -> dict[str, Any]:
+        """The teacher's `teacher_logits`, in its own class order, and what else is matched."""
         inputs: dict[str, Any] = {"pixel_values": pixel_values.to(next(self.teacher_model.parameters()).dtype)}
         if self._modulators is not None:
             inputs |= {"output_modulators": True, "return_dict": True}
@@ -193,18 +187,24 @@ class DistillationTrainer(VideoClassificationTrainer):
             outputs = self.teacher_model(**inputs)
             answers: dict[str, Any] = {"teacher_logits": logits_of(outputs, "teacher", self.model.config.num_labels)}
             if self._modulators is not None:
-                answers["teacher_energies"] = self._modulators(outputs)
-        if self._projection is not None and self.args.teacher_cache is None:
+                answers["teacher_energies"] = self._modulators.energies(outputs)
+        if self._teacher_features is not None:
             answers["teacher_features"] = self._teacher_features.take()
         return answers
+
+    def teacher_logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The teacher's logits in the student's class order: float32 of shape (batch, num_labels)."""
+        return self._in_order(self.ask_teacher(pixel_values)["teacher_logits"])
 
     def _in_order(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.float()[:, self._teacher_order.to(logits.device)]
 
+    # One training step
+
     def mix_targets(self, inputs, shares, num_labels):
         super().mix_targets(inputs, shares, num_labels)
         if "teacher_pixel_values" in inputs:
-            inputs.update(self._ask(inputs.pop("teacher_pixel_values")))
+            inputs.update(self.ask_teacher(inputs.pop("teacher_pixel_values")))
         if "teacher_logits" in inputs:
             inputs["teacher_logits"] = mixed_answers(
                 self.args.divergence, inputs["teacher_logits"], shares, self.args.temperature
@@ -215,55 +215,62 @@ class DistillationTrainer(VideoClassificationTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        inputs = dict(inputs)
-        clips, micro_batches = len(inputs["pixel_values"]), getattr(self, "current_gradient_accumulation_steps", 1)
-        shown = inputs.pop("teacher_pixel_values", None)
-        answers = {name: inputs.pop(name) for name in ("teacher_logits", "teacher_features") if name in inputs}
+        inputs, args = dict(inputs), self.args
+        clips = len(inputs["pixel_values"])
+        answers = self._answers(inputs)
+
+        # student
         if self._modulators is not None:
             inputs |= {"output_modulators": True, "return_dict": True}
-        if self.compute_loss_func is None or "labels" not in inputs:
-            labels = inputs.pop("labels", None)
+        labels = inputs.pop("labels", None)
+        outputs = model(**inputs)
+        if self._projection is not None:
+            outputs, projected = outputs
+        logits = logits_of(outputs, "student", self.model.config.num_labels)
+        if self.compute_loss_func is None or labels is None:
             if labels is None:  # the divergence alone, as where all labels are -100
-                labels = torch.full((clips,), -100, device=inputs["pixel_values"].device)
-            outputs = model(**inputs)
-            logits = logits_of(outputs, "student", self.model.config.num_labels)
-            cross_entropy = soft_loss(logits, labels, "single_label_classification", self.args.label_smoothing_factor)
+                labels = torch.full((clips,), -100, device=logits.device)
+            cross_entropy = self.label_loss(logits, labels, training=True)
         else:
-            # `compute_loss_func` returns this micro-batch's share of the loss of the step. Multiplied by the number of
-            # micro-batches, it becomes a mean over the micro-batch, as in the other branch.
-            share, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-            logits = logits_of(outputs, "student", self.model.config.num_labels)
-            cross_entropy = share * micro_batches
-        if not answers:
-            own = self._teacher_processor is not None
-            if self.args.teacher_cache is not None or (own and shown is None):
-                raise ValueError(
-                    f"the batch contains no {'clips for the teacher' if own else 'cached teacher logits'}; set "
-                    "`remove_unused_columns` to False"
-                )
-            answers = self._ask(shown if own else inputs["pixel_values"])
-        teacher_logits = self._in_order(answers["teacher_logits"])
+            # it returns this micro-batch's share of the loss of the step, on all processes if it divides by the number
+            # of items; multiplied by the number of micro-batches, it becomes a mean, as in the other branch
+            cross_entropy = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
+            if num_items_in_batch is not None and args.average_tokens_across_devices:
+                cross_entropy = cross_entropy * self.accelerator.num_processes
+            cross_entropy = cross_entropy * self.current_gradient_accumulation_steps
 
-        args = self.args
+        # loss
+        teacher_logits = self._in_order(answers["teacher_logits"])
         divergence = self.compute_divergence(logits, teacher_logits)
         loss = args.alpha * divergence + (1 - args.alpha) * cross_entropy
-
         agreement = (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
         logged = {"loss_kl": divergence, "loss_ce": cross_entropy, "agreement": agreement}
         if self._projection is not None:
-            # in float32 under mixed precision too: features of half precision differ by rounding from clip to clip
-            projected = self._projection(self._student_features.take().float())
             logged["loss_features"] = feature_distance(projected, answers["teacher_features"])
             loss = loss + args.feature_weight * logged["loss_features"]
         if self._modulators is not None:
-            logged["loss_modulators"] = mean_distance(self._modulators(outputs), answers["teacher_energies"])
+            logged["loss_modulators"] = self._modulators.distance(outputs, answers["teacher_energies"])
             loss = loss + args.modulator_weight * logged["loss_modulators"]
         for name, value in logged.items():
             self._sums[name] += value.detach() * clips
         self._sums["clips"] += clips
         if self.loss_is_scaled_for_ga:
-            loss = loss / micro_batches
+            loss = loss / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
+
+    def _answers(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Take the teacher's answers out of a batch, where the cache or `mix_targets` put them, or ask the teacher."""
+        shown = inputs.pop("teacher_pixel_values", None)
+        names = ("teacher_logits", "teacher_features")
+        if answers := {name: inputs.pop(name) for name in names if name in inputs}:
+            return answers
+        own = self._teacher_processor is not None
+        if self.args.teacher_cache is not None or (own and shown is None):
+            raise ValueError(
+                f"the batch contains no {'clips for the teacher' if own else 'cached teacher logits'}; set "
+                "`remove_unused_columns` to False"
+            )
+        return self.ask_teacher(shown if own else inputs["pixel_values"])
 
     def compute_divergence(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
         """The divergence of logits (batch, num_labels), averaged over the batch. Override it to try another one."""
@@ -280,61 +287,41 @@ class DistillationTrainer(VideoClassificationTrainer):
             self._sums.clear()
         super().log(logs, start_time)
 
+    # The whole training
+
     def train(self, *args, **kwargs):
         self._teacher_metrics = None
-        return super().train(*args, **kwargs)
+        if self._projection is None:
+            return super().train(*args, **kwargs)
+        self._projection.attach()
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._projection.detach()
 
-    # The projection is trained like the student, and written beside it
+    def checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
+        checkpoint = super().checkpoint_to_resume(resume_from_checkpoint)
+        if checkpoint and self._projection is not None and not run_of(Path(checkpoint)).get("features"):
+            raise ValueError(
+                f"{checkpoint}: contains no projection of features, since its run did not match features, or was one "
+                "of hf_dvflnet 0.1.0, which kept it in a separate file; resume without feature_weight, or begin anew "
+                "in another output folder"
+            )
+        return checkpoint
 
-    def _with_projection(self, model: torch.nn.Module) -> torch.nn.Module:
-        return model if self._projection is None else torch.nn.ModuleList([model, self._projection])
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        projection = self._projection
+        if projection is None or projection.hook is None or _internal_call:  # the latter for a checkpoint
+            super().save_model(output_dir, _internal_call)
+            return
+        projection.detach()  # a callback saves the student during training
+        try:
+            super().save_model(output_dir, _internal_call)
+        finally:
+            projection.attach()
 
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        return super().create_optimizer(self._with_projection(self.model if model is None else model))
-
-    def training_step(self, *args, **kwargs):
-        if self._projection is not None and self._micro_batch() == 0:
-            self._projection.zero_grad()  # the Trainer does so for the student alone
-        loss = super().training_step(*args, **kwargs)
-        if self._projection is not None and self.accelerator.sync_gradients and self.args.world_size > 1:
-            for weight in self._projection.parameters():
-                weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")
-        return loss
-
-    def _clip_grad_norm(self, model):
-        return super()._clip_grad_norm(self._with_projection(model))
-
-    def _get_grad_norm(self, model, grad_norm=None):
-        return super()._get_grad_norm(self._with_projection(model), grad_norm)
-
-    def _save_checkpoint(self, model, trial):
-        if self._projection is not None:
-            refuse_broken_weights(self._projection, self.state.global_step, self._last_clips)
-        super()._save_checkpoint(model, trial)
-
-    def _save_optimizer_and_scheduler(self, output_dir):
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self._projection is not None and self.args.should_save:
-            save_projection(self._projection, output_dir)
-
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        if self._projection is not None and checkpoint is not None:
-            load_projection(self._projection, checkpoint)
-        super()._load_optimizer_and_scheduler(checkpoint)
-
-    def log_teacher(self):
-        """
-        Log the teacher's accuracy on the evaluation split, and warn if it is no better than chance.
-
-        The teacher is evaluated only once, even if `auto_find_batch_size` starts the training several times.
-        """
-        found = self._teacher_metrics is None
-        if self._teacher_metrics is None:
-            self._teacher_metrics = self.evaluate_teacher()
-        if self._teacher_metrics["teacher_clips"]:
-            self.log(dict(self._teacher_metrics))
-        if found:
-            warn_of_chance(self._teacher_metrics, self.model.config.num_labels)
+    def about_run(self) -> dict[str, Any]:
+        return {**super().about_run(), "features": self._projection is not None}
 
     def evaluate_teacher(self, eval_dataset: Dataset | dict[str, Dataset] | str | None = None) -> dict[str, float]:
         """
@@ -365,7 +352,8 @@ class DistillationTrainer(VideoClassificationTrainer):
                     )
                 part = copy.copy(part)
                 part.processor = self._teacher_processor
-            for inputs in tqdm(self.get_eval_dataloader(part), desc="teacher", disable=self._no_progress_bar()):
+            quiet = self.args.disable_tqdm or not self.is_local_process_zero()
+            for inputs in tqdm(self.get_eval_dataloader(part), desc="teacher", disable=quiet):
                 inputs = self._prepare_inputs(inputs)
                 if "labels" not in inputs:
                     continue
@@ -381,8 +369,25 @@ class DistillationTrainer(VideoClassificationTrainer):
         metrics = {f"teacher_{name}": value for name, value in compute_top_k_metrics(prediction).items()}
         return {**metrics, "teacher_clips": int((prediction.label_ids != -100).sum())}
 
-    def _no_progress_bar(self) -> bool:
-        return self.args.disable_tqdm or not self.is_local_process_zero()
+    def log_teacher(self):
+        """
+        Log the teacher's accuracy on the evaluation split, and warn if it is no better than chance.
+
+        The teacher is evaluated only once, even if `auto_find_batch_size` starts the training several times.
+        """
+        first = self._teacher_metrics is None
+        metrics = self._teacher_metrics = self._teacher_metrics or self.evaluate_teacher()
+        clips, chance = metrics["teacher_clips"], 1 / self.model.config.num_labels
+        if clips:
+            self.log(dict(metrics))
+        elif first:
+            logger.warning("No evaluation clip has a label, so the teacher's accuracy is not known")
+        bound = chance + 2 * math.sqrt(chance * (1 - chance) / max(clips, 1))
+        if clips and first and metrics["teacher_top1_accuracy"] <= bound:
+            logger.warning(
+                f"The teacher's accuracy is {metrics['teacher_top1_accuracy']:.1%} on {clips} evaluation clips, no "
+                f"better than chance ({chance:.1%}). Check that its head was trained, and on these classes"
+            )
 
 
 class _LogTeacher(TrainerCallback):
@@ -395,4 +400,102 @@ class _LogTeacher(TrainerCallback):
         self.trainer.log_teacher()
 
 
-__all__ = ["DistillationTrainer"]
+class FeatureProjection:
+    """
+    A linear layer from the student's pooled features to the teacher's width, as in FitNets (arXiv 1412.6550).
+
+    During training it is the submodule `feature_projection` of the student, called in its forward pass. Optimizer,
+    clipping, checkpoints, several processes and sharding therefore treat it like any other layer. Afterwards, and
+    wherever the student is saved as a model, the student is without it.
+
+    Args:
+        student: The student, which may be a `PeftModel`.
+        width: Number of values of the teacher's features.
+        seed: Seed of the first weights, which are then the same in all processes.
+    """
+
+    def __init__(self, student: Any, width: int, seed: int):
+        self.features = HeadInput(student)
+        with torch.random.fork_rng(devices=[]):  # the training's own draws stay those of a training without features
+            torch.manual_seed(seed)
+            self.layer: nn.Module = nn.Linear(feature_width(student), width)
+        self.layer.to(next(student.parameters()).device)
+        self.owner = student
+        if has_adapters(student):
+            from peft.utils import ModulesToSaveWrapper
+
+            self.owner = student.get_base_model()
+            self.layer = ModulesToSaveWrapper(self.layer, student.active_adapter)  # else PEFT would not save it
+        self.hook: Any = None  # while attached
+
+    def attach(self):
+        """Make the layer a part of the student."""
+        self.owner.feature_projection = self.layer
+        self.hook = self.owner.register_forward_hook(self._project, prepend=True)  # before FSDP shards the layer again
+
+    def detach(self):
+        """Leave the student as it was."""
+        del self.owner.feature_projection
+        self.hook.remove()
+        self.hook = None
+
+    def _project(self, student: nn.Module, inputs: Any, outputs: Any) -> Any:
+        """In training, return the projected features beside the outputs: DDP looks there for what is trained."""
+        if not student.training:
+            return outputs
+        features = self.features.take()
+        # in float32 under mixed precision too: features of half precision differ by rounding from clip to clip
+        with torch.autocast(features.device.type, enabled=False):
+            return outputs, self.layer(features.float())
+
+
+def refuse_shared_weights(student: nn.Module, teacher: nn.Module):
+    """Raise `ValueError` if a weight belongs to both models: freezing the teacher would freeze the student."""
+    weights = {id(weight) for weight in teacher.parameters()}
+    shared = [name for name, weight in student.named_parameters() if id(weight) in weights]
+    if shared:
+        raise ValueError(
+            f"teacher and student share {len(shared)} weights, such as {shared[0]}, but the teacher is frozen; give "
+            "the teacher weights of its own, for example with copy.deepcopy"
+        )
+
+
+def clips_of_its_own(
+    student: PreTrainedModel, student_processor: Any, teacher: PreTrainedModel, teacher_processor: Any, clips: Any
+) -> bool:
+    """
+    Return `True` if teacher and student need different preprocessing: another size, mean or standard deviation.
+
+    Raises `ValueError`, with every difference, if the number of frames differs, or if the training clips cannot be
+    prepared for both. Without both video processors, only the number of frames in the models' configs is compared.
+    """
+    differences = {}
+    for name in ("num_frames", "size", "crop_size", "image_mean", "image_std"):
+        ours, theirs = (_comparable(getattr(each, name, None)) for each in (student_processor, teacher_processor))
+        if ours != theirs and student_processor is not None and teacher_processor is not None:
+            differences[f"processor.{name}"] = f"{theirs} and {ours}"
+    teacher_frames = getattr(teacher.config, "num_frames", None)
+    if teacher_frames not in (None, student.config.num_frames):
+        differences["config.num_frames"] = f"{teacher_frames} and {student.config.num_frames}"
+    if not differences:
+        return False
+    listed = "; ".join(f"{name}: {values}" for name, values in differences.items())
+    if any(name.endswith("num_frames") for name in differences):
+        raise ValueError(
+            f"teacher and student must be shown the same frames, but they differ (teacher's value first) in {listed}"
+        )
+    if not isinstance(clips, (VideoClipDataset, VideoClipStream)) or not isinstance(
+        teacher_processor, VideoFocalNetVideoProcessor
+    ):
+        raise ValueError(
+            f"teacher and student expect different clips (teacher's value first): {listed}. Both can be prepared if "
+            "the training data is a VideoClipDataset or VideoClipStream and the teacher's processor a "
+            f"VideoFocalNetVideoProcessor; got {type(clips).__name__} and {type(teacher_processor).__name__}"
+        )
+    return True
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, SizeDict):
+        return {name: number for name, number in asdict(value).items() if number is not None}
+    return list(value) if isinstance(value, (list, tuple)) else value

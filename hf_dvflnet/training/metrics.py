@@ -1,18 +1,22 @@
 """The metrics that fit each problem type, for evaluation. Computing them needs no internet access."""
 
-from typing import Any
-
 import datasets
 import evaluate
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, f1_score, mean_absolute_error
 from transformers import EvalPrediction
+
+
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """The share of rows of `scores`, (clips, num_labels), in which the true class id is among the k highest scores."""
+    # a stable sort ranks equal scores by class id, so that the metric is reproducible
+    ranked = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return float((ranked == labels[:, None]).any(axis=1).mean())
 
 
 class TopKAccuracy(evaluate.Metric):
     """
-    The share of clips whose true class is among the `k` highest scores.
+    The share of clips whose true class is among the `k` highest scores, as a metric of `evaluate`.
 
     `predictions` are scores of shape (clips, num_labels), `references` class ids of shape (clips,). With fewer than
     `k` classes, every clip counts as correct. `compute` returns `{"top{k}_accuracy": float in [0, 1]}`.
@@ -36,10 +40,7 @@ class TopKAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions, references) -> dict[str, float]:
-        scores, labels = np.asarray(predictions), np.asarray(references)
-        # a stable sort ranks equal scores by class id, so that the metric is reproducible
-        ranked = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
-        return {f"top{self.k}_accuracy": float((ranked == labels[:, None]).any(axis=1).mean())}
+        return {f"top{self.k}_accuracy": top_k_accuracy(np.asarray(predictions), np.asarray(references), self.k)}
 
 
 def compute_top_k_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -55,8 +56,7 @@ def compute_top_k_metrics(prediction: EvalPrediction) -> dict[str, float]:
     labelled = labels != -100
     if not labelled.any():
         return {}
-    metrics = evaluate.combine([TopKAccuracy(k=1, keep_in_memory=True), TopKAccuracy(k=5, keep_in_memory=True)])
-    return metrics.compute(predictions=scores[labelled], references=labels[labelled])
+    return {f"top{k}_accuracy": top_k_accuracy(scores[labelled], labels[labelled], k) for k in (1, 5)}
 
 
 def compute_multi_label_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -71,6 +71,8 @@ def compute_multi_label_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
     For labels given as probabilities, a clip has a class if the probability is at least 0.5.
     """
+    from sklearn.metrics import average_precision_score, f1_score
+
     scores, labels = prediction.predictions, np.asarray(prediction.label_ids) >= 0.5
     metrics = {"micro_f1": float(f1_score(labels, scores > 0, average="micro", zero_division=0.0))}
     occurring = labels.any(axis=0)
@@ -82,11 +84,11 @@ def compute_multi_label_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 def compute_regression_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """
-    `compute_metrics` for regression: scikit-learn's `mean_absolute_error`, in the unit of the labels, averaged over
-    the outputs. Predictions have the shape (clips, num_labels), labels too, or (clips,) for one output.
+    `compute_metrics` for regression: `mean_absolute_error`, in the unit of the labels, averaged over the outputs.
+    Predictions have the shape (clips, num_labels), labels too, or (clips,) for one output.
     """
     values = prediction.predictions
-    return {"mean_absolute_error": float(mean_absolute_error(np.reshape(prediction.label_ids, values.shape), values))}
+    return {"mean_absolute_error": float(np.abs(np.reshape(prediction.label_ids, values.shape) - values).mean())}
 
 
 METRICS = {
@@ -112,9 +114,9 @@ class EvaluationMetrics:
         self._batches: list[tuple[np.ndarray, np.ndarray]] = []
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
-        logits: Any = prediction.predictions
+        logits = prediction.predictions
         logits = logits[0] if isinstance(logits, tuple) else logits
-        self._batches.append((_on_cpu(logits), _on_cpu(prediction.label_ids)))
+        self._batches.append((_as_numpy(logits), _as_numpy(prediction.label_ids)))
         if not compute_result:
             return {}
         predictions, labels = map(np.concatenate, zip(*self._batches, strict=True))
@@ -122,16 +124,6 @@ class EvaluationMetrics:
         return self.compute(EvalPrediction(predictions, labels))
 
 
-def _on_cpu(values: Any) -> np.ndarray:
-    # NumPy has no bfloat16
+def _as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
     values = torch.as_tensor(values).cpu()
-    return (values.float() if values.is_floating_point() else values).numpy()
-
-
-__all__ = [
-    "EvaluationMetrics",
-    "TopKAccuracy",
-    "compute_multi_label_metrics",
-    "compute_regression_metrics",
-    "compute_top_k_metrics",
-]
+    return (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16

@@ -28,6 +28,11 @@ def new_model(config: VideoFocalNetConfig, seed: int) -> VideoFocalNetForVideoCl
     return VideoFocalNetForVideoClassification(config)
 
 
+def weights_of(trainer) -> torch.Tensor:
+    """All weights of a trainer's model, flattened."""
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
 def arguments(folder, **changes) -> dict:
     return {
         "output_dir": str(folder),
@@ -57,6 +62,10 @@ class RandomClips(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return {"pixel_values": self.clips[index], "labels": self.labels[index]}
+
+    def batch(self) -> dict[str, torch.Tensor]:
+        """All of them."""
+        return {"pixel_values": self.clips, "labels": self.labels}
 
 
 class TroubledClips(VideoClipDataset):

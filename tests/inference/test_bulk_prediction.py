@@ -12,15 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 import torch
 from places import HELPERS, ROOT
 from videos import write_video
 
-from hf_dvflnet import VideoLimits, load_model, load_processor, predict_to_file, predict_videos, set_video_limits
-from hf_dvflnet.inference import bulk_prediction, prediction_files
-from hf_dvflnet.inference.bulk_prediction import decode_clip, decode_clips
+from hf_dvflnet import (
+    VideoDecodeError,
+    VideoLimits,
+    load_model,
+    load_processor,
+    predict_to_file,
+    predict_videos,
+    set_video_limits,
+)
+from hf_dvflnet.inference import pipeline, prediction_files
+from hf_dvflnet.inference.pipeline import decode_clip, decode_clips
 from hf_dvflnet.video_decoding import video_limits
 
 
@@ -95,6 +104,24 @@ def test_what_cannot_be_read_is_a_row_with_its_error(model_and_processor, few_vi
         assert reason in row["error"] and row["labels"] is None and row["frames"] is None
 
 
+def test_a_folder_has_the_rows_of_a_file_and_is_continued(model_and_processor, few_videos, tmp_path, small_parts):
+    write(model_and_processor, few_videos, tmp_path / "scores.parquet")
+    done = write(model_and_processor, few_videos, tmp_path / "scores")
+    dataset = pyarrow.dataset.dataset(tmp_path / "scores")
+    assert dataset.to_table().to_pylist() == rows_of(tmp_path / "scores.parquet")
+    assert len(dataset.files) > 1 and (done["videos"], done["failures"]) == (len(few_videos), {})
+    Path(dataset.files[0]).unlink()
+    assert 0 < write(model_and_processor, few_videos, tmp_path / "scores")["written"] < len(few_videos)
+    assert pyarrow.dataset.dataset(tmp_path / "scores").to_table().to_pylist() == dataset.to_table().to_pylist()
+
+
+def test_a_folder_with_other_files_is_kept(model_and_processor, few_videos, tmp_path):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="no earlier run of this command is known"):
+        write(model_and_processor, few_videos, tmp_path / "scores")
+
+
 def test_json_lines_and_csv_say_the_same_as_parquet(model_and_processor, few_videos, tmp_path):
     videos = [*few_videos, tmp_path / "none.mp4"]
     for suffix in ("parquet", "jsonl", "csv"):
@@ -135,8 +162,8 @@ def test_a_video_that_crashes_its_decoder_is_named_and_the_others_are_answered(
     monkeypatch.setenv("PYTHONPATH", str(HELPERS / "crashing"))
     monkeypatch.setenv("DVFLNET_TEST_CRASH", few_videos[1].name)
     clips = list(decode_clips(map(str, few_videos[:3]), tiny_processor, num_workers=1))
-    assert [clip.error_kind for clip in clips] == [None, "DecoderCrash", None]
-    assert clips[1].error.startswith(f"{few_videos[1]}: the process that decoded it ended (SIGSEGV)")
+    assert [type(clip.error).__name__ for clip in clips] == ["NoneType", "DecoderCrash", "NoneType"]
+    assert str(clips[1].error).startswith(f"{few_videos[1]}: the process that decoded it ended (SIGSEGV)")
 
 
 @pytest.mark.slow
@@ -147,7 +174,7 @@ def test_the_limits_of_this_process_hold_where_videos_are_decoded(tiny_processor
         (clip,) = decode_clips(["http://127.0.0.1:9/a.mp4"], tiny_processor, num_workers=1)
     finally:
         set_video_limits(limits)
-    assert clip.error_kind == "VideoDecodeError" and "private addresses are not allowed" in clip.error
+    assert isinstance(clip.error, VideoDecodeError) and "private addresses are not allowed" in str(clip.error)
 
 
 def test_a_source_that_repeats_has_one_row_and_it_is_said(model_and_processor, few_videos, tmp_path):
@@ -168,7 +195,8 @@ def test_a_warning_of_a_video_is_in_its_row(tiny_processor, tmp_path):
     cut = tmp_path / "cut.avi"
     write_video(cut, "mpeg4", 40)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    assert decode_clip(str(cut), tiny_processor).warning
+    with pytest.warns(UserWarning, match="is truncated"):
+        assert "is truncated" in decode_clip(str(cut), tiny_processor).remarks[0]
 
 
 # refusals
@@ -217,7 +245,7 @@ def test_a_file_of_unknown_origin_is_kept(model_and_processor, few_videos, tmp_p
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"output": "scores.txt"}, "must end in .parquet, .jsonl, .csv"),
+        ({"output": "scores.txt"}, "must be a folder, or end in .parquet, .jsonl, .csv"),
         ({"views": 2}, "views must be 1 or 12"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
@@ -280,11 +308,11 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
         return counted(log)(source, *options, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bulk_prediction, "decode_clip", decode)
+        patch.setattr(pipeline, "decode_clip", decode)
         with pytest.raises(KeyboardInterrupt):
             write(model_and_processor, videos, output, batch_size=2)
     assert not output.exists()
-    monkeypatch.setattr(bulk_prediction, "decode_clip", counted(log))
+    monkeypatch.setattr(pipeline, "decode_clip", counted(log))
     assert write(model_and_processor, videos, output, batch_size=2)["written"] == 12
     assert log.read_text().splitlines() == [*videos[:10], *videos[8:]]  # blocks of four
     monkeypatch.undo()
@@ -328,7 +356,7 @@ def test_a_run_that_is_killed_at_twenty_random_moments_loses_and_repeats_nothing
 ):
     output, log = tmp_path / "scores.jsonl", tmp_path / "log"
     write(model_and_processor, many_videos, tmp_path / "whole.jsonl")
-    monkeypatch.setattr(bulk_prediction, "decode_clip", counted(log))
+    monkeypatch.setattr(pipeline, "decode_clip", counted(log))
 
     def check_the_finished_run(kills: int):
         assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()

@@ -24,8 +24,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.hub.loading import load_model
-from hf_dvflnet.inference.evaluation import predict_clips
-from hf_dvflnet.inference.figures import compute_figures, read_predictions
+from hf_dvflnet.inference.evaluation import compute_figures, predict_clips, read_predictions
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from hf_dvflnet import ModulationMaps
-from hf_dvflnet.inference import map_pictures
+from hf_dvflnet.inference import modulation_maps as map_pictures
 from hf_dvflnet.plots.style import COLOUR_MAP
 
 

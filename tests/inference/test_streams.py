@@ -32,9 +32,9 @@ from hf_dvflnet import (
     evaluation_indices,
     read_video,
 )
+from hf_dvflnet.data.workers import run_ahead
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.inference.live_sources import open_stream
-from hf_dvflnet.inference.prediction import run_ahead
 from hf_dvflnet.inference.sliding_window import SmallPictures
 from hf_dvflnet.inference.speed import time_stages
 from hf_dvflnet.inference.windows import predict_windows

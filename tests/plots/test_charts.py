@@ -57,18 +57,13 @@ def test_text_and_lines_stand_out_from_the_background():
     assert min(contrast(colour, background) for colour in charts.LINE_COLOURS) >= 3
 
 
-@pytest.mark.parametrize(
-    "picture", [pytest.param("confusion", marks=SLOW), "bars", pytest.param("curves", marks=SLOW)]
-)
+@pytest.mark.parametrize("picture", [pytest.param("confusion", marks=SLOW), "bars"])
 def test_a_picture_is_the_same_whatever_style_the_user_has(tmp_path, picture):
     def draw(path):
         if picture == "confusion":
             charts.save_confusion_matrix(confusion(3), ["a", "b", "c"], path, "title")
-        elif picture == "bars":
-            charts.save_class_bars(rows([0.5, 1.0]), path, "title")
         else:
-            history = [{"step": step, "loss": 1 / step} for step in (1, 2, 3)]
-            charts.save_training_curves(history, path, "title")
+            charts.save_class_bars(rows([0.5, 1.0]), path, "title")
 
     draw(tmp_path / "plain.png")
     with matplotlib.style.context(["dark_background", {"font.size": 20}]):
@@ -128,25 +123,6 @@ def test_names_of_classes_in_a_confusion_matrix_do_not_overlap(tmp_path, drawn, 
     axes = drawn[0].axes[0]
     assert not overlapping(axes.get_yticklabels(), axis=1)
     assert not overlapping(axes.get_xticklabels(), axis=0)
-
-
-# curves
-
-
-def test_every_part_of_the_loss_has_a_curve(tmp_path, drawn):
-    parts = ["loss", "loss_kl", "loss_ce", "loss_features", "loss_modulators", "eval_loss"]
-    history = [{"step": step, **dict.fromkeys(parts, 1 / step)} for step in (1, 2, 3)]
-    charts.save_training_curves(history, tmp_path / "curves.png", "title")
-    assert sorted(line.get_label() for axes in drawn[0].axes for line in axes.lines) == sorted(parts)
-
-
-def test_every_evaluation_set_has_a_curve_that_is_told_from_the_others(tmp_path, drawn):
-    names = [f"eval_{kind}_{name}_accuracy" for kind in ("day", "night", "dusk") for name in ("top1", "top5")]
-    history = [{"step": step, **dict.fromkeys(names, 1 / step)} for step in (1, 2, 3)]
-    charts.save_training_curves(history, tmp_path / "curves.png", "title")
-    lines = [line for axes in drawn[0].axes for line in axes.lines]
-    assert sorted(line.get_label() for line in lines) == sorted(names)
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(names)
 
 
 # maps

@@ -1,17 +1,19 @@
 """
-What `examples/endpoint/handler.py` answers, called as the Hub's documentation says: `EndpointHandler(path)`, then
-`handler({"inputs": ..., "parameters": ...})`, with an answer that is JSON. The Hub's own toolkit is not at hand.
+`examples/endpoint/handler.py`, called as the Hub documents: `EndpointHandler(path)`, then
+`handler({"inputs": ..., "parameters": ...})`, whose answer is JSON. The Hub's own toolkit is not at hand.
 """
 
 import base64
 import importlib.util
 import json
+import threading
 
 import pytest
 from places import ROOT
 
 from hf_dvflnet import VideoDecodeError, load_model, load_processor, set_video_limits
-from hf_dvflnet.inference.prediction import predict_videos
+from hf_dvflnet.data.sandbox import SandboxError
+from hf_dvflnet.inference.pipeline import predict_videos
 from hf_dvflnet.video_decoding import video_limits
 
 
@@ -59,6 +61,13 @@ def test_parameters_that_do_not_exist_are_refused(handler, video, parameters):
 def test_addresses_of_the_network_of_the_endpoint_are_refused(handler):
     with pytest.raises(VideoDecodeError, match="private addresses are not allowed"):
         handler({"inputs": "http://127.0.0.1/a.mp4"})
+
+
+def test_videos_are_decoded_in_the_sandbox(handler, video, monkeypatch):
+    monkeypatch.setattr("hf_dvflnet.data.sandbox.Sandbox.program", "nowhere.py")
+    monkeypatch.setattr("hf_dvflnet.data.sandbox._local", threading.local())
+    with pytest.raises(SandboxError):
+        handler({"inputs": video.read_bytes()})
 
 
 def test_bytes_that_are_no_video_are_refused(handler):

@@ -226,8 +226,8 @@ def test_every_recipe_runs_in_small(recipe, motion_tree, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     folder = tmp_path / "out" / ("student" if recipe == "distillation" else "")
-    assert "8 steps of 1 x 1 x 8 clips" in (folder / "training_report.md").read_text()
-    assert (folder / "training_curves.png").is_file() and (folder / "model.safetensors").is_file()
+    assert json.loads((folder / "trainer_state.json").read_text())["global_step"] == 8
+    assert (folder / "model.safetensors").is_file()
 
 
 @pytest.fixture

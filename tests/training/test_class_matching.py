@@ -21,7 +21,7 @@ from hf_dvflnet import (
     predict_clips,
 )
 from hf_dvflnet.data.label_sets import match_classes
-from hf_dvflnet.training.class_matching import class_names, label_order, with_labels_of
+from hf_dvflnet.training.labels import class_names, with_labels_of
 
 
 @pytest.fixture
@@ -41,10 +41,6 @@ def train(folder, model, clips, **changes):
 
 
 # names
-
-
-def test_each_name_is_found_in_the_other_order():
-    assert match_classes(["a", "b"], ["c", "b", "a"], of=("data", "model")) == [2, 1]
 
 
 def test_composed_and_decomposed_names_match():
@@ -148,17 +144,6 @@ def test_fewer_outputs_than_classes_are_refused(tmp_path, tiny_config, tiny_proc
         train(tmp_path, new_model(tiny_config, 0), VideoClipDataset(rows, tiny_processor))
 
 
-def test_a_model_without_names_takes_the_ids_of_the_data(tiny_config, tiny_processor, rows):
-    config = labelled(tiny_config, [f"LABEL_{index}" for index in range(16)])
-    clips = VideoClipDataset(rows, tiny_processor)
-    assert with_labels_of(new_model(config, 0), clips) is clips
-
-
-def test_clips_without_names_are_taken_as_they_are(tiny_config):
-    clips = RandomClips(4)
-    assert with_labels_of(motion_model(tiny_config, "abcdef"), clips) is clips
-
-
 def test_a_data_set_whose_labels_cannot_be_translated_is_refused(tiny_config):
     features = datasets.Features({"labels": datasets.ClassLabel(names=list("abcdef"))})
     table = datasets.Dataset.from_dict({"labels": [0, 1]}, features=features)
@@ -195,8 +180,3 @@ def test_a_cache_of_a_teacher_of_other_classes_is_refused(tmp_path, tiny_config,
     with pytest.raises(ValueError, match="only the data has 'move_000', only the teacher 'cat'. Choose a teacher"):
         cache_teacher(teacher, clips, tmp_path / "cache", views=1)
     assert not (tmp_path / "cache").exists()
-
-
-def test_a_student_is_not_matched_to_a_teacher_that_knows_more(tiny_config):
-    with pytest.raises(ValueError, match="only the teacher has 'g'"):
-        label_order(motion_model(tiny_config, "abcdef"), list("abcdefg"))

@@ -13,9 +13,8 @@ from hf_dvflnet import (
     VideoFocalNetVideoProcessor,
     forward_kl,
 )
-from hf_dvflnet.training.class_matching import label_names, label_order
-from hf_dvflnet.training.clip_matching import clips_of_its_own
-from hf_dvflnet.training.divergences import DIVERGENCES, divergence_of
+from hf_dvflnet.training.distillation import clips_of_its_own
+from hf_dvflnet.training.losses import DIVERGENCES, divergence_of
 
 
 @pytest.fixture
@@ -86,15 +85,6 @@ def test_the_student_learns_and_the_teacher_stays(tmp_path, config, teacher):
     assert all(torch.equal(weight, saved[name]) for name, weight in trainer.model.state_dict().items())
 
 
-def test_the_student_comes_to_agree_with_the_teacher(tmp_path, config, teacher):
-    trainer = distil(
-        tmp_path, config, teacher, RandomClips(24), max_steps=60, alpha=1.0, logging_steps=20, learning_rate=3e-3
-    )
-    logs = [entry for entry in trainer.state.log_history if "loss_kl" in entry]
-    assert logs[-1]["loss_kl"] < 0.5 * logs[0]["loss_kl"]
-    assert logs[-1]["agreement"] > logs[0]["agreement"]
-
-
 def test_logged_parts_are_means_over_all_micro_batches_since_the_last_log(tmp_path, config, teacher):
     trainer = distil(
         tmp_path,
@@ -140,30 +130,6 @@ def test_one_step_of_eight_and_four_of_two_give_the_same_update(tmp_path, config
     start = torch.cat([parameter.detach().flatten() for parameter in new_model(config, seed=0).parameters()])
     moved = (weights[0] - start).abs().max()
     assert moved > 1e-3 and (weights[0] - weights[1]).abs().max() < 1e-4 * moved
-
-
-def test_a_teacher_with_the_same_names_in_another_order_is_permuted_by_name(tmp_path, config, teacher):
-    order = [3, 0, 5, 1, 4, 2]
-    shuffled = new_model(labelled(config, [NAMES[index] for index in order]), seed=7)
-    weights = teacher.state_dict()
-    for name in ("classifier.weight", "classifier.bias"):
-        weights = {**weights, name: weights[name][order]}
-    shuffled.load_state_dict(weights)
-    clips = RandomClips(4).clips
-    found = [
-        DistillationTrainer(
-            new_model(config, 0), DistillationConfig(**arguments(tmp_path)), teacher_model=model
-        ).teacher_logits(clips)
-        for model in (teacher, shuffled)
-    ]
-    torch.testing.assert_close(*found)
-    assert label_order(new_model(config, 0), label_names(shuffled)).tolist() != list(range(6))
-
-
-def test_a_teacher_of_other_classes_is_refused(tmp_path, config):
-    other = new_model(labelled(config, ["fly", *NAMES[1:]]), seed=7)
-    with pytest.raises(ValueError, match="only the teacher has 'fly', only the student 'clap'"):
-        DistillationTrainer(new_model(config, 0), DistillationConfig(**arguments(tmp_path)), teacher_model=other)
 
 
 def test_a_teacher_is_loaded_from_its_folder_in_the_dtype_asked(tmp_path, config, teacher, tiny_processor):
@@ -254,15 +220,3 @@ def test_settings_out_of_range_are_refused(tmp_path, wrong, message):
 def test_training_without_a_teacher_is_refused(tmp_path, config):
     with pytest.raises(ValueError, match="no teacher is given"):
         DistillationTrainer(new_model(config, 0), DistillationConfig(**arguments(tmp_path)))
-
-
-def test_resumed_training_ends_at_the_same_weights(tmp_path, config, teacher):
-    changes = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "logging_steps": 1}
-    whole = distil(tmp_path / "whole", config, teacher, RandomClips(24), **changes)
-    args = DistillationConfig(**arguments(tmp_path / "again", **changes))
-    again = DistillationTrainer(new_model(config, 5), args, teacher_model=teacher, train_dataset=RandomClips(24))
-    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, again.model.state_dict()[name]), name
-    logs = [[entry["loss_kl"] for entry in t.state.log_history if "loss_kl" in entry][-3:] for t in (whole, again)]
-    assert logs[0] == logs[1]

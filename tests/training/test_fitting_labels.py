@@ -5,7 +5,7 @@ import torch
 from small_trainings import RandomClips, arguments, new_model
 
 from hf_dvflnet import VideoClassificationTrainer, VideoTrainingArguments
-from hf_dvflnet.training.fitting_labels import fitting_labels
+from hf_dvflnet.training.labels import fitting_labels
 
 
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
@@ -77,25 +77,3 @@ def test_a_loss_function_may_take_any_labels(tmp_path, tiny_config):
     options = {"train_dataset": clips, "compute_loss_func": loss}
     VideoClassificationTrainer(new_model(tiny_config, 0), args, **options).train()
     assert sorted(seen) == [100, 101, 102, 103]
-
-
-@pytest.mark.parametrize("kind", [MULTI, "regression"])
-def test_whole_numbers_train_several_labels_and_regression_from_a_checkpoint_too(tmp_path, tiny_config, kind):
-    model = new_model(tiny_config, 0)
-    model.config.problem_type = kind
-    clips = RandomClips(8)
-    clips.labels = torch.eye(6, dtype=torch.int64)[clips.labels]
-    changes = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1}
-    args = VideoTrainingArguments(**arguments(tmp_path, **changes))
-    VideoClassificationTrainer(model, args, train_dataset=clips).train()
-    again = VideoClassificationTrainer(model, args, train_dataset=clips)
-    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
-    assert again.state.global_step == 3
-
-
-def test_a_check_is_not_laid_on_a_loader_twice(tmp_path, tiny_config):
-    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
-    args = VideoTrainingArguments(**arguments(tmp_path, **workers))
-    trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, eval_dataset={"day": RandomClips(4)})
-    checks = [trainer.get_eval_dataloader("day").base_dataloader.collate_fn for _ in range(2)]
-    assert checks[0] is checks[1]

@@ -1,21 +1,17 @@
 """LoRA with PEFT: training, resuming, merging, loading and pushing, in Python and through the examples."""
 
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from commands import run
 from example_scripts import distill, lora, train
-from local_hub import LocalHub
-from peft import AutoPeftModel, LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from small_trainings import RandomClips, arguments, new_model
-from transformers import AutoModelForVideoClassification, TrainerCallback, pipeline
-from transformers.utils import logging
+from transformers import pipeline
 
 from hf_dvflnet import (
     DistillationConfig,
@@ -24,10 +20,7 @@ from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoTrainingArguments,
-    last_whole_checkpoint,
-    push_model_folder,
 )
-from hf_dvflnet.data.motion_videos import MOTIONS
 
 
 SAVING = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
@@ -93,48 +86,6 @@ def test_only_the_adapter_and_the_head_are_trained_and_saved(base, tmp_path):
     assert not (tmp_path / "run" / "checkpoint-2" / "model.safetensors").exists()
 
 
-def cut(path: Path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-@pytest.mark.parametrize("spoil", [cut, Path.unlink])
-def test_a_half_written_adapter_is_passed_over(spoil, base, tmp_path, caplog):
-    trainer_of(with_adapter(base), tmp_path / "run", max_steps=4).train()
-    spoil(tmp_path / "run" / "checkpoint-4" / "adapter_model.safetensors")
-    logger = logging.get_logger()
-    logger.propagate = True
-    try:
-        assert last_whole_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
-    finally:
-        logger.propagate = False
-    assert re.search(r"checkpoint-4: the checkpoint is incomplete \(.*adapter_model", caplog.text)
-
-
-def test_an_adapter_of_another_name_resumes_from_its_own_folder(base, tmp_path):
-    trainer_of(with_adapter(base, name="motions"), tmp_path / "run", max_steps=2).train()
-    assert (tmp_path / "run" / "checkpoint-2" / "motions" / "adapter_model.safetensors").is_file()
-    resumed = trainer_of(with_adapter(base, seed=5, name="motions"), tmp_path / "run", max_steps=4)
-    resumed.train(resume_from_checkpoint=True)
-    assert resumed.state.global_step == 4
-
-
-def test_an_adapter_of_which_only_the_model_was_saved_goes_on_from_its_step(base, tmp_path):
-    trainer_of(with_adapter(base), tmp_path / "run", max_steps=2, save_only_model=True).train()
-    begun = []
-
-    class Weights(TrainerCallback):
-        def on_train_begin(self, args, state, control, model=None, **kwargs):
-            begun.append({name: weight.clone() for name, weight in model.state_dict().items()})
-
-    resumed = trainer_of(with_adapter(base, seed=5), tmp_path / "run", max_steps=4)
-    resumed.add_callback(Weights())
-    resumed.train(resume_from_checkpoint=True)
-    assert resumed.state.global_step == 4
-    saved = load_file(tmp_path / "run" / "checkpoint-2" / "adapter_model.safetensors")
-    name = next(name for name in saved if name.endswith("fc1.lora_A.weight"))
-    assert torch.equal(begun[0][name.replace(".weight", ".default.weight")], saved[name])
-
-
 def test_a_whole_model_does_not_resume_from_an_adapter(base, tmp_path):
     trainer_of(with_adapter(base), tmp_path / "run", max_steps=2).train()
     other = trainer_of(VideoFocalNetForVideoClassification.from_pretrained(base), tmp_path / "run")
@@ -169,53 +120,6 @@ def test_other_base_weights_that_an_adapter_replaces_do_not_count(base, tmp_path
     assert resumed.state.global_step == 4
 
 
-def test_activation_checkpointing_leaves_the_gradients_of_an_adapter_as_they_are(base, tmp_path):
-    losses = []
-    for on in (False, True):
-        trainer = trainer_of(with_adapter(base), tmp_path / f"run {on}", activation_checkpointing=on, max_steps=3)
-        trainer.train()
-        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
-    assert losses[0] == losses[1]
-
-
-# merging and loading
-
-
-@pytest.fixture
-def trained(base, tmp_path) -> tuple[Path, PeftModel]:
-    trainer = trainer_of(with_adapter(base), tmp_path / "run", learning_rate=0.1)
-    trainer.train()
-    trainer.save_model(str(tmp_path / "adapter"))
-    return tmp_path / "adapter", trainer.model.eval()
-
-
-CLIP = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-
-
-def test_auto_peft_model_loads_an_adapter_where_the_package_is_allowed(trained):
-    folder, model = trained
-    with pytest.raises(ValueError, match="not in the import allowlist"):
-        AutoPeftModel.from_pretrained(folder)
-    loaded = AutoPeftModel.from_pretrained(folder, import_allowlist=["hf_dvflnet"])
-    assert torch.equal(loaded(pixel_values=CLIP).logits, model(pixel_values=CLIP).logits)
-
-
-def test_a_merged_adapter_is_a_model_of_the_usual_kind_with_the_same_logits(trained, base, tmp_path):
-    _, model = trained
-    expected = model(pixel_values=CLIP).logits
-    model.merge_and_unload().save_pretrained(tmp_path / "merged")
-    merged = AutoModelForVideoClassification.from_pretrained(tmp_path / "merged")
-    assert type(merged) is VideoFocalNetForVideoClassification
-    torch.testing.assert_close(merged(CLIP).logits, expected)
-    untrained = VideoFocalNetForVideoClassification.from_pretrained(base)
-    assert not torch.allclose(untrained(CLIP).logits, expected, atol=1e-2)
-
-
-def test_an_adapter_is_not_pushed_as_a_model(trained):
-    with pytest.raises(ValueError, match=r"adapter: contains an adapter .*merge it"):
-        push_model_folder(trained[0], "someone/adapter")
-
-
 # the examples
 
 SHOWN = {
@@ -241,25 +145,6 @@ def finished(tmp_path_factory, motion_tree) -> tuple[Path, dict]:
     return folder / "out", options
 
 
-def test_train_passes_its_options_to_peft(finished):
-    config = json.loads((finished[0] / "adapter" / "adapter_config.json").read_text())
-    assert (config["r"], sorted(config["target_modules"])) == (2, ["fc1", "fc2"])
-    assert config["modules_to_save"] == ["classifier"]
-
-
-def test_the_adapter_of_a_base_with_other_classes_gives_the_logits_of_the_merged_model(finished):
-    merged = VideoFocalNetForVideoClassification.from_pretrained(finished[0])
-    assert sorted(merged.config.label2id) == sorted(MOTIONS)
-    adapted = AutoPeftModel.from_pretrained(
-        finished[0] / "adapter",
-        import_allowlist=["hf_dvflnet"],
-        id2label=merged.config.id2label,
-        label2id=merged.config.label2id,
-        ignore_mismatched_sizes=True,
-    )
-    torch.testing.assert_close(adapted(pixel_values=CLIP).logits, merged(CLIP).logits)
-
-
 def test_a_stopped_lora_run_goes_on_from_its_last_checkpoint_to_the_same_model(finished, tmp_path):
     folder, options = finished
     # as if it had been stopped in the second epoch
@@ -271,19 +156,6 @@ def test_a_stopped_lora_run_goes_on_from_its_last_checkpoint_to_the_same_model(f
     states = [load_file(place / "model.safetensors") for place in (folder, stopped)]
     for name, weight in states[0].items():
         assert torch.equal(weight, states[1][name]), name
-
-
-def test_a_merged_model_is_pushed_without_its_adapter(finished, tmp_path):
-    folder = shutil.copytree(finished[0], tmp_path / "merged")
-    (folder / "README.md").write_text("# A model\n")
-    with LocalHub() as hub:
-        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_test"}
-        environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-        script = f"from hf_dvflnet import push_model_folder; push_model_folder({str(folder)!r}, 'me/tiny')"
-        run(script, cwd=tmp_path, **environment)
-        pushed = set(hub.repositories["me/tiny"])
-    assert {"config.json", "model.safetensors", "modeling_videofocalnet.py"} <= pushed
-    assert not [name for name in pushed if "adapter" in name]
 
 
 @pytest.fixture(scope="module")
@@ -336,12 +208,6 @@ def test_a_lora_option_that_cannot_be_met_is_refused_in_a_line(options, reason, 
     args = VideoTrainingArguments(**arguments(tmp_path / "out"))
     with pytest.raises(SystemExit, match=reason):
         lora.with_lora(model, lora.LoraArguments(**options), args)
-
-
-def test_lora_on_random_weights_is_refused(tiny_config, tmp_path):
-    args = VideoTrainingArguments(**arguments(tmp_path / "out"))
-    with pytest.raises(SystemExit, match="--lora_rank needs trained weights"):
-        lora.with_lora(new_model(tiny_config, 0), lora.LoraArguments(lora_rank=2), args)
 
 
 def test_pushing_while_training_an_adapter_is_refused(base, tmp_path):

@@ -87,13 +87,6 @@ def test_several_labels_are_mixed_as_several_labels(tmp_path):
     assert loss == pytest.approx(0.69, abs=0.05)
 
 
-def test_several_labels_taken_for_one_are_refused(tmp_path, tiny_config):
-    clips = RandomClips(8)
-    clips.labels = torch.ones(8, 6)
-    with pytest.raises(ValueError, match=r"a row that sums to 6\.0, .*problem_type = .multi_label_classification."):
-        first_loss(tmp_path, VideoFocalNetForVideoClassification(tiny_config), clips)
-
-
 class NoLabels(RandomClips):
     def __getitem__(self, index):
         return {"pixel_values": self.clips[index]}

@@ -154,19 +154,6 @@ def test_one_process_two_processes_and_two_hosts_have_the_same_loss_curve(tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_match_modulators_as_one_does(tmp_path, data_and_teacher):
-    options = {"alpha": 0.0, "modulator_weight": 100.0, "modulator_kinds": "temporal", "num_train_epochs": 1}
-    for name, clips in (("cpu", 8), ("cpu_2_processes", 4)):
-        output = tmp_path / name
-        finished(start(output, data_and_teacher, *config(name), per_device_train_batch_size=clips, **options))
-    one, two = (
-        [(entry["loss"], entry["loss_modulators"]) for entry in log_history(tmp_path / name) if "loss" in entry]
-        for name in ("cpu", "cpu_2_processes")
-    )
-    assert len(one) == 4 and np.allclose(one, two, rtol=1e-4, atol=0)
-
-
-@pytest.mark.slow
 def test_two_processes_share_a_stream_in_the_same_number_of_steps(tmp_path, data_and_teacher):
     options = {"per_device_train_batch_size": 5, "streaming": True}
     finished(start(tmp_path / "out", data_and_teacher, *config("cpu_2_processes"), **options))

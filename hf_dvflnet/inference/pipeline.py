@@ -1,0 +1,271 @@
+"""
+From videos to rows: a worker decodes, the model classifies, whoever calls takes the rows.
+
+    sources -> decode_clip, in workers -> Clip -> classify, in batches -> scores -> ClipClassifier -> rows
+
+`decode_clips` runs the first step in this process or in sandboxes; `ray_prediction.py` runs both steps on a cluster.
+"""
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedConfig
+
+from ..data.limits import VideoLimits
+from ..data.sandbox import SandboxError
+from ..data.workers import cpu_count, run_ahead
+from ..hub.loaded_models import HeadInput
+from ..video_decoding import VideoSource, read_video, video_limits
+
+
+VIEWS = {1: (1, 1), 12: (4, 3)}  # number of views -> (clips, crops)
+
+
+@dataclass
+class Clip:
+    """
+    A video as the model sees it, or why it cannot be read.
+
+    Args:
+        source: The video.
+        pixel_values: Float32 of shape (frames, channels, height, width); with several views, (views, ...).
+        frames: Number of frames of the video.
+        seconds: Its duration, or `None` if unknown.
+        remarks: What reading it warned of.
+        error: The exception that was raised.
+    """
+
+    source: Any
+    pixel_values: torch.Tensor | None = None
+    frames: int | None = None
+    seconds: float | None = None
+    remarks: Sequence[str] = ()
+    error: Exception | None = None
+
+
+def decode_clip(source: VideoSource, processor: Any, views: int = 1, limits: VideoLimits | None = None) -> Clip:
+    """Decode and preprocess the frames of a video that the model sees. Errors are returned, not raised."""
+    clips, crops = VIEWS[views]
+    try:
+        frames, info = read_video(source, partial(processor.sample_frames, num_clips=clips), limits=limits)
+        shown = processor(
+            np.split(frames, clips), do_sample_frames=False, num_clips=1, num_crops=crops, return_tensors="pt"
+        )["pixel_values"]
+    except SandboxError:
+        raise  # not the fault of the video
+    except Exception as error:  # one video among a million must not end the others
+        return Clip(source, error=error)
+    pixel_values = shown[0] if views == 1 else shown.flatten(0, 1)
+    return Clip(source, pixel_values, info.total_num_frames, info.duration, info.remarks)
+
+
+def decode_clips(
+    sources: Iterable[VideoSource],
+    processor: Any,
+    *,
+    views: int = 1,
+    num_workers: int | None = None,
+    limits: VideoLimits | None = None,
+) -> Generator[Clip, None, None]:
+    """
+    Decode videos, in order, a few ahead.
+
+    Args:
+        sources: Taken as needed.
+        processor: The video processor.
+        views: 1 or 12.
+        num_workers: Number of threads that decode, each in a sandbox of its own, by default one per CPU. 0 decodes in
+            this process, when the next clip is asked for.
+        limits: Limits on the videos, by default those of this process, in a sandbox.
+    """
+    num_workers = cpu_count() if num_workers is None else num_workers
+    limits = limits or replace(video_limits(), sandbox=num_workers > 0, max_threads=1)
+    calls = (partial(decode_clip, source, processor, views, limits) for source in sources)
+    with closing(run_ahead(calls, num_workers)) as clips:
+        for clip in clips:
+            yield clip()
+
+
+def batches(clips: Iterable[Clip], size: int) -> Generator[list[Clip], None, None]:
+    clips = iter(clips)
+    while batch := list(islice(clips, size)):
+        yield batch
+
+
+def classify_clips(
+    model: Any, clips: Sequence[Clip], features: HeadInput | None = None
+) -> list[tuple[torch.Tensor, torch.Tensor | None] | None]:
+    """
+    For each clip, its scores, (num_labels,), and with `features` the model's pooled features, (width,), averaged over
+    views; or `None` if it was not read.
+
+    Clips of one shape are classified at once; where the processor does not crop, there are several shapes.
+    """
+    answers: list[tuple[torch.Tensor, torch.Tensor | None] | None] = [None] * len(clips)
+    alike: dict[torch.Size, list[tuple[int, torch.Tensor]]] = {}
+    for index, clip in enumerate(clips):
+        if clip.pixel_values is not None:
+            alike.setdefault(clip.pixel_values.shape, []).append((index, clip.pixel_values))
+    for several in alike.values():
+        scores = classify(model, torch.stack([pixel_values for _, pixel_values in several]))
+        pooled = features.take().float().cpu().unflatten(0, (len(several), -1)).mean(1) if features else None
+        for place, (index, _) in enumerate(several):
+            answers[index] = scores[place], None if pooled is None else pooled[place]
+    return answers
+
+
+def classify(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Scores of clips (see [`class_scores`]), float32 on the CPU, of shape (batch, num_labels)."""
+    with torch.inference_mode():
+        logits = model(pixel_values=pixel_values.to(model.device, model.dtype))[0]  # also of a tuple
+        return class_scores(logits.float(), model.config).cpu()
+
+
+def class_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
+    """
+    Convert logits of any shape (..., num_labels) to scores, as transformers' pipeline does: the softmax; the sigmoid
+    of each logit, if a clip may have several labels; or the values themselves, for regression.
+    """
+    if config.problem_type == "regression":
+        return logits
+    return logits.sigmoid() if config.problem_type == "multi_label_classification" else logits.softmax(-1)
+
+
+def score_text(score: float, config: PreTrainedConfig) -> str:
+    """Format a score as `93.1%`, or as a plain number for regression."""
+    return f"{score:.4g}" if config.problem_type == "regression" else f"{score:.1%}"
+
+
+def best_classes(model: Any, scores: torch.Tensor, top_k: int) -> list[tuple[str, float]]:
+    """
+    Return the names and scores of the best classes, best first, from scores of shape (num_labels,).
+
+    Raises:
+        ValueError: If a score is not finite.
+    """
+    if not scores.isfinite().all():
+        raise ValueError(
+            f"{model.config.name_or_path or 'the model'}: its scores are not finite; its weights may be damaged, or "
+            "it may overflow in half precision"
+        )
+    best = scores.topk(min(top_k, len(scores)))
+    names = [model.config.id2label[index] for index in best.indices.tolist()]
+    return list(zip(names, best.values.tolist(), strict=True))
+
+
+def refuse_below_one(**numbers: int):
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+
+
+def predict_videos(
+    model: Any,
+    processor: Any,
+    videos: Sequence[VideoSource],
+    *,
+    views: int = 1,
+    top_k: int = 5,
+    batch_size: int = 1,
+    num_workers: int = 1,
+) -> Generator[dict[str, Any], None, None]:
+    """
+    Classify videos. The next videos are decoded while the model runs.
+
+    Args:
+        model: The classifier, on any device, in evaluation mode; or an exported program ([`load_exported`]).
+        processor: Its video processor.
+        videos: Videos in any form that [`read_video`] accepts.
+        views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged.
+        top_k: Number of classes returned for each video.
+        batch_size: Number of videos that are classified at once.
+        num_workers: Number of threads that decode. With 0, decoding and the model take turns in the calling thread.
+
+    Yields:
+        For each video, in order, `{"video", "views", "answers"}`, where `answers` are `{"label", "score"}`, best
+        first, with the scores of [`class_scores`]; or `{"video", "error"}`, with the exception, if the video cannot be
+        read.
+
+    Raises:
+        ValueError: If an argument is out of range, or a score is not finite.
+    """
+    if views not in VIEWS:
+        raise ValueError(f"views must be 1 or 12, got {views}")
+    refuse_below_one(top_k=top_k, batch_size=batch_size)
+    decoded = decode_clips(videos, processor, views=views, num_workers=num_workers, limits=video_limits())
+    with closing(decoded):
+        for batch in batches(decoded, batch_size):
+            for clip, found in zip(batch, classify_clips(model, batch), strict=True):
+                if found is None:
+                    yield {"video": clip.source, "error": clip.error}
+                    continue
+                answers = [{"label": label, "score": score} for label, score in best_classes(model, found[0], top_k)]
+                yield {"video": clip.source, "views": views, "answers": answers}
+
+
+class ClipClassifier:
+    """
+    Makes rows of clips: `source`, `labels` and `scores` (best first), `frames`, `seconds`, `warning`, `error_kind`,
+    `error` and `embedding`, see [`predict_to_file`].
+
+    Args:
+        model: The classifier, on any device, in evaluation mode; or an exported program.
+        top_k: Number of classes per video; 0 for none, with `embeddings`.
+        embeddings: Whether to add the pooled features, float32, averaged over views.
+
+    Raises:
+        ValueError: If `top_k` is out of range, or if an exported program, which has no features, is to give them.
+    """
+
+    def __init__(self, model: Any, *, top_k: int = 5, embeddings: bool = False):
+        if top_k or not embeddings:
+            refuse_below_one(top_k=top_k)
+        self.model, self.top_k = model, min(top_k, model.config.num_labels)
+        self.features = HeadInput(model) if embeddings else None
+
+    def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        """
+        Classify clips, and return their rows.
+
+        Raises:
+            ValueError: If a score or feature is not finite. The message names the video.
+        """
+        rows = []
+        for clip, found in zip(clips, classify_clips(self.model, clips, self.features), strict=True):
+            row = {"source": _as_utf8(str(clip.source)), "frames": clip.frames, "seconds": clip.seconds}
+            row["warning"] = _as_utf8("; ".join(clip.remarks)) or None
+            if found is None:
+                kind = type(clip.error).__name__
+                rows.append({**row, "error_kind": kind, "error": _as_utf8(str(clip.error) or kind)})
+                continue
+            try:
+                rows.append({**row, **self._answer(*found)})
+            except ValueError as error:
+                raise ValueError(f"{clip.source}: {error}") from error
+        return rows
+
+    def _answer(self, scores: torch.Tensor, features: torch.Tensor | None) -> dict[str, Any]:
+        best = best_classes(self.model, scores, self.top_k)
+        answer: dict[str, Any] = {}
+        if self.top_k:
+            answer["labels"], answer["scores"] = map(list, zip(*best, strict=True))
+        if features is not None:
+            if not features.isfinite().all():
+                raise ValueError("the pooled features are not finite; they may overflow in half precision")
+            answer["embedding"] = features.numpy()
+        return answer
+
+    def close(self):
+        """Leave the model as it was."""
+        if self.features is not None:
+            self.features.remove()
+
+
+def _as_utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
