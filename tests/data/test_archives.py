@@ -52,18 +52,6 @@ def test_a_tar_that_leads_back_to_itself_ends(tmp_path):
         read_all(tmp_path / "a.tar")
 
 
-def test_an_encrypted_zip_is_named(tmp_path):
-    path = write_zip(tmp_path / "a.zip", {"a.mp4": b"secret"})
-    data = bytearray(path.read_bytes())
-    data[6] |= 1  # the flag of the member
-    data[data.index(b"PK\x01\x02") + 8] |= 1  # and that of the directory
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"a\.zip: cannot be read as an archive: .*encrypted"):
-        read_all(path)
-    with pytest.raises(ValueError, match=r"a\.zip: cannot be read as an archive: File 'a\.mp4' is encrypted"):
-        Release(tmp_path).read("a.mp4")
-
-
 LINKS = {
     "a link to a folder": (tarfile.SYMTYPE, "{outside}"),
     "a link to a file": (tarfile.SYMTYPE, "{outside}/secret.txt"),

@@ -1,4 +1,3 @@
-import os
 import shutil
 import unicodedata
 from pathlib import Path
@@ -76,15 +75,6 @@ def test_a_video_that_is_left_out_is_named(video_tree, name):
         assert ids(load_video_folder(video_tree)) == expected
     assert [str(one.message) for one in said] == [f"{video_tree}: left out: {LEFT_OUT[name]}"]
     assert said[0].filename == __file__
-
-
-@pytest.mark.parametrize("kind", ["a broken link", "a pipe"])
-def test_what_cannot_be_read_is_left_out_and_named(video_tree, kind):
-    expected = ids(load_video_folder(video_tree))
-    path = video_tree / "train" / "jump" / "9.mp4"
-    path.symlink_to("nowhere.mp4") if kind == "a broken link" else os.mkfifo(path)
-    with pytest.warns(UserWarning, match=r"1 broken links, pipes, sockets or devices \(train/jump/9.mp4\)"):
-        assert ids(load_video_folder(video_tree)) == expected
 
 
 @pytest.mark.parametrize("suffix", [".wmv", ".MP4"])

@@ -212,20 +212,6 @@ def test_clips_whose_names_repeat_are_drawn_each_for_itself(motion_tree, tiny_pr
     assert len(set(names)) == 32 and len(set(drawn)) > 28
 
 
-def test_a_stream_shows_clips_without_ids_as_the_list_does(motion_tree, tiny_processor):
-    rows = as_on_the_hub(load_video_folder(motion_tree)["train"])
-    listed = VideoClipDataset(rows, tiny_processor, train=True, augmentation=ClipAugmentation())
-    expected = {item["clip"]: item["pixel_values"] for item in (listed[index] for index in range(32))}
-    stream = VideoClipStream(
-        rows.to_iterable_dataset(num_shards=4), tiny_processor, num_clips=32, augmentation=ClipAugmentation()
-    )
-    stream.share(8)
-    for batch in stream:
-        for name, clip in zip(batch["clip"], batch["pixel_values"], strict=True):
-            assert torch.equal(clip, expected.pop(name))
-    assert not expected
-
-
 def test_a_column_that_is_asked_to_decode_is_read_all_the_same(motion_tree, tiny_processor):
     rows = load_video_folder(motion_tree)["train"]
     decoding = rows.cast_column("video", datasets.Video())

@@ -111,17 +111,6 @@ def test_hidden_files_of_a_remote_folder_are_left_out():
 # everything that reads folders
 
 
-def test_predict_takes_a_folder_and_says_what_it_leaves_out(dvflnet, tiny_folder, video_files, tmp_path):
-    folder = tmp_path / "clips"
-    write_among_others(folder, video_files["h264_short_gop.mp4"])
-    with pytest.warns(UserWarning, match="clips: left out: 4 hidden or system files"):
-        code, out, err = dvflnet("predict", tiny_folder, folder)
-    assert (code, err) == (0, "")
-    assert [line for line in out.splitlines() if line.startswith("/")] == [
-        str(folder / name) for name in ("a.MP4", "b.wmv", "more/c.mp4")
-    ]
-
-
 # patterns
 
 

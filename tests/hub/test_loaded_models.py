@@ -1,6 +1,5 @@
 import pytest
 import torch
-from commands import refused
 
 from hf_dvflnet.hub.loaded_models import choose_device, place
 from hf_dvflnet.hub.loading import load_classifier
@@ -41,22 +40,3 @@ def test_the_data_type_is_that_of_the_weights_unless_another_is_asked_for(tiny_f
     assert place(model, "cpu", "bfloat16").dtype == torch.bfloat16
     with pytest.raises(ValueError, match="dtype must be auto, float32, bfloat16 or float16, got 'int8'"):
         place(model, "cpu", "int8")
-
-
-def commands_that_run_a_model(folder, video, tree, out):
-    yield "predict", folder, video
-    yield "predict", folder, video, "--windows", 1
-    yield "benchmark", folder, video, "--repeat", 1
-    yield "watch", folder, video, "--window", 0.5
-    yield "visualize", folder, video, out / "maps.png"
-    yield "evaluate", folder, "--dataset", "folder", "--data-dir", tree, "--output", out / "evaluation"
-    yield "cache-teacher", folder, out / "cache", "--dataset", "folder", "--data-dir", tree, "--views", 1
-    yield "demo", folder
-
-
-def test_every_command_that_runs_a_model_refuses_a_device_that_is_not_there(
-    dvflnet, tiny_folder, video_files, video_tree, tmp_path, monkeypatch
-):
-    without_accelerator(monkeypatch)
-    for command in commands_that_run_a_model(tiny_folder, video_files["vp9.webm"], video_tree, tmp_path):
-        refused(dvflnet(*command, "--device", "cuda"), "device cuda: is not available; this machine has cpu")
