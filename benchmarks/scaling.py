@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hf_dvflnet import VideoFocalNetConfig
 from hf_dvflnet.data.benchmarks import Kinetics400
-from hf_dvflnet.hub.model_card import describe_config
+from hf_dvflnet.hub.model_folder import describe_config
 
 
 FOLDER = Path(__file__).parent

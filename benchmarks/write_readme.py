@@ -14,7 +14,7 @@ import distillation_ablation_figures
 import scaling
 from matplotlib.figure import Figure
 
-from hf_dvflnet.plots.style import LINE_COLOURS, styled
+from hf_dvflnet.plots.charts import LINE_COLOURS, styled
 
 
 FOLDER = Path(__file__).parent

@@ -70,8 +70,7 @@ def create(
 
 def create_motions_student(out: Path, overwrite: bool):
     from hf_dvflnet.hub.loading import load_config
-    from hf_dvflnet.hub.model_card import describe_config
-    from hf_dvflnet.hub.model_folder import save_motions_student
+    from hf_dvflnet.hub.model_folder import describe_config, save_motions_student
 
     about = describe_config(load_config(str(save_motions_student(out, overwrite))))
     size = f"{about['parameters'] / 1e6:.2f} M parameters, {about['num_labels']} classes"
@@ -212,7 +211,7 @@ def info(
     """Print the parameters, multiply-adds, classes, frames and options of a model."""
     quiet()
     from hf_dvflnet.hub.loading import load_config
-    from hf_dvflnet.hub.model_card import describe_config
+    from hf_dvflnet.hub.model_folder import describe_config
 
     about = describe_config(load_config(model), num_frames=frames, image_size=size)
     if as_json:

@@ -146,7 +146,7 @@ def predict(
 
     listed = list_videos(videos or ())
     if list_file is not None:
-        from hf_dvflnet.data.video_lists import read_video_list
+        from hf_dvflnet.data.video_files import read_video_list
 
         listed += read_video_list(list_file, column)
     network = load_placed(model, device, dtype, compile) if ray is None else load_placed(model, "cpu", dtype, False)
