@@ -16,8 +16,10 @@ from hf_dvflnet import (
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
     VideoFocalNetVideoProcessor,
+    set_video_limits,
     write_motion_videos,
 )
+from hf_dvflnet.video_decoding import video_limits
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # also for the processes that tests start
@@ -93,9 +95,12 @@ def dvflnet(monkeypatch, capsys):
             code = exit.code or 0
         return code, *capsys.readouterr()
 
-    verbosity = logging.get_verbosity()
+    verbosity, limits, environment = logging.get_verbosity(), video_limits(), dict(os.environ)
     yield command
     logging.set_verbosity(verbosity)
+    set_video_limits(limits)  # commands decode in the sandbox, and have their child processes do so
+    os.environ.clear()
+    os.environ.update(environment)
     logging.enable_progress_bar()
     datasets.enable_progress_bars()
 

@@ -13,7 +13,6 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
@@ -54,15 +53,14 @@ def decode_clip(source: VideoSource, processor: Any, views: int = 1, limits: Vid
     clips, crops = VIEWS[views]
     try:
         frames, info = read_video(source, partial(processor.sample_frames, num_clips=clips), limits=limits)
-        shown = processor(
-            np.split(frames, clips), do_sample_frames=False, num_clips=1, num_crops=crops, return_tensors="pt"
-        )["pixel_values"]
+        shown = processor(frames, do_sample_frames=False, num_clips=clips, num_crops=crops, return_tensors="pt")[
+            "pixel_values"
+        ][0]
     except SandboxError:
         raise  # not the fault of the video
     except Exception as error:  # one video among a million must not end the others
         return Clip(source, error=error)
-    pixel_values = shown[0] if views == 1 else shown.flatten(0, 1)
-    return Clip(source, pixel_values, info.total_num_frames, info.duration, info.remarks)
+    return Clip(source, shown, info.total_num_frames, info.duration, info.remarks)
 
 
 def decode_clips(

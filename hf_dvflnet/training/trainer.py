@@ -1,6 +1,7 @@
 """Training of video classifiers with transformers' Trainer, optionally with the published recipe."""
 
 import time
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
 from ..configuration_videofocalnet import refuse_other_num_frames
@@ -72,17 +73,15 @@ class VideoClassificationTrainer(Trainer):
     def __init__(
         self,
         model: PreTrainedModel | nn.Module | None = None,
-        args: VideoTrainingArguments | None = None,
+        args: TrainingArguments | None = None,
         data_collator: Any = None,
         *more,
         **kwargs,
     ):
         args = args or VideoTrainingArguments()
-        if not isinstance(args, VideoTrainingArguments):
-            raise TypeError(
-                "args must be VideoTrainingArguments, which take all options of TrainingArguments, got "
-                f"{type(args).__name__}"
-            )
+        if not isinstance(args, VideoTrainingArguments):  # plain TrainingArguments: our options keep their defaults
+            told = {field.name: getattr(args, field.name) for field in fields(TrainingArguments) if field.init}
+            args = VideoTrainingArguments(**{**told, "remove_unused_columns": False})
         super().__init__(model, args, data_collator or collate_clips, *more, **kwargs)
         refuse_unfit_sharding(self.accelerator)
         self.kind = problem_type(self.model.config) if hasattr(self.model, "config") else ""

@@ -16,6 +16,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor, HfAr
 from transformers.utils import logging
 
 import hf_dvflnet
+from hf_dvflnet.data.motion_videos import MOTIONS
 
 
 SCRIPTS = {"teacher": train, "student": train, "distillation": distill}
@@ -68,7 +69,7 @@ def test_the_example_leaves_a_student_that_transformers_opens(run):
     assert AutoImageProcessor.from_pretrained(student).crop_size.height == 64
     video = next((folder / "motion_videos" / "test").rglob("*.mp4"))
     answers = pipeline("video-classification", model=str(student), device="cpu")(str(video))
-    assert {answer["label"] for answer in answers} <= set(hf_dvflnet.data.motion_videos.MOTIONS)
+    assert {answer["label"] for answer in answers} <= set(MOTIONS)
 
 
 @pytest.mark.slow
@@ -249,7 +250,7 @@ def start(motion_tree, tmp_path, tiny_config):
 
 
 def test_a_start_with_the_same_classes_keeps_its_head_in_the_datas_order(start, tmp_path):
-    names = sorted(hf_dvflnet.data.motion_videos.MOTIONS)
+    names = sorted(MOTIONS)
     other, model, rows = start(names[::-1])
     clip = torch.randn(1, 6, 3, 36, 36)
     assert [model.config.id2label[number] for number in range(16)] == names
@@ -277,7 +278,7 @@ def test_a_start_with_the_same_classes_keeps_its_head_in_the_datas_order(start, 
 def test_a_start_with_other_classes_gets_a_new_head(start, names):
     other, model, _ = start(names)
     assert model.classifier.weight.shape == (16, 64) and model.classifier.weight.std() < 0.03
-    assert [model.config.id2label[number] for number in range(16)] == sorted(hf_dvflnet.data.motion_videos.MOTIONS)
+    assert [model.config.id2label[number] for number in range(16)] == sorted(MOTIONS)
     theirs = other.videofocalnet.state_dict()
     assert all(torch.equal(weight, theirs[name]) for name, weight in model.videofocalnet.state_dict().items())
 

@@ -264,3 +264,10 @@ def test_models_that_answer_with_tuples_are_trained_and_evaluated_alike(tmp_path
         found.append([weights, trainer.evaluate()["eval_loss"], trainer.predict(RandomClips(5)).predictions])
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1] and (found[0][2] == found[1][2]).all()
+
+
+def test_plain_training_arguments_keep_their_values_and_get_our_defaults(tiny_config, tmp_path):
+    arguments = TrainingArguments(str(tmp_path), learning_rate=0.3, max_steps=2, report_to=[], use_cpu=True)
+    trainer = VideoClassificationTrainer(new_model(tiny_config, 0), arguments)
+    assert (trainer.args.learning_rate, trainer.args.max_steps, trainer.args.output_dir) == (0.3, 2, str(tmp_path))
+    assert not trainer.args.remove_unused_columns and trainer.args.max_broken_share == 0.01
