@@ -148,7 +148,7 @@ def convert_checkpoint(
 
 @dataclass
 class _Source:
-    """A checkpoint: weights under this package's names, and the information stored with them."""
+    """A checkpoint: weights under this package's names (published ones in messages), and what is stored with them."""
 
     name: str
     weights: dict[str, torch.Tensor]
@@ -158,14 +158,10 @@ class _Source:
     id2label: dict[int, str] | None = None
     left: list[str] = field(default_factory=list)
     training_data: dict[str, Any] | None = None
-    is_published: bool = True  # published names are used in messages
 
     @property
     def is_image(self) -> bool:
         return not any(".temporal_" in name for name in self.weights)
-
-    def known(self, name: str) -> str:
-        return publish_key(name) if self.is_published else name
 
 
 def _read_transformers(source: str) -> _Source:
@@ -198,7 +194,6 @@ def _read_transformers(source: str) -> _Source:
         stated={name: getattr(config, name) for name in stated},
         id2label=None if info["missing_keys"] else dict(config.id2label),
         left=left,
-        is_published=False,
     )
 
 
@@ -257,10 +252,10 @@ def _architecture(found: _Source) -> dict[str, Any]:
     def shape(name: str, rank: int) -> torch.Size:
         weight = found.weights.get(name)
         if weight is None:
-            raise ValueError(f"{found.name}: lacks the weight {found.known(name)}")
+            raise ValueError(f"{found.name}: lacks the weight {publish_key(name)}")
         if weight.ndim != rank:
             raise ValueError(
-                f"{found.name}: {found.known(name)} has shape {tuple(weight.shape)}, not {rank} dimensions"
+                f"{found.name}: {publish_key(name)} has shape {tuple(weight.shape)}, not {rank} dimensions"
             )
         return weight.shape
 
@@ -332,7 +327,7 @@ def _name_classes(fields: dict[str, Any], found: _Source, labels: LabelSet | Non
         if found.is_image:
             for name in ("classifier.weight", "classifier.bias"):
                 if found.weights.pop(name, None) is not None:
-                    found.left.append(found.known(name))
+                    found.left.append(publish_key(name))
         elif classes is not None and len(labels.names) != classes:
             raise ValueError(f"{found.name}: has {classes} classes, but {labels.source} names {len(labels.names)}")
     elif classes is None and found.is_image:
@@ -349,7 +344,7 @@ def _compare(model: VideoFocalNetForVideoClassification, found: _Source) -> tupl
     missing = sorted(set(wanted) - set(found.weights))
     unexpected = sorted(set(found.weights) - set(wanted))
     other_shape = [
-        f"{found.known(name)} {tuple(found.weights[name].shape)} instead of {tuple(weight.shape)}"
+        f"{publish_key(name)} {tuple(found.weights[name].shape)} instead of {tuple(weight.shape)}"
         for name, weight in wanted.items()
         if name in found.weights and found.weights[name].shape != weight.shape
     ]
@@ -365,12 +360,12 @@ def _compare(model: VideoFocalNetForVideoClassification, found: _Source) -> tupl
         ]
         missing = [name for name in missing if name not in new]
         unexpected = [name for name in unexpected if name not in cut]
-        left += map(found.known, cut)
+        left += map(publish_key, cut)
     if missing or unexpected or other_shape:
         raise ValueError(
             f"{found.name}: the weights do not match the network that they describe. "
-            f"Missing: {', '.join(map(found.known, missing)) or 'none'}. "
-            f"Unexpected: {', '.join(map(found.known, unexpected)) or 'none'}. "
+            f"Missing: {', '.join(map(publish_key, missing)) or 'none'}. "
+            f"Unexpected: {', '.join(map(publish_key, unexpected)) or 'none'}. "
             f"With a different shape: {', '.join(other_shape) or 'none'}"
         )
     return new, left
