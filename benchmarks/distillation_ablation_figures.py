@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
 
-from hf_dvflnet.plots.style import LINE_COLOURS, styled
+from hf_dvflnet.plots.charts import LINE_COLOURS, styled
 
 
 ROOT = Path(__file__).parents[1]

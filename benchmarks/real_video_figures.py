@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hf_dvflnet.data.label_sets import LABEL_SETS
-from hf_dvflnet.plots.style import COLOUR_MAP, FONT_SIZE, styled
+from hf_dvflnet.plots.charts import COLOUR_MAP, FONT_SIZE, styled
 
 
 ROOT = Path(__file__).parents[1]

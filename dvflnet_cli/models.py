@@ -161,7 +161,7 @@ class Info:
 
     def run(self):
         from hf_dvflnet.hub.loading import load_config
-        from hf_dvflnet.hub.model_card import describe_config
+        from hf_dvflnet.hub.model_folder import describe_config
 
         about = describe_config(load_config(self.model), num_frames=self.frames, image_size=self.size)
         if not self.json:

@@ -64,7 +64,7 @@ class Predict:
 
         videos = list_videos(self.videos)
         if self.list is not None:
-            from hf_dvflnet.data.video_lists import read_video_list
+            from hf_dvflnet.data.video_files import read_video_list
 
             videos += read_video_list(self.list, self.column)
         placed = (self.device, self.compile) if self.ray is None else ("cpu", False)  # the workers of Ray place it

@@ -41,12 +41,10 @@ if TYPE_CHECKING:
     from .data.preparation import prepare_videos
     from .data.verification import verify_benchmark
     from .data.video_column import video_source
-    from .data.video_files import list_videos
-    from .data.video_lists import read_video_list
+    from .data.video_files import list_videos, read_video_list
     from .hub.checkpoint_conversion import convert_checkpoint
     from .hub.loading import load_model, load_processor, load_teacher
-    from .hub.model_card import describe_config
-    from .hub.model_folder import push_model_folder, save_model_folder
+    from .hub.model_folder import describe_config, push_model_folder, save_model_folder
     from .inference.bulk_prediction import predict_to_file
     from .inference.demo_page import serve_demo
     from .inference.evaluation import (

@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_dvflnet import VideoFocalNetConfig
 from hf_dvflnet.data.label_sets import LABEL_SETS
-from hf_dvflnet.hub.model_card import describe_config
+from hf_dvflnet.hub.model_folder import describe_config
 
 
 HERE = Path(__file__).parent

@@ -17,8 +17,7 @@ from transformers import (
 )
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetModel
-from hf_dvflnet.hub.published_checkpoint import load_published_checkpoint
-from hf_dvflnet.hub.weight_names import convert_published_state_dict
+from hf_dvflnet.hub.published_checkpoint import convert_published_state_dict, load_published_checkpoint
 
 
 PUBLISHED_NAMES = {

@@ -221,6 +221,3 @@ def mix_clips(
         each = torch.arange(len(pixel_values), device=pixel_values.device)
         mixed, shares = mix(tv_tensors.Video(pixel_values), each)
     return mixed.as_subclass(torch.Tensor), shares
-
-
-__all__ = ["ClipAugmentation", "mix_clips"]

@@ -1,23 +1,265 @@
 """
-The supported benchmarks: how to read the lists of each official release.
+The benchmarks: where each official release has its lists and videos, and the table of clips that is built from them.
 
-While it streams, `datasets` patches `open` and similar functions in this module, so it contains nothing else.
+A builder of `datasets` first indexes the release, using only its annotation files and file names. It then finds the
+videos by name, in any subfolder of the release; no video is decoded. While it streams, `datasets` patches `open` and
+similar functions in the modules of builders, so this module contains nothing else.
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
-from .benchmark_builder import BenchmarkBuilder, Clip
+import datasets
+
 from .label_sets import LABEL_SETS, listed
 from .releases import Release
+from .storages import read_json_lines
+from .video_column import clip_features
 from .video_files import is_video
+
+
+MAX_SHARDS = 1024  # shards of a streamed split: enough for any number of workers, few enough to shuffle at once
+
+
+class Clip(NamedTuple):
+    """One line of a benchmark's lists: id of the video in the release, class, and group, if there is one."""
+
+    video_id: str
+    label: str
+    group: str | None = None
+
+
+@dataclass
+class BenchmarkConfig(datasets.BuilderConfig):
+    """Settings that identify a loaded benchmark; all of them are part of the cache key."""
+
+    protocol: str = ""
+    fold: int = 1
+    split: str | None = None
+    label_set: str = ""
+    block_list: str | None = None
+    digest: str = ""  # of the lists and the available clips, so that a release is read again if it changes
+
+
+class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
+    """
+    Base class of the benchmarks.
+
+    The columns are `video` (`{"path", "bytes"}`, not decoded), `label` (`ClassLabel`), `video_id`, and `group` for
+    benchmarks in which several clips are cut from the same source video.
+
+    Args:
+        data_dir: The extracted release, its zip or tar archives, or a URL such as `hf://datasets/ORG/REPO`.
+        protocol: Protocol whose lists are used; by default the first one in `folds`.
+        fold: Number of the fold, from 1 to `folds[protocol]`.
+        label_set: Label set with a different order of the same classes, for benchmarks that have one.
+        block_list: A report of `dvflnet verify`; clips that it lists as empty or undecodable are left out.
+        split: Prepare only this split; by default all splits are prepared.
+
+    Raises:
+        FileNotFoundError: If the release or an annotation file does not exist.
+        ValueError: If the protocol, fold, label set or split does not exist, or a list contains an unknown class.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = BenchmarkConfig
+    config: BenchmarkConfig
+
+    key: str
+    title: str
+    label_sets: tuple[str, ...]
+    folds: dict[str, int]  # number of folds of each protocol, the default protocol first
+    official_counts: dict[tuple[str, int], dict[str, int]]  # clips per split, by protocol and fold
+    test_split = "test"  # the split on which results are reported
+    lists_from_names: tuple[str, ...] = ()  # protocols whose lists are made from the file names found
+    has_groups = False
+    in_class_folders = False  # the same file name may occur in several
+    warning: dict[str, str] = {}  # by protocol
+    refused: dict[str, str] = {}  # why there are no lists, by protocol
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike,
+        protocol: str | None = None,
+        fold: int = 1,
+        label_set: str | None = None,
+        block_list: str | os.PathLike | None = None,
+        split: str | None = None,
+        **kwargs,
+    ):
+        protocol = protocol or next(iter(self.folds))
+        if protocol in self.refused:
+            raise ValueError(f"{self.title}, {protocol}: {self.refused[protocol]}")
+        if protocol not in self.folds:
+            raise ValueError(f"{self.title}: unknown protocol {protocol!r}; choose one of {', '.join(self.folds)}")
+        if not 1 <= fold <= self.folds[protocol]:
+            raise ValueError(
+                f"{self.title}, {protocol}: has no fold {fold}; choose one from 1 to {self.folds[protocol]}"
+            )
+        if protocol in self.warning:
+            warnings.warn(f"{self.title}, {protocol}: {self.warning[protocol]}", stacklevel=3)
+        label_set = label_set or self.label_sets[0]
+        if label_set not in self.label_sets:
+            raise ValueError(
+                f"{self.title}: unknown label set {label_set!r}; choose one of {', '.join(self.label_sets)}"
+            )
+        self.release = Release(data_dir)
+        self.blocked = _read_block_list(block_list)
+        self.lists = self.index(self.release, protocol, fold)
+        names = set(LABEL_SETS[label_set].names)
+        for name, clips in self.lists.items():
+            unknown = {clip.label for clip in clips} - names
+            if unknown:
+                raise ValueError(
+                    f"{self.release.root}: {name} has the classes {listed(unknown)}, which are not classes of "
+                    f"{self.title}"
+                )
+        if split is not None and split not in self.lists:
+            raise ValueError(
+                f"{self.title}, {protocol}: has no split {split!r}; choose one of {', '.join(self.lists)}"
+            )
+        self._find_videos()
+        archives = [(archive, self.release.stamp(archive)) for archive in self.release.archives]
+        known = (self.lists, sorted(self.locations.items()), sorted(self.blocked), self.release.path, archives)
+        digest = hashlib.sha256(repr(known).encode()).hexdigest()
+        super().__init__(
+            data_dir=self.release.root,
+            dataset_name=type(self).__name__.lower(),
+            protocol=protocol,
+            fold=fold,
+            split=split,
+            label_set=label_set,
+            block_list=None if block_list is None else os.fspath(block_list),
+            digest=digest,
+            **kwargs,
+        )
+        self.info.description = json.dumps(self.facts())
+
+    @classmethod
+    def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
+        """Clips of each split, in the order of the lists."""
+        raise NotImplementedError
+
+    @classmethod
+    def video_id(cls, path: str) -> str:
+        """Id that the lists use for the video at this path."""
+        path_ = PurePosixPath(path)
+        return f"{path_.parent.name}/{path_.stem}" if cls.in_class_folders else path_.stem
+
+    @staticmethod
+    def names(clip: Clip) -> tuple[str, ...]:
+        """Names that the clip's video file may have, the most reliable one first."""
+        return (clip.video_id,)
+
+    def _find_videos(self):
+        """Find each video: a loose file, or in an archive. The content of a tar is known only after reading it."""
+        release = self.release
+        videos = sorted(filter(is_video, release.files), key=release.is_replacement, reverse=True)
+        self.loose: dict[str, str] = {}
+        for file in videos:
+            self.loose.setdefault(self.video_id(file), release.location(file))
+        # a video in a replacement archive is not taken from any other archive or file
+        self.replaced: set[str] = set()
+        members: dict[str, str] = {}
+        for path, archive in release.archives.items():
+            if archive.is_zip or release.is_replacement(path):
+                names = {self.video_id(member): f"{path}::{member}" for member in filter(is_video, archive.members)}
+                members = names | members
+                if release.is_replacement(path):
+                    self.replaced |= set(names)
+        self.replaced -= {self.video_id(file) for file in videos if release.is_replacement(file)}
+        self.loose = {name: file for name, file in self.loose.items() if name not in self.replaced}
+        self.locations = {**members, **self.loose}
+        self.complete = all(archive.is_zip for archive in release.archives.values())
+
+    def loose_file(self, clip: Clip) -> str | None:
+        """Path or URL of a clip's video file; None if the video is in an archive or missing."""
+        return next((self.loose[name] for name in self.names(clip) if name in self.loose), None)
+
+    def facts(self) -> dict[str, Any]:
+        """Benchmark, protocol and fold; for each split, number of listed clips, missing and blocked clips."""
+        protocol, fold = self.config.protocol, self.config.fold
+        official = self.official_counts.get((protocol, fold), {}) if protocol in self.lists_from_names else {}
+
+        def missing(clips: list[Clip]) -> list[str]:
+            return [clip.video_id for clip in clips if not any(name in self.locations for name in self.names(clip))]
+
+        return {
+            "benchmark": self.key,
+            "protocol": protocol,
+            "fold": fold,
+            "folds": self.folds[protocol],
+            "splits": {
+                split: {
+                    # a list made from file names does not contain the missing clips, so use the official count
+                    "listed": official.get(split, len(clips)),
+                    "blocked": [clip.video_id for clip in clips if clip.video_id in self.blocked],
+                    "missing": missing(clips) if self.complete else None,
+                }
+                for split, clips in self.lists.items()
+            },
+        }
+
+    def _info(self) -> datasets.DatasetInfo:
+        features = clip_features(LABEL_SETS[self.config.label_set].names)
+        if self.has_groups:
+            features["group"] = datasets.Value("string")
+        return datasets.DatasetInfo(features=features)
+
+    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        generators = []
+        for split, clips in self.lists.items():
+            if self.config.split not in (None, split):
+                continue
+            wanted = [clip for clip in clips if clip.video_id not in self.blocked]
+            found = [(path, clip) for clip in wanted if (path := self.loose_file(clip)) is not None]
+            if not self.release.is_local:
+                paths = dl_manager.download([path for path, _ in found])
+                found = [(path, clip) for path, (_, clip) in zip(paths, found, strict=True)]
+            size = math.ceil(len(found) / MAX_SHARDS) or 1
+            shards: list[Any] = [(None, tuple(found[start : start + size])) for start in range(0, len(found), size)]
+            in_archives = {name: clip for clip in wanted if self.loose_file(clip) is None for name in self.names(clip)}
+            for archive in self.release.archives if in_archives else ():
+                mine = in_archives
+                if not self.release.is_replacement(archive):
+                    mine = {name: clip for name, clip in in_archives.items() if name not in self.replaced}
+                shards.append((archive, mine))
+            generators.append(datasets.SplitGenerator(split, gen_kwargs={"shards": shards}))
+        return generators
+
+    def _generate_examples(self, shards: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for archive, clips in shards:
+            videos: Iterable[tuple[str, bytes | None, Clip | None]]
+            if archive is None:
+                videos = ((path, None, clip) for path, clip in clips)
+            else:
+                contents = self.release.archives[archive].contents()
+                videos = ((path, content, clips.get(self.video_id(path))) for path, content in contents)
+            for path, content, clip in videos:
+                if clip is not None:
+                    video = {"path": path, "bytes": content}
+                    group = {"group": clip.group} if self.has_groups else {}
+                    yield clip.video_id, {"video": video, "label": clip.label, "video_id": clip.video_id, **group}
+
+
+def _read_block_list(path: str | os.PathLike | None) -> set[str]:
+    """Ids of the clips that a report of `dvflnet verify` lists as empty or undecodable."""
+    if path is None:
+        return set()
+    wrong = "is not a line of a complete report; run `dvflnet verify` to write one"
+    rows = read_json_lines(path, lambda row: (row["video_id"], row["outcome"]), wrong)
+    return {video_id for video_id, outcome in rows if outcome in ("empty", "undecodable")}
 
 
 @contextmanager
@@ -25,7 +267,7 @@ def _reading_list(release: Release, name: str, expected: str) -> Iterator[None]:
     """Turn every error of the reader into a `ValueError` that names the list and the expected format."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{release.root}: {name} cannot be read: expected {expected} ({reason})") from error
 
@@ -55,11 +297,7 @@ class _InClassFolders(BenchmarkBuilder):
     """UCF: `<Class>/v_<Class>_g<group>_c<clip>.avi`. The class is the folder: file names may spell it differently."""
 
     has_groups = True
-
-    @staticmethod
-    def video_id(path: str) -> str:
-        path_ = PurePosixPath(path)
-        return f"{path_.parent.name}/{path_.stem}"
+    in_class_folders = True
 
     @classmethod
     def clip(cls, path: str) -> Clip:
@@ -152,13 +390,9 @@ class _ListPerClass(BenchmarkBuilder):
     """HMDB51 and JHMDB: `<class>/<clip>.avi`, and `<class>_test_split<fold>.txt` of lines `<clip>.avi <flag>`."""
 
     folds = {"official": 3}
+    in_class_folders = True
     lists_come_with: str
     splits: dict[str, str | None]  # by flag; None for clips that are in neither list
-
-    @staticmethod
-    def video_id(path: str) -> str:
-        path_ = PurePosixPath(path)
-        return f"{path_.parent.name}/{path_.stem}"
 
     @staticmethod
     def group(label: str, stem: str) -> str | None:
@@ -166,7 +400,6 @@ class _ListPerClass(BenchmarkBuilder):
 
     @classmethod
     def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
-        cls._refuse_other_lists(release, fold)
         lists: dict[str, list[Clip]] = {"train": [], "test": []}
         for label in LABEL_SETS[cls.key].names:
             name = f"{label}_test_split{fold}.txt"
@@ -181,33 +414,6 @@ class _ListPerClass(BenchmarkBuilder):
                     lists[split].append(Clip(f"{label}/{stem}", label, cls.group(label, stem)))
         return lists
 
-    @classmethod
-    def _refuse_other_lists(cls, release: Release, fold: int):
-        """Raise an error if there are lists, but not of this fold, or not of exactly the classes of the benchmark."""
-        found: dict[int, set[str]] = {}
-        for name in release.list_names():
-            if match := re.fullmatch(r"(.+)_test_split(\d+)\.txt", name):
-                found.setdefault(int(match[2]), set()).add(match[1])
-        if found and fold not in found:
-            raise FileNotFoundError(
-                f"{release.root}: has no lists of fold {fold}, only of fold {', '.join(map(str, sorted(found)))}; "
-                f"<class>_test_split{fold}.txt comes with {cls.lists_come_with}"
-            )
-        there, classes = found.get(fold, set()), set(LABEL_SETS[cls.key].names)
-        if there and there != classes:
-            raise ValueError(
-                f"{release.root}: its lists of fold {fold} are not of the classes of {cls.title}; only the lists have "
-                f"{listed(there - classes)}, only {cls.title} has {listed(classes - there)}{_owner(there)}"
-            )
-
-
-def _owner(classes: Iterable[str]) -> str:
-    """End of an error message that names the benchmark with these classes, if there is one."""
-    for builder in BENCHMARKS.values():
-        if set(classes) == set(LABEL_SETS[builder.label_sets[0]].names):
-            return f"; these are the classes of {builder.title}, {builder.key!r}"
-    return ""
-
 
 class HMDB51(_ListPerClass):
     """HMDB51 (6,766 clips of 51 classes), with three official folds of 70 training and 30 test clips per class."""
@@ -218,13 +424,7 @@ class HMDB51(_ListPerClass):
     official_counts = {("official", fold): {"train": 3570, "test": 1530} for fold in (1, 2, 3)}
     lists_come_with = "test_train_splits.rar"
     splits = {"0": None, "1": "train", "2": "test"}
-
-    def refuse(self, protocol: str, fold: int):
-        if protocol == "dvflnet_8020":
-            raise ValueError(
-                "HMDB51, dvflnet_8020: the lists were drawn at random and cannot be rebuilt by a rule; use 'official'"
-            )
-        super().refuse(protocol, fold)
+    refused = {"dvflnet_8020": "the lists were drawn at random and cannot be rebuilt by a rule; use 'official'"}
 
 
 class JHMDB(_ListPerClass):
@@ -261,7 +461,7 @@ class JHMDB(_ListPerClass):
         if others:
             raise ValueError(
                 f"{release.root}: has folders of videos, but no lists, of {listed(others)}, which are not classes of "
-                f"JHMDB{_owner(classes | others)}"
+                "JHMDB"
             )
         return lists
 
@@ -349,6 +549,3 @@ class Kinetics400(BenchmarkBuilder):
 BENCHMARKS: dict[str, type[BenchmarkBuilder]] = {
     builder.key: builder for builder in (UCF50, UCF101, HMDB51, JHMDB, SomethingSomethingV2, Kinetics400)
 }
-
-
-__all__ = ["BENCHMARKS", "HMDB51", "JHMDB", "UCF50", "UCF101", "Kinetics400", "SomethingSomethingV2"]

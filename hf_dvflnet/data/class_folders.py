@@ -1,15 +1,44 @@
-"""Loads a tree of class folders, `<split>/<class>/<video>`, as a data set: `load_video_folder(DIR)`."""
+"""Loads a tree of class folders, `<split>/<class>/<video>`, also after `dvflnet prepare`: `load_video_folder(DIR)`."""
 
 import os
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from types import NoneType
+from typing import Any, NamedTuple
 
 import datasets
 
 from .label_sets import composed
-from .prepared_folders import SETTINGS, load_prepared
-from .video_column import MISPLACED, SPLITS, as_datasets
-from .video_files import OTHER_SUFFIX, VIDEO_SUFFIXES, find_files, is_hidden, is_video, warn_of_left_out
+from .storages import read_json_lines
+from .video_column import IN_TAR, clip_features, video_source
+from .video_files import (
+    HIDDEN,
+    OTHER_SUFFIX,
+    VIDEO_SUFFIXES,
+    find_files,
+    is_hidden,
+    is_video,
+    warn_of_left_out,
+)
+
+
+SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}  # names of folders
+# why videos are left out
+_MISPLACED = (
+    f"videos that are not at {{{','.join(name for names in SPLITS.values() for name in names)}}}/<class>/<video>"
+)
+
+# what `dvflnet prepare` writes next to the clips
+MANIFEST, SETTINGS, UNFINISHED = "manifest.jsonl", "prepare.json", ".unfinished"
+Row = dict[str, Any]  # one line of the manifest
+
+
+class _Clip(NamedTuple):
+    """A video of a class folder. The path is None if `dvflnet prepare` could not read the video."""
+
+    video_id: str
+    label: str
+    path: str | None
 
 
 def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
@@ -52,79 +81,165 @@ def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise FileNotFoundError(f"{data_dir}: the folder does not exist")
-    if (data_dir / SETTINGS).is_file():
-        return load_prepared(data_dir)
-    found = {}
-    for split, names in SPLITS.items():
-        folders = [data_dir / name for name in names if (data_dir / name).is_dir()]
-        if len(folders) > 1:
-            raise ValueError(f"{' and '.join(map(str, folders))}: are the same split; merge them into one folder")
-        if folders:
-            found[split] = folders[0]
-    if "train" not in found:
+    splits, left_out = (_read_prepared if (data_dir / SETTINGS).is_file() else _read_tree)(data_dir)
+    warn_of_left_out(data_dir, left_out)
+    classes = sorted({clip.label for clip in splits["train"]})
+    found = datasets.DatasetDict()
+    for split, clips in splits.items():
+        unknown = {clip.label for clip in clips} - set(classes)
+        if unknown:
+            raise ValueError(
+                f"{data_dir}: {min(unknown)} in {split} is not a class of the training split, which has the classes "
+                f"{', '.join(classes)}"
+            )
+        rows = [
+            {
+                "video": {"path": clip.path, "bytes": None},
+                "label": classes.index(clip.label),
+                "video_id": clip.video_id,
+            }
+            for clip in sorted(clips, key=lambda clip: clip.video_id.split("/"))
+            if clip.path is not None
+        ]
+        found[split] = datasets.Dataset.from_list(rows, features=clip_features(classes))
+    return found
+
+
+def _read_tree(data_dir: Path) -> tuple[dict[str, list[_Clip]], dict[str, list[str]]]:
+    """Clips of each split, and the files that are left out, by reason."""
+    folders = {split: [data_dir / name for name in SPLITS[split] if (data_dir / name).is_dir()] for split in SPLITS}
+    for found in folders.values():
+        if len(found) > 1:
+            raise ValueError(f"{' and '.join(map(str, found))}: are the same split; merge them into one folder")
+    if not folders["train"]:
         others = sorted(entry.name for entry in data_dir.iterdir() if entry.is_dir() and not is_hidden(entry.name))
         raise FileNotFoundError(
             f"{data_dir}: has no folder `train` (its folders: {', '.join(others) or 'none'}); expected "
             f"{data_dir}/train/<class>/<video>"
         )
 
-    videos, left_out = _videos_by_class_folder(data_dir, set(found.values()))
-    warn_of_left_out(data_dir, left_out)
-    class_folders = {split: _class_folders(folder) for split, folder in found.items()}
-    classes = sorted(class_folders["train"])
-    if not classes:
-        raise ValueError(f"{found['train']}: has no class folders; expected {found['train']}/<class>/<video>")
-    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in found}
-    for split, folders_of_split in class_folders.items():
-        for name, folder in sorted(folders_of_split.items()):
-            if name not in classes:
-                raise ValueError(f"{folder}: is not a class of the training split, which has the classes {classes}")
-            if folder not in videos:
-                raise ValueError(f"{folder}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
-            rows[split] += [
-                {
-                    "video": {"path": str(path), "bytes": None},
-                    "label": classes.index(name),
-                    "video_id": f"{name}/{path.name}",
-                }
-                for path in videos[folder]
-            ]
-    return as_datasets(rows, classes)
-
-
-def _videos_by_class_folder(data_dir: Path, splits: set[Path]) -> tuple[dict[Path, list[Path]], dict[str, list[str]]]:
-    """Videos directly in a class folder, by folder, sorted; and the files that are left out, by reason."""
     files, left_out = find_files(data_dir)
+    of_splits = {folder for found in folders.values() for folder in found}
     videos: dict[Path, list[Path]] = {}
-    misplaced, others = [], []
-    for file in files:
-        path = Path(file)
-        in_split = not splits.isdisjoint(path.parents)
-        if not is_video(file):
-            others += [file] if in_split and path.parent not in splits else []
-        elif path.parent.parent in splits:
+    left_out |= {_MISPLACED: [], OTHER_SUFFIX: []}
+    for path in map(Path, files):
+        if is_video(path.name) and path.parent.parent in of_splits:
             videos.setdefault(path.parent, []).append(path)
-        else:
-            misplaced.append(file)
-    for path in (path for paths in videos.values() for path in paths):
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:  # the table of a dataset cannot store such a path
-            raise ValueError(f"{path}: its name is not valid UTF-8; rename it") from error
-    return videos, {**left_out, MISPLACED: misplaced, OTHER_SUFFIX: others}
+        elif is_video(path.name):
+            left_out[_MISPLACED].append(str(path))
+        elif path.parent not in of_splits and not of_splits.isdisjoint(path.parents):
+            left_out[OTHER_SUFFIX].append(str(path))
+
+    splits: dict[str, list[_Clip]] = {}
+    for split, folder in ((split, folder) for split, found in folders.items() for folder in found):
+        labels: set[str] = set()
+        splits[split] = []
+        for of_class in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)):
+            label = composed(of_class.name)
+            if label in labels:
+                raise ValueError(
+                    f"{folder}: has two folders named {label!r}, in composed and decomposed characters (NFC and NFD); "
+                    "merge them into one folder"
+                )
+            if of_class not in videos:
+                raise ValueError(f"{of_class}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
+            labels.add(label)
+            for path in videos[of_class]:
+                try:
+                    str(path).encode()
+                except UnicodeEncodeError as error:  # the table of a dataset cannot store such a path
+                    raise ValueError(f"{path}: its name is not valid UTF-8; rename it") from error
+                splits[split].append(_Clip(f"{label}/{path.name}", label, str(path)))
+        if not labels:
+            raise ValueError(f"{folder}: has no class folders; expected {folder}/<class>/<video>")
+    return splits, left_out
 
 
-def _class_folders(split: Path) -> dict[str, Path]:
-    """Class folders of a split, by class name."""
-    folders: dict[str, Path] = {}
-    for folder in sorted(entry for entry in split.iterdir() if entry.is_dir() and not is_hidden(entry.name)):
-        other = folders.setdefault(composed(folder.name), folder)
-        if other != folder:
+def _read_prepared(data_dir: Path) -> tuple[dict[str, list[_Clip]], dict[str, list[str]]]:
+    """Same as `_read_tree`, for a tree that `dvflnet prepare` wrote."""
+    if (data_dir / UNFINISHED).exists() or not (data_dir / MANIFEST).is_file():
+        raise ValueError(f"{data_dir}: preparation is not finished; run `dvflnet prepare` again to continue it")
+    splits: dict[str, list[_Clip]] = {}
+    left_out: dict[str, list[str]] = {HIDDEN: [], _MISPLACED: []}
+    folders: dict[tuple[str, str], str] = {}
+    for row in read_json_lines(data_dir / MANIFEST, check_row, "is not a manifest line; prepare the videos again"):
+        for name in (row["path"], row["tar"] or "a"):
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"{data_dir / MANIFEST}: contains the path {name}, which is outside of the folder")
+        video_id, label = original_id(row)
+        if is_hidden(row["path"]) or label is None:
+            left_out[HIDDEN if is_hidden(row["path"]) else _MISPLACED].append(row["path"])
+            continue
+        path = PurePosixPath(row["path"])
+        split = next(split for split, names in SPLITS.items() if path.parts[0] in names)
+        other = folders.setdefault((split, label), str(path.parent))
+        if other != str(path.parent):
             raise ValueError(
-                f"{split}: has two folders named {composed(folder.name)!r}, in composed and decomposed characters "
-                "(NFC and NFD); merge them into one folder"
+                f"{data_dir}: {other} and {path.parent} are the same split and class; merge these folders of the "
+                "original videos, and prepare them again"
             )
-    return folders
+        place: str | None = str(data_dir / path)
+        if row["outcome"] == "unreadable":
+            place = None
+        elif row["tar"] is not None:
+            place = f"{data_dir / row['tar']}#bytes={row['offset']}-{row['offset'] + row['bytes'] - 1}"
+        splits.setdefault(split, []).append(_Clip(video_id, label, place))
+    if "train" not in splits:
+        raise FileNotFoundError(f"{data_dir}: was not prepared from class folders, `train/<class>/<video>`")
+    return {split: splits[split] for split in SPLITS if split in splits}, left_out
 
 
-__all__ = ["load_video_folder"]
+def original_id(row: Row) -> tuple[str, str | None]:
+    """
+    The id that a video of a manifest had before it was prepared, and its class.
+
+    For class folders, the id is `<class>/<file name>`, as in [`load_video_folder`]. Otherwise the id is the whole
+    path, and the class is None.
+    """
+    path = PurePosixPath(row["path"]).with_suffix(PurePosixPath(row["source"]).suffix)
+    if len(path.parts) == 3 and any(path.parts[0] in names for names in SPLITS.values()):
+        label = composed(path.parts[1])
+        return f"{label}/{path.name}", label
+    return str(path), None
+
+
+def check_row(row: Any) -> Row:
+    """Return a line of a manifest. Raises `ValueError` if `dvflnet prepare` does not write such lines."""
+    text, number = (str, NoneType), (int, NoneType)
+    kinds: dict[str, Any] = {"path": str, "source": str, "stamp": list, "source_bytes": int, "outcome": str}
+    kinds |= {"sha256": text, "bytes": number, "tar": text, "offset": number}
+    if not isinstance(row, dict) or not all(isinstance(row.get(name, ...), kind) for name, kind in kinds.items()):
+        raise ValueError(f"expected the keys {', '.join(kinds)}")
+    if row["tar"] is not None and None in (row["offset"], row["bytes"]):
+        raise ValueError("it has a tar, but no offset or size")
+    return row
+
+
+def unreadable_videos(data_dir: str | os.PathLike, split: str) -> list[str]:
+    """Ids of the videos of a split that `dvflnet prepare` could not read; empty for other folders."""
+    if not Path(data_dir, SETTINGS).is_file():
+        return []
+    return sorted(clip.video_id for clip in _read_prepared(Path(data_dir))[0][split] if clip.path is None)
+
+
+def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
+    """Stream a prepared split with the videos' bytes, one shard per tar, in order; None if it is not in tars."""
+    tars: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for row in dataset:
+        part = IN_TAR.fullmatch(row["video"]["path"])
+        if part is None:
+            return None
+        tars.setdefault(part[1], []).append((int(part[2]), row))
+    shards = [tuple(row for _, row in sorted(rows, key=lambda one: one[0])) for _, rows in sorted(tars.items())]
+    return datasets.IterableDataset.from_generator(
+        _read_rows, features=dataset.features, gen_kwargs={"shards": shards}
+    )
+
+
+def _read_rows(shards: list[tuple[dict[str, Any], ...]]) -> Iterator[dict[str, Any]]:
+    for row in (row for rows in shards for row in rows):
+        try:
+            data = video_source(row["video"])
+        except OSError:
+            data = None  # reading it fails again when the clip is drawn, and the clip then counts as broken
+        yield {**row, "video": {"path": row["video"]["path"], "bytes": data}}

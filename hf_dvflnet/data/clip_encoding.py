@@ -111,6 +111,3 @@ def _small_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     if scale < 1:
         return 2 * round(width * scale / 2), 2 * round(height * scale / 2)
     return max(2, width // 2 * 2), max(2, height // 2 * 2)
-
-
-__all__ = ["encode_clip"]

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 import datasets
 import numpy as np
@@ -14,10 +14,10 @@ from datasets.distributed import split_dataset_by_node
 from transformers import default_data_collator
 from transformers.video_utils import VideoMetadata
 
+from ..clip_sampling import check_positive
 from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .augmentation import ClipAugmentation, ClipDraw, render, training_indices
-from .loader_workers import ClipsInHand
 from .video_column import IN_TAR, clip_name, undecoded, video_source
 
 
@@ -30,14 +30,6 @@ def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 # a training clip that cannot be read is replaced by another one, up to this number of unreadable clips in a row
 MAX_REPLACEMENTS = 10
-
-
-class CachedLogits(Protocol):
-    """What clips need from a teacher cache: the number of views, and the logits of one view of a clip."""
-
-    views: int
-
-    def answers(self, clip: str, view: int, shown: str) -> dict[str, torch.Tensor]: ...
 
 
 class _Clips:
@@ -58,10 +50,9 @@ class _Clips:
         self.seed = seed
         self.augmentation = augmentation
         self.on_error = on_error
-        self.teacher_cache: CachedLogits | None = None
+        self.teacher_cache: Any = None  # a [`TeacherCache`], whose answers are added to the clips
         self.teacher_processor: VideoFocalNetVideoProcessor | None = None
         self.shows_teacher = False
-        self.in_hand = ClipsInHand()
         self.label_ids: Sequence[int] | None = None
         # in shared memory, so that workers that persist between epochs see the new epoch
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
@@ -133,19 +124,17 @@ class _Clips:
         )
 
     def _read(self, row: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
-        self.in_hand.take(clip_name(row))
-        try:
-            frames, _ = read_video(
-                video_source(row["video"]),
-                lambda metadata: self._draw_frames(metadata, generator),
-            )
-            drawn = None if self.augmentation is None else self._augment(self.augmentation, frames, generator)
-            item = {"pixel_values": show(frames, drawn, self.processor), "labels": self._label(row)}
-            if self.shows_teacher:
-                item["teacher_pixel_values"] = show(frames, drawn, self.teacher_processor or self.processor)
-            return item
-        finally:
-            self.in_hand.drop()
+        frames, _ = read_video(video_source(row["video"]), lambda video: self._draw_frames(video, generator))
+        drawn = None
+        if self.augmentation is not None:  # drawn once, for the frames as the teacher is given them, if there is one
+            processor = self.teacher_processor or self.processor
+            first = torch.from_numpy(frames[:1]).permute(0, 3, 1, 2)
+            height, width = processor.resize(first, processor.size, processor.resample).shape[-2:]
+            drawn = self.augmentation.draw(height, width, generator)
+        item = {"pixel_values": _prepare(frames, drawn, self.processor), "labels": self._label(row)}
+        if self.shows_teacher:
+            item["teacher_pixel_values"] = _prepare(frames, drawn, self.teacher_processor or self.processor)
+        return item
 
     def _draw_frames(self, metadata: VideoMetadata, generator: np.random.Generator) -> np.ndarray:
         processor = self.processor
@@ -158,14 +147,8 @@ class _Clips:
             generator=generator,
         )
 
-    def _augment(self, augmentation: ClipAugmentation, frames: np.ndarray, generator: np.random.Generator) -> ClipDraw:
-        """Draw a clip's augmentation once, for the frames as the teacher is given them, if there is a teacher."""
-        processor = self.teacher_processor or self.processor
-        frame = processor.resize(torch.from_numpy(frames[:1]).permute(0, 3, 1, 2), processor.size, processor.resample)
-        return augmentation.draw(frame.shape[-2], frame.shape[-1], generator)
 
-
-def show(frames: np.ndarray, drawn: ClipDraw | None, processor: VideoFocalNetVideoProcessor) -> torch.Tensor:
+def _prepare(frames: np.ndarray, drawn: ClipDraw | None, processor: VideoFocalNetVideoProcessor) -> torch.Tensor:
     """Decoded frames, (frames, height, width, 3), as a processor prepares them, with what was drawn for the clip."""
     if drawn is None:
         return processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values"][0]
@@ -236,11 +219,7 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
         if self.train:
             return self.draw(index, self.epoch)
         row = self.dataset[index]
-        self.in_hand.take(clip_name(row))
-        try:
-            pixel_values = self.processor(video_source(row["video"]), return_tensors="pt")["pixel_values"][0]
-        finally:
-            self.in_hand.drop()
+        pixel_values = self.processor(video_source(row["video"]), return_tensors="pt")["pixel_values"][0]
         return {"pixel_values": pixel_values, "labels": self._label(row)}
 
     def draw(self, index: int, epoch: int) -> dict[str, Any]:
@@ -285,8 +264,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         shuffle_buffer: int = 256,
     ):
         super().__init__(processor, seed, augmentation, on_error)
-        if num_clips < 1:
-            raise ValueError(f"num_clips must be at least 1, got {num_clips}")
+        check_positive(num_clips=num_clips)
         self.dataset = undecoded(dataset)
         self.num_clips = num_clips
         self.shuffle_buffer = shuffle_buffer
@@ -350,6 +328,3 @@ def _all_rows(dataset: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
     """All rows, even in a DataLoader worker, where plain iteration would give each worker different shards."""
     for batch in dataset.iter(batch_size=1):
         yield {column: values[0] for column, values in batch.items()}
-
-
-__all__ = ["CachedLogits", "VideoClipDataset", "VideoClipStream", "collate_clips"]

@@ -5,12 +5,10 @@ The names are in `class_names/<set>.txt`, one per line; the id is the line numbe
 checkpoint: with a different order, all predictions are wrong, and no error shows it.
 """
 
-import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,45 +38,31 @@ def read_labels(labels: str | Path) -> LabelSet:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not UTF-8 text; a label file contains one class name per line") from error
     names = [name.strip() for name in text.splitlines()]
-    if _is_json(text) or _are_numbered(names):
-        found = "is JSON" if _is_json(text) else f"has numbered lines, such as {names[0]!r}"
+    is_json = text.startswith(("{", '["'))
+    if is_json or _are_numbered(names):
+        found = "is JSON" if is_json else f"has numbered lines, such as {names[0]!r}"
         raise ValueError(
             f"{path}: {found}; a label file contains the class name alone on each line, and the first one has the id 0"
         )
-    refuse_bad_names(names, str(path))
+    if not names:
+        raise ValueError(f"{path}: contains no class names; expected one per line")
+    for number, name in enumerate(names):
+        if not name:
+            raise ValueError(f"{path}: line {number + 1} is empty; expected one class name per line")
+        if name in names[:number]:
+            raise ValueError(f"{path}: {name!r} is on line {names.index(name) + 1} and again on line {number + 1}")
     return LabelSet(tuple(names), f"the file {path.name}")
-
-
-def _is_json(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), (list, dict))
-    except (ValueError, RecursionError):
-        return False
 
 
 def _are_numbered(names: Sequence[str]) -> bool:
     """Whether each line has a number of 0 to n - 1, or 1 to n, before or after a name that is another on each line."""
     for pattern in (r"(?P<number>\d+)[\s.,:;)=-]+(?P<name>\S.*)", r"(?P<name>.*\S)[\s,:;=]+(?P<number>\d+)"):
-        lines = [re.fullmatch(pattern, name) for name in names]
-        found = [line for line in lines if line is not None]
+        found = [line for name in names if (line := re.fullmatch(pattern, name))]
         numbers = sorted(int(line["number"]) for line in found)
         distinct = len({line["name"] for line in found}) == len(names) > 1
         if distinct and numbers in (list(range(len(names))), list(range(1, len(names) + 1))):
             return True
     return False
-
-
-def refuse_bad_names(names: Sequence[str], where: str):
-    """Raise `ValueError`, starting with `where`, if there are no names, or one is empty or occurs twice."""
-    if not names:
-        raise ValueError(f"{where}: contains no class names; expected one per line")
-    lines: dict[str, int] = {}
-    for line, name in enumerate(names, start=1):
-        if not name:
-            raise ValueError(f"{where}: line {line} is empty; expected one class name per line")
-        if name in lines:
-            raise ValueError(f"{where}: {name!r} is on line {lines[name]} and again on line {line}")
-        lines[name] = line
 
 
 def are_named(names: Sequence[str]) -> bool:
@@ -145,11 +129,8 @@ _SOURCES = {
 }
 
 
-def _read_names(name: str) -> tuple[str, ...]:
-    text = files(__package__).joinpath("class_names", f"{name}.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())
-
-
-LABEL_SETS: dict[str, LabelSet] = {name: LabelSet(_read_names(name), source) for name, source in _SOURCES.items()}
-
-__all__ = ["LABEL_SETS", "LabelSet", "read_labels"]
+_FOLDER = Path(__file__).with_name("class_names")
+LABEL_SETS = {
+    name: LabelSet(tuple((_FOLDER / f"{name}.txt").read_text("utf-8").splitlines()), source)
+    for name, source in _SOURCES.items()
+}

@@ -4,19 +4,16 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import fsspec
 
-from .archives import ARCHIVE_SUFFIXES
-from .benchmark_builder import MAX_SHARDS, BenchmarkBuilder
-from .benchmarks import BENCHMARKS
-from .class_folders import load_video_folder
-from .label_sets import LABEL_SETS
-from .prepared_folders import stream_tars, unreadable_videos
-from .video_column import SPLITS, clip_name
+from .benchmarks import BENCHMARKS, MAX_SHARDS
+from .class_folders import SPLITS, load_video_folder, stream_tars, unreadable_videos
+from .label_sets import LABEL_SETS, listed
+from .releases import ARCHIVE_SUFFIXES
+from .video_column import clip_features, clip_name
 from .video_files import VIDEO_SUFFIXES, find_files
 
 
@@ -63,20 +60,45 @@ def load_benchmark(
     """
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")
+    cache = None if cache_dir is None else os.fspath(cache_dir)
     if name == "folder" or _is_parquet(data_dir):
         unused = {"protocol": protocol, "fold": None if fold == 1 else fold, "block_list": block_list}
-        if name == "folder":
-            unused["label_set"] = label_set
-        for argument, value in unused.items():
+        for argument, value in (unused | ({"label_set": label_set} if name == "folder" else {})).items():
             if value is not None:
                 raise ValueError(
                     f"{data_dir}: its splits are defined by its folders or files, so {argument}={value} does not apply"
                 )
-    if name == "folder":
-        return _load_folder(data_dir, split, streaming)
-    if _is_parquet(data_dir):
-        return _load_parquet(BENCHMARKS[name], data_dir, split, streaming, label_set, cache_dir)
-    return _load_release(name, data_dir, split, protocol, fold, streaming, label_set, block_list, cache_dir)
+        if name == "folder":
+            return _load_folder(data_dir, split, streaming)
+        return _load_parquet(name, data_dir, split, streaming, label_set, cache)
+
+    builder = BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, split, cache_dir=cache)
+    facts, clips = builder.facts(), builder.lists[split]
+    about = facts["splits"][split]
+    dataset: Any = None
+    if streaming:
+        dataset = builder.as_streaming_dataset(split=split)
+    elif about["missing"] != [clip.video_id for clip in clips]:
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split=split)
+        if about["missing"] is None:  # known now that the archives have been read
+            there = {*dataset["video_id"], *about["blocked"]}
+            about["missing"] = [clip.video_id for clip in clips if clip.video_id not in there]
+    missing = about["missing"]
+    if missing:
+        gone = set(missing)
+        whole = {clip.label for clip in clips} - {clip.label for clip in clips if clip.video_id not in gone}
+        shown = [f"all of {label}" for label in sorted(whole)]
+        shown += [clip.video_id for clip in clips if clip.video_id in gone and clip.label not in whole]
+        warnings.warn(
+            f"{builder.title}, {split}: {len(missing)} of {len(clips)} clips are missing in {data_dir}: "
+            f"{', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}",
+            stacklevel=2,
+        )
+        if len(missing) == len(clips):
+            raise FileNotFoundError(f"{data_dir}: contains none of the {split} videos.{builder.release.hint()}")
+    dataset.info.description = json.dumps({**facts, "split": split})
+    return dataset
 
 
 def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:
@@ -95,56 +117,10 @@ def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[st
         raise ValueError("this dataset was not loaded by load_benchmark") from error
 
 
-def _load_release(
-    name: str,
-    data_dir: str | os.PathLike,
-    split: str,
-    protocol: str | None,
-    fold: int,
-    streaming: bool,
-    label_set: str | None,
-    block_list: str | os.PathLike | None,
-    cache_dir: str | os.PathLike | None,
-) -> Any:
-    cache = None if cache_dir is None else os.fspath(cache_dir)
-    builder = BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, split, cache_dir=cache)
-    facts = builder.facts()
-    dataset: Any
-    if streaming:
-        dataset = builder.as_streaming_dataset(split=split)
-    else:
-        if facts["splits"][split]["missing"] != [clip.video_id for clip in builder.lists[split]]:
-            builder.download_and_prepare()
-            dataset = builder.as_dataset(split=split)
-        if facts["splits"][split]["missing"] is None:  # now that the archives have been read
-            there = {*dataset["video_id"], *facts["splits"][split]["blocked"]}
-            facts["splits"][split]["missing"] = [
-                clip.video_id for clip in builder.lists[split] if clip.video_id not in there
-            ]
-    missing = facts["splits"][split]["missing"]
-    if missing:
-        clips, gone = builder.lists[split], set(missing)
-        whole = {clip.label for clip in clips} - {clip.label for clip in clips if clip.video_id not in gone}
-        shown = [f"all of {label}" for label in sorted(whole)]
-        shown += [clip.video_id for clip in clips if clip.video_id in gone and clip.label not in whole]
-        warnings.warn(
-            f"{builder.title}, {split}: {len(missing)} of {len(clips)} clips are missing in {data_dir}: "
-            f"{', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}",
-            stacklevel=3,
-        )
-        if len(missing) == len(clips):
-            raise FileNotFoundError(f"{data_dir}: contains none of the {split} videos.{builder.release.hint()}")
-    dataset.info.description = json.dumps({**facts, "split": split})
-    return dataset
-
-
-def _described(
-    dataset: Any, name: str, protocol: str, split: str, listed: int | None, missing: Sequence[str] = ()
-) -> Any:
+def _described(dataset: Any, name: str, protocol: str, split: str, listed: int | None, missing: list[str]) -> Any:
     facts = {"benchmark": name, "protocol": protocol, "fold": 1, "folds": 1, "split": split}
-    dataset.info.description = json.dumps(
-        {**facts, "splits": {split: {"listed": listed, "missing": list(missing), "blocked": []}}}
-    )
+    splits = {split: {"listed": listed, "missing": missing, "blocked": []}}
+    dataset.info.description = json.dumps({**facts, "splits": splits})
     return dataset
 
 
@@ -155,8 +131,7 @@ def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool) -> An
             f"{data_dir}: has no split {split!r}, only {', '.join(found)}; put videos into {split}/<class>/"
         )
     dataset = found[split]
-    count = len(dataset)
-    missing = unreadable_videos(data_dir, split)
+    count, missing = len(dataset), unreadable_videos(data_dir, split)
     if streaming:
         dataset = stream_tars(dataset) or dataset.to_iterable_dataset(num_shards=min(count, MAX_SHARDS))
     return _described(dataset, "folder", "class folders", split, count + len(missing), missing)
@@ -171,14 +146,10 @@ def _is_parquet(data_dir: str | os.PathLike) -> bool:
 
 
 def _load_parquet(
-    builder: type[BenchmarkBuilder],
-    data_dir: str | os.PathLike,
-    split: str,
-    streaming: bool,
-    label_set: str | None,
-    cache_dir: str | os.PathLike | None,
+    name: str, data_dir: str | os.PathLike, split: str, streaming: bool, label_set: str | None, cache_dir: str | None
 ) -> Any:
     """Load Parquet files that contain the videos, with the splits of these files; classes are matched by name."""
+    builder = BENCHMARKS[name]
     filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
     spellings = SPLITS.get(split, (split,))
     files = [file for file in find_files(path, filesystem).files if file.endswith(".parquet")]
@@ -196,23 +167,20 @@ def _load_parquet(
         data_files=[filesystem.unstrip_protocol(file) for file in chosen],
         split="train",
         streaming=streaming,
-        cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+        cache_dir=cache_dir,
     )
     columns = dataset.features
     if "video" not in columns or "label" not in columns:
         raise ValueError(
             f"{data_dir}: its Parquet files have the columns {', '.join(columns)}; video and label are required"
         )
-    dataset = dataset.cast_column("video", datasets.Video(decode=False))
     theirs = columns["label"].names if isinstance(columns["label"], datasets.ClassLabel) else None
     if theirs is None and columns["label"].dtype != "string":
         raise ValueError(f"{data_dir}: its labels are numbers without class names; use names, or a ClassLabel")
     names = list(LABEL_SETS[label_set or builder.label_sets[0]].names)
-    unknown = sorted(set(theirs or ()) - set(names))
+    unknown = set(theirs or ()) - set(names)
     if unknown:
-        raise ValueError(
-            f"{data_dir}: has the classes {', '.join(unknown[:5])}, which are not classes of {builder.title}"
-        )
+        raise ValueError(f"{data_dir}: has the classes {listed(unknown)}, which are not classes of {builder.title}")
 
     def to_our_columns(row: dict[str, Any], index: int) -> dict[str, Any]:
         label = row["label"]
@@ -224,16 +192,7 @@ def _load_parquet(
             )
         return {"label": names.index(label), "video_id": clip_name(row)}
 
-    features = datasets.Features(
-        {
-            "video": datasets.Video(decode=False),
-            "label": datasets.ClassLabel(names=names),
-            "video_id": datasets.Value("string"),
-        }
-    )
-    keep = dataset.select_columns([name for name in ("video", "label", "video_id") if name in columns])
-    dataset = keep.map(to_our_columns, with_indices=True, features=features)
-    return _described(dataset, builder.key, "repository", split, None if streaming else len(dataset))
-
-
-__all__ = ["load_benchmark", "split_facts"]
+    dataset = dataset.cast_column("video", datasets.Video(decode=False))
+    dataset = dataset.select_columns([column for column in ("video", "label", "video_id") if column in columns])
+    dataset = dataset.map(to_our_columns, with_indices=True, features=clip_features(names))
+    return _described(dataset, name, "repository", split, None if streaming else len(dataset), [])

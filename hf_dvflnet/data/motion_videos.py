@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .whole_files import whole_file
+from .storages import whole_file, write_whole
 from .workers import cpu_count, run_ahead
 
 
@@ -56,12 +56,6 @@ def _motions() -> dict[str, Motion]:
 MOTIONS = _motions()
 
 
-def opposite(name: str) -> str:
-    """The class that a clip of `name` shows when it is played backwards."""
-    reversed_motion = np.negative(MOTIONS[name])
-    return next(other for other, motion in MOTIONS.items() if np.allclose(motion, reversed_motion))
-
-
 def random_plane(rng: np.random.Generator, size: int) -> torch.Tensor:
     """Smooth coloured noise with random shapes, (3, size, size) in [0, 1], periodic in both directions."""
     cells = 8
@@ -90,10 +84,10 @@ def render_clip(motion: Motion, rng: np.random.Generator, num_frames: int = 12, 
     plane = random_plane(rng, size)
     start = rng.random(4)
     time = torch.arange(num_frames)[:, None, None] / FRAMES_PER_SECOND * rng.uniform(0.9, 1.1)  # (num_frames, 1, 1)
-    return _to_uint8(_look_at(plane, start, motion, time))
+    return to_uint8(look_at(plane, start, motion, time))
 
 
-def _look_at(
+def look_at(
     plane: torch.Tensor, start: np.ndarray, motion: Motion, time: torch.Tensor, width: int | None = None
 ) -> torch.Tensor:
     """
@@ -117,45 +111,8 @@ def _look_at(
     return F.grid_sample(plane.expand(len(time), -1, -1, -1), grid, align_corners=False)
 
 
-def _to_uint8(frames: torch.Tensor) -> np.ndarray:
+def to_uint8(frames: torch.Tensor) -> np.ndarray:
     return (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
-def render_moving_object(
-    motion: Motion, rng: np.random.Generator, num_frames: int = 12, size: int = 128
-) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Render a round object that moves in front of a static plane, to compare where a network looks with where something
-    moves.
-
-    Object and background have the same kind of texture: in one frame, only the outline distinguishes them. Scale and
-    speed are those of [`render_clip`] at 64 pixels, for every `size`. An object that leaves at one border comes back
-    at the opposite one. If the motion is a turn or a zoom, the outline stays and the picture inside turns or zooms.
-
-    Args:
-        motion: How the object moves.
-        rng: Random generator of the planes, the positions and a speed within 10 % of the motion's.
-        num_frames: Number of frames, at `FRAMES_PER_SECOND`.
-        size: Height and width in pixels. The object's radius is 0.22 of it.
-
-    Returns:
-        Frames, uint8 of shape (num_frames, size, size, 3), and masks, boolean of shape (num_frames, size, size): the
-        pixels whose centre is in the object.
-    """
-    period = 64
-    time = torch.arange(num_frames)[:, None, None] / FRAMES_PER_SECOND * rng.uniform(0.9, 1.1)
-    background = _look_at(random_plane(rng, period), rng.random(4), Motion(), time[:1], size)
-    # the object's texture around the centre of a frame; it is then moved to the object's position
-    picture = _look_at(random_plane(rng, period), rng.random(4), motion._replace(right=0.0, down=0.0), time, size)
-    x, y = rng.random(2)
-    pixels = (torch.arange(size) + 0.5) / size
-    right, down = (period / size * speed * time for speed in (motion.right, motion.down))
-    from_x = (pixels[None, None, :] - x - right + 0.5) % 1 - 0.5  # from the object's centre, in frame widths
-    from_y = (pixels[None, :, None] - y - down + 0.5) % 1 - 0.5
-    grid = torch.stack(torch.broadcast_tensors(2 * from_x, 2 * from_y), dim=-1)
-    masks = torch.hypot(from_x, from_y) < 0.22  # (num_frames, size, size)
-    frames = torch.where(masks[:, None], F.grid_sample(picture, grid, align_corners=False), background)
-    return _to_uint8(frames), masks.numpy()
 
 
 def write_motion_videos(
@@ -200,12 +157,7 @@ def write_motion_videos(
     elif data_dir.is_dir() and any(data_dir.iterdir()):
         raise ValueError(f"{data_dir}: is not empty, and contains no motion videos; choose another folder")
     data_dir.mkdir(parents=True, exist_ok=True)
-    if not settings_file.is_file():
-        try:
-            settings_file.write_text(json.dumps(settings) + "\n")
-        except OSError:  # a full disk leaves an empty file
-            settings_file.unlink(missing_ok=True)
-            raise
+    write_whole(settings_file, json.dumps(settings) + "\n")
 
     jobs = []
     for split_number, split in enumerate(("train", "validation", "test")):
@@ -236,6 +188,3 @@ def _write_clip(job: tuple[Path, str, list[int], int, int]):
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-
-
-__all__ = ["MOTIONS", "render_clip", "render_moving_object", "write_motion_videos"]

@@ -1,5 +1,5 @@
 """
-Prepares the videos of a dataset once: re-encodes them as small clips that allow fast seeking.
+Prepares the videos of a dataset once: re-encodes them as small clips that allow fast seeking, as files or in tars.
 
 A clip is encoded in `OUT/.unfinished` and moved to its place when it is complete; tars are packed when all clips are
 encoded. A run that was interrupted in any way can therefore continue where it stopped.
@@ -7,14 +7,17 @@ encoded. A run that was interrupted in any way can therefore continue where it s
 
 import errno
 import hashlib
+import io
 import json
 import os
+import random
 import re
 import shutil
+import tarfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -22,18 +25,18 @@ from tqdm.auto import tqdm
 
 from ..video_decoding import VideoDecodeError
 from . import sandbox
+from .class_folders import MANIFEST, SETTINGS, SPLITS, UNFINISHED, Row, check_row, original_id
 from .clip_encoding import encode_clip
 from .jobs import map_jobs
 from .limits import VideoLimits
-from .prepared_folders import MANIFEST, SETTINGS, UNFINISHED, Row, read_manifest, write_manifest
 from .releases import Release
-from .shards import pack, plan_shards, read_shards
+from .storages import read_json_lines, whole_file, write_whole
 from .video_files import VIDEO_SUFFIXES, is_video
-from .whole_files import whole_file, write_whole
 
 
 # No arithmetic coding, deblocking or B frames: decoding takes 60 % of the time, and files are an eighth larger.
 _X264 = {"preset": "veryfast", "tune": "fastdecode", "bf": "0", "sc_threshold": "0"}
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors of the disk, not of a video
 
 
 def prepare_videos(
@@ -103,7 +106,14 @@ def prepare_videos(
     started = time.monotonic()
     settings: dict[str, Any] = {"layout": layout, "short_side": short_side, "keyframe_interval": keyframe_interval}
     settings |= {"crf": crf, "clips_per_shard": clips_per_shard, "seed": seed}
-    _check_settings(**settings)
+    ranges = {"short_side": (2, 1 << 14), "keyframe_interval": (1, 1 << 14), "crf": (0, 51)}
+    for name, (least, most) in (ranges | {"clips_per_shard": (1, 99999)}).items():
+        if not least <= settings[name] <= most:
+            raise ValueError(f"{name} must be from {least} to {most}, got {settings[name]}")
+    if short_side % 2:
+        raise ValueError(f"short_side must be even, got {short_side}")
+    if layout not in ("tar", "folder"):
+        raise ValueError(f"layout must be 'tar' or 'folder', got {layout!r}")
     release = Release(source)
     if not release.is_local:
         raise ValueError(f"{source}: is not a local folder; download it first")
@@ -113,7 +123,7 @@ def prepare_videos(
         del settings["clips_per_shard"], settings["seed"]
     _refuse_out(Path(source), out, settings)
     work = _Sources(release, out)
-    shards = plan_shards(work.rows, clips_per_shard, seed) if layout == "tar" else {}
+    shards = _plan_shards(work.rows, clips_per_shard, seed) if layout == "tar" else {}
     for shard in shards:
         if shard in work.taken:
             raise ValueError(f"{work.taken[shard]}: has the same name as a tar that would be written; rename it")
@@ -125,7 +135,7 @@ def prepare_videos(
         if not (out / SETTINGS).exists():
             write_whole(out / SETTINGS, json.dumps(settings, indent=1) + "\n", unfinished)
         work.copy_others()
-        packed = read_shards(out) if layout == "tar" else {}
+        packed = _read_shards(out) if layout == "tar" else {}
         in_tars = {(path, clip.sha256) for shard in packed.values() for path, clip in shard.items()}
 
         rows = _take_over(out, clips, work.rows, in_tars)
@@ -139,8 +149,8 @@ def prepare_videos(
                 file.write(json.dumps(row) + "\n")
                 file.flush()
     if layout == "tar":
-        pack(out, clips, shards, rows, packed)
-    write_manifest(out, rows.values())
+        _pack(out, clips, shards, rows, packed)
+    _write_manifest(out, rows.values())
     shutil.rmtree(unfinished)
 
     outcomes = Counter(row["outcome"] for row in rows.values())
@@ -155,24 +165,6 @@ def prepare_videos(
         "seconds": round(time.monotonic() - started, 1),
         "manifest": str(out / MANIFEST),
     }
-
-
-def _check_settings(
-    *, layout: str, short_side: int, keyframe_interval: int, crf: int, clips_per_shard: int, seed: int
-):
-    _check_range("short_side", short_side, 2, 1 << 14)
-    _check_range("keyframe_interval", keyframe_interval, 1, 1 << 14)
-    _check_range("crf", crf, 0, 51)
-    _check_range("clips_per_shard", clips_per_shard, 1, 99999)
-    if short_side % 2:
-        raise ValueError(f"short_side must be even, got {short_side}")
-    if layout not in ("tar", "folder"):
-        raise ValueError(f"layout must be 'tar' or 'folder', got {layout!r}")
-
-
-def _check_range(name: str, number: int, least: int, most: int):
-    if not least <= number <= most:
-        raise ValueError(f"{name} must be from {least} to {most}, got {number}")
 
 
 def _refuse_out(source: Path, out: Path, settings: dict[str, Any]):
@@ -260,7 +252,7 @@ class _Sources:
         if is_video(name):
             relative = os.path.relpath(archive or source, self.root)
             row = {"source": relative if archive is None else f"{relative}::{name}"}
-            row["stamp"] = list(_stamp(archive or source))
+            row["stamp"] = _stamp(archive or source)
             path = path.with_suffix(".mp4")
         if str(path) in self.taken:
             other = self.taken[str(path)] or "a file that is written next to the clips"
@@ -290,27 +282,23 @@ class _Sources:
 
 
 def _take_over(out: Path, clips: Path, wanted: dict[str, Row], in_tars: set[tuple[str, str]]) -> dict[str, Row]:
-    """
-    Manifest lines of an earlier run that are still valid: the source is unchanged, and its clip exists.
-
-    Args:
-        out: The output folder.
-        clips: Folder of the single clips.
-        wanted: Manifest lines of the videos to prepare, by path.
-        in_tars: Path and digest of each clip in a tar.
-    """
-    known = read_manifest(out / MANIFEST)
+    """Manifest lines of an earlier run that are still valid: the source is unchanged, and its clip exists."""
+    wrong = "is not a manifest line; remove it, or the whole file"
+    known = {}
+    if (out / MANIFEST).is_file():
+        known = {row["path"]: row for row in read_json_lines(out / MANIFEST, check_row, wrong, unfinished=True)}
     for path in set(known) - set(wanted):  # its source no longer exists
         del known[path]
         (clips / path).unlink(missing_ok=True)
-    write_manifest(out, known.values())  # drops a last line that an interrupted run truncated
+    _write_manifest(out, known.values())  # drops a last line that an interrupted run truncated
     rows: dict[str, Row] = {}
     for path, row in wanted.items():
         before = known.get(path)
         if before is None or any(before[key] != row[key] for key in ("source", "stamp")):
             continue
         whole = before["outcome"] == "unreadable" or (path, before["sha256"]) in in_tars
-        if whole or _size(clips / path) == before["bytes"]:
+        clip = clips / path
+        if whole or (clip.is_file() and clip.stat().st_size == before["bytes"]):
             rows[path] = before
     return rows
 
@@ -353,16 +341,107 @@ def _prepare_one(task: _Task, limits: VideoLimits) -> Row:
     return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
 
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors of the disk, not of a video
+def _write_manifest(out: Path, rows: Iterable[Row]):
+    lines = "".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["path"]))
+    write_whole(out / MANIFEST, lines, out / UNFINISHED)
 
 
-def _stamp(file: str | Path) -> tuple[int, int]:
+class _Packed(NamedTuple):
+    """Offset and size of a clip in a tar, in bytes, and its digest."""
+
+    offset: int
+    size: int
+    sha256: str
+
+
+def _plan_shards(rows: dict[str, Row], clips_per_shard: int, seed: int) -> dict[str, list[str]]:
+    """Paths of the clips in each tar, in the order of the tar."""
+    kinds: dict[str, list[str]] = {}
+    for path in sorted(rows):
+        parts = PurePosixPath(path).parts
+        of_classes = len(parts) == 3 and any(parts[0] in names for names in SPLITS.values())
+        kind = "replacement" if "replacement" in path else parts[0] if of_classes else "videos"
+        kinds.setdefault(kind, []).append(path)
+    shards = {}
+    for kind, paths in kinds.items():
+        random.Random(f"{seed}/{kind}").shuffle(paths)  # noqa: S311
+        for start in range(0, len(paths), clips_per_shard):
+            shards[f"{kind}-{start // clips_per_shard:05d}.tar"] = paths[start : start + clips_per_shard]
+    return shards
+
+
+def _read_shards(out: Path) -> dict[str, dict[str, _Packed]]:
+    """Clips in each tar of an earlier run, by path, in the order of the tar."""
+    kinds = (*(name for names in SPLITS.values() for name in names), "videos", "replacement")
+    shards = {}
+    for tar in sorted(out.glob("*.tar")):
+        if not re.fullmatch(rf"({'|'.join(kinds)})-\d{{5}}[.]tar", tar.name):
+            continue
+        clips: dict[str, _Packed] = {}
+        try:
+            with tarfile.open(tar) as file:
+                for member in file:
+                    if member.name.endswith(".mp4"):
+                        clip = member
+                    elif (content := file.extractfile(member)) is not None:
+                        sha256 = json.loads(content.read())["sha256"]
+                        clips[clip.name] = _Packed(clip.offset_data, clip.size, sha256)
+        except (tarfile.TarError, EOFError, ValueError):
+            pass  # the rest of the tar is damaged and is packed again
+        shards[tar.name] = clips
+    return shards
+
+
+def _pack(
+    out: Path,
+    clips: Path,
+    shards: dict[str, list[str]],
+    rows: dict[str, Row],
+    packed: dict[str, dict[str, _Packed]],
+):
+    """Write the tars that are missing or out of date, and store the position of each clip in its row."""
+    readable = {
+        shard: [path for path in paths if rows[path]["outcome"] != "unreadable"] for shard, paths in shards.items()
+    }
+    wanted = {shard: [(path, rows[path]["sha256"]) for path in paths] for shard, paths in readable.items() if paths}
+    stale = [
+        shard
+        for shard, found in packed.items()
+        if [(path, clip.sha256) for path, clip in found.items()] != wanted.get(shard)
+    ]
+    # before any stale tar is replaced, extract its clips that are still valid
+    for shard in stale:
+        with open(out / shard, "rb") as tar:
+            for path, clip in packed[shard].items():
+                if path in rows and rows[path]["sha256"] == clip.sha256 and not (clips / path).exists():
+                    tar.seek(clip.offset)
+                    (clips / path).parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(clips / path, tar.read(clip.size), out / UNFINISHED)
+    for shard in stale:
+        (out / shard).unlink()
+    written = [shard for shard in wanted if shard in stale or shard not in packed]
+    for shard in tqdm(written, desc="packing", unit="tar", disable=None if written else True):
+        with whole_file(out / shard, out / UNFINISHED) as unfinished, tarfile.open(unfinished, "w") as tar:
+            for path in readable[shard]:
+                video_id, label = original_id(rows[path])
+                about = {"video_id": video_id, **({} if label is None else {"label": label})}
+                about |= {key: rows[path][key] for key in ("sha256", "frames", "width", "height", "outcome", "source")}
+                described = str(PurePosixPath(path).with_suffix(".json"))
+                for name, content in (
+                    (path, (clips / path).read_bytes()),
+                    (described, json.dumps(about).encode()),
+                ):
+                    member = tarfile.TarInfo(name)  # no time and no owner: the same clips give the same bytes
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+        for path in readable[shard]:
+            (clips / path).unlink()
+    for shard, found in _read_shards(out).items():
+        for path, clip in found.items():
+            rows[path] |= {"tar": shard, "offset": clip.offset}
+
+
+def _stamp(file: str | Path) -> list[int]:
+    """Size and time of a file."""
     status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
-
-
-def _size(file: Path) -> int | None:
-    return file.stat().st_size if file.is_file() else None
-
-
-__all__ = ["prepare_videos"]
+    return [status.st_size, status.st_mtime_ns]

@@ -1,13 +1,21 @@
-"""Finds the files of a benchmark's official release, anywhere below a folder or URL, or in archives there."""
+"""Reads the official release of a benchmark: loose files, and files in zip and tar archives, below a folder or URL."""
 
+import errno
 import os
 import re
-from collections.abc import Iterator
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import Any
 
 import fsspec
 
-from .archives import ARCHIVE_SUFFIXES, Archive
-from .video_files import find_files, is_video, warn_of_left_out
+from .video_files import HIDDEN, VIDEO_SUFFIXES, find_files, is_hidden, is_video, warn_of_left_out
+
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 class Release:
@@ -58,17 +66,6 @@ class Release:
         inside = (name for archive in self.archives.values() for name in archive.members)
         return [*filter(is_video, self.files), *filter(is_video, inside)]
 
-    def _lists(self) -> Iterator[tuple[Archive | None, str]]:
-        """Archive, or None for a loose file, and path of each file that may be a list; large tars are left out."""
-        yield from ((None, file) for file in self.files)
-        for path, archive in self.archives.items():
-            if archive.is_zip or self.filesystem.size(path) <= 100e6:
-                yield from ((archive, member) for member in archive.members)
-
-    def list_names(self) -> set[str]:
-        """Names of the files that `read` finds."""
-        return {os.path.basename(path) for _, path in self._lists()}
-
     def read(self, *names: str) -> str | None:
         """Text of the first file with one of these names, loose, in a zip, or in a tar of at most 100 MB."""
         for archive, path in self._lists():
@@ -84,6 +81,13 @@ class Release:
                     raise ValueError(f"{name}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
         return None
 
+    def _lists(self) -> Iterator[tuple["Archive | None", str]]:
+        """Archive, or None for a loose file, and path of each file that may be a list; large tars are left out."""
+        yield from ((None, file) for file in self.files)
+        for path, archive in self.archives.items():
+            if archive.is_zip or self.filesystem.size(path) <= 100e6:
+                yield from ((archive, member) for member in archive.members)
+
     def need(self, *names: str, where: str) -> str:
         """Same as `read`, but a missing file is an error that says where to get it."""
         text = self.read(*names)
@@ -95,14 +99,78 @@ class Release:
         return text
 
     def hint(self) -> str:
-        rars = [os.path.basename(file) for file in self.files if file.lower().endswith(".rar")]
-        parts = [os.path.basename(file) for file in self.files if re.search(r"-something-v2-\d\d([.]zip)?$", file)]
-        scripts = [os.path.basename(file) for file in self.files if file.endswith(".py")]
-        if rars:
-            return f" It contains {', '.join(rars[:3])}: extract rar archives first (unrar x, or 7z x)."
-        if parts:
-            join = "cat 20bn-something-something-v2-?? | tar -xzf -"
-            return f" It contains the parts {parts[0]}, ...: join and extract them first ({join})."
-        if scripts:
-            return f" It contains {scripts[0]}: loading scripts are no longer supported; download the release itself."
+        """A sentence to append to an error message about files that cannot be read, or nothing."""
+        names = list(map(os.path.basename, self.files))
+        for name in names:
+            if name.lower().endswith(".rar"):
+                return f" It contains {name}: extract rar archives first (unrar x, or 7z x)."
+            if re.search(r"-something-v2-\d\d([.]zip)?$", name):
+                join = "cat 20bn-something-something-v2-?? | tar -xzf -"
+                return f" It contains the parts {name}, ...: join and extract them first ({join})."
+            if name.endswith(".py"):
+                return f" It contains {name}: loading scripts are no longer supported; download the release itself."
         return ""
+
+
+class Archive:
+    """
+    A zip or tar archive and the files in it. Links, devices, and hidden files are left out.
+
+    Args:
+        filesystem: The `fsspec` filesystem that contains the archive.
+        path: Path of the archive in that filesystem.
+        hint: Returns a sentence to append to the error message for a damaged archive.
+
+    Raises:
+        ValueError: When the archive is read, if it is damaged, encrypted, or not an archive.
+    """
+
+    def __init__(self, filesystem: Any, path: str, hint: Callable[[], str]):
+        self.filesystem, self.path, self.hint = filesystem, path, hint
+
+    @cached_property
+    def is_zip(self) -> bool:
+        """Whether it is a zip archive. The name may mislead: some official `.zip` files are tars."""
+        with self.filesystem.open(self.path, "rb") as file:
+            return file.read(2) == b"PK"
+
+    @cached_property
+    def members(self) -> list[str]:
+        """Names of the files. To get them, a tar is read to its end."""
+        with self._errors_named():
+            found = [name for name, _ in self._files()]
+        warn_of_left_out(self.path, {HIDDEN: [name for name in found if is_hidden(name) and is_video(name)]})
+        return [name for name in found if not is_hidden(name)]
+
+    def contents(self, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of the files whose names end with one of `suffixes` (in lower case), in order."""
+        with self._errors_named():
+            for name, read in self._files():
+                if name.lower().endswith(suffixes) and not is_hidden(name):
+                    yield name, read()
+
+    def _files(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Name of each file, and a function that reads it, to be called before the next name is asked for."""
+        with self.filesystem.open(self.path, "rb") as file:
+            if self.is_zip:
+                with zipfile.ZipFile(file) as zip_file:
+                    for name in zip_file.namelist():
+                        if not name.endswith("/"):
+                            yield name, partial(zip_file.read, name)
+            else:
+                with tarfile.open(fileobj=file) as tar:
+                    for member in tar:
+                        if member.size < 0:  # leads back to an earlier member
+                            raise ValueError(f"{member.name} has a size of {member.size} bytes")
+                        if member.isfile() and (content := tar.extractfile(member)) is not None:
+                            yield member.name, content.read
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # damaged archives cause exceptions of any type
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise  # an error of the disk or network
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"{self.path}: cannot be read as an archive: {reason}.{self.hint()}") from error

@@ -11,12 +11,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..video_decoding import read_video
-from .benchmark_builder import BenchmarkBuilder
 from .benchmarks import BENCHMARKS
 from .jobs import map_jobs
 from .limits import VideoLimits
+from .storages import read_json_lines, write_whole
 from .video_column import video_source
-from .whole_files import read_json_lines, write_whole
 
 
 OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")
@@ -68,9 +67,16 @@ def verify_benchmark(
     if name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
     builder = BENCHMARKS[name](data_dir, protocol, fold)
-    lists = {"benchmark": name, "protocol": builder.config.protocol, "fold": fold}
+    lists: dict[str, Any] = {"benchmark": name, "protocol": builder.config.protocol, "fold": fold}
     report = Path(report)
-    known = _read_report(report, lists)
+
+    def parse(row: Any) -> tuple[tuple[str, str], dict[str, Any]]:
+        if {key: row[key] for key in lists} != lists:
+            raise ValueError("a report on other lists")
+        return (row["split"], row["video_id"]), row
+
+    wrong = f"is not part of a report on {', '.join(map(str, lists.values()))}; choose another report file"
+    known = dict(read_json_lines(report, parse, wrong, unfinished=True)) if report.is_file() else {}
     listed = [(split, clip.video_id) for split, clips in builder.lists.items() for clip in clips]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -91,16 +97,6 @@ def verify_benchmark(
                 file.write(json.dumps(row) + "\n")
                 checked += 1
 
-    final = _final_outcomes(listed, rows, lists, min_frames)
-    write_whole(report, "".join(json.dumps(row) + "\n" for row in final))
-
-    return {"counts": _count(builder, final), "checked": checked, "protocol": lists["protocol"], "fold": fold}
-
-
-def _final_outcomes(
-    listed: list[tuple[str, str]], rows: dict[tuple[str, str], dict[str, Any]], lists: dict[str, Any], min_frames: int
-) -> list[dict[str, Any]]:
-    """Final report lines, in the order of the lists. Clips that are missing, short or duplicates are found here."""
     final = []
     first_of: dict[str, str] = {}  # first clip with each digest
     for split, video_id in listed:
@@ -114,34 +110,15 @@ def _final_outcomes(
             else:
                 row = {**row, "outcome": "ok", "reason": row.get("remark")}
         final.append(row)
-    return final
+    write_whole(report, "".join(json.dumps(row) + "\n" for row in final))
 
-
-def _count(builder: BenchmarkBuilder, final: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each split, the number of clips listed, in the official lists, and with each outcome."""
-    official = builder.official_counts.get((builder.config.protocol, builder.config.fold), {})
+    official = builder.official_counts.get((lists["protocol"], fold), {})
     counts = {}
     for split, clips in builder.lists.items():
         outcomes = Counter(row["outcome"] for row in final if row["split"] == split)
-        counts[split] = {
-            "listed": len(clips),
-            "official": official.get(split),
-            **{outcome: outcomes.get(outcome, 0) for outcome in OUTCOMES},
-        }
-    return counts
-
-
-def _read_report(path: Path, lists: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    if not path.is_file():
-        return {}
-
-    def parse(row: Any) -> tuple[tuple[str, str], dict[str, Any]]:
-        if {key: row[key] for key in lists} != lists:
-            raise ValueError("a report on other lists")
-        return (row["split"], row["video_id"]), row
-
-    wrong = f"is not part of a report on {', '.join(map(str, lists.values()))}; choose another report file"
-    return dict(read_json_lines(path, parse, wrong, unfinished=True))
+        counts[split] = {"listed": len(clips), "official": official.get(split)}
+        counts[split] |= {outcome: outcomes[outcome] for outcome in OUTCOMES}
+    return {"counts": counts, "checked": checked, "protocol": lists["protocol"], "fold": fold}
 
 
 def _files(builder: Any) -> Iterator[tuple[dict[str, Any], bytes | None]]:
@@ -175,14 +152,9 @@ def _check(job: tuple[dict[str, Any], bytes | None], limits: VideoLimits) -> dic
         row = {**row, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         if not content:
             return {**row, "outcome": "empty", "reason": "0 bytes"}
-        _, info = read_video(content, lambda video: _first_middle_last(video.total_num_frames), limits=limits)
+        _, info = read_video(
+            content, lambda video: [0, video.total_num_frames // 2, video.total_num_frames - 1], limits=limits
+        )
     except (OSError, ValueError) as error:
         return {**row, "outcome": "undecodable", "reason": str(error)}
     return {**row, "frames": info.total_num_frames, "outcome": "ok", "remark": "; ".join(info.remarks) or None}
-
-
-def _first_middle_last(frames: int) -> Any:
-    return [0, frames // 2, frames - 1]
-
-
-__all__ = ["verify_benchmark"]

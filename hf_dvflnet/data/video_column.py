@@ -3,17 +3,12 @@
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import fsspec
 
-
-SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}  # names of folders
-# why videos of class folders are left out
-MISPLACED = (
-    f"videos that are not at {{{','.join(name for names in SPLITS.values() for name in names)}}}/<class>/<video>"
-)
 
 # a clip in a tar: path of the tar, and first and last byte of the clip in it
 IN_TAR = re.compile(r"(.+[.]tar)#bytes=(\d+)-(\d+)")
@@ -87,18 +82,12 @@ def undecoded(dataset: Any) -> Any:
     return dataset
 
 
-def as_datasets(rows: dict[str, list[dict[str, Any]]], classes: list[str]) -> datasets.DatasetDict:
-    """Data sets with the columns `video`, `label` and `video_id`, from the rows of each split."""
-    features = datasets.Features(
+def clip_features(classes: Sequence[str]) -> datasets.Features:
+    """Columns of the data sets of this package."""
+    return datasets.Features(
         {
             "video": datasets.Video(decode=False),
-            "label": datasets.ClassLabel(names=classes),
+            "label": datasets.ClassLabel(names=list(classes)),
             "video_id": datasets.Value("string"),
         }
     )
-    return datasets.DatasetDict(
-        {split: datasets.Dataset.from_list(listed, features=features) for split, listed in rows.items()}
-    )
-
-
-__all__ = ["IN_TAR", "MISPLACED", "SPLITS", "as_datasets", "clip_name", "undecoded", "video_size", "video_source"]

@@ -17,6 +17,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
+from ..clip_sampling import check_positive
 from ..configuration_videofocalnet import refuse_other_num_frames
 from ..modeling_videofocalnet import average_views
 
@@ -66,9 +67,7 @@ class FrameModelConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Check the values. `@strict` calls this method when a config is constructed."""
-        for name in ("feature_size", "image_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_positive(feature_size=self.feature_size, image_size=self.image_size)
         if self.num_frames < 2:
             raise ValueError(f"num_frames={self.num_frames} must be at least 2, as neighbouring frames are compared")
         if not 0 <= self.head_dropout < 1:
@@ -232,6 +231,3 @@ def _features_of(body: nn.Module, frames: torch.Tensor) -> torch.Tensor:
     if found.ndim == 4:  # (frames, channels, height, width)
         return found.mean((-2, -1))
     return found.mean(1) if found.ndim == 3 else found  # (frames, tokens, channels)
-
-
-__all__ = ["FrameModelConfig", "FrameModelForVideoClassification", "FrameModelOutput"]

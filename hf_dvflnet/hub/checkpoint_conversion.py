@@ -6,22 +6,44 @@ Supported are the checkpoints of TalalWasim/Video-FocalNets, hayatkhan8660-maker
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
+from transformers import FocalNetForImageClassification
 
 from ..configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from ..data.label_sets import LabelSet
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModulation
-from .checkpoint_sources import CheckpointSource, known_name, read_source
-from .weight_names import STEM
+from .loading import damage_named, read_config
+from .published_checkpoint import (
+    FRAME_INTERVAL,
+    PUBLISHED_FIELDS,
+    STEM,
+    convert_published_state_dict,
+    load_published_checkpoint,
+    look_up,
+    publish_key,
+    rename_transformers_key,
+    reshape_weight,
+)
 
 
+# The options of `dvflnet convert` for what cannot be inferred from weights.
 _NO_TRACE = {"use_post_layernorm": "--use-postln", "normalize_modulator": "--normalize-modulator"}
+# The protocol of the lists that a checkpoint was trained on, by the `DATA.DATASET` of its configuration.
+_TRAINED_ON = {
+    "ucf50": "dvflnet_8020",
+    "ucf101": "dvflnet_8020",
+    "hmdb51": "dvflnet",
+    "ssv2": "official",
+    "kinetics400": "official",
+}
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass
@@ -87,119 +109,132 @@ def convert_checkpoint(
     """
     if temporal_init not in ("identity", "random"):
         raise ValueError(f"temporal_init must be 'identity' or 'random', got {temporal_init!r}")
-    found = read_source(source)
-    architecture = _architecture(found, source)
-    is_image = not any(".temporal_" in name for name in found.weights)
-    told = {"use_post_layernorm": use_post_layernorm, "normalize_modulator": normalize_modulator}
-    notes = _settle_with_configuration(architecture, found, told, num_frames, is_image)
-    if depths is not None:
-        _choose_depths(architecture, depths, is_image, source)
-    if "drop_path_rate" not in architecture:
-        for preset in PRESETS.values():
-            if preset["depths"] == architecture["depths"] and preset["embed_dim"] == architecture["embed_dim"]:
-                architecture["drop_path_rate"] = preset["drop_path_rate"]
+    path = Path(source)
+    is_file_name = path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
+    is_hub_id = not is_file_name and not path.exists() and re.fullmatch(r"[^/\\]+/[^/\\]+", str(source)) is not None
+    found = _read_transformers(str(source)) if path.is_dir() or is_hub_id else _read_published(path)
 
-    _name_classes(architecture, found, labels, is_image, source)
+    fields = _architecture(found)
+    given = {"use_post_layernorm": use_post_layernorm, "normalize_modulator": normalize_modulator}
+    notes = _add_stated_fields(fields, found, given, num_frames)
+    if depths is not None:
+        if not found.is_image:
+            raise ValueError(f"{source}: is a video network; depths can be chosen only for an image network")
+        if len(depths) != len(fields["depths"]) or not all(
+            1 <= chosen <= there for chosen, there in zip(depths, fields["depths"], strict=True)
+        ):
+            raise ValueError(f"{source}: has {fields['depths']} blocks, which cannot give depths={depths}")
+        fields["depths"] = list(depths)
+    for preset in PRESETS.values():
+        if preset["depths"] == fields["depths"] and preset["embed_dim"] == fields["embed_dim"]:
+            fields.setdefault("drop_path_rate", preset["drop_path_rate"])
+    _name_classes(fields, found, labels)
     try:
-        config = VideoFocalNetConfig(**architecture)
+        config = VideoFocalNetConfig(**fields)
     except StrictDataclassError as error:
         raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
 
     if found.training_data is not None:
         config.training_data = found.training_data  # an evaluation on this data then gives a warning
     with torch.device("meta"):  # no memory is allocated: a hostile file could describe a network of terabytes
-        new, left = _compare(VideoFocalNetForVideoClassification(config), found, is_image, source)
+        new, left = _compare(VideoFocalNetForVideoClassification(config), found)
     model = VideoFocalNetForVideoClassification(config)
-    model.load_state_dict({name: found.weights[name] for name in model.state_dict() if name not in new}, strict=False)
-    if is_image and temporal_init == "identity":
-        start_temporal_branch_as_identity(model)
     copied = sorted(set(model.state_dict()) - set(new))
+    model.load_state_dict({name: found.weights[name] for name in copied}, strict=False)
+    if found.is_image and temporal_init == "identity":
+        start_temporal_branch_as_identity(model)
     return Conversion(model.eval(), found.frame_interval or 4, copied, new, left, notes)
 
 
-def _settle_with_configuration(
-    architecture: dict[str, Any],
-    found: CheckpointSource,
-    told: dict[str, bool],
-    num_frames: int | None,
-    is_image: bool,
-) -> list[str]:
-    """Add the settings of the checkpoint's configuration and of the caller; return notes where they disagree."""
-    notes = []
-    for name, value in architecture.items():
-        stated = found.stated.get(name, value)
-        if stated != value and not (isinstance(stated, (list, tuple)) and list(stated) == value):
-            notes.append(f"the configuration says {name}={stated}, but the weights say {value}: the weights are used")
-    for name, wanted in told.items():
-        stated = found.stated.get(name)
-        if stated is None and not wanted:
-            notes.append(f"{name} cannot be inferred from the weights: false is used ({_NO_TRACE[name]} sets it)")
-        elif stated is False and wanted:
-            notes.append(f"the configuration says {name}=False, but {_NO_TRACE[name]} says True: True is used")
-        architecture[name] = wanted or bool(stated)
-    for name in ("hidden_act", "layer_norm_eps", "drop_path_rate", "image_size"):
-        if name in found.stated:
-            architecture[name] = found.stated[name]
-    stated_frames = found.stated.get("num_frames")
-    if num_frames and stated_frames and num_frames != stated_frames:
-        notes.append(f"the configuration says num_frames={stated_frames}, but you set {num_frames}, which is used")
-    if num_frames or stated_frames:
-        architecture["num_frames"] = num_frames or stated_frames
-    elif not is_image:
-        notes.append("num_frames is unknown: 8 is used (--num-frames sets it)")
-    if found.frame_interval is None and not is_image:
-        notes.append("the frame interval is unknown: 4, that of the recipe, is used")
-    return notes
+@dataclass
+class _Source:
+    """A checkpoint: weights under this package's names (published ones in messages), and what is stored with them."""
+
+    name: str
+    weights: dict[str, torch.Tensor]
+    tubelet_size: int = 1
+    stated: dict[str, Any] = field(default_factory=dict)  # fields of the config that the source contains
+    frame_interval: int | None = None
+    id2label: dict[int, str] | None = None
+    left: list[str] = field(default_factory=list)
+    training_data: dict[str, Any] | None = None
+
+    @property
+    def is_image(self) -> bool:
+        return not any(".temporal_" in name for name in self.weights)
 
 
-def _choose_depths(architecture: dict[str, Any], depths: list[int], is_image: bool, source: str | Path):
-    if not is_image:
-        raise ValueError(f"{source}: is a video network; depths can be chosen only for an image network")
-    if len(depths) != len(architecture["depths"]) or any(
-        wanted > given for wanted, given in zip(depths, architecture["depths"], strict=True)
+def _read_transformers(source: str) -> _Source:
+    with damage_named(f"{source}: cannot be read as a FocalNet of transformers"):
+        config = read_config(source)
+        if config.model_type != "focalnet":
+            raise ValueError(
+                f"model_type is {config.model_type!r}; of transformers' models, only 'focalnet' can be converted"
+            )
+        model, info = FocalNetForImageClassification.from_pretrained(
+            source, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    lacking = sorted(name for name in info["missing_keys"] if not name.startswith("classifier."))
+    left = sorted(info["unexpected_keys"])
+    unknown = [name for name in left if not name.startswith(("decoder.", "focalnet.embeddings.mask_token"))]
+    if lacking or unknown or info["mismatched_keys"]:
+        raise ValueError(
+            f"{source}: is not a complete FocalNet. Missing: {', '.join(lacking) or 'none'}. Unexpected: "
+            f"{', '.join(unknown) or 'none'}. With a different shape: {info['mismatched_keys'] or 'none'}"
+        )
+    weights = {
+        rename_transformers_key(name): weight
+        for name, weight in model.state_dict().items()
+        if name not in info["missing_keys"]
+    }
+    stated = ("hidden_act", "layer_norm_eps", "use_post_layernorm", "normalize_modulator")
+    return _Source(
+        source,
+        {name: reshape_weight(name, weight) for name, weight in weights.items()},
+        stated={name: getattr(config, name) for name in stated},
+        id2label=None if info["missing_keys"] else dict(config.id2label),
+        left=left,
+    )
+
+
+def _read_published(path: Path) -> _Source:
+    checkpoint = load_published_checkpoint(path)
+    state_dict = checkpoint.get("model", checkpoint) if isinstance(checkpoint, Mapping) else None
+    if (
+        not isinstance(state_dict, Mapping)
+        or not state_dict
+        or not all(isinstance(name, str) and isinstance(weight, torch.Tensor) for name, weight in state_dict.items())
     ):
-        raise ValueError(f"{source}: has {architecture['depths']} blocks, which cannot give depths={depths}")
-    architecture["depths"] = list(depths)
+        raise ValueError(f"{path}: contains no state dict, neither at the top level nor under 'model'")
+    if all(name.startswith("module.") for name in state_dict):  # saved from DistributedDataParallel
+        state_dict = {name.removeprefix("module."): weight for name, weight in state_dict.items()}
+    for name, weight in state_dict.items():
+        if weight.dtype not in _FLOATS:
+            expected = ", ".join(map(str, _FLOATS))
+            raise ValueError(f"{path}: {name} has the dtype {weight.dtype}; expected one of {expected}")
+        if not weight.numel() or weight.nbytes > weight.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name} has the shape {tuple(weight.shape)}, but contains too few values")
+    if any(name.startswith("videofocalnet.") for name in state_dict):
+        raise ValueError(f"{path}: the weights already have this package's names; there is nothing to convert")
+
+    try:
+        found = _Source(str(path), convert_published_state_dict(state_dict))
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(f"{path}: a weight has a shape that does not occur in a Video-FocalNet: {error}") from error
+    stem = state_dict.get("patch_embed.proj.weight")
+    if stem is not None and stem.ndim == 5:
+        found.tubelet_size = stem.shape[2]
+    config = checkpoint.get("config") if "model" in checkpoint else None
+    stated = {name: look_up(config, published) for name, published in PUBLISHED_FIELDS.items()}
+    found.stated = {name: value for name, value in stated.items() if value is not None}
+    found.frame_interval = look_up(config, FRAME_INTERVAL)
+    benchmark = str(look_up(config, "DATA.DATASET")).lower().replace("-", "")
+    if benchmark in _TRAINED_ON:
+        found.training_data = {"benchmark": benchmark, "protocol": _TRAINED_ON[benchmark], "fold": 1, "split": "train"}
+    return found
 
 
-def _name_classes(
-    architecture: dict[str, Any], found: CheckpointSource, labels: LabelSet | None, is_image: bool, source: str | Path
-):
-    """Add the class names, or their number, to the architecture. Drop a head that `labels` replace."""
-    classes = architecture.pop("num_labels")
-    id2label = found.id2label
-    if labels is not None:
-        id2label = dict(enumerate(labels.names))
-        if is_image:
-            for name in ("classifier.weight", "classifier.bias"):
-                if found.weights.pop(name, None) is not None:
-                    found.left.append(known_name(name, found))
-        elif classes is not None and len(labels.names) != classes:
-            raise ValueError(f"{source}: has {classes} classes, but {labels.source} names {len(labels.names)}")
-    elif classes is None and is_image:
-        raise ValueError(f"{source}: has no classification head; give the class names of a new one (labels)")
-    if id2label is not None:
-        architecture["id2label"] = id2label
-        architecture["label2id"] = {name: index for index, name in id2label.items()}
-    elif classes is not None:
-        architecture["num_labels"] = classes
-
-
-@torch.no_grad()
-def start_temporal_branch_as_identity(model: nn.Module):
-    """
-    Make every temporal modulator exactly 1, so that the network processes each frame like an image network.
-
-    Only the last projection of the temporal branch is set (weights 0, bias 1). The first training step already changes
-    it, whatever the layers before it contain.
-    """
-    for module in model.modules():
-        if isinstance(module, VideoFocalNetModulation):
-            module.temporal_projection_context.weight.zero_()
-            module.temporal_projection_context.bias.fill_(1)
-
-
-def _architecture(found: CheckpointSource, source: str | Path) -> dict[str, Any]:
+def _architecture(found: _Source) -> dict[str, Any]:
     """Infer fields of the config from the weights. `num_labels` is None without a head."""
     blocks: dict[int, set[int]] = {}
     for name in found.weights:
@@ -209,17 +244,18 @@ def _architecture(found: CheckpointSource, source: str | Path) -> dict[str, Any]
     if not blocks:
         names = list(found.weights)
         raise ValueError(
-            f"{source}: contains no Video-FocalNet, DVFL-Net or FocalNet. Its weights are named {', '.join(names[:5])}"
-            f"{', ...' if len(names) > 5 else ''}; names such as layers.0.blocks.0.modulation.f.weight are expected"
+            f"{found.name}: contains no Video-FocalNet, DVFL-Net or FocalNet. Its weights are named "
+            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}; names such as "
+            "layers.0.blocks.0.modulation.f.weight are expected"
         )
 
     def shape(name: str, rank: int) -> torch.Size:
         weight = found.weights.get(name)
         if weight is None:
-            raise ValueError(f"{source}: lacks the weight {known_name(name, found)}")
+            raise ValueError(f"{found.name}: lacks the weight {publish_key(name)}")
         if weight.ndim != rank:
             raise ValueError(
-                f"{source}: {known_name(name, found)} has shape {tuple(weight.shape)}, not {rank} dimensions"
+                f"{found.name}: {publish_key(name)} has shape {tuple(weight.shape)}, not {rank} dimensions"
             )
         return weight.shape
 
@@ -251,20 +287,69 @@ def _architecture(found: CheckpointSource, source: str | Path) -> dict[str, Any]
     }
 
 
-def _compare(
-    model: VideoFocalNetForVideoClassification, found: CheckpointSource, is_image: bool, source: str | Path
-) -> tuple[list[str], list[str]]:
+def _add_stated_fields(
+    fields: dict[str, Any], found: _Source, given: dict[str, bool], num_frames: int | None
+) -> list[str]:
+    """Add the fields of the checkpoint's configuration and of the caller; return notes where they disagree."""
+    notes = []
+    for name, value in fields.items():
+        stated = found.stated.get(name, value)
+        if stated != value and not (isinstance(stated, (list, tuple)) and list(stated) == value):
+            notes.append(f"the configuration says {name}={stated}, but the weights say {value}: the weights are used")
+    for name, wanted in given.items():
+        stated = found.stated.get(name)
+        if stated is None and not wanted:
+            notes.append(f"{name} cannot be inferred from the weights: false is used ({_NO_TRACE[name]} sets it)")
+        elif stated is False and wanted:
+            notes.append(f"the configuration says {name}=False, but {_NO_TRACE[name]} says True: True is used")
+        fields[name] = wanted or bool(stated)
+    for name in ("hidden_act", "layer_norm_eps", "drop_path_rate", "image_size"):
+        if name in found.stated:
+            fields[name] = found.stated[name]
+    stated_frames = found.stated.get("num_frames")
+    if num_frames and stated_frames and num_frames != stated_frames:
+        notes.append(f"the configuration says num_frames={stated_frames}, but you set {num_frames}, which is used")
+    if num_frames or stated_frames:
+        fields["num_frames"] = num_frames or stated_frames
+    elif not found.is_image:
+        notes.append("num_frames is unknown: 8 is used (--num-frames sets it)")
+    if found.frame_interval is None and not found.is_image:
+        notes.append("the frame interval is unknown: 4, that of the recipe, is used")
+    return notes
+
+
+def _name_classes(fields: dict[str, Any], found: _Source, labels: LabelSet | None):
+    """Add the class names, or their number, to the fields. Drop a head that `labels` replace."""
+    classes = fields.pop("num_labels")
+    id2label = found.id2label
+    if labels is not None:
+        id2label = dict(enumerate(labels.names))
+        if found.is_image:
+            for name in ("classifier.weight", "classifier.bias"):
+                if found.weights.pop(name, None) is not None:
+                    found.left.append(publish_key(name))
+        elif classes is not None and len(labels.names) != classes:
+            raise ValueError(f"{found.name}: has {classes} classes, but {labels.source} names {len(labels.names)}")
+    elif classes is None and found.is_image:
+        raise ValueError(f"{found.name}: has no classification head; give the class names of a new one (labels)")
+    if id2label is not None:
+        fields |= {"id2label": id2label, "label2id": {name: index for index, name in id2label.items()}}
+    elif classes is not None:
+        fields["num_labels"] = classes
+
+
+def _compare(model: VideoFocalNetForVideoClassification, found: _Source) -> tuple[list[str], list[str]]:
     """Return the names of missing and of unused weights. Raise an error if the source does not fill the network."""
     wanted = model.state_dict()
     missing = sorted(set(wanted) - set(found.weights))
     unexpected = sorted(set(found.weights) - set(wanted))
     other_shape = [
-        f"{known_name(name, found)} {tuple(found.weights[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in found.weights and found.weights[name].shape != wanted[name].shape
+        f"{publish_key(name)} {tuple(found.weights[name].shape)} instead of {tuple(weight.shape)}"
+        for name, weight in wanted.items()
+        if name in found.weights and found.weights[name].shape != weight.shape
     ]
     new, left = [], list(found.left)
-    if is_image:
+    if found.is_image:
         # weights that an image network lacks, and blocks that a shallower network does not use
         new = [name for name in missing if ".temporal_" in name or name.startswith("classifier.")]
         cut = [
@@ -275,15 +360,29 @@ def _compare(
         ]
         missing = [name for name in missing if name not in new]
         unexpected = [name for name in unexpected if name not in cut]
-        left += [known_name(name, found) for name in cut]
+        left += map(publish_key, cut)
     if missing or unexpected or other_shape:
         raise ValueError(
-            f"{source}: the weights do not match the network that they describe. "
-            f"Missing: {', '.join(known_name(name, found) for name in missing) or 'none'}. "
-            f"Unexpected: {', '.join(known_name(name, found) for name in unexpected) or 'none'}. "
+            f"{found.name}: the weights do not match the network that they describe. "
+            f"Missing: {', '.join(map(publish_key, missing)) or 'none'}. "
+            f"Unexpected: {', '.join(map(publish_key, unexpected)) or 'none'}. "
             f"With a different shape: {', '.join(other_shape) or 'none'}"
         )
     return new, left
+
+
+@torch.no_grad()
+def start_temporal_branch_as_identity(model: nn.Module):
+    """
+    Make every temporal modulator exactly 1, so that the network processes each frame like an image network.
+
+    Only the last projection of the temporal branch is set (weights 0, bias 1). The first training step already changes
+    it, whatever the layers before it contain.
+    """
+    for module in model.modules():
+        if isinstance(module, VideoFocalNetModulation):
+            module.temporal_projection_context.weight.zero_()
+            module.temporal_projection_context.bias.fill_(1)
 
 
 def read_depths(depths: str) -> list[int]:
@@ -293,6 +392,3 @@ def read_depths(depths: str) -> list[int]:
     if not re.fullmatch(r"\d+(,\d+)*", depths):
         raise ValueError(f"depths must be numbers such as 1,1,2,1 or one of {', '.join(PRESETS)}, got {depths!r}")
     return [int(depth) for depth in depths.split(",")]
-
-
-__all__ = ["Conversion", "convert_checkpoint", "read_depths", "start_temporal_branch_as_identity"]

@@ -76,7 +76,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def digest_of_weights(weights: Mapping[str, torch.Tensor]) -> str:
-    """The same for weights by name."""
+    """Same as [`weights_digest`], for a state dict."""
     digest = hashlib.sha256()
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
@@ -126,15 +126,3 @@ class HeadInput:
     def remove(self):
         """Leave the model as it was."""
         self._hook.remove()
-
-
-__all__ = [
-    "DType",
-    "HeadInput",
-    "choose_device",
-    "digest_of_weights",
-    "feature_width",
-    "head_of",
-    "place",
-    "weights_digest",
-]

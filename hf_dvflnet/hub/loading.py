@@ -2,12 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
@@ -17,12 +18,18 @@ from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
-# all errors that transformers may raise for a damaged or hostile folder, except a lack of memory
-DAMAGED = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError),
-    *(SafetensorError, StrictDataclassError),
-)
 _ADAPTER = "adapter_config.json"
+
+
+@contextmanager
+def damage_named(what: str) -> Iterator[None]:
+    """Turn any exception into a `ValueError`: transformers raises all kinds for a damaged or hostile folder."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def read_config(model: str) -> PreTrainedConfig:
@@ -34,7 +41,7 @@ def read_config(model: str) -> PreTrainedConfig:
             in [`refuse_adapter`].
     """
     refuse_adapter(model)
-    try:
+    with damage_named(f"{model}: is neither a model folder nor an accessible model on the Hub"):
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         config._attn_implementation = None  # could name a kernel on the Hub, which is code
         names = config.id2label
@@ -42,8 +49,6 @@ def read_config(model: str) -> PreTrainedConfig:
             raise ValueError(f"id2label must map the ids 0 to {len(names) - 1} to class names, but is {names}")
         if getattr(config, "transformers_weights", None) is not None:
             raise ValueError(f"transformers_weights is {config.transformers_weights!r}; remove it")
-    except DAMAGED as error:
-        raise ValueError(f"{model}: is neither a model folder nor an accessible model on the Hub: {error}") from error
     return config
 
 
@@ -77,7 +82,7 @@ def load_model(model: str) -> VideoFocalNetForVideoClassification:
     Raises:
         ValueError: If the model cannot be read, or if its weights are not exactly those of its config.
     """
-    return _load_exactly(VideoFocalNetForVideoClassification, model, load_config(model))
+    return _load(VideoFocalNetForVideoClassification, model, load_config(model))
 
 
 def load_classifier(model: str) -> VideoFocalNetForVideoClassification | FrameModelForVideoClassification:
@@ -89,25 +94,8 @@ def load_classifier(model: str) -> VideoFocalNetForVideoClassification | FrameMo
     """
     config = read_config(model)
     if isinstance(config, FrameModelConfig):
-        return _load_exactly(FrameModelForVideoClassification, model, config)
+        return _load(FrameModelForVideoClassification, model, config)
     return load_model(model)
-
-
-def _load_exactly(kind: Any, model: str, config: PreTrainedConfig) -> Any:
-    try:
-        dtypes: dict[str, str] = {}
-        for path in _weight_files(model):
-            with safe_open(path, "pt") as file:
-                dtypes |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (is no dict)
-    except DAMAGED as error:
-        raise ValueError(f"{model}: the weights cannot be read: {error}") from error
-    for name, dtype in dtypes.items():  # transformers would convert any dtype to floats
-        if dtype not in ("F64", "F32", "F16", "BF16") and not name.endswith("num_batches_tracked"):
-            raise ValueError(f"{model}: {name} has the dtype {dtype}; F64, F32, F16 or BF16 is expected")
-    network, unexpected = _load_whole(kind, model, config)
-    if unexpected:
-        raise ValueError(f"{model}: the weights do not match a classifier with its config: unexpected {unexpected}")
-    return network.eval()
 
 
 def load_teacher(model: str, dtype: str = "auto") -> PreTrainedModel:
@@ -117,13 +105,20 @@ def load_teacher(model: str, dtype: str = "auto") -> PreTrainedModel:
     Raises:
         ValueError: If the model cannot be read or lacks weights.
     """
-    return _load_whole(AutoModelForVideoClassification, model, read_config(model), dtype=dtype)[0]
+    return _load(AutoModelForVideoClassification, model, read_config(model), exactly=False, dtype=dtype)
 
 
-def _load_whole(kind: Any, model: str, config: PreTrainedConfig, **options: Any) -> tuple[Any, list[str]]:
-    """Return the network and the names of the weights that it does not use."""
-    try:
-        _weight_files(model)
+def _load(kind: Any, model: str, config: PreTrainedConfig, exactly: bool = True, **options: Any) -> Any:
+    """Load a network, and with `exactly` refuse weights that it does not use or that are not floats."""
+    with damage_named(f"{model}: the weights cannot be read"):
+        files = _weight_files(model)
+        for path in files if exactly else ():
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (is no dict)
+                    dtype = file.get_slice(name).get_dtype()
+                    # transformers would convert any dtype to floats
+                    if dtype not in ("F64", "F32", "F16", "BF16") and not name.endswith("num_batches_tracked"):
+                        raise ValueError(f"{name} has the dtype {dtype}; F64, F32, F16 or BF16 is expected")
         # mismatches raise an error below, instead of a report in the log
         network, found = kind.from_pretrained(
             model,
@@ -134,31 +129,22 @@ def _load_whole(kind: Any, model: str, config: PreTrainedConfig, **options: Any)
             ignore_mismatched_sizes=True,
             **options,
         )
-    except DAMAGED as error:
-        raise ValueError(f"{model}: the weights cannot be read: {error}") from error
-    if found["mismatched_keys"]:
-        shapes = [
-            f"{name} {tuple(there)} instead of {tuple(wanted)}"
-            for name, there, wanted in sorted(found["mismatched_keys"])
-        ]
-        raise ValueError(f"{model}: the shapes of the weights do not match its config: {', '.join(shapes)}")
-    missing, unexpected = (sorted(map(str, found[kind])) for kind in ("missing_keys", "unexpected_keys"))
-    if missing:
-        raise ValueError(f"{model}: the weights do not match a classifier with its config: missing {missing}")
-    return network, unexpected
+    shapes = [f"{name} {tuple(there)} instead of {tuple(wanted)}" for name, there, wanted in found["mismatched_keys"]]
+    if shapes:
+        raise ValueError(f"{model}: the shapes of the weights do not match its config: {', '.join(sorted(shapes))}")
+    for problem in ("missing", "unexpected") if exactly else ("missing",):
+        names = sorted(map(str, found[f"{problem}_keys"]))
+        if names:
+            raise ValueError(f"{model}: the weights do not match a classifier with its config: {problem} {names}")
+    return network.eval()
 
 
 def _weight_files(model: str) -> list[str]:
     """
-    Return the safetensors files of a folder or Hub id.
-
-    transformers would also read pickle files, and files at any path that an index names.
-
-    Raises:
-        ValueError, OSError: If there are none, if the index names other files, or if there is an adapter.
+    The safetensors files of a folder or Hub id. transformers would also read pickle files, files at any path that an
+    index names, and in place of this model the one that an adapter names.
     """
     optional = {"_raise_exceptions_for_missing_entries": False}
-    # transformers would load the model that the adapter names in place of this one
     if cached_file(model, _ADAPTER, **optional) is not None:
         raise ValueError(f"there is an adapter ({_ADAPTER}) beside them; merge it, or load the model with PEFT")
     path = cached_file(model, "model.safetensors", **optional)
@@ -170,13 +156,10 @@ def _weight_files(model: str) -> list[str]:
             "there is no model.safetensors, and pickles (pytorch_model.bin) are not opened: save the model again "
             "with save_pretrained"
         )
-    content = json.loads(Path(index).read_text(encoding="utf-8"))
-    shards = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(shards, dict) or not all(
-        re.fullmatch(r"[\w.-]+\.safetensors", str(name)) for name in shards.values()
-    ):
-        raise ValueError(f"{Path(index).name} must name .safetensors files of this folder, but names {shards}")
-    return [cached_file(model, name) for name in sorted(set(shards.values()))]
+    names = set(map(str, json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
+    if not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
+        raise ValueError(f"{Path(index).name} must name .safetensors files of this folder, but names {sorted(names)}")
+    return [cached_file(model, name) for name in sorted(names)]
 
 
 def load_processor(model: str) -> VideoFocalNetVideoProcessor:
@@ -186,38 +169,20 @@ def load_processor(model: str) -> VideoFocalNetVideoProcessor:
     Raises:
         ValueError: If the processor cannot be read or cannot prepare a clip.
     """
-    try:
+    with damage_named(f"{model}: the video processor cannot be used"):
         processor = VideoFocalNetVideoProcessor.from_pretrained(model)
-        numbers = {
-            name: getattr(processor, name) for name in ("num_frames", "frame_interval", "num_clips", "num_crops")
-        }
+        names = ("num_frames", "frame_interval", "num_clips", "num_crops")
+        numbers = {name: getattr(processor, name) for name in names}
         for name in ("size", "crop_size"):
             sides = dict(getattr(processor, name) or {})
             numbers |= {f"{name}.{side}": number for side, number in sides.items() if number is not None}
         for name, number in numbers.items():
             if type(number) is not int or not 1 <= number <= 10_000:
                 raise ValueError(f"{name} must be an integer from 1 to 10,000, got {number!r}")
-        if processor.fps is not None and not (isinstance(processor.fps, (int, float)) and 0 < processor.fps <= 1000):
+        if processor.fps is not None and not 0 < processor.fps <= 1000:
             raise ValueError(f"fps must be a number greater than 0 and up to 1000, got {processor.fps!r}")
-        replaced = [name for name in vars(processor) if callable(getattr(type(processor), name, None))]
-        if replaced:
-            raise ValueError(f"{', '.join(replaced)}: these names are methods, not settings")
         frame = np.zeros((1, 32, 32, 3), np.uint8)
         clip = processor(frame, do_sample_frames=False, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
         if not clip.isfinite().all():
             raise ValueError("image_mean, image_std and rescale_factor give values that are not finite")
-    except DAMAGED as error:
-        raise ValueError(f"{model}: the video processor cannot be used: {error}") from error
     return processor
-
-
-__all__ = [
-    "DAMAGED",
-    "load_classifier",
-    "load_config",
-    "load_model",
-    "load_processor",
-    "load_teacher",
-    "read_config",
-    "refuse_adapter",
-]

@@ -1,4 +1,4 @@
-"""Writes model folders, completely or not at all, and pushes them to the Hub."""
+"""Writes model folders with their cards, completely or not at all, and pushes them to the Hub."""
 
 import os
 import re
@@ -9,14 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import HfApi
+import torch
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.utils import httpx
+from torch.utils.flop_counter import FlopCounterMode
 
+from ..configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from ..image_processing_videofocalnet import VideoFocalNetImageProcessor
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .loading import load_config, refuse_adapter
-from .model_card import model_card
 
 
 # a small trained model, which comes with the package; its card says what it is good for
@@ -30,10 +32,6 @@ _PARTS = re.compile(
 )
 
 
-def _belongs_to_a_model(name: str) -> bool:
-    return _PARTS.fullmatch(name) is not None
-
-
 @contextmanager
 def whole_or_nothing(out: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
     """
@@ -45,20 +43,13 @@ def whole_or_nothing(out: str | os.PathLike, overwrite: bool = False) -> Iterato
     out = Path(out)
     refuse_existing(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
+    unfinished, previous = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("unfinished", "previous"))
     try:
         yield unfinished
         if out.is_dir() and not out.is_symlink():
-            previous = out.with_name(f".{out.name}.{os.getpid()}.previous")
             out.rename(previous)
-            try:
-                unfinished.rename(out)
-            except OSError:
-                previous.rename(out)
-                raise
-            shutil.rmtree(previous)
-        else:
-            os.replace(unfinished, out)
+        os.replace(unfinished, out)
+        shutil.rmtree(previous, ignore_errors=True)
     finally:
         if unfinished.is_dir():
             shutil.rmtree(unfinished)
@@ -76,7 +67,7 @@ def refuse_existing(out: Path, overwrite: bool):
         raise FileExistsError(f"{out}: exists already; choose another name, or overwrite it (--overwrite)")
     if not out.is_dir():
         return
-    foreign = [entry.name for entry in out.iterdir() if entry.is_dir() or not _belongs_to_a_model(entry.name)]
+    foreign = [entry.name for entry in out.iterdir() if entry.is_dir() or not _PARTS.fullmatch(entry.name)]
     config = out / "config.json"
     if any(out.iterdir()) and (foreign or not config.is_file() or '"videofocalnet"' not in config.read_text("utf-8")):
         holds = f"contains {sorted(foreign)[0]}" if foreign else "has no config.json of a Video-FocalNet"
@@ -117,8 +108,107 @@ def save_model_folder(
             num_frames=model.config.num_frames, frame_interval=frame_interval, **shown
         ).save_pretrained(folder)
         VideoFocalNetImageProcessor(**shown).save_pretrained(folder)
-        model_card(model.config, title, introduction, Path(out).name, frame_interval).save(folder / "README.md")
+        _model_card(model.config, title, introduction, Path(out).name, frame_interval).save(folder / "README.md")
     return Path(out)
+
+
+def _model_card(
+    config: VideoFocalNetConfig, title: str, introduction: str, name: str, frame_interval: int
+) -> ModelCard:
+    data = ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"])
+    about = describe_config(config)
+    rows = "\n".join(
+        f"| {key} | {value} |"
+        for key, value in (
+            ("parameters", f"{about['parameters'] / 1e6:.2f} M"),
+            ("multiply-adds", f"{about['multiply_adds'] / 1e9:.1f} G for a clip of {about['input']}"),
+            ("blocks, width", f"{config.depths}, {config.embed_dim}"),
+            ("classes", config.num_labels),
+            ("sampling", f"{config.num_frames} frames, interval {frame_interval}"),
+            (
+                "frames",
+                f"short side {config.image_size * 256 // 224} (bilinear, no antialiasing), centre crop "
+                f"{config.image_size}, ImageNet mean and standard deviation",
+            ),
+        )
+    )
+    return ModelCard(
+        f"""---
+{data.to_yaml()}
+---
+
+# {title}
+
+{introduction}
+
+| | |
+|---|---|
+{rows}
+
+```python
+import hf_dvflnet  # or trust_remote_code=True below
+from transformers import pipeline
+
+pipeline("video-classification", model="{name}")("video.mp4")
+```
+
+Papers, to be cited: [DVFL-Net](https://arxiv.org/abs/2507.12426),
+[Video-FocalNets](https://arxiv.org/abs/2307.06947). Converted weights have the licence of their source, and the limits
+of what they were trained on.
+"""
+    )
+
+
+def describe_config(
+    config: VideoFocalNetConfig, num_frames: int | None = None, image_size: int | None = None
+) -> dict[str, Any]:
+    """
+    Compute the size and cost of the network that a config describes. The network is not built in memory.
+
+    Args:
+        config: The config.
+        num_frames: Number of frames of the clip for which multiply-adds are counted. Defaults to `config.num_frames`.
+        image_size: Height and width of this clip, in pixels. Defaults to `config.image_size`.
+
+    Returns:
+        A dict with `parameters`, `multiply_adds` (of convolutions and linear layers, for one clip), `input` (frames x
+        height x width), `preset` (or None), `num_labels`, `labels` (None if the classes have no names), `num_frames`,
+        `image_size`, and every field that describes the architecture.
+
+    Raises:
+        ValueError: If the config does not describe a valid network, or if the network does not accept such a clip.
+    """
+    frames, side = num_frames or config.num_frames, image_size or config.image_size
+    try:
+        with torch.device("meta"):
+            model = VideoFocalNetForVideoClassification(config).eval()
+            clip = torch.empty(1, frames, config.num_channels, side, side)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(clip)
+    except (RuntimeError, TypeError, OverflowError) as error:  # from sizes that are too large
+        name = config.name_or_path or "the config"
+        raise ValueError(
+            f"{name}: does not describe a network for clips of {frames}x{side}x{side}: {error}"
+        ) from error
+    sizes = {name: (fields["depths"], fields["embed_dim"]) for name, fields in PRESETS.items()}
+    preset = [name for name, size in sizes.items() if size == (config.depths, config.embed_dim)]
+    labels = [config.id2label[index] for index in range(config.num_labels)]
+    architecture = (
+        "depths", "embed_dim", "num_channels", "patch_size", "tubelet_size", "focal_levels", "focal_windows",
+        "mlp_ratio", "hidden_act", "drop_path_rate", "use_conv_embed", "use_layerscale", "use_post_layernorm",
+        "use_post_layernorm_in_modulation", "normalize_modulator", "layer_norm_eps",
+    )  # fmt: skip
+    return {
+        "preset": preset[0] if preset else None,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "multiply_adds": counter.get_total_flops() // 2,  # one operation is a multiplication or an addition
+        "input": f"{frames}x{side}x{side}",
+        "num_labels": config.num_labels,
+        "labels": None if labels == [f"LABEL_{index}" for index in range(config.num_labels)] else labels,
+        "num_frames": config.num_frames,
+        "image_size": config.image_size,
+        **{name: getattr(config, name) for name in architecture},
+    }
 
 
 def _own_code() -> list[Path]:
@@ -148,7 +238,8 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
     """
     Upload a model folder with its card and its code, so that it can be loaded with and without this package.
 
-    A folder without any code, such as one in `examples/models`, gets the code of this package.
+    A folder without any code, such as one in `examples/models`, gets the code of this package. Other files, such as
+    the checkpoints of a training, are not uploaded.
 
     Returns the URL of the commit.
 
@@ -158,8 +249,6 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
         ConnectionError: If the Hub cannot be reached or refuses the upload.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder")
     refuse_adapter(str(folder))
     for name in ("config.json", "video_preprocessor_config.json", "README.md"):
         if not (folder / name).is_file():
@@ -167,43 +256,23 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
     if not list(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder}: has no weights (*.safetensors)")
     auto_map = getattr(load_config(str(folder)), "auto_map", None) or {}
-    without_code = bool(auto_map) and not list(folder.glob("*.py"))
-    for auto_class in () if without_code else ("AutoConfig", "AutoModel", "AutoModelForVideoClassification"):
-        module = auto_map.get(auto_class, "").split(".")[0]
-        if not module or not (folder / f"{module}.py").is_file():
+    files = {entry.name: entry for entry in folder.iterdir() if entry.is_file() and _PARTS.fullmatch(entry.name)}
+    if auto_map and not list(folder.glob("*.py")):
+        files |= {file.name: file for file in _own_code()}
+    for auto_class in ("AutoConfig", "AutoModel", "AutoModelForVideoClassification"):
+        if f"{auto_map.get(auto_class, '').split('.')[0]}.py" not in files:
             raise FileNotFoundError(
                 f"{folder}: contains no code for {auto_class}; load the model with this package and save it again"
             )
-    for file in folder.glob("*.py"):
-        for module in re.findall(r"^from \.(\w+) import", file.read_text("utf-8"), flags=re.MULTILINE):
-            if not (folder / f"{module}.py").is_file():
-                raise FileNotFoundError(f"{folder}: {file.name} imports {module}, but there is no {module}.py")
-    parts = [entry.name for entry in folder.iterdir() if entry.is_file() and _belongs_to_a_model(entry.name)]
     api = HfApi()
     try:
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with TemporaryDirectory() as code:
-            if without_code:
-                # what `save_pretrained` would have written beside the weights
-                for file in (*_own_code(), *(folder / name for name in parts)):
-                    shutil.copy(file, code)
+        with TemporaryDirectory() as parts:
+            for file in files.values():
+                shutil.copy(file, parts)
             commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=code if without_code else folder,
-                allow_patterns=[*parts, "*.py"] if without_code else parts,
-                ignore_patterns=["*/*"],
-                commit_message="Upload the model with its code",
+                repo_id=repo_id, folder_path=parts, commit_message="Upload the model with its code"
             )
     except httpx.HTTPError as error:
         raise ConnectionError(f"{repo_id}: cannot be pushed: {error}") from error
     return str(commit.commit_url)
-
-
-__all__ = [
-    "MOTIONS_STUDENT",
-    "push_model_folder",
-    "refuse_existing",
-    "save_model_folder",
-    "save_motions_student",
-    "whole_or_nothing",
-]

@@ -1,24 +1,74 @@
 """
-Reads published checkpoint files without running any code from them, and writes such files.
+The published checkpoint format of TalalWasim/Video-FocalNets and hayatkhan8660-maker/DVFL-Net: reads files without
+running any code from them, converts the names and shapes of weights to those of this package and back, and writes such
+checkpoints.
 
-The format is that of TalalWasim/Video-FocalNets and hayatkhan8660-maker/DVFL-Net: weights under `"model"`, and a
-configuration node under `"config"`.
+A checkpoint has the weights under `"model"`, and a configuration node under `"config"`.
 """
 
-import pickle
-import struct
+import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from .weight_names import publish_state_dict
+
+
+# Fields of the config, and their names in the configuration node of a checkpoint.
+PUBLISHED_FIELDS = {
+    "num_frames": "DATA.NUM_FRAMES",
+    "image_size": "DATA.IMG_SIZE",
+    "drop_path_rate": "MODEL.DROP_PATH_RATE",
+    "tubelet_size": "MODEL.TUBELET_SIZE",
+    "num_labels": "MODEL.NUM_CLASSES",
+    "patch_size": "MODEL.FOCAL.PATCH_SIZE",
+    "num_channels": "MODEL.FOCAL.IN_CHANS",
+    "embed_dim": "MODEL.FOCAL.EMBED_DIM",
+    "depths": "MODEL.FOCAL.DEPTHS",
+    "mlp_ratio": "MODEL.FOCAL.MLP_RATIO",
+    "focal_levels": "MODEL.FOCAL.FOCAL_LEVELS",
+    "focal_windows": "MODEL.FOCAL.FOCAL_WINDOWS",
+    "use_conv_embed": "MODEL.FOCAL.USE_CONV_EMBED",
+    "use_layerscale": "MODEL.FOCAL.USE_LAYERSCALE",
+    "use_post_layernorm": "MODEL.FOCAL.USE_POSTLN",
+    "use_post_layernorm_in_modulation": "MODEL.FOCAL.USE_POSTLN_IN_MODULATION",
+    "normalize_modulator": "MODEL.FOCAL.NORMALIZE_MODULATOR",
+}
+FRAME_INTERVAL = "AUG.FRAME_INTERVAL"
+
+# Published weight names and those of this package. `#` is a number, `^` the beginning of a name. Each rule is applied
+# once, in this order.
+_PUBLISHED_NAMES = [
+    ("^patch_embed.proj.", "^videofocalnet.embeddings.projection."),
+    ("^patch_embed.norm.", "^videofocalnet.embeddings.norm."),
+    ("^norm.", "^videofocalnet.layernorm."),
+    ("^head.", "^classifier."),
+    ("^layers.#.downsample.proj.", "^videofocalnet.stages.#.downsample.projection."),
+    ("^layers.#.downsample.norm.", "^videofocalnet.stages.#.downsample.norm."),
+    ("^layers.#.blocks.#.", "^videofocalnet.stages.#.layers.#."),
+    (".modulation.f.", ".modulation.projection_in."),
+    (".modulation.h.", ".modulation.projection_context."),
+    (".modulation.proj.", ".modulation.projection_out."),
+    (".modulation.ln.", ".modulation.layernorm."),
+    (".modulation.f_temporal.", ".modulation.temporal_projection_in."),
+    (".modulation.h_temporal.", ".modulation.temporal_projection_context."),
+    (".modulation.focal_layers.#.0.", ".modulation.focal_layers.#."),
+    (".modulation.focal_layers_temporal.#.0.", ".modulation.temporal_focal_layers.#."),
+]
+_TRANSFORMERS_NAMES = [
+    ("^focalnet.embeddings.patch_embeddings.projection.", "^videofocalnet.embeddings.projection."),
+    ("^focalnet.embeddings.norm.", "^videofocalnet.embeddings.norm."),
+    ("^focalnet.layernorm.", "^videofocalnet.layernorm."),
+    ("^focalnet.encoder.stages.#.downsample.", "^videofocalnet.stages.#.downsample."),
+    ("^focalnet.encoder.stages.#.layers.#.", "^videofocalnet.stages.#.layers.#."),
+    (".modulation.focal_layers.#.0.", ".modulation.focal_layers.#."),
+]
+STEM = "videofocalnet.embeddings.projection.weight"
 
 
 class _ConfigNode:
@@ -49,30 +99,15 @@ def load_published_checkpoint(path: str | Path) -> dict[str, Any]:
         _refuse_packed(path)
         with torch.serialization.safe_globals([(_ConfigNode, "yacs.config.CfgNode")]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    # all errors that a damaged or hostile file may cause, except a lack of memory
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        struct.error,
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        OverflowError,
-        AssertionError,
-    ) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged or hostile file may cause any
         reason = str(error).split("\n")[0].split(". This file")[0] or type(error).__name__
         raise ValueError(f"{path}: cannot be read as a published checkpoint: {reason}") from error
 
 
 def _refuse_packed(path: Path):
-    """
-    Raise `ValueError` if an archive is larger when it is unpacked, because it could fill the memory. PyTorch neither
-    compresses weights nor lets them overlap.
-    """
+    """Refuse a compressed archive, which could fill the memory. PyTorch compresses no weights."""
     with open(path, "rb") as file:
         if file.read(2) != b"PK":  # the format before PyTorch 1.6, which has no compression
             return
@@ -80,37 +115,6 @@ def _refuse_packed(path: Path):
             unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > path.stat().st_size:
         raise ValueError(f"it has {path.stat().st_size} bytes, but {unpacked} when it is unpacked")
-
-
-# Fields of the config, and their names in the configuration node of a checkpoint.
-PUBLISHED_FIELDS = {
-    "num_frames": "DATA.NUM_FRAMES",
-    "image_size": "DATA.IMG_SIZE",
-    "drop_path_rate": "MODEL.DROP_PATH_RATE",
-    "tubelet_size": "MODEL.TUBELET_SIZE",
-    "num_labels": "MODEL.NUM_CLASSES",
-    "patch_size": "MODEL.FOCAL.PATCH_SIZE",
-    "num_channels": "MODEL.FOCAL.IN_CHANS",
-    "embed_dim": "MODEL.FOCAL.EMBED_DIM",
-    "depths": "MODEL.FOCAL.DEPTHS",
-    "mlp_ratio": "MODEL.FOCAL.MLP_RATIO",
-    "focal_levels": "MODEL.FOCAL.FOCAL_LEVELS",
-    "focal_windows": "MODEL.FOCAL.FOCAL_WINDOWS",
-    "use_conv_embed": "MODEL.FOCAL.USE_CONV_EMBED",
-    "use_layerscale": "MODEL.FOCAL.USE_LAYERSCALE",
-    "use_post_layernorm": "MODEL.FOCAL.USE_POSTLN",
-    "use_post_layernorm_in_modulation": "MODEL.FOCAL.USE_POSTLN_IN_MODULATION",
-    "normalize_modulator": "MODEL.FOCAL.NORMALIZE_MODULATOR",
-}
-FRAME_INTERVAL = "AUG.FRAME_INTERVAL"
-# The lists that a checkpoint was trained on, by `DATA.DATASET` of its configuration.
-TRAINED_ON = {
-    name: {"benchmark": name, "protocol": protocol, "fold": 1, "split": "train"}
-    for name, protocol in (
-        *(("ucf50", "dvflnet_8020"), ("ucf101", "dvflnet_8020"), ("hmdb51", "dvflnet")),
-        *(("ssv2", "official"), ("kinetics400", "official")),
-    )
-}
 
 
 def publish_checkpoint(model: VideoFocalNetForVideoClassification, frame_interval: int = 4) -> dict[str, Any]:
@@ -129,21 +133,75 @@ def publish_checkpoint(model: VideoFocalNetForVideoClassification, frame_interva
     return {"model": publish_state_dict(model), "config": config}
 
 
-def look_up(config: Mapping[str, Any], name: str) -> Any:
+def look_up(config: Any, name: str) -> Any:
     """Return the value of a name such as `MODEL.FOCAL.DEPTHS` in nested dicts, or None."""
-    node: Any = config
     for part in name.split("."):
-        if not isinstance(node, Mapping):
-            return None
-        node = node.get(part)
-    return node
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
 
 
-__all__ = [
-    "FRAME_INTERVAL",
-    "PUBLISHED_FIELDS",
-    "TRAINED_ON",
-    "load_published_checkpoint",
-    "look_up",
-    "publish_checkpoint",
-]
+def rename_published_key(key: str) -> str:
+    """Return this package's name for a published weight name, and any other name unchanged."""
+    return _rename(key, _PUBLISHED_NAMES, 1)
+
+
+def publish_key(key: str) -> str:
+    """Return the published name for a weight name of this package, and any other name unchanged."""
+    return _rename(key, [(ours, published) for published, ours in reversed(_PUBLISHED_NAMES)], -1)
+
+
+def rename_transformers_key(key: str) -> str:
+    """Return this package's name for a weight name of transformers' FocalNet, and any other name unchanged."""
+    return _rename(key, _TRANSFORMERS_NAMES, 1)
+
+
+def _rename(key: str, rules: Iterable[tuple[str, str]], stages: int) -> str:
+    """Published downsamplings end a stage, those of this package begin the next one, `stages` further."""
+    renamed = key
+    for old, new in rules:
+        pattern = re.escape(old).replace(r"\^", "^").replace(r"\#", r"(\d+)")
+        new = new.removeprefix("^").replace("#", r"\1", 1).replace("#", r"\2")
+        renamed = re.sub(pattern, new, renamed)
+    if renamed == key:
+        return key
+    return re.sub(r"\.(\d+)\.downsample\.", lambda match: f".{int(match[1]) + stages}.downsample.", renamed)
+
+
+def reshape_weight(key: str, weight: torch.Tensor) -> torch.Tensor:
+    """Return a weight, under this package's name, in the shape that this package uses."""
+    if key.endswith("projection_context.weight"):
+        return weight.flatten(1)
+    if ".temporal_focal_layers." in key:
+        return weight.unsqueeze(-1)
+    if key == STEM and weight.ndim == 5:
+        return weight.transpose(1, 2).flatten(1, 2)
+    return weight
+
+
+def convert_published_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    Convert published names and shapes to those of [`VideoFocalNetForVideoClassification`]. Values are never changed.
+
+    - A 1x1 convolution becomes a linear layer: (out, in, 1, 1) or (out, in, 1) -> (out, in).
+    - A convolution along frames becomes a 2-D convolution: (out, in, k) -> (out, in, k, 1).
+    - A tubelet stem becomes a 2-D convolution over folded frames: (out, channels, frames, h, w) -> (out, frames *
+      channels, h, w).
+    """
+    renamed = {rename_published_key(key): weight for key, weight in state_dict.items()}
+    return {key: reshape_weight(key, weight) for key, weight in renamed.items()}
+
+
+def publish_state_dict(model: VideoFocalNetForVideoClassification) -> dict[str, torch.Tensor]:
+    """The reverse of [`convert_published_state_dict`]: a model's weights under the published names and shapes."""
+    published = {}
+    for key, weight in model.state_dict().items():
+        if key.endswith(".modulation.projection_context.weight"):
+            weight = weight[..., None, None]
+        elif key.endswith(".modulation.temporal_projection_context.weight"):
+            weight = weight[..., None]
+        elif ".temporal_focal_layers." in key:
+            weight = weight.squeeze(-1)
+        elif key == STEM and model.config.tubelet_size > 1:
+            weight = weight.unflatten(1, (model.config.tubelet_size, -1)).transpose(1, 2)
+        published[publish_key(key)] = weight.contiguous()
+    return published

@@ -20,6 +20,3 @@ def code_version() -> str:
         check=False,
     )
     return git.stdout.strip() or installed
-
-
-__all__ = ["__version__", "code_version"]

@@ -24,7 +24,7 @@ from typing import Any
 from ..data.video_files import VIDEO_SUFFIXES, list_videos
 from ..hub.loaded_models import DType
 from ..hub.loading import load_model, load_processor
-from ..hub.model_card import describe_config
+from ..hub.model_folder import describe_config
 from .demo_answer import MAX_SECONDS, STYLE, WELCOME, classify_clip, render_answer, render_refusal, thumbnail
 from .inference_form import place_for_inference
 

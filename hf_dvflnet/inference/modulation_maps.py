@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ..hub.model_folder import whole_or_nothing
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..plots.style import COLOUR_MAP, FONT_SIZE, SMALL_FONT_SIZE, styled, text_width, wrapped
+from ..plots.charts import COLOUR_MAP, FONT_SIZE, SMALL_FONT_SIZE, styled, text_width, wrapped
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 

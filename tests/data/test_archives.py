@@ -1,4 +1,3 @@
-import gzip
 import io
 import random
 import re
@@ -51,41 +50,6 @@ def test_a_tar_that_leads_back_to_itself_ends(tmp_path):
     (tmp_path / "a.tar").write_bytes(first.tobuf() + bytes(1024) + bytes(header) + bytes(1024))
     with pytest.raises(ValueError, match=r"a\.tar: cannot be read as an archive: b\.mp4 has a size of -512 bytes"):
         read_all(tmp_path / "a.tar")
-
-
-def test_a_tar_of_many_gzips_is_read_to_its_end(tmp_path):
-    members = {f"{number}.mp4": bytes([number]) * 3000 for number in range(8)}
-    path = write_tar(tmp_path / "a.tar", members)
-    data = path.read_bytes()
-    path.write_bytes(b"".join(gzip.compress(data[start : start + 5000]) for start in range(0, len(data), 5000)))
-    assert read_all(path) == members
-
-
-@pytest.mark.parametrize("write, name", [(write_zip, "a.zip"), (write_tar, "a.tar"), (write_tar, "a.tar.gz")])
-def test_a_list_in_an_archive_is_read_by_its_whole_name(tmp_path, write, name):
-    write(tmp_path / name, {"videos/a.mp4": b"", "lists/classes.txt": b"jump", "lists/more_classes.txt": b"run"})
-    assert Release(tmp_path).read("classes.txt") == "jump"
-
-
-def test_an_encrypted_zip_is_named(tmp_path):
-    path = write_zip(tmp_path / "a.zip", {"a.mp4": b"secret"})
-    data = bytearray(path.read_bytes())
-    data[6] |= 1  # the flag of the member
-    data[data.index(b"PK\x01\x02") + 8] |= 1  # and that of the directory
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"a\.zip: cannot be read as an archive: .*encrypted"):
-        read_all(path)
-    with pytest.raises(ValueError, match=r"a\.zip: cannot be read as an archive: File 'a\.mp4' is encrypted"):
-        Release(tmp_path).read("a.mp4")
-
-
-def test_a_damaged_list_in_a_zip_is_named(tmp_path):
-    path = write_zip(tmp_path / "a.zip", {"train.json": b"[]"})
-    data = bytearray(path.read_bytes())
-    data[data.index(b"PK\x01\x02") + 16] ^= 0xFF  # of the checksum
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"a\.zip: cannot be read as an archive: Bad CRC-32"):
-        Release(tmp_path).read("train.json")
 
 
 LINKS = {

@@ -1,24 +1,19 @@
 import json
-import os
 import shutil
-import socket
 import tarfile
 import zipfile
 from pathlib import Path
 
 import datasets
 import pytest
-import torch
 from commands import run
 from datasets.distributed import split_dataset_by_node
 from local_hub import LocalHub
 from mini_releases import WRITERS
 
-from hf_dvflnet import VideoClipDataset, load_benchmark, read_video, split_facts
+from hf_dvflnet import load_benchmark, read_video, split_facts
 from hf_dvflnet.data.benchmarks import BENCHMARKS, JHMDB
 from hf_dvflnet.data.label_sets import LABEL_SETS
-from hf_dvflnet.data.releases import Release
-from hf_dvflnet.data.video_column import video_source
 
 
 # the mini-releases are far from whole
@@ -74,11 +69,6 @@ def test_each_split_has_its_clips_and_streams_the_same_ones(load, name, protocol
         assert mapped.features["video"] == datasets.Video(decode=False)
         facts = split_facts(mapped)
         assert (facts["benchmark"], facts["protocol"], facts["fold"], facts["split"]) == (name, protocol, fold, split)
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_the_default_protocol_is_the_benchmarks_first(load, name):
-    assert split_facts(load(name, BENCHMARKS[name].test_split))["protocol"] == next(iter(BENCHMARKS[name].folds))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -157,12 +147,6 @@ def test_hmdb51s_names_with_special_characters_are_found_and_decoded(load):
 )
 def test_the_group_of_a_jhmdb_clip_is_the_title_of_its_source(label, stem, title):
     assert JHMDB.group(label, stem) == title
-
-
-def test_a_title_of_jhmdb_is_one_group_in_all_classes(load):
-    clips = [*load("jhmdb", "train"), *load("jhmdb", "test")]
-    names = LABEL_SETS["jhmdb"].names
-    assert {names[row["label"]] for row in clips if row["group"] == "50_FIRST_DATES"} == {"clap", "run"}
 
 
 def test_ssv2s_classes_are_templates_without_brackets(load):
@@ -244,7 +228,7 @@ def test_lists_without_videos_are_refused(load, releases):
 
 
 def test_another_benchmarks_folder_is_refused_by_its_classes(load, releases):
-    with pytest.raises(ValueError, match="has the classes ApplyEyeMakeup, .*, which are not classes of UCF50"):
+    with pytest.raises(ValueError, match="has the classes 'ApplyEyeMakeup', .*, which are not classes of UCF50"):
         load("ucf50", "test", data_dir=releases["ucf101"])
 
 
@@ -252,7 +236,7 @@ def test_a_class_that_is_not_in_the_list_is_refused(load, releases, tmp_path):
     shutil.copytree(releases["kinetics400"], tmp_path / "k400")
     csv = tmp_path / "k400" / "annotations" / "val.csv"
     csv.write_text(csv.read_text().replace("petting cat", "petting lion"))
-    with pytest.raises(ValueError, match="validation has the classes petting lion, which are not classes of K"):
+    with pytest.raises(ValueError, match="validation has the classes 'petting lion', which are not classes of K"):
         load("kinetics400", "validation", data_dir=tmp_path / "k400")
 
 
@@ -262,79 +246,12 @@ def jhmdb(releases, tmp_path) -> Path:
     return Path(shutil.copytree(releases["jhmdb"], tmp_path / "jhmdb_release"))
 
 
-def test_lists_of_jhmdb_with_windows_line_ends_are_read_as_others(load, jhmdb):
-    expected = {split: list(load("jhmdb", split, data_dir=jhmdb)) for split in ("train", "test")}
-    for path in (jhmdb / "splits").iterdir():
-        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
-    assert {split: list(load("jhmdb", split, data_dir=jhmdb)) for split in ("train", "test")} == expected
-
-
-def test_what_a_mac_leaves_beside_the_clips_is_left_out_by_name(load, jhmdb):
-    expected = list(load("jhmdb", "test", data_dir=jhmdb))
-    folder = jhmdb / "ReCompress_Videos" / "run"
-    (folder / ".AppleDouble").mkdir()
-    (folder / ".AppleDouble" / next(folder.glob("*.avi")).name).write_bytes(b"\x00\x05\x16\x07")
-    with pytest.warns(UserWarning, match=r"left out: 1 hidden or system files \(ReCompress_Videos/run/.AppleDouble/"):
-        assert list(load("jhmdb", "test", data_dir=jhmdb)) == expected
-
-
-def test_a_fold_of_jhmdb_without_lists_is_refused_with_those_that_have_some(load, jhmdb):
-    for path in (jhmdb / "splits").glob("*_test_split[23].txt"):
-        path.unlink()
-    assert len(load("jhmdb", "test", data_dir=jhmdb)) == 3
-    with pytest.raises(FileNotFoundError, match=r"no lists of fold 2, only of fold 1; <class>_test_split2\.txt comes"):
-        load("jhmdb", "test", fold=2, data_dir=jhmdb)
-
-
-def test_a_class_of_jhmdb_without_a_list_is_named(load, jhmdb):
-    (jhmdb / "splits" / "wave_test_split1.txt").unlink()
-    with pytest.raises(ValueError, match="lists of fold 1 .* only the lists have none, only JHMDB has 'wave'$"):
-        load("jhmdb", "test", data_dir=jhmdb)
-
-
-def test_a_list_of_a_class_that_jhmdb_has_not_is_named(load, jhmdb):
-    (jhmdb / "splits" / "dance_test_split1.txt").touch()
-    with pytest.raises(ValueError, match="lists of fold 1 .* only the lists have 'dance', only JHMDB has none$"):
-        load("jhmdb", "test", data_dir=jhmdb)
-
-
-def test_a_class_folder_that_jhmdb_has_not_is_named(load, jhmdb):
-    shutil.copytree(jhmdb / "ReCompress_Videos" / "run", jhmdb / "ReCompress_Videos" / "dance")
-    with pytest.raises(ValueError, match="has folders of videos, but no lists, of 'dance', which are not classes"):
-        load("jhmdb", "test", data_dir=jhmdb)
-
-
-def test_a_class_whose_folder_is_missing_is_named_as_a_whole(load, jhmdb):
-    shutil.rmtree(jhmdb / "ReCompress_Videos" / "run")
-    with pytest.warns(UserWarning, match="JHMDB, test: 1 of 3 clips are missing in .*: all of run$"):
-        clips = load("jhmdb", "test", data_dir=jhmdb)
-    assert split_facts(clips)["missing"] == ["run/Amazing_Soccer_@2_run_f_cm_np1_le_bad_5"]
-
-
-def test_a_clip_that_no_list_of_jhmdb_has_is_left_out(load, jhmdb):
-    folder = jhmdb / "ReCompress_Videos" / "run"
-    shutil.copy(folder / "50_FIRST_DATES_run_f_cm_np1_ba_med_11.avi", folder / "New_run_f_cm_np1_ba_med_0.avi")
-    assert len(load("jhmdb", "train", data_dir=jhmdb)) == len(load("jhmdb", "test", data_dir=jhmdb)) == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "other", "reason"),
-    [
-        ("jhmdb", "hmdb51", r"lists have 'cartwheel', .* and 25 more, .*; these are the classes of HMDB51, 'hmdb51'$"),
-        ("hmdb51", "jhmdb", r"HMDB51 has 'cartwheel', .* and 25 more; these are the classes of JHMDB, 'jhmdb'$"),
-    ],
-)
-def test_hmdb51_and_jhmdb_are_told_apart_by_their_lists(load, releases, name, other, reason):
-    with pytest.raises(ValueError, match=reason):
-        load(name, "test", data_dir=releases[other])
-
-
 def test_clips_of_hmdb51_that_have_the_names_of_jhmdbs_are_refused(load, jhmdb):
     video = next((jhmdb / "ReCompress_Videos" / "run").glob("*.avi"))
     for label in LABEL_SETS["hmdb51"].names:
         (jhmdb / "ReCompress_Videos" / label).mkdir(exist_ok=True)
         shutil.copy(video, jhmdb / "ReCompress_Videos" / label / "Other.avi")
-    with pytest.raises(ValueError, match="not classes of JHMDB; these are the classes of HMDB51, 'hmdb51'$"):
+    with pytest.raises(ValueError, match="no lists, of .*, which are not classes of JHMDB$"):
         load("jhmdb", "test", data_dir=jhmdb)
 
 
@@ -374,69 +291,10 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones(tmp_path):
         load_benchmark("imagenet", tmp_path, "train")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_block_list_that_is_cut_is_refused_by_line(load, tmp_path):
-    (tmp_path / "verify.jsonl").write_text('{"video_id": "a", "outcome": "ok"}\n{"video_id": "b", "out')
-    with pytest.raises(ValueError, match=r"verify\.jsonl: line 2 is not a line of a complete report"):
-        load("ucf101", "test", block_list=tmp_path / "verify.jsonl")
-
-
 def test_lists_made_of_file_names_say_that_the_release_is_not_whole(releases, tmp_path):
     with pytest.warns(UserWarning, match="contains 24 of the 6681 clips of UCF50. This protocol makes its lists"):
         clips = load_benchmark("ucf50", releases["ucf50"], "test", cache_dir=tmp_path / "cache")
     assert (len(clips), split_facts(clips)["listed"]) == (12, 1376)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_folder_that_was_renamed_is_found_again(load, releases, tmp_path):
-    root = tmp_path / "ucf101"
-    shutil.copytree(releases["ucf101"], root)
-    load("ucf101", "test", data_dir=root)
-    (root / "UCF-101").rename(root / "videos")
-    assert all(Path(row["video"]["path"]).is_file() for row in load("ucf101", "test", data_dir=root))
-
-
-def test_a_replacement_that_comes_later_is_used(load, releases, tmp_path):
-    root = tmp_path / "k400_with_replacement"  # whose name says nothing of what lies in it
-    shutil.copytree(releases["kinetics400"], root, ignore=shutil.ignore_patterns("replacement"))
-
-    def place() -> str:
-        rows = load("kinetics400", "validation", data_dir=root)
-        return next(row["video"]["path"] for row in rows if row["video_id"].startswith("zzz"))
-
-    assert Path(place()).parent == root / "val"
-    shutil.copytree(releases["kinetics400"] / "replacement", root / "replacement")
-    assert Path(place()).parent == root / "replacement" / "replacement_for_corrupted_k400"
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_linked_folders_are_followed_and_links_to_nothing_left_out(load, releases, tmp_path):
-    root = tmp_path / "linked"
-    root.mkdir()
-    for name in ("UCF-101", "ucfTrainTestlist"):
-        (root / name).symlink_to(releases["ucf101"] / name)
-    (root / "again").symlink_to(root)  # a circle
-    assert len(load("ucf101", "test", data_dir=root)) == 10
-    shutil.copytree(releases["ucf101"], tmp_path / "copy")
-    clip = tmp_path / "copy" / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi"
-    clip.unlink()
-    clip.symlink_to(tmp_path / "nowhere")
-    assert split_facts(load("ucf101", "test", data_dir=tmp_path / "copy"))["missing"] == [
-        "JumpRope/v_JumpRope_g01_c02"
-    ]
-
-
-def test_pipes_and_sockets_are_left_out(tmp_path):
-    os.mkfifo(tmp_path / "a.mp4")
-    os.mkfifo(tmp_path / "a.zip")
-    (tmp_path / "b.mp4").touch()
-    (tmp_path / "c.mp4").symlink_to("b.mp4")
-    (tmp_path / "d.mp4").symlink_to("a.mp4")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "e.mp4"))
-        release = Release(tmp_path)
-    assert [Path(file).name for file in release.files] == ["b.mp4", "c.mp4"]
-    assert release.archives == {}
 
 
 HEADER = b"label,youtube_id,time_start,time_end,split\n"
@@ -457,6 +315,7 @@ LISTS = [
         b"a.avi",
         "brush_hair_test_split1.txt: 'a.avi' does not end with one of 0, 1",
     ),
+    # HMDB51's lists have the same names
     ("jhmdb", "run_test_split1.txt", b"a.avi 0", "run_test_split1.txt: 'a.avi 0' does not end with one of 1, 2"),
 ]
 
@@ -468,14 +327,6 @@ def test_a_list_of_another_shape_is_named(load, releases, tmp_path, name, file, 
     with pytest.raises(ValueError, match=reason) as error:
         load(name, "validation", data_dir=tmp_path / "release")
     assert str(tmp_path) in str(error.value)
-
-
-def test_a_name_that_is_not_utf8_is_refused_by_path(tmp_path):
-    folder = tmp_path / "train" / "jump"
-    folder.mkdir(parents=True)
-    (folder / os.fsdecode(b"\xff.mp4")).touch()
-    with pytest.raises(ValueError, match="jump/\udcff.mp4: its name is not valid UTF-8; rename it"):
-        load_benchmark("folder", tmp_path, "train")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -509,31 +360,6 @@ def test_a_replacement_archive_stands_for_what_the_parts_hold(load, releases, tm
     assert len(read_video(rows["zzzzzzzzzz0_000000_000010"])[0]) == 20
 
 
-def test_extracted_and_packed_splits_go_together(load, releases, tmp_path):
-    source, root = releases["kinetics400"], tmp_path / "k400"
-    shutil.copytree(source, root, ignore=shutil.ignore_patterns("train"))
-    shutil.copy(source / "annotations" / "train.csv", root / "annotations")
-    shutil.make_archive(str(root / "part_0"), "gztar", source, "train")
-    assert len(load("kinetics400", "train", data_dir=root)) == 3
-    assert load("kinetics400", "validation", data_dir=root)[0]["video"]["bytes"] is None
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_damaged_archive_is_named(load, releases, tmp_path):
-    root = tmp_path / "ssv2"
-    root.mkdir()
-    (root / "20bn-something-something-v2-00.zip").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(ValueError, match=r"v2-00\.zip: cannot be read as an archive: .* join and extract them first"):
-        load("ssv2", "train", data_dir=root)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_only_the_split_that_is_asked_for_is_prepared(load, tmp_path):
-    load("ssv2", "validation")
-    tables = [path.name for path in (tmp_path / "cache").rglob("*.arrow")]
-    assert len(tables) == 1 and "validation" in tables[0]
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("form", ["zip", "tar", "tar.gz", "zip that is a tar"])
 def test_archives_give_the_same_clips_as_the_extracted_release(load, releases, tmp_path, form):
@@ -559,19 +385,6 @@ def test_archives_give_the_same_clips_as_the_extracted_release(load, releases, t
     for streaming in (False, True):
         clips = list(load("ucf101", "test", data_dir=root, streaming=streaming))
         assert {row["video_id"]: (row["label"], row["video"]["bytes"]) for row in clips} == expected
-
-
-@pytest.mark.parametrize("form", ["zip", "tar", "gztar"])
-def test_archives_of_jhmdb_give_the_same_clips_and_groups(load, releases, tmp_path, form):
-    root = tmp_path / "archives"
-    for name, folder in (("JHMDB_video", "ReCompress_Videos"), ("splits", "splits")):
-        shutil.make_archive(str(root / name), form, releases["jhmdb"], folder)
-    columns = ["video_id", "label", "group"]
-    expected = sorted(tuple(row[name] for name in columns) for row in load("jhmdb", "train"))
-    for streaming in (False, True):
-        clips = list(load("jhmdb", "train", data_dir=root, streaming=streaming))
-        assert sorted(tuple(row[name] for name in columns) for row in clips) == expected
-        assert all(len(read_video(row["video"]["bytes"])[0]) >= 15 for row in clips)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -622,22 +435,11 @@ def test_a_repository_of_loose_files_loads_from_the_hub(releases, tmp_path):
     assert lines == [str(expected)] * 2
 
 
-def test_class_folders_go_through_the_same_door(tmp_path, video_files):
-    for split in ("train", "test"):
-        for label in ("a", "b"):
-            folder = tmp_path / "mine" / split / label
-            folder.mkdir(parents=True)
-            shutil.copy(video_files["xvid.avi"], folder / "one.avi")
-    clips, streamed = (load_benchmark("folder", tmp_path / "mine", "test", streaming=flag) for flag in (False, True))
-    assert list(clips) == list(streamed)
-    assert split_facts(clips)["listed"] == 2
-
-
 # sharing the work
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("world_size", [2])
 def test_ranks_get_disjoint_shares_that_are_complete(load, world_size):
     clips = [row["video_id"] for row in load("ucf101", "train")]
     shares = [
@@ -645,21 +447,3 @@ def test_ranks_get_disjoint_shares_that_are_complete(load, world_size):
         for rank in range(world_size)
     ]
     assert sorted(video_id for share in shares for video_id in share) == sorted(clips)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_several_workers_share_a_stream(load):
-    streamed = load("ucf101", "train", streaming=True)
-    assert streamed.num_shards > 2
-    loader = torch.utils.data.DataLoader(streamed.select_columns(["video_id"]), batch_size=None, num_workers=2)
-    assert sorted(row["video_id"] for row in loader) == sorted(load("ucf101", "train")["video_id"])
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", WRITERS)
-def test_clips_of_each_benchmark_become_pixels(load, name, tiny_processor):
-    rows = [row for row in load(name, "train") if Path(row["video"]["path"]).stat().st_size]
-    clips = VideoClipDataset(load(name, "train"), tiny_processor, train=True)
-    assert clips[0]["pixel_values"].shape == (4, 3, 32, 32)
-    assert len(rows) > 0
-    assert video_source(rows[0]["video"]) == rows[0]["video"]["path"]

@@ -1,12 +1,10 @@
-import os
 import shutil
 import unicodedata
 from pathlib import Path
 
 import pytest
-import torch
 
-from hf_dvflnet import load_benchmark, load_model, load_processor, load_video_folder, predict_clips, prepare_videos
+from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos
 
 
 NFC, NFD = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
@@ -30,7 +28,11 @@ def test_class_folders_become_splits_with_labels(video_tree):
             r"`train` \(its folders: test, val\)",
         ),
         (lambda tree: shutil.rmtree(tree), FileNotFoundError, "the folder does not exist"),
-        (lambda tree: (tree / "test" / "swim").mkdir(), ValueError, "swim: is not a class of the training split"),
+        (
+            lambda tree: (tree / "test" / "jump").rename(tree / "test" / "swim"),
+            ValueError,
+            "swim in test is not a class",
+        ),
         (lambda tree: (tree / "train" / "swim").mkdir(), ValueError, "swim: contains no videos"),
         (lambda tree: [shutil.rmtree(p) for p in (tree / "train").iterdir()], ValueError, "has no class folders"),
     ],
@@ -75,25 +77,7 @@ def test_a_video_that_is_left_out_is_named(video_tree, name):
     assert said[0].filename == __file__
 
 
-@pytest.mark.parametrize("kind", ["a broken link", "a pipe"])
-def test_what_cannot_be_read_is_left_out_and_named(video_tree, kind):
-    expected = ids(load_video_folder(video_tree))
-    path = video_tree / "train" / "jump" / "9.mp4"
-    path.symlink_to("nowhere.mp4") if kind == "a broken link" else os.mkfifo(path)
-    with pytest.warns(UserWarning, match=r"1 broken links, pipes, sockets or devices \(train/jump/9.mp4\)"):
-        assert ids(load_video_folder(video_tree)) == expected
-
-
-@pytest.mark.parametrize("name", ["train/.ipynb_checkpoints", "test/__MACOSX", "train/@eaDir", "train/lost+found"])
-def test_a_system_folder_without_videos_is_no_class(video_tree, recwarn, name):
-    expected = ids(load_video_folder(video_tree))
-    (video_tree / name).mkdir()
-    (video_tree / name / ".DS_Store").touch()
-    assert ids(load_video_folder(video_tree)) == expected
-    assert not recwarn.list
-
-
-@pytest.mark.parametrize("suffix", [".wmv", ".3gp", ".ts", ".gif", ".MP4"])
+@pytest.mark.parametrize("suffix", [".wmv", ".MP4"])
 def test_a_video_of_a_rare_ending_is_a_clip(video_tree, suffix):
     (video_tree / "train" / "jump" / "0.mp4").rename(video_tree / "train" / "jump" / f"0{suffix}")
     assert load_video_folder(video_tree)["train"][0]["video_id"] == f"jump/0{suffix}"
@@ -115,12 +99,6 @@ def test_two_folders_of_one_split_are_refused(video_tree):
     shutil.copytree(video_tree / "val", video_tree / "valid")
     with pytest.raises(ValueError, match="val and .*/valid: are the same split; merge them"):
         load_video_folder(video_tree)
-
-
-def test_a_class_that_is_linked_into_another_split_is_read_there(video_tree):
-    shutil.rmtree(video_tree / "test" / "jump")
-    (video_tree / "test" / "jump").symlink_to("../train/jump")
-    assert load_video_folder(video_tree)["test"][0]["video"]["path"] == str(video_tree / "test" / "jump" / "0.mp4")
 
 
 # one name, composed and decomposed
@@ -160,18 +138,3 @@ def test_prepared_folders_of_one_split_and_class_are_refused(accented_tree, tmp_
     prepare_videos(accented_tree, tmp_path / "out", layout="folder", num_workers=0)
     with pytest.raises(ValueError, match="are the same split and class; merge these folders"):
         load_video_folder(tmp_path / "out")
-
-
-def test_a_prepared_video_that_is_left_out_is_named(video_tree, tmp_path):
-    move(video_tree / "train" / "wave hands" / "2.mkv", video_tree / "train" / "wave hands" / "more" / "2.mkv")
-    prepare_videos(video_tree, tmp_path / "out", num_workers=0)
-    with pytest.warns(UserWarning, match=r"left out: 1 videos that are not at .* \(train/wave hands/more/2.mp4\)"):
-        assert len(load_video_folder(tmp_path / "out")["train"]) == 3
-
-
-def test_a_model_of_the_other_spelling_is_evaluated_in_that_of_the_data(accented_tree, tiny_folder):
-    model = load_model(str(tiny_folder))
-    model.config.id2label = {0: "jump", 1: NFD}
-    model.classifier = torch.nn.Linear(64, 2)
-    predictions, _ = predict_clips(model, load_processor(str(tiny_folder)), load_video_folder(accented_tree)["test"])
-    assert {name for row in predictions for name, _ in row["top5"]} == {NFC, "jump"}

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from hf_dvflnet import VideoClipDataset, load_video_folder, read_video, write_motion_videos
-from hf_dvflnet.data.motion_videos import MOTIONS, Motion, opposite, render_clip
+from hf_dvflnet import write_motion_videos
+from hf_dvflnet.data.motion_videos import MOTIONS, Motion, render_clip
 
 
 def shift_between(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
@@ -36,14 +36,6 @@ def test_a_turn_to_the_right_is_clockwise():
     assert difference < 3 < np.abs(np.rot90(frames[0], k=1).astype(int) - frames[8]).mean()
 
 
-def test_zooming_in_shows_the_middle_larger():
-    frames = render_clip(Motion(nearer=0.2), ExactPace(5), num_frames=9)
-    inner = frames[0][5:59, 5:59]  # a fifth of an octave nearer shows 2 ** -0.2 = 87 % of the picture
-    rows = np.linspace(0, 53, 64).round().astype(int)
-    enlarged = inner[rows][:, rows].astype(int)
-    assert np.abs(enlarged - frames[8]).mean() < 0.5 * np.abs(frames[0].astype(int) - frames[8]).mean()
-
-
 class ExactPace:
     """A random generator whose pace is exact and whose camera starts at the lowest height."""
 
@@ -65,8 +57,8 @@ class ExactPace:
 
 def test_every_class_has_an_opposite():
     assert len(MOTIONS) == 16
-    for name in MOTIONS:
-        assert opposite(opposite(name)) == name != opposite(name)
+    for motion in MOTIONS.values():
+        assert sum(np.allclose(np.negative(motion), other) for other in MOTIONS.values()) == 1
 
 
 def test_a_class_played_backwards_is_its_opposite_from_another_start():
@@ -74,16 +66,6 @@ def test_a_class_played_backwards_is_its_opposite_from_another_start():
     generator = ExactPace(0)
     forwards = render_clip(motion, generator, num_frames=8)
     assert shift_between(forwards[1], forwards[0]) == tuple(-step for step in shift_between(forwards[0], forwards[1]))
-
-
-def test_files_of_the_same_seed_hold_the_same_pictures(tmp_path):
-    clips = {"train": 1, "validation": 1, "test": 1}
-    for folder in ("a", "b"):
-        write_motion_videos(tmp_path / folder, clips_per_class=clips, num_workers=0)
-    write_motion_videos(tmp_path / "c", clips_per_class={"test": 1}, seed=1, num_workers=0)
-    first, again, other = (read_video(tmp_path / f / "test" / "move_045" / "0000.mp4")[0] for f in "abc")
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
-    assert first.shape == (12, 64, 64, 3)
 
 
 def test_worker_processes_write_the_same_files(tmp_path):
@@ -113,14 +95,6 @@ def test_a_folder_of_other_settings_or_other_things_is_refused(tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="is not empty"):
         write_motion_videos(tmp_path / "mine", clips_per_class={})
-
-
-def test_the_files_load_as_a_dataset_with_splits(tmp_path, tiny_processor):
-    write_motion_videos(tmp_path, clips_per_class={"train": 2, "validation": 1, "test": 1}, num_workers=0)
-    data = load_video_folder(tmp_path)
-    assert {split: len(rows) for split, rows in data.items()} == {"train": 32, "validation": 16, "test": 16}
-    assert data["train"].features["label"].names == list(MOTIONS)
-    assert VideoClipDataset(data["test"], tiny_processor)[0]["pixel_values"].shape == (4, 3, 32, 32)
 
 
 def test_both_sampling_rules_take_the_same_eight_frames_of_a_clip_with_the_demos_interval():

@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from mini_releases import write_kinetics400, write_ucf50, write_ucf101
+from mini_releases import write_kinetics400, write_ucf101
 
 from hf_dvflnet import load_benchmark, split_facts
 from hf_dvflnet.data.verification import verify_benchmark
@@ -110,28 +110,3 @@ def test_archives_are_verified_and_gone_on_with(ucf101, tmp_path):
     packed = verify_benchmark("ucf101", root, tmp_path / "packed.jsonl", num_workers=0)
     assert packed["counts"] == loose["counts"]
     assert verify_benchmark("ucf101", root, tmp_path / "packed.jsonl", num_workers=0)["checked"] == 0
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_hidden_files_are_no_clips_and_named(ucf101, tmp_path):
-    options = {"protocol": "dvflnet_8020", "num_workers": 0}
-    with pytest.warns(UserWarning):
-        before = verify_benchmark("ucf101", ucf101, tmp_path / "before.jsonl", **options)
-    folder = ucf101 / "UCF-101" / "JumpRope"
-    (folder / "._v_JumpRope_g09_c01.avi").write_bytes(b"Mac OS X")
-    (ucf101 / "._UCF-101.zip").write_bytes(b"Mac OS X")
-    with pytest.warns(UserWarning, match=r"left out: 1 hidden or system files \(.*/\._v_JumpRope_g09_c01.avi\)"):
-        found = verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", **options)
-    assert found == before
-
-
-def test_lists_made_of_file_names_need_the_whole_release(dvflnet, tmp_path):
-    write_ucf50(tmp_path / "ucf50")
-    options = ("--report", tmp_path / "report.jsonl", "--num-workers", 0)
-    code, out, _ = dvflnet("verify", "ucf50", tmp_path / "ucf50", *options)
-    assert code == 1 and "groups_20_5" in out
-
-
-def test_an_unknown_benchmark_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="unknown benchmark 'imagenet'"):
-        verify_benchmark("imagenet", tmp_path, tmp_path / "report.jsonl")

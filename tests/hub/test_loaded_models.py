@@ -16,11 +16,6 @@ def without_accelerator(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
 
 
-def test_a_machine_without_accelerator_computes_on_the_cpu(monkeypatch):
-    without_accelerator(monkeypatch)
-    assert choose_device() == torch.device("cpu")
-
-
 @pytest.mark.parametrize(("rank", "expected"), [(None, "cuda:0"), ("1", "cuda:1"), ("3", "cuda:1")])
 def test_each_process_of_a_launcher_gets_an_accelerator_of_its_own(monkeypatch, rank, expected):
     with_accelerators(monkeypatch, 2)
@@ -80,7 +75,7 @@ def test_every_command_that_runs_a_model_takes_a_data_type(
         seen.append(dtype)
         return place(model, device, dtype, **options)
 
-    for module in ("inference.inference_form", "training.teacher_cache_writer"):
+    for module in ("inference.inference_form", "training.teacher_cache"):
         monkeypatch.setattr(f"hf_dvflnet.{module}.place", noted)
     commands = list(commands_that_run_a_model(tiny_folder, video_files["vp9.webm"], video_tree, tmp_path))[:-1]
     for command in commands:

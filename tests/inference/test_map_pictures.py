@@ -4,7 +4,7 @@ import pytest
 
 from hf_dvflnet import ModulationMaps
 from hf_dvflnet.inference import modulation_maps as map_pictures
-from hf_dvflnet.plots.style import COLOUR_MAP
+from hf_dvflnet.plots.charts import COLOUR_MAP
 
 
 def frames(count: int = 2, height: int = 8, width: int = 8) -> np.ndarray:

@@ -4,6 +4,7 @@ import PIL.Image
 import pytest
 import torch
 from commands import refused
+from moving_objects import render_moving_object
 from places import GOLDEN
 from safetensors.torch import load_file
 
@@ -15,7 +16,7 @@ from hf_dvflnet import (
     pixels_to_frames,
     read_video,
 )
-from hf_dvflnet.data.motion_videos import MOTIONS, Motion, render_moving_object
+from hf_dvflnet.data.motion_videos import MOTIONS, Motion
 from hf_dvflnet.hub.checkpoint_conversion import convert_checkpoint
 from hf_dvflnet.hub.loading import load_model
 

@@ -263,13 +263,13 @@ def test_a_benchmark_is_verified_as_on_one_machine(tmp_path, cluster):
     assert (tmp_path / "ray.jsonl").read_text() == (tmp_path / "local.jsonl").read_text()
 
 
-def full_disk(task):
+def full_disk(task, limits):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.slow
 def test_an_error_that_is_not_of_a_video_is_raised_as_on_one_machine(video_tree, tmp_path, cluster, monkeypatch):
-    monkeypatch.setattr(preparation, "prepare_one", full_disk)
+    monkeypatch.setattr(preparation, "_prepare_one", full_disk)
     with pytest.raises(OSError, match="^\\[Errno 28\\] No space left on device$"):
         prepare_videos(video_tree, tmp_path / "out", ray="auto")
 

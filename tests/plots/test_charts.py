@@ -5,7 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from hf_dvflnet.plots import charts, style
+from hf_dvflnet.plots import charts
 
 
 SLOW = pytest.mark.slow
@@ -52,9 +52,9 @@ def drawn(monkeypatch) -> list:
 
 
 def test_text_and_lines_stand_out_from_the_background():
-    background = style.STYLE["figure.facecolor"]
-    assert contrast(style.STYLE["text.color"], background) >= 7
-    assert min(contrast(colour, background) for colour in style.LINE_COLOURS) >= 3
+    background = charts.STYLE["figure.facecolor"]
+    assert contrast(charts.STYLE["text.color"], background) >= 7
+    assert min(contrast(colour, background) for colour in charts.LINE_COLOURS) >= 3
 
 
 @pytest.mark.parametrize("picture", [pytest.param("confusion", marks=SLOW), "bars"])
