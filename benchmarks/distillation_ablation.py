@@ -51,8 +51,8 @@ from hf_dvflnet import (
     VideoTrainingArguments,
     cache_teacher,
     load_video_folder,
-    write_motion_videos,
 )
+from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.data.video_column import clip_name
 
 

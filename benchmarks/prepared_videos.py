@@ -33,12 +33,12 @@ from hf_dvflnet import (
     ClipAugmentation,
     VideoClipDataset,
     VideoFocalNetVideoProcessor,
-    evaluation_indices,
     load_video_folder,
     prepare_videos,
     read_video,
-    training_indices,
 )
+from hf_dvflnet.clip_sampling import evaluation_indices
+from hf_dvflnet.data.augmentation import training_indices
 from hf_dvflnet.data.video_column import video_source
 
 

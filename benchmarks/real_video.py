@@ -36,7 +36,6 @@ from hf_dvflnet import (
     DistillationConfig,
     DistillationTrainer,
     FrameModelForVideoClassification,
-    TeacherCache,
     VideoClassificationTrainer,
     VideoClipDataset,
     VideoFocalNetConfig,
@@ -50,6 +49,7 @@ from hf_dvflnet import (
     train_head,
 )
 from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
+from hf_dvflnet.training.teacher_cache import TeacherCache
 
 
 RESULTS = Path(__file__).with_name("real_video.json")

@@ -344,11 +344,12 @@ class Visualize:
     def run(self):
         import torch
 
-        from hf_dvflnet import modulation_maps, pixels_to_frames
+        from hf_dvflnet import modulation_maps
         from hf_dvflnet.hub.loading import load_model, load_processor
         from hf_dvflnet.hub.model_folder import refuse_existing
         from hf_dvflnet.inference import modulation_maps as plots
         from hf_dvflnet.inference.inference_form import place_for_inference
+        from hf_dvflnet.inference.modulation_maps import pixels_to_frames
         from hf_dvflnet.inference.pipeline import best_classes, class_scores, score_text
 
         # checked before the work rather than after it

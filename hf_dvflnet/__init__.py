@@ -1,11 +1,12 @@
 """DVFL-Net and Video-FocalNet for transformers. Importing this package registers them with the Auto classes."""
 
-from .hub import torchao_remarks  # noqa: F401
+from .hub import torchao_remarks
 
 
 # isort: split
 import ast
 import importlib
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,18 +93,10 @@ VideoFocalNetImageProcessor.register_for_auto_class("AutoImageProcessor")
 VideoFocalNetVideoProcessor.register_for_auto_class("AutoVideoProcessor")
 
 __all__ = [
-    "BENCHMARKS",
-    "LABEL_SETS",
-    "PRESETS",
     "ClipAugmentation",
     "DistillationConfig",
     "DistillationTrainer",
-    "FrameModelConfig",
     "FrameModelForVideoClassification",
-    "LabelSet",
-    "ModulationMaps",
-    "TeacherCache",
-    "TopKAccuracy",
     "VideoClassificationTrainer",
     "VideoClipDataset",
     "VideoClipStream",
@@ -118,55 +111,24 @@ __all__ = [
     "VideoTrainingArguments",
     "__version__",
     "cache_teacher",
-    "compute_figures",
     "convert_checkpoint",
-    "describe_config",
-    "describe_split",
     "evaluate_model",
-    "evaluation_indices",
     "export_model",
-    "forward_kl",
-    "jensen_shannon",
-    "last_whole_checkpoint",
-    "list_videos",
     "load_benchmark",
     "load_exported",
     "load_model",
     "load_processor",
-    "load_teacher",
     "load_video_folder",
-    "logit_mse",
-    "mix_clips",
     "modulation_maps",
-    "modulator_distance",
-    "multi_clip_indices",
-    "open_stream",
-    "paced_indices",
-    "pixels_to_frames",
-    "predict_clips",
     "predict_to_file",
     "predict_videos",
     "predict_windows",
-    "predict_with_ray",
     "prepare_for_inference",
     "prepare_videos",
-    "push_model_folder",
-    "read_labels",
     "read_video",
-    "read_video_list",
-    "report_predictions",
-    "reverse_kl",
-    "save_comparison",
     "save_model_folder",
-    "save_modulation_maps",
-    "serve_demo",
     "set_video_limits",
-    "split_facts",
     "train_head",
-    "training_indices",
-    "verify_benchmark",
-    "video_source",
-    "write_motion_videos",
 ]
 
 
@@ -178,8 +140,11 @@ def _modules() -> dict[str, str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _modules():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        place = f"{__name__}{_modules()[name]}"
+        warnings.warn(f"{__name__}.{name} will be removed; import it from {place}", FutureWarning, stacklevel=2)
     value = globals()[name] = getattr(importlib.import_module(_modules()[name], __name__), name)
     return value
 

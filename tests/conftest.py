@@ -17,8 +17,8 @@ from hf_dvflnet import (
     VideoFocalNetImageProcessor,
     VideoFocalNetVideoProcessor,
     set_video_limits,
-    write_motion_videos,
 )
+from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.video_decoding import video_limits
 
 

@@ -9,13 +9,9 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from hf_dvflnet import (
-    VideoFocalNetVideoProcessor,
-    evaluation_indices,
-    multi_clip_indices,
-    read_video,
-    training_indices,
-)
+from hf_dvflnet import VideoFocalNetVideoProcessor, read_video
+from hf_dvflnet.clip_sampling import evaluation_indices, multi_clip_indices
+from hf_dvflnet.data.augmentation import training_indices
 from hf_dvflnet.video_decoding import on_white
 
 

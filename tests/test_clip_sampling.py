@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from places import GOLDEN
 
-from hf_dvflnet import evaluation_indices, multi_clip_indices, paced_indices, training_indices
+from hf_dvflnet.clip_sampling import evaluation_indices, multi_clip_indices, paced_indices
+from hf_dvflnet.data.augmentation import training_indices
 
 
 def test_evaluation_indices_equal_the_published_ones_in_every_stored_case():

@@ -7,7 +7,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 import hf_dvflnet
-from hf_dvflnet import PRESETS, VideoFocalNetConfig, VideoFocalNetForVideoClassification
+from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
+from hf_dvflnet.configuration_videofocalnet import PRESETS
 
 
 def test_config_equals_itself_after_saving_and_loading(tmp_path):

@@ -12,15 +12,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForVideoClassification, AutoVideoProcessor
 
-from hf_dvflnet import (
-    TeacherCache,
-    cache_teacher,
-    last_whole_checkpoint,
-    load_video_folder,
-    prepare_videos,
-    read_video,
-)
+from hf_dvflnet import cache_teacher, load_video_folder, prepare_videos, read_video
 from hf_dvflnet.data.video_column import video_source
+from hf_dvflnet.training.checkpoints import last_whole_checkpoint
+from hf_dvflnet.training.teacher_cache import TeacherCache
 
 
 VERSIONS = Path(__file__).parent / "earlier_versions"

@@ -17,7 +17,7 @@ from hf_dvflnet import (
 
 
 CARRIED = (
-    *("clip_sampling", "configuration_videofocalnet", "gated_context", "image_processing_videofocalnet"),
+    *("clip_sampling", "configuration_videofocalnet", "image_processing_videofocalnet"),
     *("modeling_videofocalnet", "video_decoding", "video_processing_videofocalnet"),
 )
 # opens each source with every Auto class, and prints which of the modules that its classes lie in and use are changed

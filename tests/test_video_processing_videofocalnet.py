@@ -9,10 +9,9 @@ from hf_dvflnet import (
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
     VideoFocalNetVideoProcessor,
-    evaluation_indices,
-    multi_clip_indices,
     read_video,
 )
+from hf_dvflnet.clip_sampling import evaluation_indices, multi_clip_indices
 
 
 MEAN = np.array([0.485, 0.456, 0.406])

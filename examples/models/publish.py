@@ -25,6 +25,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoImageProcessor, AutoVideoProcessor
 
 import hf_dvflnet
+from hf_dvflnet.inference import evaluation
 
 
 HERE = Path(__file__).parent
@@ -56,10 +57,10 @@ def measure(folder: Path, videos: Path) -> dict[str, float]:
     """Accuracy of the files in a folder on the test clips, one view a clip."""
     model, processor = hf_dvflnet.load_model(str(folder)), hf_dvflnet.load_processor(str(folder))
     clips = hf_dvflnet.load_video_folder(videos)["test"]
-    predictions, failures = hf_dvflnet.predict_clips(model, processor, clips, batch_size=64)
+    predictions, failures = evaluation.predict_clips(model, processor, clips, batch_size=64)
     if failures:
         raise SystemExit(f"{len(failures)} clips cannot be read, such as {failures[0]['video_id']}")
-    figures = hf_dvflnet.compute_figures(predictions, clips.features["label"].names)
+    figures = evaluation.compute_figures(predictions, clips.features["label"].names)
     return {
         **{name: round(figures[name], 4) for name in ("top1", "top5")},
         "clips": figures["clips"],

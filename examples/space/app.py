@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from hf_dvflnet import serve_demo
+from hf_dvflnet.inference.demo_page import serve_demo
 
 
 models = os.environ.get("DVFLNET_MODELS", "").split()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tvF
 
-from hf_dvflnet import ClipAugmentation, mix_clips
-from hf_dvflnet.data.augmentation import shift_hue
+from hf_dvflnet import ClipAugmentation
+from hf_dvflnet.data.augmentation import mix_clips, shift_hue
 
 
 PLAIN = ClipAugmentation(area=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0)

@@ -11,9 +11,10 @@ from datasets.distributed import split_dataset_by_node
 from local_hub import LocalHub
 from mini_releases import WRITERS
 
-from hf_dvflnet import load_benchmark, read_video, split_facts
+from hf_dvflnet import load_benchmark, read_video
 from hf_dvflnet.data.benchmarks import BENCHMARKS, JHMDB
 from hf_dvflnet.data.label_sets import LABEL_SETS
+from hf_dvflnet.data.loading import split_facts
 
 
 # the mini-releases are far from whole

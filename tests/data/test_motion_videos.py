@@ -3,8 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from hf_dvflnet import write_motion_videos
-from hf_dvflnet.data.motion_videos import MOTIONS, Motion, render_clip
+from hf_dvflnet.data.motion_videos import MOTIONS, Motion, render_clip, write_motion_videos
 
 
 def shift_between(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
@@ -99,7 +98,8 @@ def test_a_folder_of_other_settings_or_other_things_is_refused(tmp_path):
 
 def test_both_sampling_rules_take_the_same_eight_frames_of_a_clip_with_the_demos_interval():
     # so that a motion looks as fast in training as in evaluation
-    from hf_dvflnet import evaluation_indices, training_indices
+    from hf_dvflnet.clip_sampling import evaluation_indices
+    from hf_dvflnet.data.augmentation import training_indices
 
     trained = training_indices(12, num_frames=8, frame_interval=5, generator=np.random.default_rng(0))
     assert trained.tolist() == evaluation_indices(12, num_frames=8, frame_interval=5).tolist() == list(range(8))

@@ -18,8 +18,9 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from mini_releases import WRITERS, write_kinetics400
 from videos import KINDS, read_number, write_video
 
-from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos, read_video, split_facts
+from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos, read_video
 from hf_dvflnet.data import preparation
+from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.video_column import video_source
 
 

@@ -15,15 +15,11 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from hf_dvflnet import (
-    evaluation_indices,
-    load_benchmark,
-    prepare_videos,
-    read_video,
-    split_facts,
-    training_indices,
-)
+from hf_dvflnet import load_benchmark, prepare_videos, read_video
+from hf_dvflnet.clip_sampling import evaluation_indices
+from hf_dvflnet.data.augmentation import training_indices
 from hf_dvflnet.data.label_sets import LABEL_SETS
+from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.verification import verify_benchmark
 from hf_dvflnet.data.video_column import video_source
 

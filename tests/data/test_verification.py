@@ -4,7 +4,8 @@ import shutil
 import pytest
 from mini_releases import write_kinetics400, write_ucf101
 
-from hf_dvflnet import load_benchmark, split_facts
+from hf_dvflnet import load_benchmark
+from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.verification import verify_benchmark
 
 

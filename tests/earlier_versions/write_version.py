@@ -23,7 +23,6 @@ from hf_dvflnet import (
     ClipAugmentation,
     DistillationConfig,
     DistillationTrainer,
-    TeacherCache,
     VideoClipDataset,
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
@@ -34,6 +33,7 @@ from hf_dvflnet import (
     prepare_videos,
     read_video,
 )
+from hf_dvflnet.training.teacher_cache import TeacherCache
 
 
 HERE = Path(__file__).parent

@@ -20,19 +20,19 @@ from hf_dvflnet import (
     ClipAugmentation,
     DistillationConfig,
     DistillationTrainer,
-    FrameModelConfig,
     FrameModelForVideoClassification,
-    TeacherCache,
     VideoClipDataset,
     VideoFocalNetImageProcessor,
     VideoFocalNetVideoProcessor,
     cache_teacher,
     evaluate_model,
-    load_teacher,
     load_video_folder,
-    report_predictions,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
+from hf_dvflnet.frame_model.modeling import FrameModelConfig
+from hf_dvflnet.hub.loading import load_teacher
+from hf_dvflnet.inference.evaluation import report_predictions
+from hf_dvflnet.training.teacher_cache import TeacherCache
 
 
 BODIES = {

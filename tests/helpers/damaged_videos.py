@@ -28,7 +28,8 @@ import av
 import numpy as np
 from videos import KINDS, write_video
 
-from hf_dvflnet import VideoDecodeError, evaluation_indices, read_video
+from hf_dvflnet import VideoDecodeError, read_video
+from hf_dvflnet.clip_sampling import evaluation_indices
 from hf_dvflnet.data.frames import open_frames
 from hf_dvflnet.video_decoding import ToArray
 

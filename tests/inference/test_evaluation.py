@@ -15,16 +15,10 @@ from commands import refused
 from mini_releases import write_ucf101
 from places import HELPERS
 
-from hf_dvflnet import (
-    VideoFocalNetConfig,
-    VideoFocalNetForVideoClassification,
-    evaluate_model,
-    load_benchmark,
-    report_predictions,
-)
+from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, evaluate_model, load_benchmark
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.hub.loading import load_model
-from hf_dvflnet.inference.evaluation import compute_figures, predict_clips, read_predictions
+from hf_dvflnet.inference.evaluation import compute_figures, predict_clips, read_predictions, report_predictions
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from hf_dvflnet import ModulationMaps
 from hf_dvflnet.inference import modulation_maps as map_pictures
+from hf_dvflnet.inference.modulation_maps import ModulationMaps
 from hf_dvflnet.plots.charts import COLOUR_MAP
 
 

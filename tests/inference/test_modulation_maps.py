@@ -13,12 +13,12 @@ from hf_dvflnet import (
     VideoFocalNetForVideoClassification,
     VideoFocalNetVideoProcessor,
     modulation_maps,
-    pixels_to_frames,
     read_video,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS, Motion
 from hf_dvflnet.hub.checkpoint_conversion import convert_checkpoint
 from hf_dvflnet.hub.loading import load_model
+from hf_dvflnet.inference.modulation_maps import pixels_to_frames
 
 
 @pytest.fixture

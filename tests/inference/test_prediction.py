@@ -8,12 +8,12 @@ from hf_dvflnet import (
     load_model,
     load_processor,
     load_video_folder,
-    predict_clips,
     predict_videos,
     predict_windows,
     read_video,
 )
 from hf_dvflnet.inference.demo_answer import classify_clip
+from hf_dvflnet.inference.evaluation import predict_clips
 
 
 @pytest.fixture

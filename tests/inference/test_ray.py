@@ -19,17 +19,10 @@ from mini_releases import write_ucf50
 from places import HELPERS, ROOT
 from videos import write_video
 
-from hf_dvflnet import (
-    VideoLimits,
-    load_model,
-    load_processor,
-    predict_to_file,
-    predict_with_ray,
-    prepare_videos,
-    set_video_limits,
-    verify_benchmark,
-)
+from hf_dvflnet import VideoLimits, load_model, load_processor, predict_to_file, prepare_videos, set_video_limits
 from hf_dvflnet.data import jobs, preparation
+from hf_dvflnet.data.verification import verify_benchmark
+from hf_dvflnet.inference.ray_prediction import predict_with_ray
 from hf_dvflnet.video_decoding import video_limits
 
 

@@ -9,15 +9,8 @@ from commands import refused
 from fsspec.registry import _registry, known_implementations
 from videos import write_video
 
-from hf_dvflnet import (
-    VideoDecodeError,
-    VideoLimits,
-    load_model,
-    load_processor,
-    predict_to_file,
-    read_video,
-    read_video_list,
-)
+from hf_dvflnet import VideoDecodeError, VideoLimits, load_model, load_processor, predict_to_file, read_video
+from hf_dvflnet.data.video_files import read_video_list
 from hf_dvflnet.inference import prediction_files
 
 

@@ -29,9 +29,9 @@ from hf_dvflnet import (
     VideoFocalNetForVideoClassification,
     VideoFocalNetVideoProcessor,
     VideoStreamClassifier,
-    evaluation_indices,
     read_video,
 )
+from hf_dvflnet.clip_sampling import evaluation_indices
 from hf_dvflnet.data.workers import run_ahead
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.inference.live_sources import open_stream

@@ -19,6 +19,7 @@ import hf_dvflnet
 from dvflnet_cli import runs
 from dvflnet_cli.training import Train
 from hf_dvflnet.data.motion_videos import MOTIONS
+from hf_dvflnet.inference import evaluation
 
 
 def distil(output_dir: Path, *launcher: str, **changes) -> subprocess.CompletedProcess:
@@ -242,8 +243,8 @@ def test_a_start_with_the_same_classes_keeps_its_head_in_the_datas_order(start, 
     args = hf_dvflnet.VideoTrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none")
     clips = hf_dvflnet.VideoClipDataset(rows["train"], processor)
     trainer = hf_dvflnet.VideoClassificationTrainer(model, args, eval_dataset=clips, compute_metrics=count)
-    predictions, _ = hf_dvflnet.predict_clips(other, processor, rows["train"])
-    right = hf_dvflnet.compute_figures(predictions, names)["top1"]
+    predictions, _ = evaluation.predict_clips(other, processor, rows["train"])
+    right = evaluation.compute_figures(predictions, names)["top1"]
     assert trainer.evaluate()["eval_right"] == pytest.approx(right) and seen == rows["train"]["label"]
 
 

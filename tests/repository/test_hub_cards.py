@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_dvflnet import PRESETS
+from hf_dvflnet.configuration_videofocalnet import PRESETS
 from hf_dvflnet.data.label_sets import LABEL_SETS
 
 

@@ -9,7 +9,9 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 
-from hf_dvflnet import load_model, load_processor, load_video_folder, predict_clips, write_motion_videos
+from hf_dvflnet import load_model, load_processor, load_video_folder
+from hf_dvflnet.data.motion_videos import write_motion_videos
+from hf_dvflnet.inference.evaluation import predict_clips
 
 
 MODELS = Path(__file__).parents[2] / "examples" / "models"

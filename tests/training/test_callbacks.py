@@ -16,13 +16,9 @@ from places import HELPERS
 from small_trainings import RandomClips, SomeBroken, TroubledClips, trainer_on, weights_of
 from transformers import TrainerCallback
 
-from hf_dvflnet import (
-    VideoDecodeError,
-    VideoFocalNetForVideoClassification,
-    last_whole_checkpoint,
-    load_video_folder,
-)
+from hf_dvflnet import VideoDecodeError, VideoFocalNetForVideoClassification, load_video_folder
 from hf_dvflnet.data.motion_videos import MOTIONS
+from hf_dvflnet.training.checkpoints import last_whole_checkpoint
 
 
 class AtStep(TrainerCallback):

@@ -15,12 +15,11 @@ from hf_dvflnet import (
     VideoFocalNetForVideoClassification,
     VideoTrainingArguments,
     cache_teacher,
-    compute_figures,
     load_benchmark,
     load_video_folder,
-    predict_clips,
 )
 from hf_dvflnet.data.label_sets import match_classes
+from hf_dvflnet.inference.evaluation import compute_figures, predict_clips
 from hf_dvflnet.training.labels import class_names, with_labels_of
 
 

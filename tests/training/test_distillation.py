@@ -11,10 +11,9 @@ from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoFocalNetVideoProcessor,
-    forward_kl,
 )
 from hf_dvflnet.training.distillation import clips_of_its_own
-from hf_dvflnet.training.losses import DIVERGENCES, divergence_of
+from hf_dvflnet.training.losses import DIVERGENCES, divergence_of, forward_kl
 
 
 @pytest.fixture

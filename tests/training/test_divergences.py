@@ -1,8 +1,15 @@
 import pytest
 import torch
 
-from hf_dvflnet import forward_kl, jensen_shannon, logit_mse, reverse_kl
-from hf_dvflnet.training.losses import DIVERGENCES, divergence_of, mixed_answers
+from hf_dvflnet.training.losses import (
+    DIVERGENCES,
+    divergence_of,
+    forward_kl,
+    jensen_shannon,
+    logit_mse,
+    mixed_answers,
+    reverse_kl,
+)
 
 
 def logits(*shape: int) -> torch.Tensor:

@@ -9,7 +9,6 @@ from hf_dvflnet import (
     DistillationConfig,
     DistillationTrainer,
     FrameModelForVideoClassification,
-    TeacherCache,
     VideoClipDataset,
     VideoFocalNetVideoProcessor,
     cache_teacher,
@@ -18,6 +17,7 @@ from hf_dvflnet import (
 from hf_dvflnet.hub.loaded_models import head_of
 from hf_dvflnet.training.distillation import FeatureProjection
 from hf_dvflnet.training.losses import feature_distance
+from hf_dvflnet.training.teacher_cache import TeacherCache
 
 
 @pytest.fixture

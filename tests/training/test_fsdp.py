@@ -14,9 +14,9 @@ from example_scripts import EXAMPLES
 from safetensors.torch import load_file
 from small_trainings import labelled, new_model
 
-from hf_dvflnet import VideoFocalNetForVideoClassification, last_whole_checkpoint
+from hf_dvflnet import VideoFocalNetForVideoClassification
 from hf_dvflnet.data.motion_videos import MOTIONS
-from hf_dvflnet.training.checkpoints import refuse_unfit_sharding
+from hf_dvflnet.training.checkpoints import last_whole_checkpoint, refuse_unfit_sharding
 
 
 HELPERS = Path(__file__).parents[1] / "helpers"

@@ -15,8 +15,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from example_scripts import EXAMPLES
 from small_trainings import labelled, new_model
 
-from hf_dvflnet import TeacherCache
 from hf_dvflnet.data.motion_videos import MOTIONS
+from hf_dvflnet.training.teacher_cache import TeacherCache
 
 
 CONFIGS = EXAMPLES / "accelerate_configs"

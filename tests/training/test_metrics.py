@@ -3,9 +3,9 @@ import pytest
 import torch
 from transformers import EvalPrediction
 
-from hf_dvflnet import TopKAccuracy
 from hf_dvflnet.training.metrics import (
     EvaluationMetrics,
+    TopKAccuracy,
     compute_multi_label_metrics,
     compute_regression_metrics,
     compute_top_k_metrics,

@@ -9,9 +9,8 @@ from hf_dvflnet import (
     VideoClipDataset,
     VideoFocalNetVideoProcessor,
     load_video_folder,
-    modulator_distance,
 )
-from hf_dvflnet.training.losses import MatchedModulators
+from hf_dvflnet.training.losses import MatchedModulators, modulator_distance
 
 
 @pytest.fixture

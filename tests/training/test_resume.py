@@ -24,11 +24,11 @@ from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     cache_teacher,
-    last_whole_checkpoint,
     load_benchmark,
     load_video_folder,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
+from hf_dvflnet.training.checkpoints import last_whole_checkpoint
 
 
 RECIPE = {

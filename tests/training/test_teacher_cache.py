@@ -11,13 +11,12 @@ from hf_dvflnet import (
     ClipAugmentation,
     DistillationConfig,
     DistillationTrainer,
-    TeacherCache,
     VideoClipDataset,
     VideoFocalNetVideoProcessor,
     cache_teacher,
     load_video_folder,
 )
-from hf_dvflnet.training.teacher_cache import cache_bytes
+from hf_dvflnet.training.teacher_cache import TeacherCache, cache_bytes
 
 
 NAMES = ["jump", "wave hands"]

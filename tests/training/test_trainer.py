@@ -20,8 +20,8 @@ from hf_dvflnet import (
     VideoFocalNetForVideoClassification,
     VideoTrainingArguments,
     load_video_folder,
-    mix_clips,
 )
+from hf_dvflnet.data.augmentation import mix_clips
 from hf_dvflnet.training.arguments import published_schedule
 
 
