@@ -39,7 +39,7 @@ from .inference_form import prepare_for_inference
 # logits by design: there this limit only detects a broken program, and the predicted classes matter.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 0.5}
 # Minimum share of calibration clips for which int8 must predict PyTorch's class. Ambiguous clips can change class:
-# about 95 % agree if the accuracy is preserved (benchmarks/int8_accuracy.json), 70 % if it fell by 12 points.
+# about 95 % agree if the accuracy is preserved (benchmarks/FINDINGS.md), 70 % if it fell by 12 points.
 INT8_AGREEMENT = 0.85
 
 REPORT = "export_report.json"
