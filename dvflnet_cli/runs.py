@@ -151,30 +151,40 @@ def begin(options, args: TrainingArguments, given: dict[str, Any]):
     """
     logging.disable_progress_bar()  # one for every file that is read or written; the training's is not among them
     logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)  # warns of checkpoints written within 1 s
+    refusal = None
     if args.process_index == 0:
-        folder = Path(args.output_dir)
-        if (folder / "results.json").exists() and not args.resume_from_checkpoint:
-            raise ValueError(f"{folder} contains a finished run; delete it, or choose a different --output_dir")
-        lock_folder(folder)
-        noted = folder / "arguments.json"
-        if not noted.is_file():
-            write_json(noted, given)
-        elif args.resume_from_checkpoint is None:
-            before = json.loads(noted.read_text(encoding="utf-8"))
-            before = before if isinstance(before, dict) else {}  # version 0.1.0 wrote a list
-            for name in {*before, *given}:
-                was, now = before.get(name, "not given"), given.get(name, "not given")
-                if was != now:
-                    raise ValueError(
-                        f"{folder} contains an unfinished run with other options ({name} was {was} and is {now}); "
-                        "choose a different --output_dir, or add --resume_from_checkpoint last to continue that run"
-                    )
-            args.resume_from_checkpoint = "last"
-        for name, value in sorted(given.items()):
-            print(f"{name}: {value}")
-        write_json(folder / "settings.json", vars(options) | args.to_dict())  # which leaves out access tokens
-        print(f"The other options have their defaults, see {folder / 'settings.json'}", flush=True)
-    (args.resume_from_checkpoint,) = broadcast_object_list([args.resume_from_checkpoint])
+        try:
+            note_options(options, args, given)
+        except (OSError, ValueError) as error:
+            refusal = error
+    args.resume_from_checkpoint, refusal = broadcast_object_list([args.resume_from_checkpoint, refusal])
+    if refusal is not None:
+        raise refusal
+
+
+def note_options(options, args: TrainingArguments, given: dict[str, Any]):
+    folder = Path(args.output_dir)
+    if (folder / "results.json").exists() and not args.resume_from_checkpoint:
+        raise ValueError(f"{folder} contains a finished run; delete it, or choose a different --output_dir")
+    lock_folder(folder)
+    noted = folder / "arguments.json"
+    if not noted.is_file():
+        write_json(noted, given)
+    elif args.resume_from_checkpoint is None:
+        before = json.loads(noted.read_text(encoding="utf-8"))
+        before = before if isinstance(before, dict) else {}  # version 0.1.0 wrote a list
+        for name in sorted({*before, *given}):
+            was, now = before.get(name, "not given"), given.get(name, "not given")
+            if was != now:
+                raise ValueError(
+                    f"{folder} contains an unfinished run with other options ({name} was {was} and is {now}); choose "
+                    "a different --output_dir, or add --resume_from_checkpoint last to continue that run"
+                )
+        args.resume_from_checkpoint = "last"
+    for name, value in sorted(given.items()):
+        print(f"{name}: {value}")
+    write_json(folder / "settings.json", vars(options) | args.to_dict())  # which leaves out access tokens
+    print(f"The other options have their defaults, see {folder / 'settings.json'}", flush=True)
 
 
 def lock_folder(folder: Path):
