@@ -50,8 +50,9 @@ class CommandParser(HfArgumentParser):
         parser.add_argument(field.name, type=Path if field.type is Path else str, **metadata)
 
     def parse(self, words: list[str]) -> tuple[list[Any], dict[str, Any]]:
-        """Return the dataclasses, and the values that differ from the defaults of the options."""
-        namespace, unknown = self.parse_known_intermixed_args(self._with_flags(self._with_files(words)))
+        """Return the dataclasses, and the options that were given, by name, without access tokens."""
+        words = self._with_flags(self._with_files(words))
+        namespace, unknown = self.parse_known_intermixed_args(words)
         if unknown:
             word = next((word for word in unknown if word.startswith("--")), unknown[0])
             self.error(f"no such option: {word}" if word.startswith("--") else f"unexpected argument: {word}")
@@ -66,7 +67,9 @@ class CommandParser(HfArgumentParser):
                 found.append(kind(**values))
             except ValueError as error:
                 self.error(str(error))
-        return found, {name: value for name, value in vars(namespace).items() if value != self.get_default(name)}
+        options = [self._option_string_actions.get(word.split("=")[0]) for word in words]
+        names = [option.dest for option in options if option is not None and not option.dest.endswith("_token")]
+        return found, {name: getattr(namespace, name) for name in names}
 
     def _with_files(self, words: list[str]) -> list[str]:
         """Put the options of `--config` files first: if an option occurs twice, the later one counts."""

@@ -19,8 +19,14 @@ from transformers import AutoVideoProcessor, Trainer, TrainerState, TrainingArgu
 from transformers.utils import logging
 
 import hf_dvflnet as hf
+from hf_dvflnet.data.benchmarks import BENCHMARKS
 from hf_dvflnet.data.label_sets import composed
+from hf_dvflnet.data.loading import split_facts
+from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.hub.model_folder import whole_or_nothing
+from hf_dvflnet.inference.evaluation import describe_split
+from hf_dvflnet.plots.charts import save_comparison
+from hf_dvflnet.training.checkpoints import last_whole_checkpoint
 
 from .common import pick
 
@@ -45,8 +51,8 @@ def train(options, args, given: dict[str, Any]):
 
     row = measure(trainer, hf.VideoClipDataset(data["test"], processor))
     if trainer.is_world_process_zero():
-        facts = hf.split_facts(data["test"])
-        results = {"split": hf.describe_split(facts), "listed": facts["listed"], **row, "seed": args.seed}
+        facts = split_facts(data["test"])
+        results = {"split": describe_split(facts), "listed": facts["listed"], **row, "seed": args.seed}
         write_json(Path(args.output_dir, "results.json"), {**results, "arguments": given})
         print(f"\n{results['split']}, {row['clips']} of {facts['listed']} clips: ", end="")
         print(f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}")
@@ -116,9 +122,9 @@ def distill(options, args, given: dict[str, Any]):
     if trainer.is_world_process_zero():
         losses = ("divergence", "alpha", "temperature", "feature_weight", "modulator_weight")
         facts = {
-            "test split": hf.describe_split(hf.split_facts(data["test"])),
+            "test split": describe_split(split_facts(data["test"])),
             "test clips": len(test_clips),
-            "listed test clips": hf.split_facts(data["test"])["listed"],
+            "listed test clips": split_facts(data["test"])["listed"],
             "training clips of the student": getattr(student_clips, "num_clips", None) or len(student_clips),
             "processes": args.world_size,
             **{name: value for name in losses if (value := getattr(args, name))},
@@ -127,7 +133,7 @@ def distill(options, args, given: dict[str, Any]):
         table = as_table(results)
         write_card(Path(trainer.args.output_dir, "README.md"), table, facts, trainer.model.config.label2id)
         chart = output_dir / "comparison.png"
-        hf.save_comparison(results, histories, chart, f"{facts['test clips']} test clips ({facts['test split']})")
+        save_comparison(results, histories, chart, f"{facts['test clips']} test clips ({facts['test split']})")
         write_json(output_dir / "results.json", {"results": results, **facts, "arguments": given})
         print(f"\n{table}\n\n" + ", ".join(f"{name}: {value}" for name, value in facts.items()))
         print(f"\n{trainer.args.output_dir}: the distilled student, with its card")
@@ -151,30 +157,40 @@ def begin(options, args: TrainingArguments, given: dict[str, Any]):
     """
     logging.disable_progress_bar()  # one for every file that is read or written; the training's is not among them
     logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)  # warns of checkpoints written within 1 s
+    refusal = None
     if args.process_index == 0:
-        folder = Path(args.output_dir)
-        if (folder / "results.json").exists() and not args.resume_from_checkpoint:
-            raise ValueError(f"{folder} contains a finished run; delete it, or choose a different --output_dir")
-        lock_folder(folder)
-        noted = folder / "arguments.json"
-        if not noted.is_file():
-            write_json(noted, given)
-        elif args.resume_from_checkpoint is None:
-            before = json.loads(noted.read_text(encoding="utf-8"))
-            before = before if isinstance(before, dict) else {}  # version 0.1.0 wrote a list
-            for name in {*before, *given}:
-                was, now = before.get(name, "not given"), given.get(name, "not given")
-                if was != now:
-                    raise ValueError(
-                        f"{folder} contains an unfinished run with other options ({name} was {was} and is {now}); "
-                        "choose a different --output_dir, or add --resume_from_checkpoint last to continue that run"
-                    )
-            args.resume_from_checkpoint = "last"
-        for name, value in sorted(given.items()):
-            print(f"{name}: {value}")
-        write_json(folder / "settings.json", vars(options) | args.to_dict())  # which leaves out access tokens
-        print(f"The other options have their defaults, see {folder / 'settings.json'}", flush=True)
-    (args.resume_from_checkpoint,) = broadcast_object_list([args.resume_from_checkpoint])
+        try:
+            note_options(options, args, given)
+        except (OSError, ValueError) as error:
+            refusal = error
+    args.resume_from_checkpoint, refusal = broadcast_object_list([args.resume_from_checkpoint, refusal])
+    if refusal is not None:
+        raise refusal
+
+
+def note_options(options, args: TrainingArguments, given: dict[str, Any]):
+    folder = Path(args.output_dir)
+    if (folder / "results.json").exists() and not args.resume_from_checkpoint:
+        raise ValueError(f"{folder} contains a finished run; delete it, or choose a different --output_dir")
+    lock_folder(folder)
+    noted = folder / "arguments.json"
+    if not noted.is_file():
+        write_json(noted, given)
+    elif args.resume_from_checkpoint is None:
+        before = json.loads(noted.read_text(encoding="utf-8"))
+        before = before if isinstance(before, dict) else {}  # version 0.1.0 wrote a list
+        for name in sorted({*before, *given}):
+            was, now = before.get(name, "not given"), given.get(name, "not given")
+            if was != now:
+                raise ValueError(
+                    f"{folder} contains an unfinished run with other options ({name} was {was} and is {now}); choose "
+                    "a different --output_dir, or add --resume_from_checkpoint last to continue that run"
+                )
+        args.resume_from_checkpoint = "last"
+    for name, value in sorted(given.items()):
+        print(f"{name}: {value}")
+    write_json(folder / "settings.json", vars(options) | args.to_dict())  # which leaves out access tokens
+    print(f"The other options have their defaults, see {folder / 'settings.json'}", flush=True)
 
 
 def lock_folder(folder: Path):
@@ -212,14 +228,14 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
         for local in (False, True):  # once for hosts that share the folder, then on each that has one of its own
             with args.main_process_first(local, desc="rendering videos"):
                 if local or args.process_index == 0:
-                    hf.write_motion_videos(data_dir, clips_per_class=counts, size=options.short_side)
-    if name != "folder" and name not in hf.BENCHMARKS:
-        raise ValueError(f"unknown dataset {name!r}; choose one of {', '.join(hf.BENCHMARKS)}, folder")
+                    write_motion_videos(data_dir, clips_per_class=counts, size=options.short_side)
+    if name != "folder" and name not in BENCHMARKS:
+        raise ValueError(f"unknown dataset {name!r}; choose one of {', '.join(BENCHMARKS)}, folder")
     lists = pick(options, "protocol fold block_list")
     data = {}
     with args.main_process_first(desc="listing videos"):
         for split in SPLITS:
-            source = split if name == "folder" or split == "train" else hf.BENCHMARKS[name].test_split
+            source = split if name == "folder" or split == "train" else BENCHMARKS[name].test_split
             streaming = options.streaming and split == "train"
             data[split] = hf.load_benchmark(name, data_dir, source, streaming=streaming, **lists)
     return data
@@ -239,7 +255,7 @@ def training_clips(rows: Any, processor, options, seed: int) -> hf.VideoClipData
     shown["augmentation"] = hf.ClipAugmentation(flip=options.flip) if options.augment else None
     if isinstance(rows, datasets.Dataset):
         return hf.VideoClipDataset(rows, processor, train=True, **shown)
-    facts = hf.split_facts(rows)
+    facts = split_facts(rows)
     if facts["listed"] is None:
         raise ValueError("the number of clips of this stream is not known; train without --streaming")
     absent = {*(facts["missing"] or ()), *facts["blocked"]}
@@ -281,7 +297,7 @@ def make_model(
     else:
         model = hf.VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
         give_classes(model, names)
-    facts = hf.split_facts(data["train"])
+    facts = split_facts(data["train"])
     model.config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
     return model
 
@@ -365,7 +381,7 @@ def train_or_load(trainer: Trainer) -> list[dict[str, float]]:
         merge_adapter(trainer)
         trainer.model.load_state_dict(load_file(finished[0]))
         return TrainerState.load_from_json(str(folder / "trainer_state.json")).log_history
-    checkpoint = hf.last_whole_checkpoint(folder, trainer.args.world_size) if resume else None
+    checkpoint = last_whole_checkpoint(folder, trainer.args.world_size) if resume else None
     if trainer.is_world_process_zero():
         print(f"\nTraining {folder}" + (f" from {Path(checkpoint).name}" if checkpoint else ""), flush=True)
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -54,7 +54,7 @@ class Predict:
             (self.embeddings and self.output is None, "--embeddings needs --output"),
             (self.top_k == 0 and not self.embeddings, "--top_k 0 needs --embeddings"),
             (self.ray is not None and self.output is None, "--ray needs --output"),
-            (self.ray is not None and self.num_workers is not None, "--ray has its own workers: no --num_workers"),
+            (self.ray is not None and self.num_workers is not None, "--ray has workers of its own, not --num_workers"),
         ):
             if refused:
                 raise ValueError(reason)

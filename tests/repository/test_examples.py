@@ -16,7 +16,8 @@ from mini_releases import write_ucf101
 from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor, pipeline
 
 import hf_dvflnet
-from dvflnet_cli import runs
+from dvflnet_cli import COMMANDS, runs
+from dvflnet_cli.parser import CommandParser
 from dvflnet_cli.training import Train
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.inference import evaluation
@@ -130,6 +131,13 @@ def test_help_of_a_training_says_what_it_does_and_lists_its_own_options(command,
     code, out, _ = dvflnet(command, "--help")
     assert code == 0 and f"    dvflnet {command} " in out
     assert all(re.search(rf"{name}[ ,]", out) for name in (option, "--data_dir", "--lora_rank", "--learning_rate"))
+
+
+def test_access_tokens_are_not_noted(tmp_path):
+    kind = COMMANDS["train"]
+    parser = CommandParser("train", kind, hf_dvflnet.VideoTrainingArguments)
+    _, given = parser.parse(["--hub_token", "secret", "--output_dir", str(tmp_path), "--use_cpu"])
+    assert given == {"output_dir": str(tmp_path), "use_cpu": True}
 
 
 def test_a_finished_run_is_not_overwritten(run):
