@@ -180,7 +180,7 @@ def test_create_refuses_what_it_cannot_make(dvflnet, tmp_path):
 def test_the_student_that_comes_with_the_package_opens_without_it(dvflnet, tmp_path, video_files):
     folder, video = tmp_path / "student", str(video_files["h264_long_gop.mp4"])
     code, out, _ = dvflnet("create", "motions-student", folder)
-    assert code == 0 and out == f"{folder}: motions-student, 0.70 M parameters, 16 classes, trained\n"
+    assert code == 0 and out == f"{folder}: motions-student, trained on the 16 motions of `dvflnet render`\n"
     refused(dvflnet("create", "motions-student", folder), "exists already")
     answers = pipeline("video-classification", model=str(folder), device="cpu")(video)
     script = f"""

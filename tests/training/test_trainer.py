@@ -11,7 +11,6 @@ import pytest
 import torch
 from places import HELPERS
 from small_trainings import RandomClips, arguments, labelled, new_model, weights_of
-from transformers import TrainingArguments
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
@@ -36,11 +35,6 @@ def trained(folder, config, dataset, resume=None, **changes) -> VideoClassificat
 
 def logged(trainer, name: str) -> list[float]:
     return [entry[name] for entry in trainer.state.log_history if name in entry]
-
-
-def test_other_arguments_are_refused(tmp_path, tiny_config):
-    with pytest.raises(TypeError, match="args must be VideoTrainingArguments, .* got TrainingArguments"):
-        VideoClassificationTrainer(new_model(tiny_config, 0), TrainingArguments(**arguments(tmp_path)))
 
 
 def test_weight_decay_leaves_out_every_one_dimensional_parameter(tmp_path, tiny_config):
