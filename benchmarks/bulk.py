@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,15 +94,15 @@ def make_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def command(side: str, model: Path, listed: Path, output: Path) -> list[str]:
+def command(side: str, model: Path, listed: Path, output: Path, *more: str) -> list[str]:
     ray = ["--ray", "local"] if side == "Ray" else []
     return [
         *(*SIDES[side], "predict", str(model), "--list", str(listed), "--output", str(output)),
-        *("--device", "cpu", *ray),
+        *("--device", "cpu", *ray, *more),
     ]
 
 
-def run(side: str, model: Path, listed: Path, folder: Path) -> tuple[float, list[int]]:
+def run(side: str, model: Path, listed: Path, folder: Path, *more: str) -> tuple[float, list[int]]:
     """Seconds of the command, and the resident bytes of it and its children, once a second."""
     output = folder / "scores.parquet"
     for left in folder.glob("scores.parquet*"):  # the table, what it belongs to, and parts of a run that was stopped
@@ -110,7 +111,7 @@ def run(side: str, model: Path, listed: Path, folder: Path) -> tuple[float, list
     began, memory = time.perf_counter(), []
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(  # noqa: S603
-            command(side, model, listed, output), stdout=log, stderr=log, env=environment, cwd=folder
+            command(side, model, listed, output, *more), stdout=log, stderr=log, env=environment, cwd=folder
         )
         while process.poll() is None:
             memory.append(resident(process.pid))
@@ -139,8 +140,32 @@ def resident(process: int) -> int:
     return total
 
 
+def compare(before: Path, folder: Path, found: dict, rounds: int, store: Callable[[], None]):
+    """Videos a second of this checkout and of another one in turn, with two workers, on two sizes of videos."""
+    model = make_files(folder)["nano"]
+    sizes = {"320 x 240": (320, 240, 4, 100), "1080p": (1920, 1080, 2, 24)}
+    done = found.setdefault("compared", {size: [] for size in sizes})
+    for size, (width, height, few, many) in sizes.items():
+        original = folder / f"{width}.mp4"
+        if not original.exists():
+            write_video(original, num_frames=175, width=width, height=height, options={"preset": "ultrafast"})
+        lists = [linked([original], folder / f"{width}-{number}", number) for number in (few, many)]
+        while len(done[size]) < rounds:
+            row = {}
+            for side, root in (("now", Path(__file__).parents[1]), ("before", before)):
+                os.environ["PYTHONPATH"] = str(root)
+                seconds = [run("one process", model, listed, folder, "--num-workers", "2")[0] for listed in lists]
+                row[side] = (many - few) / (seconds[1] - seconds[0])
+            done[size].append(row)
+            store()
+            print(size, row, flush=True)
+    found["videos_per_second_to_before"] = {size: ratio(rows, "now", "before") for size, rows in done.items()}
+    store()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, help="compare the speed with another checkout, and do nothing else")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/bulk.json"))
     parser.add_argument("--folder", type=Path, default=Path("runs/bulk"), help="of models, videos and tables")
     parser.add_argument("--rounds", type=int, default=3)
@@ -149,11 +174,14 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
 
     found = continued(arguments.output)
-    files = make_files(folder)
 
     def store():
         arguments.output.write_text(json.dumps(found, indent=2) + "\n")
 
+    if arguments.before:
+        compare(arguments.before.resolve(), folder, found, arguments.rounds, store)
+        return
+    files = make_files(folder)
     rounds = found.setdefault("times", [])
     while len(rounds) < arguments.rounds:
         row = {}

@@ -22,7 +22,7 @@ def cpu_count() -> int:
 
 
 def run_ahead(
-    calls: Iterable[Callable[[], T]], num_workers: int, ahead: int = 2
+    calls: Iterable[Callable[[], T]], num_workers: int, ahead: int = 2, setup: Callable[[], object] | None = None
 ) -> Generator[Callable[[], T], None, None]:
     """
     Run calls in threads. Each thread has a sandbox of its own, in which it decodes (`sandbox.py`).
@@ -31,6 +31,7 @@ def run_ahead(
         calls: Taken as needed.
         num_workers: Number of threads. With 0, each call runs in the calling thread, when its result is asked for.
         ahead: Number of calls per thread that run or whose results wait.
+        setup: Called by each thread at its start.
 
     Yields:
         A function for each call, in order, which waits for the call and returns its result or raises its exception.
@@ -38,7 +39,7 @@ def run_ahead(
     if not num_workers:
         yield from calls
         return
-    pool = ThreadPoolExecutor(num_workers)
+    pool = ThreadPoolExecutor(num_workers, initializer=setup)
     running: deque = deque()
     try:
         for call in calls:

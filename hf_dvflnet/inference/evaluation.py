@@ -28,7 +28,7 @@ from ..data.benchmarks import BENCHMARKS
 from ..data.label_sets import composed, match_classes, refuse_repeated
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
-from ..data.workers import cpu_count, run_ahead
+from ..data.workers import cpu_count
 from ..hub.loaded_models import DType, choose_device
 from ..hub.loading import load_classifier, load_processor
 from ..hub.version import code_version
@@ -36,7 +36,7 @@ from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .inference_form import place_for_inference
-from .pipeline import VIEWS, Clip, best_classes, classify_clips, decode_clip
+from .pipeline import VIEWS, Clip, best_classes, classify_clips, decode_clip, in_workers
 
 
 def predict_clips(
@@ -101,8 +101,8 @@ def predict_clips(
     model = model.to(device or accelerator.device).eval()
     found, failed = [], []
     progress = tqdm(total=len(dataset), unit="clip", disable=None if accelerator.is_main_process else True)
-    with closing(run_ahead((partial(decode, row) for row in rows), num_workers)) as waiting:
-        while batch := [get() for get in islice(waiting, batch_size)]:
+    with closing(in_workers((partial(decode, row) for row in rows), num_workers)) as decoded:
+        while batch := list(islice(decoded, batch_size)):
             answers = classify_clips(model, [clip for *_, clip in batch])
             for (row, name, label, clip), answer in zip(batch, answers, strict=True):
                 if answer is None:

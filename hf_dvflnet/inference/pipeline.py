@@ -6,12 +6,12 @@ From videos to rows: a worker decodes, the model classifies, whoever calls takes
 `decode_clips` runs the first step in this process or in sandboxes; `ray_prediction.py` runs both steps on a cluster.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedConfig
@@ -23,6 +23,7 @@ from ..hub.loaded_models import HeadInput
 from ..video_decoding import VideoSource, read_video, video_limits
 
 
+T = TypeVar("T")
 VIEWS = {1: (1, 1), 12: (4, 3)}  # number of views -> (clips, crops)
 
 
@@ -85,9 +86,18 @@ def decode_clips(
     num_workers = cpu_count() if num_workers is None else num_workers
     limits = limits or replace(video_limits(), sandbox=num_workers > 0, max_threads=1)
     calls = (partial(decode_clip, source, processor, views, limits) for source in sources)
-    with closing(run_ahead(calls, num_workers)) as clips:
-        for clip in clips:
-            yield clip()
+    return in_workers(calls, num_workers)
+
+
+def in_workers(calls: Iterable[Callable[[], T]], num_workers: int) -> Generator[T, None, None]:
+    """Results of calls that decode, see [`run_ahead`]. Workers that resize in several threads would slow the model."""
+    threads = torch.get_num_threads()
+    with closing(run_ahead(calls, num_workers, setup=partial(torch.set_num_threads, 1))) as results:
+        try:
+            for get in results:
+                yield get()
+        finally:
+            torch.set_num_threads(threads)
 
 
 def batches(clips: Iterable[Clip], size: int) -> Generator[list[Clip], None, None]:
