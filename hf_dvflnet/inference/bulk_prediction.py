@@ -12,11 +12,12 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
+from ..clip_sampling import check_positive
 from ..data.downloads import storage_of
 from ..data.jobs import quiet_videos
 from ..data.workers import cpu_count
 from ..hub.loaded_models import weights_digest
-from .pipeline import VIEWS, ClipClassifier, decode_clips, refuse_below_one
+from .pipeline import VIEWS, ClipClassifier, decode_clips
 from .prediction_files import PredictionFile, Row, columns
 
 
@@ -126,7 +127,7 @@ def open_run(
     """Check the arguments of [`predict_to_file`]; return the videos, each once, and the file, which is not begun."""
     if views not in VIEWS:
         raise ValueError(f"views must be 1 or 12, got {views}")
-    refuse_below_one(batch_size=batch_size)
+    check_positive(batch_size=batch_size)
     if embeddings and os.fspath(output).lower().endswith(".csv"):
         raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
     listed = [os.fspath(source) for source in sources]

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import PreTrainedConfig
 
+from ..clip_sampling import check_positive
 from ..data.limits import VideoLimits
 from ..data.sandbox import SandboxError
 from ..data.workers import cpu_count, run_ahead
@@ -167,12 +168,6 @@ def best_classes(model: Any, scores: torch.Tensor, top_k: int) -> list[tuple[str
     return list(zip(names, best.values.tolist(), strict=True))
 
 
-def refuse_below_one(**numbers: int):
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
-
-
 def predict_videos(
     model: Any,
     processor: Any,
@@ -205,7 +200,7 @@ def predict_videos(
     """
     if views not in VIEWS:
         raise ValueError(f"views must be 1 or 12, got {views}")
-    refuse_below_one(top_k=top_k, batch_size=batch_size)
+    check_positive(top_k=top_k, batch_size=batch_size)
     decoded = decode_clips(videos, processor, views=views, num_workers=num_workers, limits=video_limits())
     with closing(decoded):
         for batch in batches(decoded, batch_size):
@@ -233,7 +228,7 @@ class ClipClassifier:
 
     def __init__(self, model: Any, *, top_k: int = 5, embeddings: bool = False):
         if top_k or not embeddings:
-            refuse_below_one(top_k=top_k)
+            check_positive(top_k=top_k)
         self.model, self.top_k = model, min(top_k, model.config.num_labels)
         self.features = HeadInput(model) if embeddings else None
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..clip_sampling import check_positive
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from . import live_sources
 from .live_sources import VideoStream, open_stream
-from .pipeline import best_classes, classify, refuse_below_one
+from .pipeline import best_classes, classify
 from .sliding_window import DueWindow, SlidingWindow
 
 
@@ -100,11 +101,11 @@ class VideoStreamClassifier:
             raise ValueError(f"smoothing must be at least 0 and less than 1, got {smoothing}")
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
-        refuse_below_one(top_k=top_k)
+        check_positive(top_k=top_k)
         lengths: tuple[float, float]
         if window_seconds is None and stride_seconds is None:
             window, stride = 64 if window is None else window, 16 if stride is None else stride
-            refuse_below_one(window=window, stride=stride)
+            check_positive(window=window, stride=stride)
             lengths = window, stride
         elif window_seconds is None or stride_seconds is None or window is not None or stride is not None:
             raise ValueError(

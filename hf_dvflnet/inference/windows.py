@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..clip_sampling import frame_times
+from ..clip_sampling import check_positive, frame_times
 from ..data.frames import open_video
 from ..data.workers import run_ahead
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import VideoDecodeError, VideoInfo, VideoSource, opened, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .pipeline import best_classes, classify, refuse_below_one
+from .pipeline import best_classes, classify
 from .sliding_window import SmallPictures, frame_distance, frames_between, half_distance, sampled
 
 
@@ -63,7 +63,7 @@ def predict_windows(
             a frame rate.
         ValueError: If an argument is out of range.
     """
-    refuse_below_one(top_k=top_k, batch_size=batch_size)
+    check_positive(top_k=top_k, batch_size=batch_size)
     stride_seconds = seconds if stride_seconds is None else stride_seconds
     if not (0 < seconds < math.inf and 0 < stride_seconds < math.inf):
         raise ValueError(
