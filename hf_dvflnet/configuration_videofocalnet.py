@@ -158,7 +158,10 @@ class VideoFocalNetConfig(PreTrainedConfig):
 def refuse_other_num_frames(folder: str | os.PathLike, num_frames: int, file_name: str):
     """Raise `ValueError` if `file_name` exists in `folder` and has a `num_frames` that differs from the argument."""
     path = Path(folder, file_name)
-    saved = json.loads(path.read_text(encoding="utf-8")).get("num_frames") if path.is_file() else None
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8")).get("num_frames") if path.is_file() else None
+    except ValueError:  # a run was killed while it wrote this file, which is now replaced
+        return
     if saved not in (None, num_frames):
         raise ValueError(
             f"{path} has num_frames={saved}, but num_frames={num_frames} is about to be saved in the same folder. A "

@@ -145,14 +145,14 @@ def read_video(
         return of_package("sandbox", "Decoding in a sandbox").read_video(video, indices, limits)
     with opened(video, limits) as source:
         try:
-            return _read(source, indices)
+            return read_source(source, indices)
         except MemoryError:
             raise VideoDecodeError(
                 f"{source.name}: needs more memory than is available; request fewer frames"
             ) from None
 
 
-def _read(source: "Source", indices: Indices) -> tuple[np.ndarray, VideoInfo]:
+def read_source(source: "Source", indices: Indices) -> tuple[np.ndarray, VideoInfo]:
     with source.open() as (container, stream):
         packets = scan(container, stream, source)
         info = packets.info
@@ -165,12 +165,19 @@ def _read(source: "Source", indices: Indices) -> tuple[np.ndarray, VideoInfo]:
             info.total_num_frames = count
             wanted = wanted_frames(indices, info, source.name)
             pictures, _ = _from_start(source, wanted)
+    if len(pictures) < len(set(wanted)):
+        raise VideoDecodeError(f"{source.name}: decoding it again gives a different number of frames")
     shapes = sorted({picture.shape for picture in pictures.values()})
     if len(shapes) > 1:
         raise VideoDecodeError(
             f"{source.name}: its frames change size midway; their shapes (height, width, channels) are {shapes}"
         )
-    frames = np.stack([pictures[index] for index in wanted])
+    frames = np.empty((len(wanted), *shapes[0]), np.uint8)
+    last_use = {index: place for place, index in enumerate(wanted)}
+    for place, index in enumerate(wanted):  # a long clip is hardly in memory twice
+        frames[place] = pictures[index]
+        if place == last_use[index]:
+            del pictures[index]
     info.height, info.width = frames.shape[1:3]
     info.frames_indices = np.asarray(wanted)
     return frames, info
@@ -241,6 +248,8 @@ class Source:
         guards = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", "max_streams": "32"}
         try:
             container = av.open(self.file, "r", options=options, container_options=guards)
+        except MemoryError:
+            raise  # is an FFmpegError, too
         except av.error.ArgumentError as error:
             raise VideoDecodeError(
                 f"{self.name}: cannot be opened as a video: it is not a video, or its format is not supported"
@@ -319,6 +328,8 @@ def _demux(container: InputContainer, stream: av.VideoStream) -> Iterator[av.Pac
     packets = container.demux(stream)
     try:
         yield from packets
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, IndexError):  # IndexError: a stream appears midway
         yield av.Packet()
 
@@ -428,11 +439,12 @@ def _missing_bytes(file: IO[bytes]) -> int:
 def _from_start(source: Source, wanted: Sequence[int]) -> tuple[dict[int, np.ndarray], int]:
     """The requested frames that exist, and how many were decoded: all frames, if a requested one is missing."""
     pictures, count, to_array = {}, 0, ToArray()
+    needed, last = set(wanted), max(wanted)
     with source.open() as (container, stream):
         for count, frame in enumerate(decode(container, stream, source), start=1):
-            if count - 1 in wanted:
+            if count - 1 in needed:
                 pictures[count - 1] = to_array(frame)
-            if count > max(wanted):
+            if count > last:
                 break
     return pictures, count
 
@@ -496,14 +508,19 @@ def decode(
             codec.skip_frame = "DEFAULT" if whole else "NONREF"
         try:
             frames = decoder.decode(packet)
+        except MemoryError:
+            raise  # is an FFmpegError, too
         except (av.error.FFmpegError, ValueError):  # ValueError: PyAV 19, where a decoder cannot be opened
             continue  # a damaged packet; the number of frames shows that one is missing
         for frame in frames:
             source.refuse_size(frame.width, frame.height)
-            if _rgb_format(frame.format.name) is None:
-                raise VideoDecodeError(
-                    f"{source.name}: has frames of the unsupported pixel format {frame.format.name}"
-                )
+            try:
+                _rgb_format(frame.format.name)
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                pixel_format = f"the unsupported pixel format {frame.format.name}"
+                raise VideoDecodeError(f"{source.name}: has frames of {pixel_format}") from error
             yield frame.reformat(format="bgr0") if filled and frame.format.name == "bgra" else frame
 
 
@@ -522,14 +539,11 @@ def _decoder_with_alpha(codec: Any, source: Source) -> av.VideoCodecContext | No
 
 
 @cache
-def _rgb_format(pixel_format: str) -> str | None:
-    """The format to convert frames to, with alpha if they may be transparent; `None` if FFmpeg cannot convert them."""
+def _rgb_format(pixel_format: str) -> str:
+    """The format to convert frames to, with alpha if they may be transparent. Raises an error if FFmpeg cannot."""
     described = av.VideoFormat(pixel_format)
+    av.VideoFrame(16, 16, pixel_format).reformat(format="rgb24")
     has_alpha = described.has_palette or any(component.is_alpha for component in described.components)
-    try:
-        av.VideoFrame(16, 16, pixel_format).reformat(format="rgb24")
-    except av.error.FFmpegError:
-        return None
     return "rgba" if has_alpha else "rgb24"
 
 

@@ -98,7 +98,8 @@ class VideoFocalNetVideoProcessor(ClipBackend, BaseVideoProcessor):
         """Return the indices of the frames to use, int64 of shape (num_clips * num_frames,), ordered by clip."""
         total = metadata.total_num_frames
         num_frames, num_clips = num_frames or self.num_frames, num_clips or self.num_clips
-        if num_clips == 1 and total == num_frames and not isinstance(metadata, VideoInfo):
+        is_file = hasattr(metadata, "frame_times")  # a `VideoInfo`, of this module or of the package
+        if num_clips == 1 and total == num_frames and not is_file:
             return np.arange(num_frames)
         fps = self.fps if fps is None else fps
         if fps is not None:

@@ -164,11 +164,11 @@ def test_a_pause_does_not_change_the_rate(tmp_path):
 
 
 def test_a_clip_beyond_the_memory_is_refused(video_files, monkeypatch):
-    def stack(pictures):
+    def empty(shape, dtype):
         raise MemoryError
 
     path = video_files["h264_short_gop.mp4"]
-    monkeypatch.setattr(video_decoding.np, "stack", stack)
+    monkeypatch.setattr(video_decoding.np, "empty", empty)
     with pytest.raises(VideoDecodeError, match=rf"^{path}: needs more memory than is available"):
         read_video(path)
 

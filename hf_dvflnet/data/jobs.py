@@ -7,15 +7,14 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ..video_decoding import VideoWarning, video_limits
-from .limits import VideoLimits
-from .workers import cpu_count, run_ahead
+from ..video_decoding import VideoWarning
+from .limits import VideoLimits, worker_limits
+from .workers import default_workers, run_ahead
 
 
 RETRIES = 5  # of a task or an actor of Ray whose worker or node is lost
@@ -39,7 +38,7 @@ def map_jobs(num_workers: int | None, ray: str | None) -> Iterator[MapJobs]:
         ValueError: If both are given.
     """
     if ray is None:
-        yield partial(_map_here, cpu_count() if num_workers is None else num_workers)
+        yield partial(_map_here, default_workers() if num_workers is None else num_workers)
         return
     if num_workers is not None:
         raise ValueError("a Ray cluster has its own workers; leave out num_workers (--num-workers)")
@@ -50,7 +49,7 @@ def map_jobs(num_workers: int | None, ray: str | None) -> Iterator[MapJobs]:
 def _map_here(
     num_workers: int, function: Callable[[Any, VideoLimits], Any], jobs: Iterable[Any]
 ) -> Generator[Any, None, None]:
-    limits = replace(video_limits(), sandbox=num_workers > 0, max_threads=1)
+    limits = worker_limits(num_workers)
     with (
         quiet_videos(),
         closing(run_ahead((partial(function, job, limits) for job in jobs), num_workers, 4)) as results,
@@ -99,7 +98,7 @@ class WorkerState(NamedTuple):
 
     @classmethod
     def here(cls) -> "WorkerState":
-        return cls(os.getcwd(), replace(video_limits(), sandbox=True, max_threads=1))
+        return cls(os.getcwd(), worker_limits(1))
 
     def take(self) -> VideoLimits:
         """

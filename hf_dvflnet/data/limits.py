@@ -2,9 +2,10 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+import threading
+from dataclasses import asdict, dataclass, replace
 
-from ..video_decoding import DecodingLimits
+from ..video_decoding import DecodingLimits, video_limits
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,20 @@ class VideoLimits(DecodingLimits):
 
     def __post_init__(self):
         for name, value in asdict(self).items():
-            if name.startswith("max_") and not value >= (0 if name == "max_redirects" else 1e-9):
-                raise ValueError(f"{name} must be positive, got {value}")
+            if not name.startswith("max_"):
+                continue
+            if not (0 if name == "max_redirects" else 1e-9) <= value <= 2**62:
+                raise ValueError(f"{name} must be positive and finite, got {value}")
+            if name.endswith(("pixels", "frames", "threads", "memory", "bytes", "redirects")) and value != int(value):
+                raise ValueError(f"{name} must be a whole number, got {value}")
+            if name == "max_seconds" and value > threading.TIMEOUT_MAX:
+                raise ValueError(f"max_seconds must be at most {threading.TIMEOUT_MAX:g}, got {value}")
+
+
+def worker_limits(num_workers: int) -> VideoLimits:
+    """The limits in force, for workers that have a sandbox each, unless there are none or the variable forbids it."""
+    forbidden = "sandbox=no" in os.environ.get("DVFLNET_VIDEO_LIMITS", "")
+    return replace(video_limits(), sandbox=num_workers > 0 and not forbidden, max_threads=1)
 
 
 def limits_of_environment() -> VideoLimits:

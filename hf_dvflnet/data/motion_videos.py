@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .storages import whole_file, write_whole
-from .workers import cpu_count, run_ahead
+from .workers import default_workers, run_ahead
 
 
 FRAMES_PER_SECOND = 8
@@ -169,7 +169,7 @@ def write_motion_videos(
                     folder.mkdir(parents=True, exist_ok=True)
                     jobs.append((path, name, [seed, split_number, class_number, clip], num_frames, size))
     progress = partial(tqdm, total=len(jobs), desc="rendering videos", unit="clip")
-    num_workers = cpu_count() if num_workers is None else num_workers
+    num_workers = default_workers() if num_workers is None else num_workers
     for written in progress(run_ahead((partial(_write_clip, job) for job in jobs), num_workers)) if jobs else ():
         written()
     return data_dir

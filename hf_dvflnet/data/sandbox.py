@@ -49,10 +49,10 @@ class SandboxError(ImportError):
 
 
 class _Ended(Exception):
-    """The child process has ended for `reason`. `retry`: whether a second try may succeed."""
+    """The child process has ended for `reason`. `retry`: whether a second try may succeed. `kind`: the error then."""
 
-    def __init__(self, reason: str, retry: bool):
-        self.reason, self.retry = reason, retry
+    def __init__(self, reason: str, retry: bool, kind: type[VideoDecodeError] = DecoderCrash):
+        self.reason, self.retry, self.kind = reason, retry, kind
 
 
 class Sandbox:
@@ -63,14 +63,17 @@ class Sandbox:
     def __init__(self):
         # threads and arenas take address space, which the limit counts
         single = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-        self.child: Any = subprocess.Popen(  # noqa: S603 (our own program)
-            [sys.executable, "-P", str(self.program)],  # -P: modules are not looked for beside the program
-            env={**os.environ, **single},
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        try:
+            self.child: Any = subprocess.Popen(  # noqa: S603 (our own program)
+                [sys.executable, "-P", str(self.program)],  # -P: modules are not looked for beside the program
+                env={**os.environ, **single},
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise SandboxError(f"the process that decodes cannot be started: {error}") from error
         self.output: Any = io.BufferedReader(self.child.stdout)
         with suppress(ImportError, AttributeError, OSError):  # a wider pipe, on Linux, as far as the system allows
             import fcntl
@@ -86,9 +89,12 @@ class Sandbox:
             raise SandboxError(f"the process that decodes cannot be started; run it to see why: {command}")
 
     def send(self, message: dict[str, Any], content: Any = b""):
-        for part in (json.dumps({**message, "size": len(content)}).encode() + b"\n", memoryview(content)):
-            while part:
-                part = part[self.child.stdin.write(part) :]
+        try:
+            for part in (json.dumps({**message, "size": len(content)}).encode() + b"\n", memoryview(content)):
+                while part:
+                    part = part[self.child.stdin.write(part) :]
+        except OSError as error:
+            raise EOFError from error
 
     def work(
         self, request: dict[str, Any], content: bytes, limits: VideoLimits
@@ -102,31 +108,43 @@ class Sandbox:
         """
         left, self.is_idle = limits.max_seconds, False
         try:
-            self.send(request, content)
+            try:
+                self.send(request, content)
+            except EOFError:
+                raise self._ended(limits) from None
             while not self.is_idle:
                 started = time.monotonic()
-                message, data = self._receive(left)
+                try:
+                    message, data = self._receive(left)
+                except EOFError:
+                    raise self._ended(limits) from None
                 left -= time.monotonic() - started
                 if left <= 0:
                     self.is_late = True
-                    self.child.kill()
-                    raise EOFError
+                    raise self._ended(limits)
+                if message.get("error") == "MemoryError":  # a child that has decoded other files has less memory left
+                    gigabytes = f"{limits.max_memory / 2**30:g} GiB"
+                    raise _Ended(
+                        f"needs more memory than the limit of {gigabytes} (max_memory)", True, VideoDecodeError
+                    )
                 self.is_idle = "done" in message or "error" in message
                 if "error" in message:
-                    raise _error(message, request, limits)
+                    raise _error(message, request)
                 yield message, data
-        except (BrokenPipeError, EOFError):
-            code = self.child.wait()
-            if self.is_late or code == -getattr(signal, "SIGXCPU", 0):
-                raise _Ended(
-                    f"not decoded within the limit of {limits.max_seconds:g} seconds (max_seconds)", False
-                ) from None
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            reason = f"the process that decoded it ended ({how}): its decoder crashed, or memory ran out"
-            raise _Ended(reason, True) from None
         finally:
             if not self.is_idle:  # what it still sends belongs to no later job
                 _end(self.child, self.owner[0])
+
+    def _ended(self, limits: VideoLimits) -> "_Ended":
+        if not self.is_late:
+            with suppress(subprocess.TimeoutExpired):
+                self.child.wait(1)  # its own exit code, if it has ended by itself
+        self.child.kill()
+        code = self.child.wait()
+        if self.is_late or (hasattr(signal, "SIGXCPU") and code == -signal.SIGXCPU):
+            return _Ended(f"not decoded within the limit of {limits.max_seconds:g} seconds (max_seconds)", False)
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return _Ended(f"the process that decoded it ended ({how}): its decoder crashed, or memory ran out", True)
 
     def _receive(self, seconds: float) -> tuple[dict[str, Any], np.ndarray]:
         def end():
@@ -170,6 +188,14 @@ def _end(child: Any, process: int):
             pipe.close()
 
 
+def end_work(threads: set[int | None]):
+    """End the child processes of threads whose results are not needed any more."""
+    for sandbox in list(_sandboxes):
+        if sandbox.owner[0] == os.getpid() and sandbox.owner[1] in threads and not sandbox.is_idle:
+            sandbox.is_late = True  # no second try
+            sandbox.child.kill()
+
+
 def _close_in_fork():
     # a forked process that kept these pipes open would keep the child process from seeing that its parent has ended
     for sandbox in list(_sandboxes):
@@ -185,11 +211,8 @@ def _named(text: str, request: dict[str, Any]) -> str:
     return text.replace(request["path"], request["name"]) if request["path"] else text
 
 
-def _error(message: dict[str, Any], request: dict[str, Any], limits: VideoLimits) -> Exception:
+def _error(message: dict[str, Any], request: dict[str, Any]) -> Exception:
     text = _named(message["text"], request)
-    if message["error"] == "MemoryError":
-        gigabytes = f"{limits.max_memory / 2**30:g} GiB"
-        return VideoDecodeError(f"{request['name']}: needs more memory than the limit of {gigabytes} (max_memory)")
     kind = getattr(builtins, message["error"], None)
     if not (isinstance(kind, type) and issubclass(kind, (OSError, TypeError))):
         return VideoDecodeError(text)
@@ -205,7 +228,7 @@ def _request(
 ) -> Iterator[tuple[dict[str, Any], bytes, VideoLimits]]:
     """What a child process needs to know, the content of a video that is no local file, and the limits."""
     limits = limits if isinstance(limits, VideoLimits) else VideoLimits(**vars(limits))
-    request: dict[str, Any] = {name: getattr(limits, name) for name in ("max_memory", "max_seconds")}
+    request: dict[str, Any] = {"max_memory": int(limits.max_memory), "max_seconds": limits.max_seconds}
     request["limits"] = {name: getattr(limits, name) for name in DecodingLimits.__dataclass_fields__} | {
         "sandbox": False
     }
@@ -213,7 +236,13 @@ def _request(
         is_local = isinstance(video, (str, os.PathLike)) and "://" not in os.fspath(video)
         path = os.path.abspath(source.name) if is_local else ""  # the child may have another working directory
         request |= {"job": job, "name": source.name, "path": path, **arguments}
-        yield request, b"" if is_local else source.file.read(), limits
+        content = b""
+        if not is_local:
+            position = source.file.tell()
+            source.file.seek(0)
+            content = source.file.read()
+            source.file.seek(position)
+        yield request, content, limits
 
 
 def _try_twice(name: str, attempt: Callable[[], T]) -> T:
@@ -224,7 +253,7 @@ def _try_twice(name: str, attempt: Callable[[], T]) -> T:
             if not ended.retry:
                 raise VideoDecodeError(f"{name}: {ended.reason}") from None
             if is_last:
-                raise DecoderCrash(f"{name}: {ended.reason}") from None
+                raise ended.kind(f"{name}: {ended.reason}") from None
     raise AssertionError
 
 
@@ -286,7 +315,7 @@ def open_video(
                 info = _info(*next(messages))
                 yield info, pictures
             except _Ended as ended:
-                kind = DecoderCrash if ended.retry else VideoDecodeError
+                kind = ended.kind if ended.retry else VideoDecodeError
                 raise kind(f"{request['name']}: {ended.reason}") from None
 
 

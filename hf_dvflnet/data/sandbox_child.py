@@ -27,7 +27,7 @@ _package = sys.modules["hf_dvflnet"] = types.ModuleType("hf_dvflnet")
 _package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
 
 from hf_dvflnet.data.frames import open_video  # noqa: E402
-from hf_dvflnet.video_decoding import DecodingLimits, VideoInfo, read_video  # noqa: E402
+from hf_dvflnet.video_decoding import DecodingLimits, VideoInfo, opened, read_source  # noqa: E402
 
 
 class Channel:
@@ -39,10 +39,12 @@ class Channel:
         threading.Thread(target=self._read, args=(os.fdopen(0, "rb"),), daemon=True).start()
 
     def _read(self, pipe: Any):
-        while line := pipe.readline():
-            message = json.loads(line)
-            self.requests.put((message, pipe.read(message["size"])))
-        os._exit(0)
+        try:
+            while line := pipe.readline():
+                message = json.loads(line)
+                self.requests.put((message, pipe.read(message["size"])))
+        finally:  # also where memory runs out
+            os._exit(0)
 
     def receive(self) -> tuple[dict[str, Any], bytes]:
         return self.requests.get()
@@ -63,7 +65,8 @@ def _send_info(channel: Channel, info: VideoInfo) -> Any:
 
 
 def read(channel: Channel, video: Any, limits: DecodingLimits, request: dict[str, Any]):
-    frames, info = read_video(video, lambda info: _send_info(channel, info), limits=limits)
+    with opened(video, limits) as source:
+        frames, info = read_source(source, lambda info: _send_info(channel, info))
     changed = {name: getattr(info, name) for name in ("total_num_frames", "width", "height", "remarks")}
     channel.send({"done": changed, "shape": frames.shape}, frames)
 
@@ -103,17 +106,23 @@ def main():
     warnings.simplefilter("ignore")  # they are among the remarks on a video
     channel.send({"ready": True})
     while True:
-        request, content = channel.receive()
+        serve(channel)
+
+
+def serve(channel: Channel):
+    """Do one job. Its variables, and the content of its video, are gone when the next one comes."""
+    request, content = channel.receive()
+    try:
         limit(request["max_memory"], request["max_seconds"])
-        try:
-            video: Any = request["path"]
-            if not video:
-                video = io.BytesIO(content)
-                video.name = request["name"]
-            job = {"read": read, "stream": stream, "call": call}[request["job"]]
-            job(channel, video, DecodingLimits(**request["limits"]), request)
-        except Exception as error:
-            channel.send({"error": type(error).__name__, "text": str(error), "errno": getattr(error, "errno", None)})
+        video: Any = request["path"]
+        if not video:
+            video = io.BytesIO(content)
+            video.name = request["name"]
+        job = {"read": read, "stream": stream, "call": call}[request["job"]]
+        job(channel, video, DecodingLimits(**request["limits"]), request)
+    except Exception as error:
+        name = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
+        channel.send({"error": name, "text": str(error), "errno": getattr(error, "errno", None)})
 
 
 if __name__ == "__main__":

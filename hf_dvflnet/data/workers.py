@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from . import sandbox
+
 
 T = TypeVar("T")
 
@@ -19,6 +21,11 @@ def cpu_count() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         count = min(count, max(1, round(int(quota) / int(period))))
     return count
+
+
+def default_workers() -> int:
+    """One for each CPU, shared by the processes that a launcher started on this machine."""
+    return max(1, cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def run_ahead(
@@ -49,7 +56,10 @@ def run_ahead(
         while running:
             yield running.popleft().result
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        if any(not future.done() for future in running):  # stopped early: do not wait for videos that nobody asks for
+            sandbox.end_work({thread.ident for thread in pool._threads})
+        pool.shutdown()
 
 
 __all__ = ["cpu_count", "run_ahead"]

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..clip_sampling import check_positive
 from ..data.downloads import storage_of
 from ..data.jobs import quiet_videos
-from ..data.workers import cpu_count
+from ..data.workers import default_workers
 from ..hub.loaded_models import weights_digest
 from .pipeline import VIEWS, ClipClassifier, decode_clips
 from .prediction_files import PredictionFile, Row, columns
@@ -91,7 +91,7 @@ def predict_to_file(
     with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier:
         process, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if num_workers is None:
-            num_workers = max(1, cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+            num_workers = default_workers()
         file.begin(main=process == 0)
         # the same shares whenever a process looks, also while others write
         mine = [block for block in file.missing() if block % processes == process]

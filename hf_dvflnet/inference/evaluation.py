@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,14 +25,14 @@ from tqdm.auto import tqdm
 
 from ..data.benchmarks import BENCHMARKS
 from ..data.label_sets import composed, match_classes, refuse_repeated
+from ..data.limits import worker_limits
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
-from ..data.workers import cpu_count
+from ..data.workers import default_workers
 from ..hub.loaded_models import DType, choose_device
 from ..hub.loading import load_classifier, load_processor
 from ..hub.version import code_version
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..video_decoding import video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .inference_form import place_for_inference
 from .pipeline import VIEWS, Clip, best_classes, classify_clips, decode_clip, in_workers
@@ -86,8 +85,8 @@ def predict_clips(
     # each of n processes takes every n-th clip: no clip is padded, dropped or counted twice, even in uneven shares
     rows = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     clips = undecoded(dataset)
-    num_workers = cpu_count() if num_workers is None else num_workers
-    limits = replace(video_limits(), sandbox=num_workers > 0, max_threads=1)
+    num_workers = default_workers() if num_workers is None else num_workers
+    limits = worker_limits(num_workers)
 
     def decode(row: int) -> tuple[int, str, int, Clip]:
         example = clips[row]

@@ -8,7 +8,7 @@ From videos to rows: a worker decodes, the model classifies, whoever calls takes
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -17,9 +17,9 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..clip_sampling import check_positive
-from ..data.limits import VideoLimits
+from ..data.limits import VideoLimits, worker_limits
 from ..data.sandbox import SandboxError
-from ..data.workers import cpu_count, run_ahead
+from ..data.workers import default_workers, run_ahead
 from ..hub.loaded_models import HeadInput
 from ..video_decoding import VideoSource, read_video, video_limits
 
@@ -61,7 +61,9 @@ def decode_clip(source: VideoSource, processor: Any, views: int = 1, limits: Vid
     except SandboxError:
         raise  # not the fault of the video
     except Exception as error:  # one video among a million must not end the others
-        return Clip(source, error=error)
+        # its traceback would keep the content of the video, and the process that decoded it
+        error.__cause__ = error.__context__ = None
+        return Clip(source, error=error.with_traceback(None))
     return Clip(source, shown, info.total_num_frames, info.duration, info.remarks)
 
 
@@ -84,8 +86,8 @@ def decode_clips(
             this process, when the next clip is asked for.
         limits: Limits on the videos, by default those of this process, in a sandbox.
     """
-    num_workers = cpu_count() if num_workers is None else num_workers
-    limits = limits or replace(video_limits(), sandbox=num_workers > 0, max_threads=1)
+    num_workers = default_workers() if num_workers is None else num_workers
+    limits = limits or worker_limits(num_workers)
     calls = (partial(decode_clip, source, processor, views, limits) for source in sources)
     return in_workers(calls, num_workers)
 

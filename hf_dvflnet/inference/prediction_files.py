@@ -68,14 +68,14 @@ class PredictionFile:
     """
 
     def __init__(self, output: str | os.PathLike, schema: pyarrow.Schema, run: dict[str, Any], rows: int):
-        self.output, self.schema = os.fspath(output), schema
+        self.output, self.schema = os.fspath(output).rstrip("/"), schema
         self._suffix = PurePath(self.output).suffix.lower()
         if self._suffix not in ("", *SUFFIXES):
             raise ValueError(f"{output}: the output must be a folder, or end in {', '.join(SUFFIXES)}")
         self.run = {**run, "rows_per_part": ROWS_PER_PART}
         self.parts, self.description = f"{self.output}.parts", f"{self.output}.run.json"
         if not self._suffix:
-            self.parts, self.description = self.output, f"{self.output.rstrip('/')}/_run.json"
+            self.parts, self.description = self.output, f"{self.output}/_run.json"
         self.blocks = [range(start, min(start + ROWS_PER_PART, rows)) for start in range(0, rows, ROWS_PER_PART)]
         self._files = LocalFiles() if storage_of(self.output) is None else StoredFiles(self.output)
 

@@ -13,7 +13,7 @@ from videos import read_number, write_video
 
 from hf_dvflnet import VideoDecodeError, VideoLimits, read_video, set_video_limits, video_decoding
 from hf_dvflnet.data.frames import open_frames
-from hf_dvflnet.data.limits import limits_of_environment
+from hf_dvflnet.data.limits import limits_of_environment, worker_limits
 from hf_dvflnet.video_decoding import video_limits
 
 
@@ -100,8 +100,20 @@ def test_limits_that_cannot_be_read_are_refused(text, monkeypatch):
 
 
 def test_a_limit_below_its_range_is_refused():
-    with pytest.raises(ValueError, match="max_pixels must be positive, got 0"):
+    with pytest.raises(ValueError, match="max_pixels must be positive and finite, got 0"):
         VideoLimits(max_pixels=0)
+
+
+@pytest.mark.parametrize("limit", [{"max_memory": 4e9 + 0.5}, {"max_seconds": float("inf")}, {"max_frames": 1.5}])
+def test_a_limit_that_a_process_cannot_have_is_refused(limit):
+    with pytest.raises(ValueError, match=f"{next(iter(limit))} must be"):
+        VideoLimits(**limit)
+
+
+def test_the_variable_keeps_workers_out_of_the_sandbox(monkeypatch):
+    assert worker_limits(2).sandbox and not worker_limits(0).sandbox
+    monkeypatch.setenv("DVFLNET_VIDEO_LIMITS", "sandbox=no")
+    assert not worker_limits(2).sandbox
 
 
 # files that name others

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,43 @@ def test_the_time_of_the_caller_does_not_count(video_files):
 def test_memory_is_limited_and_the_limit_is_named():
     with pytest.raises(VideoDecodeError, match=r"<3 bytes>: needs more memory than the limit of 4 GiB \(max_memory\)"):
         call("sandbox_jobs:allocate", b"abc", SANDBOX)
+
+
+def test_a_file_object_can_be_read_again(video_files):
+    with open(video_files["vp9.webm"], "rb") as file:
+        file.seek(7)
+        first, _ = read_video(file, [7], limits=SANDBOX)
+        assert file.tell() == 7 and np.array_equal(read_video(file, [7], limits=SANDBOX)[0], first)
+
+
+def test_a_file_that_fills_the_memory_does_not_spoil_the_next_one(video_files):
+    path = video_files["h264_short_gop.mp4"]
+    expected, _ = read_video(path, [0, 39])
+    for megabytes in (220, 240, 260, 300):  # where memory runs out depends on the machine
+        limits = VideoLimits(sandbox=True, max_memory=megabytes << 20)
+        with suppress(VideoDecodeError):
+            assert np.array_equal(read_video(path, [0, 39], limits=limits)[0], expected)
+        assert np.array_equal(read_video(path, [0, 39], limits=SANDBOX)[0], expected)
+
+
+def test_a_process_that_the_system_refuses_is_not_the_fault_of_a_video(monkeypatch):
+    def refuse(*arguments, **options):
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(sandbox.subprocess, "Popen", refuse)
+    with pytest.raises(SandboxError, match="Resource temporarily unavailable"):
+        call("sandbox_jobs:process", b"", SANDBOX)
+
+
+def test_work_that_nobody_waits_for_is_ended():
+    calls = [lambda: call("sandbox_jobs:process", b"", SANDBOX)]
+    calls += [lambda: call("sandbox_jobs:wait", b"", SANDBOX)] * 2
+    results = run_ahead(calls, 2)
+    next(results)()
+    time.sleep(0.5)
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 20  # the jobs take a minute
 
 
 def with_frames_of_one_size(content: bytes, count: int) -> bytes:

@@ -87,3 +87,11 @@ def test_nothing_is_written_by_the_trial(tmp_path, tiny_config, tiny_processor):
     assert list(tmp_path.iterdir()) == []
     trainer.save_model()
     trainer_of(tmp_path, new_model(tiny_config, 0), processing_class=tiny_processor, train_dataset=RandomClips(4))
+
+
+def test_a_file_that_a_killed_run_has_not_finished_is_replaced(tmp_path, tiny_config, tiny_processor):
+    for name in ("config.json", "video_preprocessor_config.json"):
+        (tmp_path / name).write_text("")
+    new_model(tiny_config, 0).save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    assert VideoFocalNetVideoProcessor.from_pretrained(tmp_path).num_frames == tiny_config.num_frames
