@@ -11,6 +11,7 @@ from ..video_decoding import (
     DecodingLimits,
     Source,
     ToArray,
+    VideoDecodeError,
     VideoInfo,
     VideoSource,
     decode,
@@ -57,9 +58,12 @@ def open_frames(
 ) -> Iterator[tuple[VideoInfo, Iterator[av.VideoFrame]]]:
     """Same as [`open_video`], always in this process, in one thread, and with the frames as the file stores them."""
     with opened(video, replace(limits or video_limits(), max_threads=1)) as source:
-        with source.open() as (container, stream):
-            info = scan(container, stream, source).info
-        yield info, _all_frames(source, info)
+        try:
+            with source.open() as (container, stream):
+                info = scan(container, stream, source).info
+            yield info, _all_frames(source, info)
+        except MemoryError:
+            raise VideoDecodeError(f"{source.name}: needs more memory than is available") from None
 
 
 def _all_frames(source: Source, info: VideoInfo) -> Iterator[av.VideoFrame]:
