@@ -2,7 +2,18 @@ import multiprocessing
 
 import av
 import pytest
-from damaged_videos import FAULTS, damaged, describe, memory_of, read_both_ways, read_damaged, write_materials
+from damaged_videos import (
+    FAULTS,
+    ONLY_SANDBOX,
+    damaged,
+    describe,
+    memory_of,
+    read_both_ways,
+    read_damaged,
+    write_materials,
+)
+
+from hf_dvflnet import VideoDecodeError, VideoLimits, read_video
 
 
 def test_what_is_read_of_damaged_videos_is_frames_or_one_error(tmp_path):
@@ -18,6 +29,23 @@ def test_of_2000_damaged_videos_none_is_a_crash_a_hang_or_another_error(tmp_path
     faults = [describe(outcome, 0) for outcome in outcomes if outcome.is_fault]
     assert not faults, "\n".join(faults)
     assert {outcome.kind for outcome in outcomes} == set(FAULTS)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::hf_dvflnet.video_decoding.VideoWarning")
+def test_the_sandbox_ends_the_reading_of_files_that_keep_ffmpeg_busy(tmp_path):
+    materials, limits = write_materials(tmp_path), VideoLimits(sandbox=True, max_seconds=8)
+    refused = {}
+    for number in range(2000):
+        if list(FAULTS)[number % len(FAULTS)] in ONLY_SANDBOX:
+            _, name, content = damaged(materials, 0, number)
+            path = tmp_path / f"{number}_{name}"
+            path.write_bytes(content)
+            try:
+                read_video(path, [0], limits=limits)
+            except VideoDecodeError as error:
+                refused[number] = str(error)
+    assert "within the limit of 8 seconds" in refused[905]  # 201 tracks of 80 million frames each
 
 
 def test_damaged_videos_are_a_function_of_the_seed(tmp_path):
