@@ -38,7 +38,7 @@ $(READY): $(CORE)
 		{ echo "The set-up of $(VENV) has failed, see above; make $(MAKECMDGOALS) continues it"; exit 1; }
 	@touch $(READY)
 
-# a real distillation on videos made on the spot, then a prediction through the pipeline
+# a real distillation on videos made on the spot
 demo: $(CORE)
 	@$(DISTILL) examples/demo.yaml
 

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class DecoderCrash(VideoDecodeError):
-    """Raised if a video ended the process that decoded it, twice."""
+    """Raised if a video ended the process that decoded it; twice, unless it is read frame by frame."""
 
 
 class SandboxError(ImportError):
