@@ -3,6 +3,7 @@ Reads and writes files on this machine, completely or not at all, and in the sto
 `s3://BUCKET/list.txt`.
 """
 
+import glob
 import json
 import os
 import posixpath
@@ -121,7 +122,7 @@ class StoredFiles:
     """The same in the storage of `url`: a file is written on this machine, then uploaded. Warns if it is memory."""
 
     def __init__(self, url: str):
-        self.storage, _ = fsspec.url_to_fs(url)
+        self.storage = fsspec.filesystem(url.partition("://")[0])
         if url.startswith("memory://"):
             warnings.warn(f"{url}: ends with this process; a run that is stopped cannot be continued", stacklevel=5)
 
@@ -144,7 +145,11 @@ class StoredFiles:
 
     def remove(self, folder: str):
         with storage_errors(folder), suppress(FileNotFoundError):
-            self.storage.rm(folder, recursive=True)
+            if glob.has_magic(folder):  # `rm` would take `scores[1].parts` for a pattern that matches `scores1.parts`
+                for path in self.storage.find(folder):
+                    self.storage.rm_file(path)
+            else:
+                self.storage.rm(folder, recursive=True)
 
     @contextmanager
     def whole(self, path: str, folder: str) -> Iterator[Path]:
