@@ -211,7 +211,7 @@ def of_package(module: str, purpose: str) -> Any:
 def opened(video: VideoSource, limits: DecodingLimits) -> Iterator["Source"]:
     """Open a video as a binary file, and close it, unless it is the caller's."""
     if isinstance(video, str) and "://" in video:
-        file, name = of_package("downloads", f"{video}: downloading").fetch_video(video, limits), video
+        file, name = of_package("storages", f"{video}: downloading").fetch_video(video, limits), video
     elif isinstance(video, (str, os.PathLike)):
         name = str(os.fspath(video))
         kind = os.stat(name).st_mode

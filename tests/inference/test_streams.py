@@ -32,7 +32,7 @@ from hf_dvflnet import (
     read_video,
 )
 from hf_dvflnet.clip_sampling import evaluation_indices
-from hf_dvflnet.data.workers import run_ahead
+from hf_dvflnet.data.jobs import run_ahead
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.inference.live_sources import open_stream
 from hf_dvflnet.inference.sliding_window import SmallPictures
