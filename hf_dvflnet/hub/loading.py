@@ -1,6 +1,7 @@
 """Loads models from untrusted sources: all weights, only from safetensors, and without running their code."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,9 @@ def damage_named(what: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"{what}: {error}") from error
+        path = str(error).rpartition("No such file or directory: ")[2]
+        is_locked = isinstance(error, FileNotFoundError) and os.path.exists(path)  # as safetensors calls it
+        raise ValueError(f"{what}: {f'no permission to read {path}' if is_locked else error}") from error
 
 
 def read_config(model: str) -> PreTrainedConfig:
