@@ -265,6 +265,8 @@ class Watch:
         self.print_summary(classifier, latencies)
         if failure is not None:
             raise failure
+        if not classifier.answers:
+            raise ValueError(f"{self.source}: ended before a window of {self.window:g} s was full; shorten --window")
 
     def lengths(self, fps: float | None) -> dict[str, Any]:
         """Window and stride, as `VideoStreamClassifier` takes them, for a source of this frame rate."""

@@ -26,8 +26,8 @@ class StreamAnswer:
     One answer for the newest window of a stream.
 
     Args:
-        time: The end of the window in seconds. In a file, it is counted from the first frame; in a live source, from
-            the opening; with `feed`, it is the timestamp of the newest frame, or `None` if the caller passed none.
+        time: The end of the window in seconds from the first frame, by the timestamps of the source; with `feed`, the
+            timestamp of the newest frame, or `None` if the caller passed none.
         label: The class with the highest score, or `None` if that score is below the threshold.
         score: The highest score after smoothing, in [0, 1].
         top: The `top_k` best classes and their scores, best first, regardless of the threshold.

@@ -601,14 +601,59 @@ def server(tmp_path):
         thread.join()
 
 
-def test_an_http_stream_is_live_until_it_ends(tiny_model, tiny_processor, server, video_files):
+def test_a_recording_on_a_server_is_answered_like_the_file(tiny_model, tiny_processor, server, video_files):
     address, folder = server
     shutil.copy(video_files["h264.mkv"], folder / "cam.mkv")
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=0.5, stride_seconds=0.25)
+    expected = [(answer.time, answer.label, answer.score) for answer in classifier.run(video_files["h264.mkv"])]
     with open_stream(f"{address}/cam.mkv") as stream:
+        assert not stream.live
+        answers = [(answer.time, answer.label, answer.score) for answer in classifier.run(stream)]
+    assert len(expected) > 2
+    assert answers == [(pytest.approx(time), label, pytest.approx(score)) for time, label, score in expected]
+
+
+@pytest.fixture
+def bursts(tmp_path):
+    """A live stream over http that sends a second of its 50 frames a second at once: its address."""
+    file = write_video(tmp_path / "stream.ts", num_frames=300, rate=50, width=80, height=48, options={"g": "50"})
+    content = file.read_bytes()
+    size = len(content) // 6 + 1
+    pieces = [content[first : first + size] for first in range(0, len(content), size)]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for piece in pieces:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                time.sleep(1)
+            self.wfile.write(b"0\r\n\r\n")
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/live.ts"
+        running.shutdown()
+        thread.join()
+
+
+def test_a_live_stream_that_comes_in_bursts_loses_no_frame(bursts, monkeypatch):
+    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_BEHIND", 0.3)
+    with open_stream(bursts) as stream:
         assert stream.live
-        classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=8, stride=8)
-        assert list(classifier.run(stream))
-    assert classifier.frames == 40  # also those that opening it had read
+        times = []
+        for _, seconds in stream.frames:
+            times.append(seconds)
+            time.sleep(0.01)  # slower than a burst comes, faster than the source on the whole
+        assert stream.lost == 0
+    np.testing.assert_allclose(times, np.arange(300) / 50, atol=1e-3)
 
 
 def test_a_network_stream_opens_no_local_file(server, video_files):
@@ -971,6 +1016,12 @@ def test_watch_prints_a_line_per_answer_and_a_summary(dvflnet, tiny_folder, vide
     rows = [json.loads(line) for line in dvflnet(*command, "--json", "--threshold", 1)[1].splitlines()]
     assert [row["label"] for row in rows[:-1]] == [None] * 4
     assert {"frames", "answers", "dropped", "skipped", "latency_median", "latency_p95"} == set(rows[-1])
+
+
+def test_watching_a_source_without_an_answer_is_an_error(dvflnet, tiny_folder, video_files):
+    code, out, err = dvflnet("watch", tiny_folder, video_files["h264_long_gop.mp4"], "--window", 100)
+    assert code == 1 and "answers" in out
+    assert "ended before a window of 100 s was full" in err
 
 
 def times_watched(dvflnet, *arguments) -> list[float]:
