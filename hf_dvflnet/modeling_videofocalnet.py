@@ -151,7 +151,8 @@ class PastFrames:
                 )
             extended = torch.cat([before, frames], 2)
         if self.keep:
-            self.state.append(extended[:, :, extended.shape[2] - size :].clone())
+            last = extended[:, :, extended.shape[2] - size :]
+            self.state.append(last.contiguous(memory_format=torch.channels_last))  # as the layers have it
         return extended
 
     def mean(self, frames: torch.Tensor) -> torch.Tensor:
