@@ -339,7 +339,7 @@ def test_a_video_named_by_its_id_alone_is_found(load, releases, tmp_path):
     assert len(load("kinetics400", "validation", data_dir=root)) == 3
 
 
-@pytest.mark.parametrize("arguments", [{"protocol": "official"}, {"fold": 2}, {"block_list": "x"}, {"label_set": "y"}])
+@pytest.mark.parametrize("arguments", [{"protocol": "official"}, {"fold": 2}, {"label_set": "y"}])
 def test_what_does_not_apply_to_class_folders_is_refused(tmp_path, arguments):
     name = next(iter(arguments))
     with pytest.raises(ValueError, match=f"{name}=.* does not apply"):
