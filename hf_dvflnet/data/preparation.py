@@ -27,11 +27,11 @@ from ..video_decoding import VideoDecodeError
 from . import sandbox
 from .class_folders import MANIFEST, SETTINGS, SPLITS, UNFINISHED, Row, check_row, original_id
 from .clip_encoding import encode_clip
-from .jobs import map_jobs
 from .limits import VideoLimits
 from .releases import Release
 from .storages import read_json_lines, whole_file, write_whole
 from .video_files import VIDEO_SUFFIXES, is_video
+from .workers import map_jobs
 
 
 # No arithmetic coding, deblocking or B frames: decoding takes 60 % of the time, and files are an eighth larger.

@@ -1,17 +1,27 @@
-"""Runs calls in threads, a few ahead of what consumes their results."""
+"""Runs calls and jobs that decode videos, each in a sandbox: in threads of this machine, or on a Ray cluster."""
 
+import logging
 import os
+import socket
+import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from ..video_decoding import VideoWarning
 from . import sandbox
+from .limits import VideoLimits, worker_limits
 
 
 T = TypeVar("T")
+RETRIES = 5  # of a task or an actor of Ray whose worker or node is lost
+AHEAD = 4  # tasks in progress per core of a cluster
 
 
 def cpu_count() -> int:
@@ -62,4 +72,156 @@ def run_ahead(
         pool.shutdown()
 
 
-__all__ = ["cpu_count", "run_ahead"]
+MapJobs = Callable[[Callable[[Any, VideoLimits], Any], Iterable[Any]], Generator[Any, None, None]]
+
+
+@contextmanager
+def map_jobs(num_workers: int | None, ray: str | None) -> Iterator[MapJobs]:
+    """
+    A function that is given a module-level function and jobs. It calls the function with each job and the limits in
+    force, and yields the results in the order of the jobs, which it takes as needed.
+
+    Args:
+        num_workers: Number of sandboxes on this machine, by default one per CPU; 0 works in this process.
+        ray: Address of a Ray cluster, as in [`connected`], instead.
+
+    Raises:
+        As [`connected`].
+        ValueError: If both are given.
+    """
+    if ray is None:
+        yield partial(_map_here, default_workers() if num_workers is None else num_workers)
+        return
+    if num_workers is not None:
+        raise ValueError("a Ray cluster has its own workers; leave out num_workers (--num-workers)")
+    with connected(ray):
+        yield _map_on_ray
+
+
+def _map_here(
+    num_workers: int, function: Callable[[Any, VideoLimits], Any], jobs: Iterable[Any]
+) -> Generator[Any, None, None]:
+    limits = worker_limits(num_workers)
+    with (
+        quiet_videos(),
+        closing(run_ahead((partial(function, job, limits) for job in jobs), num_workers, 4)) as results,
+    ):
+        for result in results:
+            yield result()
+
+
+@contextmanager
+def quiet_videos() -> Iterator[None]:
+    """Print no warnings of videos, of which the rows tell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VideoWarning)
+        yield
+
+
+def _map_on_ray(function: Callable[[Any, VideoLimits], Any], jobs: Iterable[Any]) -> Generator[Any, None, None]:
+    import ray
+
+    run = ray.remote(num_cpus=1, max_retries=RETRIES)(_run)
+    shared = ray.put((function, WorkerState.here()))
+    jobs, waiting = iter(jobs), deque[Any]()
+    try:
+        while True:
+            cores = max(1, int(ray.cluster_resources().get("CPU", 0)))  # nodes come and go
+            waiting.extend(run.remote(shared, job) for job in islice(jobs, max(0, AHEAD * cores - len(waiting))))
+            if not waiting:
+                return
+            yield ray.get(waiting.popleft())
+    finally:
+        for task in waiting:
+            ray.cancel(task)
+
+
+def _run(shared: tuple[Callable[[Any, VideoLimits], Any], "WorkerState"], job: Any) -> Any:
+    function, state = shared
+    with quiet_videos():
+        return function(job, state.take())
+
+
+class WorkerState(NamedTuple):
+    """State that workers on other machines share with this process: working directory and limits."""
+
+    folder: str
+    limits: VideoLimits
+
+    @classmethod
+    def here(cls) -> "WorkerState":
+        return cls(os.getcwd(), worker_limits(1))
+
+    def take(self) -> VideoLimits:
+        """
+        Change to the working directory, and return the limits.
+
+        Raises:
+            FileNotFoundError: If this machine does not have the folder from which relative paths are read.
+        """
+        if not os.path.isdir(self.folder):
+            raise FileNotFoundError(
+                f"{self.folder}: is the folder of the command, which is not on {socket.gethostname()}; run the "
+                "command in a folder that all nodes of the cluster see"
+            )
+        os.chdir(self.folder)
+        return self.limits
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """
+    A connection to a Ray cluster. What a task raises is raised here.
+
+    Args:
+        address: `"auto"` for the cluster that `RAY_ADDRESS` names or that runs on this machine, `"local"` to start one
+            on this machine that ends with the block, or `HOST:PORT`. If Ray is already connected, it stays so.
+
+    Raises:
+        ImportError: If Ray is not installed.
+        ConnectionError: If no cluster can be reached.
+        OSError: If Ray gave up.
+        ValueError: If `address` is another one.
+    """
+    if find_spec("ray") is None:
+        raise ImportError("--ray needs Ray: pip install 'hf_dvflnet[ray]'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(address)
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # without the traces of Ray
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        reason = lines[-1] if "ray::" in lines[0] else lines[0]  # after a trace, the last line is the error
+        raise OSError(
+            f"Ray gave up with {type(error).__name__}: {reason} (what is finished is kept: run the same again)"
+        ) from error
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _connect(address: str):
+    import ray
+
+    where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if "://" in where:
+        raise ValueError(f"{where}: is the address of a Ray client; run this on a machine of the cluster, with auto")
+    options: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+    try:
+        if where not in ("auto", "local"):  # Ray itself tries for minutes, and may end this process
+            host, _, port = where.rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError(f"{where}: is not the address of a Ray cluster, which is auto, local or HOST:PORT")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(where, log_to_driver=False, logging_level=logging.WARNING, **options)
+    except (OSError, OverflowError, RuntimeError) as error:  # a port may be too large
+        raise ConnectionError(
+            f"no Ray cluster answers at {where} ({' '.join(str(error).split())}); start one with `ray start --head`, "
+            "or use the address local"
+        ) from error

@@ -15,8 +15,8 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..data.jobs import quiet_videos
 from ..data.limits import VideoLimits
+from ..data.workers import quiet_videos
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import VideoDecodeError, VideoInfo, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
