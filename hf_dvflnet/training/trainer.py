@@ -314,6 +314,7 @@ class VideoClassificationTrainer(Trainer):
     def about_run(self) -> dict[str, Any]:
         """What a checkpoint says of its run, see [`run_of`]."""
         about = {"processes": self.args.world_size, "clips_per_step": self.clips_per_step}
+        about["broken_clips"] = self.broken_clips.found
         return about if self._base_weights is None else {**about, "base_weights": self._base_weights}
 
     def checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:

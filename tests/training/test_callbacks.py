@@ -132,11 +132,9 @@ def test_a_resumed_run_remembers_what_was_broken(tmp_path, tiny_config, troubled
     clips = troubled(move_000__0001=unreadable, move_045__0000=unreadable)
     options = {"max_broken_share": 0.1, "save_strategy": "steps", "save_steps": 8}
     train_on(tmp_path, tiny_config, clips, **options)
-    with open(tmp_path / "broken_clips.jsonl", "a") as file:
-        file.write('{"clip": "zoom')  # as a run leaves it that is killed just then
+    (tmp_path / "broken_clips.jsonl").unlink()
     trainer = train_on(tmp_path, tiny_config, clips, resume=str(tmp_path / "checkpoint-8"), **options)
     assert len(trainer.broken_clips.found) == 2
-    assert (tmp_path / "broken_clips.jsonl").read_text().splitlines()[2:] == ['{"clip": "zoom']
 
 
 def test_a_worker_that_hangs_stops_the_run(tmp_path, tiny_config, troubled):
