@@ -158,6 +158,37 @@ class StopOnSignal(TrainerCallback):
         raise KeyboardInterrupt if self.agreed == signal.SIGINT else SystemExit(128 + self.agreed)
 
 
+class OwnSettings(TrainerCallback):
+    """
+    Gives a resumed run the learning rate, weight decay, betas and so on of its own arguments; the state of the
+    optimizer, which is loaded from the checkpoint, contains those of the run before.
+    """
+
+    def take(self, optimizer: torch.optim.Optimizer):
+        """Note the settings before those of a checkpoint are loaded."""
+        self.settings = [
+            {name: value for name, value in group.items() if name not in ("params", "lr")}
+            for group in optimizer.param_groups
+        ]
+
+    def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
+        if state.global_step == 0:
+            return
+        if not isinstance(lr_scheduler, torch.optim.lr_scheduler.LambdaLR):
+            logger.warning(
+                f"the learning rate, weight decay and other settings of the optimizer are those of the checkpoint, "
+                f"since a {type(lr_scheduler).__name__} changes them from step to step"
+            )
+            return
+        for group, settings in zip(optimizer.param_groups, self.settings, strict=True):
+            group.update(settings)
+        lr_scheduler.base_lrs = [settings["initial_lr"] for settings in self.settings]
+        rates = zip(lr_scheduler.base_lrs, lr_scheduler.lr_lambdas, strict=True)
+        lr_scheduler._last_lr = [rate * factor(lr_scheduler.last_epoch) for rate, factor in rates]
+        for group, rate in zip(optimizer.param_groups, lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+
 class OwnSession:
     """
     A `worker_init_fn` of a DataLoader that puts each worker into a session of its own: Ctrl-C, and SIGTERM to a

@@ -10,7 +10,6 @@ import math
 import os
 from collections import defaultdict
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from ..hub.loaded_models import HeadInput, feature_width
 from ..hub.loading import load_teacher
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .arguments import DistillationConfig
-from .checkpoints import has_adapters, run_of
+from .checkpoints import has_adapters
 from .labels import label_names, label_order, logits_of, refuse_other_than_classifier
 from .losses import MatchedModulators, divergence_of, feature_distance, mixed_answers
 from .metrics import compute_top_k_metrics
@@ -298,16 +297,6 @@ class DistillationTrainer(VideoClassificationTrainer):
             return super().train(*args, **kwargs)
         finally:
             self._projection.detach()
-
-    def checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
-        checkpoint = super().checkpoint_to_resume(resume_from_checkpoint)
-        if checkpoint and self._projection is not None and not run_of(Path(checkpoint)).get("features"):
-            raise ValueError(
-                f"{checkpoint}: contains no projection of features, since its run did not match features, or was one "
-                "of hf_dvflnet 0.1.0, which kept it in a separate file; resume without feature_weight, or begin anew "
-                "in another output folder"
-            )
-        return checkpoint
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
         projection = self._projection

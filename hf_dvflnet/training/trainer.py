@@ -17,8 +17,9 @@ from transformers.trainer_utils import sort_checkpoints
 from ..configuration_videofocalnet import refuse_other_num_frames
 from ..data.augmentation import mix_clips
 from ..data.clips import VideoClipDataset, VideoClipStream, collate_clips
+from ..data.label_sets import are_named
 from .arguments import VideoTrainingArguments, published_schedule
-from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, StepTimes, StopOnSignal
+from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, OwnSettings, StepTimes, StopOnSignal
 from .checkpoints import (
     RUN,
     base_weights_digest,
@@ -29,7 +30,7 @@ from .checkpoints import (
     refuse_unfit_sharding,
     whole_weights,
 )
-from .labels import FittingLabels, balanced_class_weights, with_labels_of
+from .labels import FittingLabels, balanced_class_weights, class_names, label_names, with_labels_of
 from .losses import as_probabilities, problem_type, soft_loss
 from .metrics import EvaluationMetrics
 
@@ -109,7 +110,9 @@ class VideoClassificationTrainer(Trainer):
         self.broken_clips = BrokenClips(self)
         self.step_times = StepTimes()
         self.stop = StopOnSignal(self)
-        for callback in (FollowEpochs(self), self.finite_numbers, self.broken_clips, self.step_times, self.stop):
+        self.own_settings = OwnSettings()
+        callbacks = (self.finite_numbers, self.broken_clips, self.step_times, self.stop, self.own_settings)
+        for callback in (FollowEpochs(self), *callbacks):
             self.add_callback(callback)
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -266,7 +269,9 @@ class VideoClassificationTrainer(Trainer):
                 lambda step: published_schedule(step, num_training_steps, warmup_steps, floor),
             )
             self._created_lr_scheduler = True  # else the next attempt or call of `train` would reuse it
-        return super().create_scheduler(num_training_steps, optimizer)
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        self.own_settings.take(optimizer or self.optimizer)
+        return scheduler
 
     # Evaluation
 
@@ -312,9 +317,18 @@ class VideoClassificationTrainer(Trainer):
         return output
 
     def about_run(self) -> dict[str, Any]:
-        """What a checkpoint says of its run, see [`run_of`]."""
-        about = {"processes": self.args.world_size, "clips_per_step": self.clips_per_step}
-        about["broken_clips"] = self.broken_clips.found
+        """What a checkpoint says of its run, for [`refuse_other_run`]."""
+        names, clips = label_names(self.model) if self.kind else [], self.train_dataset
+        about = {
+            "processes": self.args.world_size,
+            "clips_per_step": self.clips_per_step,
+            "clips": getattr(clips, "num_clips", None) or (len(clips) if hasattr(clips, "__len__") else None),
+            # a model without class names has those of the data
+            "classes": names if are_named(names) else class_names(clips),
+            "weights": {name: list(each.shape) for name, each in self.model.named_parameters() if each.requires_grad},
+            "optimizer": str(self.args.optim.value).removesuffix("_fused"),
+            "broken_clips": self.broken_clips.found,
+        }
         return about if self._base_weights is None else {**about, "base_weights": self._base_weights}
 
     def checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
