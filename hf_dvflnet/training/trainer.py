@@ -1,6 +1,8 @@
 """Training of video classifiers with transformers' Trainer, optionally with the published recipe."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,6 +88,12 @@ class VideoClassificationTrainer(Trainer):
         super().__init__(model, args, data_collator or collate_clips, *more, **kwargs)
         refuse_unfit_sharding(self.accelerator)
         self.kind = problem_type(self.model.config) if hasattr(self.model, "config") else ""
+        if self.kind and self.model.config.problem_type is None and self.model.config.num_labels == 1:
+            raise ValueError(
+                "the model has one output (num_labels=1) and no problem_type, so it is not known what it says of a "
+                'clip: set config.problem_type to "regression" for a value, or to "multi_label_classification" for '
+                "one label that a clip has or not, or create the model with at least two classes"
+            )
         # our losses are means over the micro-batch, so the Trainer must divide them by the number of micro-batches; a
         # `compute_loss_func` returns the micro-batch's share of the loss of the step
         self.model_accepts_loss_kwargs = False
@@ -133,7 +141,14 @@ class VideoClassificationTrainer(Trainer):
         self._match_classes()
         stream = self.train_dataset
         if not isinstance(stream, VideoClipStream):
-            return self._with_workers(super().get_train_dataloader())
+            loader = self._with_workers(super().get_train_dataloader())
+            if self.args.dataloader_drop_last and len(loader) == 0:
+                raise ValueError(
+                    f"{len(stream)} training clips do not fill a batch of {self._train_batch_size} for each of "
+                    f"{self.args.world_size} processes; choose a smaller per_device_train_batch_size, or set "
+                    "dataloader_drop_last to False"
+                )
+            return loader
         stream.share(self._train_batch_size, self.args.process_index, self.args.world_size)
         # not prepared by accelerate, which would make the main process read the clips of all processes
         names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
@@ -147,10 +162,21 @@ class VideoClassificationTrainer(Trainer):
         self._match_classes()
         if not isinstance(eval_dataset, str):
             eval_dataset = with_labels_of(self.model, eval_dataset)
-        return self._with_workers(super().get_eval_dataloader(eval_dataset))
+        with self._all_clips():
+            return self._with_workers(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        return self._with_workers(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
+        with self._all_clips():
+            return self._with_workers(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
+
+    @contextmanager
+    def _all_clips(self) -> Iterator[None]:
+        """Within it, data loaders take all clips: `dataloader_drop_last` is for training alone."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def _with_workers(self, loader: Any) -> DataLoader:
         base = getattr(loader, "base_dataloader", loader)
