@@ -135,6 +135,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             teacher = teacher.to(getattr(torch, args.teacher_dtype))
         refuse_other_than_classifier(teacher, "teacher")
         refuse_shared_weights(self.model, teacher)
+        separate_modules(self.model, teacher)
         if clips_of_its_own(self.model, self.processing_class, teacher, processor, self.train_dataset):
             self._teacher_processor = self.train_dataset.teacher_processor = processor
             self.train_dataset.shows_teacher = args.teacher_cache is None
@@ -447,6 +448,15 @@ def refuse_shared_weights(student: nn.Module, teacher: nn.Module):
             f"teacher and student share {len(shared)} weights, such as {shared[0]}, but the teacher is frozen; give "
             "the teacher weights of its own, for example with copy.deepcopy"
         )
+
+
+def separate_modules(student: nn.Module, teacher: nn.Module):
+    """Replace modules that both models have, such as a dropout, by copies: only the student's are in training mode."""
+    students = set(student.modules())
+    for parent in list(teacher.modules()):
+        for name, module in list(parent.named_children()):
+            if module in students:
+                setattr(parent, name, copy.deepcopy(module))
 
 
 def clips_of_its_own(
