@@ -195,6 +195,13 @@ def test_a_finished_lora_student_is_loaded_and_not_trained_again(distilled, monk
     assert json.loads((folder / "results.json").read_text())["results"] == results
 
 
+def test_a_wrong_cache_ends_a_distillation_before_anything_is_trained(distilled, tmp_path, monkeypatch):
+    monkeypatch.setattr(VideoClassificationTrainer, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    options = {**distilled[1], "output_dir": tmp_path / "out", "teacher_cache": tmp_path / "cache"}
+    with pytest.raises(FileNotFoundError, match="contains no teacher_cache.json"):
+        run_training("distill", options)
+
+
 def test_a_wrong_lora_option_ends_a_distillation_before_its_teacher_is_trained(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(VideoClassificationTrainer, "train", lambda *args, **kwargs: pytest.fail("trained"))
     options = {**SHOWN, "data_dir": finished[1]["data_dir"], "output_dir": tmp_path / "out", "lora_rank": 2}
