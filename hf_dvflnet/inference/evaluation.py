@@ -24,11 +24,11 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from ..data.benchmarks import BENCHMARKS
+from ..data.jobs import default_workers
 from ..data.label_sets import composed, match_classes, refuse_repeated
 from ..data.limits import worker_limits
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
-from ..data.workers import default_workers
 from ..hub.loaded_models import DType, choose_device
 from ..hub.loading import load_classifier, load_processor
 from ..hub.version import code_version

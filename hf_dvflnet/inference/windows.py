@@ -15,7 +15,7 @@ import torch
 
 from ..clip_sampling import check_positive, frame_times
 from ..data.frames import open_video
-from ..data.workers import run_ahead
+from ..data.jobs import run_ahead
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import VideoDecodeError, VideoInfo, VideoSource, opened, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
