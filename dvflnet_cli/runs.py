@@ -309,7 +309,8 @@ def make_model(
         model = hf.VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
         give_classes(model, names)
     facts = split_facts(data["train"])
-    model.config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    trained = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    model.config.training_data = {**trained, "augment": options.augment}
     return model
 
 

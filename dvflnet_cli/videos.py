@@ -34,7 +34,7 @@ class Predict:
     list: str | None = option(None, "List of further videos: text with one per line, or a .csv or .parquet file.")
     column: str | None = option(None, "Column of the list, unless it is the only one.")
     top_k: int = option(5, "Number of classes per video; 0 with --embeddings.", minimum=0)
-    views: Literal[1, 12] = option(1, "1, or 12: 4 clips x 3 crops with averaged softmax, as published.")
+    views: Literal[1, 4, 12] = shared("views")
     embeddings: bool = option(False, "Write the pooled features, too; needs --output.")
     output: str | None = option(None, "A .parquet, .jsonl or .csv file, or a folder of Parquet files.")
     json: bool = option(False, "Print one line of JSON per video.")
@@ -61,6 +61,7 @@ class Predict:
         use_sandbox()
         from hf_dvflnet.data.video_files import list_videos
         from hf_dvflnet.hub.loading import load_processor
+        from hf_dvflnet.inference.pipeline import load_placed
 
         videos = list_videos(self.videos)
         if self.list is not None:
@@ -78,6 +79,7 @@ class Predict:
     def print_rows(self, network, processor, videos) -> int:
         from tqdm.auto import tqdm
 
+        from hf_dvflnet.data.jobs import quiet_videos
         from hf_dvflnet.inference.pipeline import predict_videos, score_text
 
         several = len(videos) > 1
@@ -89,12 +91,16 @@ class Predict:
             num_workers=workers if several else 0,
         )
         failed = 0
-        with tqdm(total=len(videos), unit="video", disable=None if several else True) as progress:
+        bar = tqdm(total=len(videos), unit="video", disable=None if several else True)
+        with quiet_videos(), bar as progress:
             for row in rows:
                 with tqdm.external_write_mode():
+                    failed += "error" in row
+                    remark = row.get("error") or row["warning"]
+                    if remark:
+                        say(f"dvflnet: {one_line(remark)}", err=True)
                     if "error" in row:
-                        failed += 1
-                        say(f"dvflnet: {one_line(row['error'])}", err=True)
+                        pass
                     elif self.json:
                         show(row, True)
                     else:
@@ -114,19 +120,6 @@ class Predict:
         from hf_dvflnet.inference.bulk_prediction import predict_to_file
 
         return predict_to_file(network, processor, videos, output, num_workers=self.num_workers, **options)
-
-
-def load_placed(model: str, device: str, dtype: str, compile: bool) -> Any:
-    """Load a classifier or an exported program, which cannot be placed."""
-    from hf_dvflnet.hub.loading import load_classifier
-    from hf_dvflnet.inference.exported_program import is_exported, load_exported
-    from hf_dvflnet.inference.inference_form import place_for_inference
-
-    if not is_exported(model):
-        return place_for_inference(load_classifier(model), device, dtype, compile=compile)  # type: ignore[arg-type]
-    if device not in ("auto", "cpu") or dtype != "auto" or compile:
-        raise ValueError(f"{model}: is exported, and runs as it is; leave out --device, --dtype and --compile")
-    return load_exported(model)
 
 
 def report_failed(failed: int, videos: int) -> int:
@@ -162,6 +155,7 @@ class Windows:
         from hf_dvflnet.data.video_files import list_videos
         from hf_dvflnet.hub import model_folder
         from hf_dvflnet.hub.loading import load_processor
+        from hf_dvflnet.inference.pipeline import load_placed
 
         if self.output is not None:
             if not self.output.endswith((".csv", ".jsonl")) or "://" in self.output or self.json:
