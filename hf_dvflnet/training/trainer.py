@@ -24,6 +24,7 @@ from .arguments import VideoTrainingArguments, published_schedule
 from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, OwnSettings, StepTimes, StopOnSignal
 from .checkpoints import (
     RUN,
+    adapter_settings,
     base_weights_digest,
     last_whole_checkpoint,
     naming_full_disk,
@@ -351,6 +352,7 @@ class VideoClassificationTrainer(Trainer):
             "clips": getattr(clips, "num_clips", None) or (len(clips) if hasattr(clips, "__len__") else None),
             # a model without class names has those of the data
             "classes": names if are_named(names) else class_names(clips),
+            "adapter": adapter_settings(self.model),
             "weights": {name: list(each.shape) for name, each in self.model.named_parameters() if each.requires_grad},
             "optimizer": str(self.args.optim.value).removesuffix("_fused"),
             "broken_clips": self.broken_clips.found,
