@@ -154,6 +154,11 @@ def _weight_files(model: str) -> list[str]:
     if path is not None:
         return [path]
     index = cached_file(model, "model.safetensors.index.json", **optional)
+    if index is None and Path(model, "export.json").is_file():
+        raise ValueError(
+            "this is an exported program, which predict, windows, watch, evaluate and benchmark run; here, pass the "
+            "model folder that it was exported from"
+        )
     if index is None:
         raise ValueError(
             "there is no model.safetensors, and pickles (pytorch_model.bin) are not opened: save the model again "
