@@ -186,7 +186,7 @@ def read_source(source: "Source", indices: Indices) -> tuple[np.ndarray, VideoIn
             del pictures[index]
     info.height, info.width = frames.shape[1:3]
     info.frames_indices = np.asarray(wanted)
-    if not 0.95 < info.pixel_aspect_ratio < 1.05:
+    if not 0.9 < info.pixel_aspect_ratio < 1.1:
         ratio = f"{info.pixel_aspect_ratio:.3g} to 1"
         source.warn(
             f"its pixels are not square ({ratio}); they are used as if they were, and the picture is distorted"
@@ -360,6 +360,8 @@ def scan(container: InputContainer, stream: av.VideoStream, source: Source, by_d
     keyframes: list[int] = []
     last = -(1 << 63)  # decoding timestamp
     placeholders = discarded = 0
+    # AVI stores no timestamps; FFmpeg numbers packets in the order of decoding, which for Xvid only it corrects
+    by_decoding |= container.format.name == "avi" and codec.reorder and codec.canonical_name != "mpeg4"
     for packet in _demux(container, stream):
         if len(frames) + discarded > max_frames:
             raise VideoDecodeError(f"{name}: has more frames than the limit of {max_frames} (max_frames)")

@@ -12,8 +12,7 @@ from field_coded import write_fields
 from videos import KINDS, numbered_frame, read_number, remux, write_transparent, write_video
 
 from hf_dvflnet import VideoDecodeError, VideoLimits, read_video, video_decoding
-from hf_dvflnet.data.clip_encoding import encode_clip
-from hf_dvflnet.data.frames import open_frames
+from hf_dvflnet.data.frames import encode_clip, open_frames
 from hf_dvflnet.video_decoding import VideoWarning
 
 
@@ -635,6 +634,13 @@ def test_a_clock_that_runs_back_is_continued(joined):
 def test_a_clock_that_jumps_forward_is_continued_in_broadcasts_only(tmp_path, kind, seconds):
     path = write_video(tmp_path / f"jump.{kind}", timestamps=[*range(20), *range(1519, 1539)])
     assert read_video(path, [0])[1].duration == pytest.approx(seconds, abs=0.05)
+
+
+def test_b_frames_of_h264_in_avi_are_in_the_order_of_a_sequential_decode(tmp_path):
+    path = write_video(tmp_path / "b.avi", options={"bf": "3", "x264-params": "b-adapt=0"})
+    frames, metadata = read_video(path, [39, 2, 3, 17])
+    assert np.array_equal(frames, sequential_decode(path)[[39, 2, 3, 17]])
+    assert metadata.total_num_frames == 40 and metadata.duration == pytest.approx(1.6)
 
 
 def test_timestamps_out_of_order_are_not_taken_for_times():
