@@ -13,9 +13,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..clip_sampling import check_positive
-from ..data.downloads import storage_of
-from ..data.jobs import quiet_videos
-from ..data.workers import default_workers
+from ..data.jobs import default_workers, quiet_videos
+from ..data.storages import storage_of
 from ..hub.loaded_models import weights_digest
 from .pipeline import ClipClassifier, check_views, decode_clips
 from .prediction_files import PredictionFile, Row, columns

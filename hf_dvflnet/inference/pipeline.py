@@ -20,9 +20,9 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..clip_sampling import check_positive
+from ..data.jobs import default_workers, run_ahead
 from ..data.limits import VideoLimits, worker_limits
 from ..data.sandbox import SandboxError
-from ..data.workers import default_workers, run_ahead
 from ..hub.loaded_models import DType, HeadInput
 from ..hub.loading import load_classifier
 from ..video_decoding import VideoDecodeError, VideoInfo, VideoSource, read_video, video_limits

@@ -22,8 +22,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from ..data.downloads import storage_of
-from ..data.storages import LocalFiles, StoredFiles, open_file
+from ..data.storages import LocalFiles, StoredFiles, open_file, storage_of
 from ..hub.loaded_models import feature_width
 
 
