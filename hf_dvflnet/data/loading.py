@@ -78,7 +78,7 @@ def load_benchmark(
 
 
 def _usable_cache() -> str | None:
-    """None for the cache of `datasets`; in a container without a writable home, a folder that ends with the process."""
+    """None for the cache of `datasets`; without a writable home, a folder that ends with this process."""
     cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
     with suppress(OSError):
         os.makedirs(cache, exist_ok=True)
