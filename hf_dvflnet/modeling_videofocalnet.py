@@ -26,7 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
+from .configuration_videofocalnet import VideoFocalNetConfig, let_others_read, refuse_other_num_frames
 
 
 LossConfig = namedtuple("LossConfig", "problem_type num_labels")  # unlike a config, torch.compile can create it
@@ -120,8 +120,8 @@ class PastFrames:
     Args:
         window: Number of frames that means are taken over, at most.
         hidden_states: The frames of this pass, (batch, frames, ...).
-        state: What the last pass left, see [`VideoFocalNetModel.step`]; empty before the first one. `None` if these
-            frames are a whole clip.
+        state: What the last pass left, see [`VideoFocalNetForVideoClassification.step`]; empty before the first one.
+            `None` if these frames are a whole clip.
     """
 
     def __init__(self, window: int, hidden_states: torch.Tensor, state: tuple[torch.Tensor, ...] | None = None):
@@ -355,7 +355,8 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
             "AutoModel": "modeling_videofocalnet.VideoFocalNetModel",
             "AutoModelForVideoClassification": "modeling_videofocalnet.VideoFocalNetForVideoClassification",
         }
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        let_others_read(save_directory)
 
 
 class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
@@ -391,7 +392,7 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
                 `config.output_hidden_states`.
             output_modulators: Whether to return the spatial and temporal modulators of the last block of each stage.
             state: In a causal network, the `state` of the output for the frames before these, or `()` for the first
-                frames of a stream, see [`step`][VideoFocalNetForVideoClassification.step].
+                frames of a stream, see [`VideoFocalNetForVideoClassification.step`].
             return_dict (`bool`, *optional*): Whether to return a [`VideoFocalNetModelOutput`] instead of a tuple. By
                 default, `config.return_dict`.
 

@@ -347,7 +347,7 @@ def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tm
     assert (results["split"], results["clips"]) == ("ucf101, official fold 2, test", 10)
     assert results["split"] in process.stdout
     config = hf_dvflnet.VideoFocalNetConfig.from_pretrained(tmp_path / "out")
-    trained = {"benchmark": "ucf101", "protocol": "official", "fold": 2, "split": "train", "augment": False}
+    trained = {"benchmark": "ucf101", "protocol": "official", "fold": 2, "split": "train", "augment": True}
     assert config.training_data == trained
     assert config.num_labels == 101
     assert AutoVideoProcessor.from_pretrained(tmp_path / "out").num_frames == 4
