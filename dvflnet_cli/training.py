@@ -136,9 +136,9 @@ class CacheTeacher:
         from accelerate import Accelerator
 
         from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
-        from hf_dvflnet.hub.loaded_models import choose_device, feature_width
+        from hf_dvflnet.hub.loaded_models import choose_device
         from hf_dvflnet.hub.loading import load_processor, load_teacher
-        from hf_dvflnet.training import teacher_cache as cache
+        from hf_dvflnet.training.teacher_cache import cache_teacher
 
         accelerator = Accelerator(cpu=choose_device(self.device).type == "cpu")
         network = load_teacher(self.teacher)
@@ -152,16 +152,9 @@ class CacheTeacher:
             augmentation=augmentation,
             **pick(self, "seed on_error"),
         )
-        labels = network.config.num_labels
-        width = feature_width(network) if self.features else 0
-        size = cache.cache_bytes(len(clips), self.views, labels, self.dtype, width)
         if accelerator.is_main_process:
-            say(
-                f"{len(clips)} clips x {self.views} views x {labels} logits in {self.dtype}"
-                f"{f' and {width} features in float16' if width else ''}: {size / 1e6:.1f} MB before packing",
-                err=True,
-            )
-        done = cache.cache_teacher(
+            say(f"{len(clips)} clips x {self.views} views x {network.config.num_labels} logits", err=True)
+        done = cache_teacher(
             *(network, clips, self.out),
             name=self.teacher,
             device=None if self.device == "auto" else self.device,
