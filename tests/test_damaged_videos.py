@@ -24,7 +24,7 @@ def outcome(tmp_path, monkeypatch):
         path.parent.mkdir()
         path.write_bytes(content)
         try:
-            found = call("sandbox_jobs:read_both_ways", path, VideoLimits(max_seconds=20, max_memory=4 << 30))
+            found = call("sandbox_jobs:read_both_ways", path, VideoLimits(max_seconds=60, max_memory=4 << 30))
         except VideoDecodeError as error:
             if kind == BUSY and "not decoded within the limit" in str(error):
                 return "ended"
