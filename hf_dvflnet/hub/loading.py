@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForVideoClassification, PreTrained
 from transformers.utils import cached_file
 
 from ..configuration_videofocalnet import VideoFocalNetConfig
-from ..frame_model.modeling import FrameModelConfig, FrameModelForVideoClassification
+from ..modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
