@@ -118,12 +118,12 @@ class Predict:
 
 def load_placed(model: str, device: str, dtype: str, compile: bool) -> Any:
     """Load a classifier or an exported program, which cannot be placed."""
-    from hf_dvflnet.hub.loading import load_classifier
+    from hf_dvflnet.hub.loading import load_model
     from hf_dvflnet.inference.exported_program import is_exported, load_exported
     from hf_dvflnet.inference.inference_form import place_for_inference
 
     if not is_exported(model):
-        return place_for_inference(load_classifier(model), device, dtype, compile=compile)  # type: ignore[arg-type]
+        return place_for_inference(load_model(model), device, dtype, compile=compile)  # type: ignore[arg-type]
     if device not in ("auto", "cpu") or dtype != "auto" or compile:
         raise ValueError(f"{model}: is exported, and runs as it is; leave out --device, --dtype and --compile")
     return load_exported(model)
@@ -244,11 +244,11 @@ class Watch:
 
     def run(self):
         from hf_dvflnet import VideoStreamClassifier
-        from hf_dvflnet.hub.loading import load_classifier, load_processor
+        from hf_dvflnet.hub.loading import load_model, load_processor
         from hf_dvflnet.inference import live_sources
         from hf_dvflnet.inference.inference_form import place_for_inference
 
-        network = place_for_inference(load_classifier(self.model), self.device, self.dtype)
+        network = place_for_inference(load_model(self.model), self.device, self.dtype)
         latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
         failure = None
         with live_sources.open_stream(self.source) as stream:
@@ -357,6 +357,7 @@ class Visualize:
             raise ValueError(f"{self.out}: visualize writes {', '.join(plots.MAP_SUFFIXES)} files")
         refuse_existing(self.out, self.overwrite)
         network = place_for_inference(load_model(self.model), self.device, self.dtype)
+        plots.refuse_without_modulators(network)
         stages = self.stages or list(range(1, len(network.config.depths) + 1))
         processor = load_processor(self.model)
         pixel_values = processor(self.video, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
@@ -394,11 +395,11 @@ class Benchmark:
 
     def run(self):
         from hf_dvflnet.data.video_files import list_videos
-        from hf_dvflnet.hub.loading import load_classifier, load_processor
+        from hf_dvflnet.hub.loading import load_model, load_processor
         from hf_dvflnet.inference.inference_form import place_for_inference
         from hf_dvflnet.inference.speed import STAGES, time_stages
 
-        network = place_for_inference(load_classifier(self.model), self.device, self.dtype, compile=self.compile)
+        network = place_for_inference(load_model(self.model), self.device, self.dtype, compile=self.compile)
         videos = list_videos(self.videos)
         found = time_stages(network, load_processor(self.model), videos, **pick(self, "repeat batch_size"))
         if self.json:

@@ -30,7 +30,7 @@ from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
 from ..data.workers import default_workers
 from ..hub.loaded_models import DType, choose_device
-from ..hub.loading import load_classifier, load_processor
+from ..hub.loading import load_model, load_processor
 from ..hub.version import code_version
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -176,13 +176,13 @@ def evaluate_model(
 
     Raises:
         FileExistsError: If `output` exists and is not an empty folder.
-        FileNotFoundError, ValueError: See [`load_classifier`], [`load_benchmark`] and [`predict_clips`].
+        FileNotFoundError, ValueError: See [`load_model`], [`load_benchmark`] and [`predict_clips`].
     """
     accelerator = Accelerator(cpu=choose_device(device).type == "cpu")
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output}: already exists and is not an empty folder; choose another --output")
-    network = place_for_inference(load_classifier(model), accelerator.device if device == "auto" else device, dtype)
+    network = place_for_inference(load_model(model), accelerator.device if device == "auto" else device, dtype)
     split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
     with accelerator.main_process_first():
         clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list)

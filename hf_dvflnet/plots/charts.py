@@ -183,3 +183,37 @@ def save_comparison(
     panels[0].set_ylim(0, 1.1)
     panels[0].set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     figure.savefig(path)
+
+
+@styled
+def save_training_curves(history: Sequence[dict[str, Any]], path: str | os.PathLike, title: str):
+    """
+    Draw the losses and the validation accuracy in the course of a training.
+
+    Args:
+        history: A Trainer's `state.log_history`. A curve without points is named as such.
+        path: The PNG to write.
+        title: Title of the picture.
+    """
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure.suptitle(wrapped(title, 8))
+    panels = figure.subplots(1, 2)
+    curves = [
+        (panels[0], "loss", "training"),
+        (panels[0], "eval_loss", "validation"),
+        (panels[1], "eval_top1_accuracy", "validation"),
+    ]
+    for axes, key, name in curves:
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=LINE_COLOURS[name == "validation"], label=name, marker=".")
+        else:
+            axes.plot([], [], label=f"{name}: not measured")
+    panels[0].set_ylabel("loss")
+    panels[1].set_ylabel("top-1")
+    panels[1].set_ylim(0, 1.05)
+    for axes in panels:
+        axes.set_xlabel("step")
+        axes.grid(visible=True, axis="y")
+        axes.legend(loc="best")
+    figure.savefig(path)
