@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ from hf_dvflnet.training.diagnosis import accuracy_text, diagnose, wilson_interv
 from hf_dvflnet.training.frame_heads import FeatureClips
 
 from . import training_defaults as defaults
-from .common import pick
+from .common import pick, say
 
 
 SPLITS = ("train", "validation", "test")
@@ -94,7 +93,7 @@ def report(trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any
             image_network=isinstance(trainer.model, FrameModelForVideoClassification),
         )
         if remark is not None:
-            warnings.warn(remark, stacklevel=2)
+            say(f"Warning: {remark}", err=True)
     print(f"The model is in {folder}, its curves are in {folder / 'curves.png'}")
 
 

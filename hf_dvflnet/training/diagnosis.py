@@ -65,7 +65,7 @@ def diagnose(
     if learned is not None and learned < 0.05:
         tries = [pretrained, "more epochs (--num_train_epochs)", "a learning rate 3 times as high or as low"]
         return (
-            f"The training loss ends at {sum(losses) / len(losses):.2f}, which is that of chance ({chance:.2f}): the "
+            f"The training loss ends at {sum(losses) / len(losses):.2f}, no better than chance ({chance:.2f}): the "
             f"model has not learned its own clips. Try, in this order: {_listed(tries)}"
         )
     if wilson_interval(top1, clips)[0] > commonest:

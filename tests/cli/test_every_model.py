@@ -92,7 +92,8 @@ def test_its_folder_answers_without_the_package(model, clip, answer, tmp_path):
         import sys
         sys.modules["hf_dvflnet"] = None  # importing it raises
         from transformers import pipeline
-        best = pipeline("video-classification", model={str(model)!r}, trust_remote_code=True, device="cpu")({clip!r})[0]
+        classifier = pipeline("video-classification", {str(model)!r}, trust_remote_code=True, device="cpu")
+        best = classifier({clip!r})[0]
         print(best["label"], best["score"])
     """
     label, score = run(code, cwd=tmp_path, HF_MODULES_CACHE=str(tmp_path / "modules")).split()[-2:]
