@@ -15,7 +15,6 @@ import torch
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from huggingface_hub import ModelCard, ModelCardData
-from safetensors.torch import load_file
 from transformers import AutoVideoProcessor, Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.utils import logging
 
@@ -25,7 +24,7 @@ from hf_dvflnet.data.label_sets import composed
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.hub.image_networks import load_image_network
-from hf_dvflnet.hub.loading import load_processor, read_config
+from hf_dvflnet.hub.loading import load_model, load_processor, read_config
 from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing
 from hf_dvflnet.inference.evaluation import describe_split
 from hf_dvflnet.modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
@@ -105,8 +104,6 @@ def distill(options, args, given: dict[str, Any]):
     processor = video_processor(options)
     measured = "test" if options.evaluate_test else "validation"
     shown_to_student = first_clips_per_class(data["train"], options.student_train_clips)
-    teacher_clips = training_clips(data["train"], processor, options, args.seed)
-    student_clips = training_clips(shown_to_student, processor, options, args.seed)
     test_clips = hf.VideoClipDataset(data[measured], processor)
     common = {"eval_dataset": hf.VideoClipDataset(data["validation"], processor), "processing_class": processor}
 
@@ -130,32 +127,35 @@ def distill(options, args, given: dict[str, Any]):
         trainer = hf.VideoClassificationTrainer(
             make_model(None, options.teacher_preset, overrides, data, options, args.seed),
             phase("teacher", num_train_epochs=options.teacher_epochs),
-            train_dataset=teacher_clips,
+            train_dataset=training_clips(data["train"], processor, options, args.seed),
             **common,
         )
         train_or_load(trainer)
         teacher = trainer.args.output_dir
     teacher_processor = AutoVideoProcessor.from_pretrained(teacher)
-    if isinstance(teacher_processor, hf.VideoFocalNetVideoProcessor):
-        # if it takes clips of another size, both students are shown the crops drawn for it
-        student_clips.teacher_processor = teacher_processor
 
-    # student alone, then student with teacher: same initial weights, clips, order and steps
-    results: dict[str, dict[str, float]] = {}
-    histories: dict[str, Sequence[dict[str, Any]]] = {}
-    if options.compare_alone:
-        trainer = hf.VideoClassificationTrainer(
-            new_student(), phase("student_alone"), train_dataset=student_clips, **common
-        )
-        histories["student alone"] = train_or_load(trainer)
-        results["student alone"] = measure(trainer, test_clips)
+    def student_clips() -> hf.VideoClipDataset | hf.VideoClipStream:
+        clips = training_clips(shown_to_student, processor, options, args.seed)
+        if isinstance(teacher_processor, hf.VideoFocalNetVideoProcessor):
+            # if it takes clips of another size, both students are shown the crops drawn for it
+            clips.teacher_processor = teacher_processor
+        return clips
+
+    # student with teacher, which is refused if they do not fit each other, then student alone: same initial weights,
+    # clips, order and steps
     trainer = hf.DistillationTrainer(
-        new_student(), phase("student"), teacher_model=teacher, train_dataset=student_clips, **common
+        new_student(), phase("student"), teacher_model=teacher, train_dataset=student_clips(), **common
     )
-    histories["student distilled"] = train_or_load(trainer)
-    results["student distilled"] = measure(trainer, test_clips)
+    histories: dict[str, Sequence[dict[str, Any]]] = {"student distilled": train_or_load(trainer)}
+    results = {"student distilled": measure(trainer, test_clips)}
     metrics = trainer.evaluate_teacher(test_clips)
     results["teacher"] = figures(trainer.teacher_model, metrics, "teacher", int(metrics["teacher_clips"]))
+    if options.compare_alone:
+        alone = hf.VideoClassificationTrainer(
+            new_student(), phase("student_alone"), train_dataset=student_clips(), **common
+        )
+        histories = {"student alone": train_or_load(alone), **histories}
+        results = {"student alone": measure(alone, test_clips), **results}
 
     # results
     if trainer.is_world_process_zero():
@@ -164,7 +164,7 @@ def distill(options, args, given: dict[str, Any]):
             f"{measured} split": describe_split(split_facts(data[measured])),
             f"{measured} clips": len(test_clips),
             f"listed {measured} clips": split_facts(data[measured])["listed"],
-            "training clips of the student": getattr(student_clips, "num_clips", None) or len(student_clips),
+            "training clips of the student": trainer.about_run()["clips"],
             "processes": args.world_size,
             **{name: value for name in losses if (value := getattr(args, name))},
             "seed": args.seed,
@@ -223,7 +223,12 @@ def note_options(options, args: TrainingArguments, given: dict[str, Any]):
         raise ValueError(f"{folder} contains a finished run; delete it, or choose a different --output_dir")
     lock_folder(folder)
     noted = folder / "arguments.json"
-    if not noted.is_file():
+    # a run that was refused, or stopped before its first checkpoint, leaves nothing to continue
+    trained = any(
+        any(folder.glob(pattern))
+        for pattern in ("checkpoint-*", "*/checkpoint-*", "model.safetensors", "*/model.safetensors")
+    )
+    if not (noted.is_file() and trained):
         write_json(noted, given)
     elif args.resume_from_checkpoint is None:
         before = json.loads(noted.read_text(encoding="utf-8"))
@@ -290,6 +295,9 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
             source = split if name == "folder" or split == "train" else BENCHMARKS[name].test_split
             streaming = options.streaming and split == "train"
             data[split] = hf.load_benchmark(name, data_dir, source, streaming=streaming, **lists)
+    names = data["train"].features["label"].names
+    if len(names) < 2:
+        raise ValueError(f"{data_dir}: has one class ({names[0]}), so there is nothing to tell apart; add others")
     return data
 
 
@@ -389,7 +397,7 @@ def make_classifier(options, data: dict[str, Any], seed: int) -> tuple[Any, hf.V
         model = FrameModelForVideoClassification.from_image_model(
             network, **fields, image_size=processor.crop_size["height"], **labels_of(names)
         )
-    note_training_data(model, data)
+    note_training_data(model, data, options.augment or trains_head_only(options))
     return model, processor
 
 
@@ -397,10 +405,11 @@ def labels_of(names: list[str]) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
-def note_training_data(model, data: dict[str, Any]):
+def note_training_data(model, data: dict[str, Any], augment: bool):
     """Record the training split in the config, so that an evaluation on the same split gives a warning."""
     facts = split_facts(data["train"])
-    model.config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    trained = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    model.config.training_data = {**trained, "augment": augment}
 
 
 def make_model(
@@ -426,7 +435,7 @@ def make_model(
     else:
         model = hf.VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
         give_classes(model, names)
-    note_training_data(model, data)
+    note_training_data(model, data, options.augment)
     return model
 
 
@@ -508,8 +517,8 @@ def train_or_load(trainer: Trainer) -> list[dict[str, float]]:
     resume = trainer.args.resume_from_checkpoint and folder.is_dir()
     finished = [folder / "model.safetensors", folder / "training_args.bin"]  # `save_model` writes the second one last
     if resume and finished[0].exists() and zipfile.is_zipfile(finished[1]):
-        merge_adapter(trainer)
-        trainer.model.load_state_dict(load_file(finished[0]))
+        # with its own classes, which the trainer matches with those of the data
+        trainer.model = load_model(str(folder)).to(trainer.args.device)
         return TrainerState.load_from_json(str(folder / "trainer_state.json")).log_history
     checkpoint = last_whole_checkpoint(folder, trainer.args.world_size) if resume else None
     if trainer.is_world_process_zero():
@@ -548,7 +557,7 @@ def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[s
     }
 
 
-def as_table(results: dict[str, dict[str, float]]) -> str:
+def as_table(results: dict[str, dict[str, Any]]) -> str:
     lines = ["| network | parameters | top-1 | 95 % interval | top-5 |", "|---|---|---|---|---|"]
     for name, row in results.items():
         interval = "{:.0%} to {:.0%}".format(*row["interval"])

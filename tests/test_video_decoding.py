@@ -8,9 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from field_coded import write_fields
 from videos import KINDS, numbered_frame, read_number, remux, write_transparent, write_video
 
-from hf_dvflnet import VideoDecodeError, read_video, video_decoding
+from hf_dvflnet import VideoDecodeError, VideoLimits, read_video, video_decoding
+from hf_dvflnet.data.clip_encoding import encode_clip
 from hf_dvflnet.data.frames import open_frames
 
 
@@ -518,12 +520,6 @@ def test_leading_placeholders_do_not_count_as_time(led_by_placeholders):
     assert metadata.duration == pytest.approx(40 / 25) and metadata.fps == 25
 
 
-def test_only_the_beginning_is_decoded_to_count_leading_placeholders(led_by_placeholders, monkeypatch):
-    decoded = count_decoded(monkeypatch)
-    with open_frames(led_by_placeholders):
-        assert len(decoded) == 13  # up to the second keyframe
-
-
 def test_a_file_with_placeholders_that_is_broken_is_still_said_to_end_early(with_placeholders_inside):
     path = with_placeholders_inside
     data = path.read_bytes()
@@ -579,12 +575,97 @@ def test_frames_of_a_file_that_is_cut_at_the_front_are_sought(tmp_path, kind, mo
     assert [read_number(frame) for frame in read_video(path, asked)[0]] == [numbers[index] for index in asked]
 
 
-def test_frames_behind_a_clock_that_was_set_anew_are_counted(tmp_path):
-    options = {"g": "12", "bf": "0"}
-    late = write_video(tmp_path / "late.ts", options=options, timestamps=[n + 500 for n in range(40)])
-    early = write_video(tmp_path / "early.ts", options=options, first_number=40)
-    frames, metadata = read_video(late.read_bytes() + early.read_bytes())
-    assert metadata.total_num_frames == 80 and len(frames) == 80
+# times of frames
+
+
+def decoded_times(path: Path) -> list[float]:
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    return [time - times[0] for time in times]
+
+
+@pytest.mark.parametrize("kind", ["ts", "mkv", "mp4"])
+@pytest.mark.parametrize("parts", [[(20, True)], [(10, False), (10, True)]], ids=["fields", "frames, then fields"])
+def test_frames_in_two_fields_are_frames(tmp_path, kind, parts, recwarn):
+    path = write_fields(tmp_path / f"fields.{kind}", parts, in_pairs=kind != "ts")
+    reference = sequential_decode(path)
+    frames, metadata = read_video(path, [19, 3, 12, 3])
+    assert metadata.total_num_frames == len(reference) == 20
+    assert np.array_equal(frames, reference[[19, 3, 12, 3]])
+    assert metadata.frame_times == pytest.approx(np.arange(20) / 25)
+    assert metadata.duration == pytest.approx(0.8) and metadata.fps == pytest.approx(25)
+    assert not recwarn.list
+
+
+def test_fields_that_are_packets_of_a_matroska_are_frames(tmp_path):
+    path = write_fields(tmp_path / "fields.mkv", [(20, True)])
+    metadata = read_video(path, [0])[1]
+    assert metadata.total_num_frames == 20 and metadata.duration == pytest.approx(0.8)
+
+
+def test_a_prepared_clip_of_fields_lasts_as_long(tmp_path):
+    path = write_fields(tmp_path / "fields.ts", [(20, True)])
+    settings = {"short_side": 64, "crf": 23, "keyframe_interval": 4, "x264": {}}
+    assert encode_clip(path, VideoLimits(), str(tmp_path / "clip.mp4"), settings)["frames"] == 20
+    assert read_video(tmp_path / "clip.mp4", [0])[1].duration == pytest.approx(0.8)
+
+
+VARYING = {
+    "x.gif": ("gif", "rgb8"),
+    "x.wmv": ("wmv2", "yuv420p"),
+    "x.flv": ("flv", "yuv420p"),
+    "x.mkv": ("ffv1", "yuv420p"),
+    "x.mov": ("prores_ks", "yuv422p10le"),
+    "x.nut": ("rawvideo", "yuv420p"),
+}
+
+
+@pytest.mark.parametrize("name", VARYING)
+def test_times_are_those_of_the_frames_in_formats_with_a_varying_rate(tmp_path, name):
+    codec, pixel_format = VARYING[name]
+    timestamps = [*range(0, 20, 2), *range(20, 120, 10)]  # in 1/20 s
+    path = write_video(tmp_path / name, codec, 20, 64, 48, timestamps=timestamps, pixel_format=pixel_format, rate=20)
+    metadata = read_video(path, [0])[1]
+    assert metadata.frame_times == pytest.approx(decoded_times(path))
+    assert metadata.frame_times == pytest.approx(np.array(timestamps) / 20, abs=0.01)
+    assert metadata.duration > 5.5
+
+
+@pytest.fixture
+def joined(tmp_path) -> Path:
+    """Two recordings of 40 frames; the clock of the second is between the times of the first."""
+    options = {"g": "12", "bf": "2"}
+    one = write_video(tmp_path / "one.ts", options=options, timestamps=[2 * n + 20 for n in range(40)], rate=50)
+    two = write_video(
+        tmp_path / "two.ts", options=options, timestamps=[2 * n + 1 for n in range(40)], rate=50, first_number=40
+    )
+    path = tmp_path / "joined.ts"
+    path.write_bytes(one.read_bytes() + two.read_bytes())
+    return path
+
+
+def test_frames_behind_a_clock_that_runs_back_are_those_of_a_sequential_decode(joined):
+    reference = sequential_decode(joined)
+    assert len(reference) == 80
+    frames, metadata = read_video(joined, [79, 0, 41, 39])
+    assert np.array_equal(frames, reference[[79, 0, 41, 39]])
+    assert metadata.total_num_frames == 80
+
+
+def test_a_clock_that_runs_back_is_continued(joined):
+    metadata = read_video(joined, [0])[1]
+    assert metadata.frame_times == pytest.approx(np.arange(80) / 25)
+    assert metadata.duration == pytest.approx(3.2, abs=0.05)
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("ts", 1.6), ("mkv", 61.56)])
+def test_a_clock_that_jumps_forward_is_continued_in_broadcasts_only(tmp_path, kind, seconds):
+    path = write_video(tmp_path / f"jump.{kind}", timestamps=[*range(20), *range(1519, 1539)])
+    assert read_video(path, [0])[1].duration == pytest.approx(seconds, abs=0.05)
+
+
+def test_timestamps_out_of_order_are_not_taken_for_times():
+    assert video_decoding._ticks([0, 2, 1, 4, 3, 6, 5], 0.04, False) is None
 
 
 # transparent pixels

@@ -74,7 +74,7 @@ def _all_frames(source: Source, info: VideoInfo) -> Iterator[av.VideoFrame]:
                 count += 1
                 yield frame
     if count < info.total_num_frames:
-        source.warn_of_end(info, count)
+        source.warn_of_end(info.total_num_frames, count)
         info.total_num_frames = count
 
 

@@ -13,8 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NamedTuple
 
-from .downloads import storage_of
-from .storages import open_file, storage_errors
+from .storages import open_file, storage_errors, storage_of
 
 
 VIDEO_SUFFIXES = (

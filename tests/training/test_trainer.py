@@ -72,11 +72,31 @@ def test_label_smoothing_applies_to_training_alone(tmp_path, tiny_config):
         )
 
 
-def test_evaluation_counts_every_clip_of_an_uneven_last_batch(tmp_path, tiny_config):
-    trainer = trained(tmp_path, tiny_config, RandomClips(8), per_device_eval_batch_size=4)
+@pytest.mark.parametrize("batch", [4, 64])
+def test_evaluation_counts_every_clip_of_an_uneven_last_batch(tmp_path, tiny_config, batch):
+    options = {"per_device_eval_batch_size": batch, "dataloader_drop_last": True}
+    trainer = trained(tmp_path, tiny_config, RandomClips(8), **options)
+    assert trainer.num_examples(trainer.get_eval_dataloader()) == sum(
+        len(inputs["labels"]) for inputs in trainer.get_eval_dataloader()
+    )
     output = trainer.predict(RandomClips(13))
     right = (output.predictions.argmax(-1) == RandomClips(13).labels.numpy()).mean()
     assert output.predictions.shape == (13, 6) and output.metrics["test_top1_accuracy"] == pytest.approx(right)
+
+
+def test_a_batch_that_the_clips_do_not_fill_is_refused(tmp_path, tiny_config):
+    options = {"per_device_train_batch_size": 16, "dataloader_drop_last": True}
+    with pytest.raises(ValueError, match="8 training clips do not fill a batch of 16 for each of 1 processes; choose"):
+        trained(tmp_path, tiny_config, RandomClips(8), **options)
+
+
+def test_a_model_of_one_output_needs_a_problem_type(tmp_path, tiny_config):
+    config = VideoFocalNetConfig(embed_dim=8, image_size=32, num_frames=4, num_labels=1)
+    args = VideoTrainingArguments(**arguments(tmp_path))
+    with pytest.raises(ValueError, match='num_labels=1.*problem_type to "regression" for a value'):
+        VideoClassificationTrainer(new_model(config, 0), args)
+    config.problem_type = "regression"
+    assert VideoClassificationTrainer(new_model(config, 0), args).kind == "regression"
 
 
 def test_the_dataset_is_told_each_epoch(tmp_path, tiny_config):
