@@ -48,6 +48,10 @@ _locks: list[FileLock] = []  # held until the process ends
 
 def train(options, args, given: dict[str, Any]):
     head_only = trains_head_only(options)
+    if head_only and (args.mixup_alpha or args.cutmix_alpha):
+        raise ValueError(
+            "mixup and CutMix mix frames, but a frozen image network sees each clip once; add --fine_tune"
+        )
     args = with_defaults(args, given, defaults.FRAME_HEAD if head_only else defaults.TRAINING)
     begin(options, args, given)
     data = load_data(options, args)
@@ -372,6 +376,8 @@ def trains_head_only(options) -> bool:
     frames = starts_from_frames(options)
     if options.fine_tune and not frames:
         raise ValueError("--fine_tune is for an image network, --image_model; the other networks are trained whole")
+    if frames and options.num_frames < 2:
+        raise ValueError(f"--num_frames {options.num_frames}: an image network needs at least 2, which are compared")
     return frames and not options.fine_tune and options.lora_rank is None
 
 

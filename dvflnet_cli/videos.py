@@ -223,7 +223,7 @@ class Watch:
     windows are skipped and counted. Ctrl-C stops and prints a summary.
     """
 
-    model: str = argument("A model folder or Hub id.")
+    model: str = argument(CLASSIFIER)
     source: str = argument("A file; an rtsp, rtmp, udp or http(s) URL; /dev/video0, avfoundation:0, dshow:video=NAME.")
     window: float | None = option(
         None, "Length of a window in seconds; 2 if unset. Not for causal models.", minimum=0.001
@@ -242,11 +242,11 @@ class Watch:
 
     def run(self):
         from hf_dvflnet import VideoStreamClassifier
-        from hf_dvflnet.hub.loading import load_model, load_processor
+        from hf_dvflnet.hub.loading import load_processor
         from hf_dvflnet.inference import live_sources
-        from hf_dvflnet.inference.inference_form import place_for_inference
+        from hf_dvflnet.inference.pipeline import load_placed
 
-        network = place_for_inference(load_model(self.model), self.device, self.dtype)
+        network = load_placed(self.model, self.device, self.dtype)
         latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
         failure = None
         causal = getattr(network.config, "causal", False)

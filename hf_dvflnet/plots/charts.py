@@ -143,10 +143,10 @@ def save_comparison(
     title: str,
 ):
     """
-    Draw students beside their teacher: test accuracies as bars, and validation accuracies in the course of training.
+    Draw students beside their teacher: accuracies at the end as bars, and validation accuracies in the course of training.
 
     Args:
-        results: Test figures by network, with `top1` in [0, 1]; that of `"teacher"`, if there is one, becomes a line.
+        results: Figures by network, with `top1` in [0, 1]; that of `"teacher"`, if there is one, becomes a line.
         histories: A Trainer's `state.log_history` by network. Without validation accuracies there are only bars.
         path: The PNG to write.
         title: Title of the picture.
@@ -166,7 +166,7 @@ def save_comparison(
     for place, name in enumerate(students):
         panels[0].text(place, results[name]["top1"] + 0.015, f"{results[name]['top1']:.1%}", ha="center")
     panels[0].set_ylabel("top-1")
-    panels[0].set_title("test")
+    panels[0].set_title("at the end")
     for name, points in curves.items():
         panels[1].plot(*zip(*points, strict=True), color=colours[name], label=name, marker=".")
     if curves:
