@@ -143,7 +143,7 @@ def save_comparison(
     title: str,
 ):
     """
-    Draw students beside their teacher: accuracies at the end as bars, and validation accuracies in the course of training.
+    Draw students beside their teacher: accuracies at the end as bars, and validation accuracies while training.
 
     Args:
         results: Figures by network, with `top1` in [0, 1]; that of `"teacher"`, if there is one, becomes a line.
