@@ -102,7 +102,7 @@ class CommandParser(HfArgumentParser):
             action = self._option_string_actions.get(f"--{name}")
             if action is None:
                 self.error(f"{file}: {name}: no such option")
-            if value is None or value == []:
+            if value is None or value in ([], {}):
                 if action.default is not None:
                     self.error(f"{file}: {name}: no value; leave the line out for the default, {action.default}")
                 options[name] = None

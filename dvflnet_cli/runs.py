@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -227,15 +228,17 @@ def note_options(options, args: TrainingArguments, given: dict[str, Any]):
         raise ValueError(f"{folder} contains a finished run; delete it, or choose a different --output_dir")
     lock_folder(folder)
     noted = folder / "arguments.json"
+    before = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else None
     # a run that was refused, or stopped before its first checkpoint, leaves nothing to continue
     trained = any(
         any(folder.glob(pattern))
         for pattern in ("checkpoint-*", "*/checkpoint-*", "model.safetensors", "*/model.safetensors")
     )
-    if not (noted.is_file() and trained):
+    if before is None or not trained:
+        if before not in (None, given):
+            shutil.rmtree(folder / "motion_videos", ignore_errors=True)  # rendered with the other options
         write_json(noted, given)
     elif args.resume_from_checkpoint is None:
-        before = json.loads(noted.read_text(encoding="utf-8"))
         before = before if isinstance(before, dict) else {}  # version 0.1.0 wrote a list
         for name in sorted({*before, *given}):
             was, now = before.get(name, "not given"), given.get(name, "not given")

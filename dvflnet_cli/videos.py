@@ -390,7 +390,7 @@ class Benchmark:
     The real-time factor is seconds of video per second of computation.
     """
 
-    model: str = argument("A model folder or Hub id.")
+    model: str = argument(CLASSIFIER)
     videos: list[str] = argument(VIDEOS, metavar="VIDEO...")
     repeat: int = option(5, "Number of measured passes, after one that is not measured.", minimum=1)
     batch_size: int = option(1, "Clips that are classified at once.", minimum=1)
@@ -401,11 +401,11 @@ class Benchmark:
 
     def run(self):
         from hf_dvflnet.data.video_files import list_videos
-        from hf_dvflnet.hub.loading import load_model, load_processor
-        from hf_dvflnet.inference.inference_form import place_for_inference
+        from hf_dvflnet.hub.loading import load_processor
+        from hf_dvflnet.inference.pipeline import load_placed
         from hf_dvflnet.inference.speed import STAGES, time_stages
 
-        network = place_for_inference(load_model(self.model), self.device, self.dtype, compile=self.compile)
+        network = load_placed(self.model, self.device, self.dtype, self.compile)
         videos = list_videos(self.videos)
         found = time_stages(network, load_processor(self.model), videos, **pick(self, "repeat batch_size"))
         if self.json:

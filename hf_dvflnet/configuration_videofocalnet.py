@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,3 +194,10 @@ def refuse_other_num_frames(folder: str | os.PathLike, num_frames: int, file_nam
             f"{path} has num_frames={saved}, but num_frames={num_frames} is about to be saved in the same folder. A "
             "model and its processor must have the same `num_frames`: change one of them, or choose another folder."
         )
+
+
+def let_others_read(folder: str | os.PathLike):
+    """Give weights the mode of the config beside them: safetensors makes files that only their owner may read."""
+    for config in Path(folder).glob("*config.json"):
+        for weights in Path(folder).glob("*.safetensors"):
+            shutil.copymode(config, weights)

@@ -26,7 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
+from .configuration_videofocalnet import VideoFocalNetConfig, let_others_read, refuse_other_num_frames
 
 
 LossConfig = namedtuple("LossConfig", "problem_type num_labels")  # unlike a config, torch.compile can create it
@@ -355,7 +355,8 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
             "AutoModel": "modeling_videofocalnet.VideoFocalNetModel",
             "AutoModelForVideoClassification": "modeling_videofocalnet.VideoFocalNetForVideoClassification",
         }
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        let_others_read(save_directory)
 
 
 class VideoFocalNetModel(VideoFocalNetPreTrainedModel):

@@ -100,6 +100,7 @@ class VideoInfo:
         frame_times: Times of the frames in seconds since the first one, float64 of shape (frames,), ascending, or
             `None` if the container does not give them exactly. They include frames that turn out not to be decodable.
         frames_indices: Indices of the frames that were decoded.
+        pixel_aspect_ratio: Width of a pixel in units of its height, as the file says. Frames are not scaled by it.
         remarks: What was warned of.
     """
 
@@ -111,6 +112,7 @@ class VideoInfo:
     codec: str
     frame_times: np.ndarray | None = field(default=None, repr=False, compare=False)
     frames_indices: np.ndarray | None = field(default=None, compare=False)
+    pixel_aspect_ratio: float = 1.0
     remarks: list[str] = field(default_factory=list)
 
 
@@ -141,7 +143,8 @@ def read_video(
 
     Warns:
         VideoWarning: If the file ends earlier than its header says. A function in `indices` is then called again, with
-            the actual number of frames. Also if the transparency of VP8 or VP9 cannot be read.
+            the actual number of frames. Also if the transparency of VP8 or VP9 cannot be read, or if pixels are not
+            square: frames have the stored size, as in the published code.
     """
     limits = limits or _limits
     if limits.sandbox:
@@ -183,6 +186,11 @@ def read_source(source: "Source", indices: Indices) -> tuple[np.ndarray, VideoIn
             del pictures[index]
     info.height, info.width = frames.shape[1:3]
     info.frames_indices = np.asarray(wanted)
+    if not 0.95 < info.pixel_aspect_ratio < 1.05:
+        ratio = f"{info.pixel_aspect_ratio:.3g} to 1"
+        source.warn(
+            f"its pixels are not square ({ratio}); they are used as if they were, and the picture is distorted"
+        )
     return frames, info
 
 
@@ -190,7 +198,11 @@ def wanted_frames(indices: Indices, info: VideoInfo, name: str) -> list[int]:
     total = info.total_num_frames
     if indices is None:
         return list(range(total))
+    known = len(info.remarks)
     wanted = [int(index) for index in (indices(info) if callable(indices) else indices)]
+    for place in range(known, len(info.remarks)):  # what `indices` remarks
+        info.remarks[place] = f"{name}: {info.remarks[place]}"
+        warnings.warn(info.remarks[place], VideoWarning, stacklevel=5)
     if not wanted or min(wanted) < 0 or max(wanted) >= total:
         raise VideoDecodeError(f"{name}: has frames 0 to {total - 1}, but the requested frames are {wanted}")
     return wanted
@@ -415,7 +427,15 @@ def _describe(
         if count > 1 and duration and not (fps and 0.5 < fps * float(np.median(np.diff(times))) < 2):
             fps = count / duration
     return VideoInfo(
-        count, fps, context.width, context.height, duration, context.codec.canonical_name, times, remarks=remarks
+        count,
+        fps,
+        context.width,
+        context.height,
+        duration,
+        context.codec.canonical_name,
+        times,
+        pixel_aspect_ratio=float(stream.sample_aspect_ratio or 1),
+        remarks=remarks,
     )
 
 
@@ -580,10 +600,10 @@ class ToArray:
     def __init__(self):
         # one for all frames: with one per frame, its setup would take longer than converting a small picture
         self.reformatter = av.video.reformatter.VideoReformatter()
-        self.matrix: list[int] | None = None
+        self.matrix: list[int] = []  # a, b, -, c, d, ...; that of the first frame
 
     def is_turned(self, frame: av.VideoFrame) -> bool:
-        if self.matrix is None:
+        if not self.matrix:
             side_data: Any = frame.side_data.get("DISPLAYMATRIX")
             # without a display matrix: the identity
             self.matrix = [1, 0, 0, 0, 1] if side_data is None else np.frombuffer(bytes(side_data), np.int32).tolist()
@@ -602,7 +622,7 @@ class ToArray:
         if not self.is_turned(frame):
             return image
         # x' = a x + c y and y' = b x + d y; of these, a grid of pixels allows only quarter turns and mirroring
-        a, b, _, c, d = (self.matrix or [])[:5]
+        a, b, _, c, d = self.matrix[:5]
         if abs(a) < abs(b):
             image = image.swapaxes(0, 1)
             a, d = c, b

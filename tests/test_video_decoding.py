@@ -14,6 +14,7 @@ from videos import KINDS, numbered_frame, read_number, remux, write_transparent,
 from hf_dvflnet import VideoDecodeError, VideoLimits, read_video, video_decoding
 from hf_dvflnet.data.clip_encoding import encode_clip
 from hf_dvflnet.data.frames import open_frames
+from hf_dvflnet.video_decoding import VideoWarning
 
 
 def sequential_decode(path: Path) -> np.ndarray:
@@ -184,6 +185,20 @@ def test_frames_are_shown_upright(tmp_path, angle, mirror):
     upright = np.rot90(stored, angle // 90)
     expected = upright[:, ::-1] if mirror else upright
     assert np.array_equal(read_video(path, [1])[0][0], expected)
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_pixels_that_are_not_square_are_said_to_be_and_stay_so_in_a_prepared_clip(tmp_path, rotation):
+    path = write_video(tmp_path / "wide.mp4", num_frames=2, rotation=rotation, pixel_aspect_ratio=Fraction(64, 45))
+    with pytest.warns(VideoWarning, match=r"wide.mp4: its pixels are not square \(1.42 to 1\)"):
+        frames, info = read_video(path, [1])
+    assert frames.shape == ((1, 160, 96, 3) if rotation else (1, 96, 160, 3))
+    settings = {"short_side": 48, "crf": 23, "keyframe_interval": 4, "x264": {}}
+    assert encode_clip(path, VideoLimits(), str(tmp_path / "clip.mp4"), settings)["remarks"] == []
+    with pytest.warns(VideoWarning, match="clip.mp4: its pixels are not square"):
+        prepared = read_video(tmp_path / "clip.mp4", [1])[1]
+    upright = 1 / info.pixel_aspect_ratio if rotation else info.pixel_aspect_ratio
+    assert prepared.pixel_aspect_ratio == pytest.approx(upright)
 
 
 def test_an_edit_list_that_cuts_the_start_is_obeyed(tmp_path):
@@ -410,45 +425,6 @@ def test_of_several_tracks_the_default_one_is_read(tmp_path, kind):
     assert read_video(path)[0].shape == (20, 32, 64, 3)
 
 
-@pytest.mark.parametrize("kind", ["mp4", "mkv", "mov"])
-def test_of_several_tracks_the_default_one_is_opened_frame_by_frame(tmp_path, kind):
-    path = write_tracks(tmp_path / f"tracks.{kind}", [NO_DISPOSITION, DEFAULT, NO_DISPOSITION])
-    with open_frames(path) as (metadata, frames):
-        assert [frame.width for frame in frames] == [64] * metadata.total_num_frames == [64] * 20
-
-
-class Track:
-    def __init__(self, disposition: av.stream.Disposition):
-        self.disposition = disposition
-
-
-COVER = av.stream.Disposition.attached_pic
-
-
-@pytest.mark.parametrize(
-    ("dispositions", "best", "expected"),
-    [
-        ([COVER, NO_DISPOSITION, DEFAULT], 0, 2),
-        ([COVER, NO_DISPOSITION, NO_DISPOSITION], 0, 1),
-        ([NO_DISPOSITION, DEFAULT], 0, 0),
-        ([COVER], 0, None),
-        ([], None, None),
-    ],
-)
-def test_a_cover_that_ffmpeg_likes_best_gives_way_to_the_default_track_or_the_first(dispositions, best, expected):
-    class Streams:
-        video = [Track(disposition) for disposition in dispositions]
-
-        def best(self, kind):
-            return None if best is None else self.video[best]
-
-    class Container:
-        streams = Streams()
-
-    found = video_decoding.main_track(Container())
-    assert found is (None if expected is None else Streams.video[expected])
-
-
 # packets that give no frame
 
 
@@ -484,14 +460,6 @@ def with_placeholders_inside(tmp_path, request) -> Path:
     return path
 
 
-def test_placeholders_that_lead_a_file_are_not_counted(led_by_placeholders):
-    assert read_video(led_by_placeholders, [0])[1].total_num_frames == 40
-
-
-def test_placeholders_inside_a_file_are_not_counted(with_placeholders_inside):
-    assert read_video(with_placeholders_inside, [0])[1].total_num_frames == 40
-
-
 def test_frames_behind_leading_placeholders_are_sought(led_by_placeholders, monkeypatch):
     monkeypatch.setattr(video_decoding, "_from_start", None)
     asked = [39, 0, 14, 24, 1]
@@ -502,11 +470,6 @@ def test_frames_around_placeholders_inside_are_sought(with_placeholders_inside, 
     monkeypatch.setattr(video_decoding, "_from_start", None)
     asked = [39, 5, 6, 20, 21, 22, 36]
     assert [read_number(frame) for frame in read_video(with_placeholders_inside, asked)[0]] == asked
-
-
-def test_all_frames_behind_leading_placeholders_equal_those_of_a_sequential_decode(led_by_placeholders):
-    frames, _ = read_video(led_by_placeholders)
-    assert [read_number(frame) for frame in frames] == list(range(40))
 
 
 def test_open_frames_counts_without_placeholders(with_placeholders_inside, recwarn):
@@ -608,6 +571,16 @@ def test_a_prepared_clip_of_fields_lasts_as_long(tmp_path):
     settings = {"short_side": 64, "crf": 23, "keyframe_interval": 4, "x264": {}}
     assert encode_clip(path, VideoLimits(), str(tmp_path / "clip.mp4"), settings)["frames"] == 20
     assert read_video(tmp_path / "clip.mp4", [0])[1].duration == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("kind", ["h264_b_frames.mp4", "vp9.webm", "xvid.avi", "h264_irregular.mp4"])
+def test_a_clip_prepared_without_scaling_and_loss_is_the_original(video_files, tmp_path, kind):
+    settings = {"short_side": 256, "crf": 0, "keyframe_interval": 4, "x264": {}}
+    encode_clip(video_files[kind], VideoLimits(), str(tmp_path / "clip.mp4"), settings)
+    frames, info = read_video(video_files[kind])
+    prepared, prepared_info = read_video(tmp_path / "clip.mp4")
+    assert np.array_equal(prepared, frames)
+    assert prepared_info.frame_times == pytest.approx(info.frame_times, abs=0.01)
 
 
 VARYING = {

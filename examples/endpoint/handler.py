@@ -10,20 +10,19 @@ import base64
 from dataclasses import replace
 from typing import Any
 
-from hf_dvflnet import load_model, load_processor, set_video_limits
-from hf_dvflnet.inference.inference_form import place_for_inference
-from hf_dvflnet.inference.pipeline import VIEWS, predict_videos
+from hf_dvflnet import load_processor, set_video_limits
+from hf_dvflnet.inference.pipeline import VIEWS, load_placed, predict_videos
 from hf_dvflnet.video_decoding import video_limits
 
 
 class EndpointHandler:
     """
     Args:
-        path: The folder of the model.
+        path: The folder of the model, or one that `dvflnet export` wrote.
     """
 
     def __init__(self, path: str = ""):
-        self.model, self.processor = place_for_inference(load_model(path or ".")), load_processor(path or ".")
+        self.model, self.processor = load_placed(path or "."), load_processor(path or ".")
         set_video_limits(replace(video_limits(), allow_private_addresses=False, sandbox=True, max_seconds=60))
 
     def __call__(self, data: dict[str, Any]) -> list[dict[str, Any]]:

@@ -67,6 +67,8 @@ def encode_clip(video: VideoSource, limits: DecodingLimits, target: str, setting
             if number == 0:
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                 codec.colorspace, codec.color_range = picture.colorspace, picture.color_range
+                ratio = Fraction(metadata.pixel_aspect_ratio).limit_denominator(1000)
+                codec.sample_aspect_ratio = 1 / ratio if abs(to_array.matrix[0]) < abs(to_array.matrix[1]) else ratio
                 codec.thread_count = 1
                 if width < 256:
                     # for some small frames, x264's macroblock tree gives different bytes in different runs on

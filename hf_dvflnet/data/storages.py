@@ -4,6 +4,7 @@ Files on this machine, which are written completely or not at all; files in the 
 """
 
 import asyncio
+import glob
 import ipaddress
 import json
 import os
@@ -48,6 +49,17 @@ def storage_of(path: str) -> tuple[Any, str] | None:
         raise ImportError(
             f"{path}: reading {protocol}:// needs another package: pip install {STORAGES[protocol]}"
         ) from error
+    return filesystem, filesystem._strip_protocol(path)
+
+
+def filesystem_of(path: str) -> tuple[Any, str]:
+    """
+    Return the fsspec filesystem of a path on this machine or in a storage, and the path in it. Unlike in
+    `fsspec.url_to_fs`, `::` in a name is no chain of filesystems.
+    """
+    if "://" in path:
+        return storage_of(path) or fsspec.url_to_fs(path)
+    filesystem: Any = fsspec.filesystem("file")
     return filesystem, filesystem._strip_protocol(path)
 
 
@@ -150,7 +162,7 @@ class StoredFiles:
     """The same in the storage of `url`: a file is written on this machine, then uploaded. Warns if it is memory."""
 
     def __init__(self, url: str):
-        self.storage, _ = fsspec.url_to_fs(url)
+        self.storage, _ = filesystem_of(url)
         if url.startswith("memory://"):
             warnings.warn(f"{url}: ends with this process; a run that is stopped cannot be continued", stacklevel=5)
 
@@ -173,7 +185,7 @@ class StoredFiles:
 
     def remove(self, folder: str):
         with storage_errors(folder), suppress(FileNotFoundError):
-            self.storage.rm(folder, recursive=True)
+            self.storage.rm(glob.escape(folder), recursive=True)
 
     @contextmanager
     def whole(self, path: str, folder: str) -> Iterator[Path]:

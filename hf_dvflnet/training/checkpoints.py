@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import is_peft_available, logging
 
-from ..data.label_sets import are_named, listed
+from ..data.label_sets import listed
 from ..hub.loaded_models import digest_of_weights
 
 
@@ -73,7 +73,7 @@ def run_of(checkpoint: Path) -> dict[str, Any]:
     return state["stateful_callbacks"].get(RUN, {}) if state.get("stateful_callbacks") else {}
 
 
-def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, Any], model: Any):
+def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, Any], model: nn.Module):
     """
     Raise `ValueError` if a run cannot resume from a checkpoint. The message names what differs.
 
@@ -94,8 +94,6 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
             "checkpoints contain an adapter. Resume without the adapter, or start a new run in a different output "
             "folder from the model in this one"
         )
-    for file in checkpoint.rglob("adapter_config.json") if adapted else []:
-        refuse_other_adapter(file, model.peft_config["default" if file.parent == checkpoint else file.parent.name])
     before = run_of(checkpoint)
     if now.get("features") and not before.get("features"):
         raise ValueError(
@@ -103,10 +101,10 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
             "hf_dvflnet 0.1.0, which kept it in a separate file; resume without feature_weight, or begin anew in "
             "another output folder"
         )
-    saved_classes = classes_of(checkpoint) if "classes" not in before else before["classes"]
-    if saved_classes and now["classes"] and saved_classes != now["classes"]:
+    classes = before.get("classes")
+    if classes and now["classes"] and classes != now["classes"]:
         raise ValueError(
-            f"{checkpoint}: was trained on other classes: {difference(saved_classes, now['classes'])}. Give the "
+            f"{checkpoint}: was trained on other classes: {difference(classes, now['classes'])}. Give the "
             "classes the names and the order that they had, or choose a different output folder"
         )
     if "base_weights" in before and "base_weights" in now and before["base_weights"] != now["base_weights"]:
@@ -114,11 +112,11 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
             f"{checkpoint}: contains an adapter of a model with other weights than the one given here; give the model "
             "that the run started from, or choose a different output folder"
         )
-    for name, kind in (("weights", "other weights"), ("optimizer", "another optimizer"), ("clips", "other clips")):
+    for name in ("adapter", "weights", "optimizer", "clips"):
         if name in before and before[name] != now[name]:
             raise ValueError(
-                f"{checkpoint}: was written by a run with {kind}: {difference(before[name], now[name])}. Give this "
-                "run the same, or choose a different output folder"
+                f"{checkpoint}: was written by a run with other {name}: {difference(before[name], now[name])}. Give "
+                "this run the same, or choose a different output folder"
             )
     counted = args.max_steps <= 0 and not args.auto_find_batch_size  # which reuses the batch size that was found
     if counted and before.get("clips_per_step", now["clips_per_step"]) != now["clips_per_step"]:
@@ -142,14 +140,6 @@ def difference(before: Any, now: Any) -> str:
         place = next(place for place, name in enumerate(before) if name != now[place])
         return f"class {place} was {before[place]!r} and is {now[place]!r}"
     return f"{before} then, {now} now"
-
-
-def classes_of(checkpoint: Path) -> list[str] | None:
-    """The class names in a checkpoint's config, or None if it has none."""
-    file = checkpoint / "config.json"
-    names = json.loads(file.read_text(encoding="utf-8")).get("id2label") if file.is_file() else None
-    names = [names[str(index)] for index in range(len(names))] if names else []
-    return names if are_named(names) else None
 
 
 @contextmanager
@@ -178,22 +168,14 @@ def has_adapters(model: nn.Module) -> bool:
     return isinstance(model, PeftModel)
 
 
-def refuse_other_adapter(file: Path, config: Any):
-    """Raise `ValueError` if the settings of a saved adapter are not those of the model's adapter."""
-    now = json.loads(json.dumps(config.to_dict(), default=sorted))  # has sets
-    before = json.loads(file.read_text(encoding="utf-8"))
-    for settings in (before, now):
-        for name in ("target_modules", "modules_to_save", "exclude_modules"):
-            if isinstance(settings.get(name), list):
-                settings[name] = sorted(settings[name])
-    # `inference_mode` is that of a saved adapter; versions of PEFT have fields that others lack
-    names = before.keys() & now.keys() - {"inference_mode", "base_model_name_or_path", "peft_version", "auto_mapping"}
-    for name in sorted(names):
-        if before[name] != now[name]:
-            raise ValueError(
-                f"{file.parent}: contains an adapter of other settings: {name} was {before[name]} and is {now[name]}. "
-                "Give the adapter the same settings, or choose a different output folder"
-            )
+def adapter_settings(model: nn.Module) -> dict[str, Any] | None:
+    """The settings of a `PeftModel`'s adapter that a checkpoint depends on. None for any other model."""
+    if not has_adapters(model):
+        return None
+    peft_model: Any = model
+    config = peft_model.peft_config[peft_model.active_adapter].to_dict()
+    names = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "modules_to_save")
+    return json.loads(json.dumps({name: config.get(name) for name in names}, default=sorted))  # has sets
 
 
 def base_weights_digest(model: nn.Module) -> str | None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
-from ..configuration_videofocalnet import refuse_other_num_frames
+from ..configuration_videofocalnet import let_others_read, refuse_other_num_frames
 from ..data.augmentation import mix_clips
 from ..data.clips import VideoClipDataset, VideoClipStream, collate_clips
 from ..data.label_sets import are_named
@@ -24,6 +24,7 @@ from .arguments import VideoTrainingArguments, published_schedule
 from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, OwnSettings, StepTimes, StopOnSignal
 from .checkpoints import (
     RUN,
+    adapter_settings,
     base_weights_digest,
     last_whole_checkpoint,
     naming_full_disk,
@@ -351,6 +352,7 @@ class VideoClassificationTrainer(Trainer):
             "clips": getattr(clips, "num_clips", None) or (len(clips) if hasattr(clips, "__len__") else None),
             # a model without class names has those of the data
             "classes": names if are_named(names) else class_names(clips),
+            "adapter": adapter_settings(self.model),
             "weights": {name: list(each.shape) for name, each in self.model.named_parameters() if each.requires_grad},
             "optimizer": str(self.args.optim.value).removesuffix("_fused"),
             "broken_clips": self.broken_clips.found,
@@ -389,15 +391,16 @@ class VideoClassificationTrainer(Trainer):
         with naming_full_disk(Path(output_dir or self.args.output_dir), "model"), whole_weights(self.accelerator):
             super().save_model(output_dir, _internal_call)
 
-    def _save(self, *args, **kwargs):
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None):
         # FSDP makes the model an instance of a subclass, whose source transformers would save as that of the model
         kind = type(self.model)
         if isinstance(self.model, FSDPModule):
             self.model.__class__ = next(base for base in kind.__bases__ if base is not FSDPModule)
         try:
-            super()._save(*args, **kwargs)
+            super()._save(output_dir, state_dict)
         finally:
             self.model.__class__ = kind
+        let_others_read(output_dir or self.args.output_dir)  # an adapter, too
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -106,7 +106,10 @@ def test_options_can_be_corrected_until_there_is_something_to_continue(tmp_path)
         runs.begin(Train(), args, given)
         return args.resume_from_checkpoint
 
-    assert begin(seed=1) is None and begin(seed=2) is None
+    assert begin(seed=1) is None
+    (tmp_path / "run" / "motion_videos").mkdir()
+    assert begin(seed=1) is None and (tmp_path / "run" / "motion_videos").exists()
+    assert begin(seed=2) is None and not (tmp_path / "run" / "motion_videos").exists()
     (tmp_path / "run" / "student" / "checkpoint-4").mkdir(parents=True)
     assert begin(seed=2) == "last"
     with pytest.raises(ValueError, match=r"unfinished run with other options \(seed was 2 and is 3\)"):

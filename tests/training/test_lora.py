@@ -110,7 +110,7 @@ def test_an_adapter_of_other_settings_is_refused(base, tmp_path):
         ({"target_modules": ["fc1"]}, r"target_modules was .* and is \['fc1'\]"),
     ):
         other = trainer_of(with_adapter(base, **changes), tmp_path / "run")
-        with pytest.raises(ValueError, match=f"checkpoint-2: contains an adapter of other settings: {difference}"):
+        with pytest.raises(ValueError, match=f"checkpoint-2: was written by a run with other adapter: {difference}"):
             other.train(resume_from_checkpoint=True)
 
 

@@ -228,22 +228,12 @@ def named(tmp_path_factory) -> Path:
         ({"names": [*NAMES, "zap"]}, "other classes: only the checkpoint has none, only this run has 'zap'"),
         ({"clips": 32}, "other clips: 16 then, 32 now"),
         ({"embed_dim": 16}, r"other weights: classifier.weight was \[6, 64\] and is \[6, 128\]"),
-        ({"optim": "sgd"}, "another optimizer: adamw_torch then, sgd now"),
+        ({"optim": "sgd"}, "other optimizer: adamw_torch then, sgd now"),
     ],
 )
 def test_another_run_than_that_of_the_checkpoint_is_refused(tmp_path, named, changes, difference):
     with pytest.raises(ValueError, match=f"checkpoint-2: was .* {difference}"):
         on_classes(tmp_path, resume=str(named), **changes)
-
-
-def test_classes_are_compared_with_a_checkpoint_of_an_earlier_version(tmp_path, named):
-    checkpoint = shutil.copytree(named, tmp_path / "checkpoint-2")
-    state = json.loads((checkpoint / "trainer_state.json").read_text())
-    state["stateful_callbacks"]["VideoClassificationTrainer"] = {"processes": 1, "clips_per_step": 4}
-    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
-    with pytest.raises(ValueError, match="only the checkpoint has 'clap', only this run has 'zap'"):
-        on_classes(tmp_path, ["zap", *NAMES[1:]], resume=True)
-    assert on_classes(tmp_path, resume=True).state.global_step == 4
 
 
 def test_classes_of_the_data_are_compared_if_the_model_has_no_names(tmp_path, tiny_config, tiny_processor, video_tree):
