@@ -194,7 +194,7 @@ class Benchmark:
             # other lists, files or archives give another table
             digest = repr((self.names, [(archive and archive.stamp(), rows) for archive, rows in shards]))
             about["fingerprint"] = hashlib.sha256(digest.encode()).hexdigest()
-            dataset = datasets.Dataset.from_generator(read_shards, cache_dir=cache_dir or _writable_cache(), **about)
+            dataset = datasets.Dataset.from_generator(read_shards, cache_dir=cache_dir, **about)
             there = {*dataset["video_id"], *self.blocked}
             missing = [clip.video_id for clip in clips if clip.video_id not in there]
         if missing:
@@ -232,10 +232,12 @@ def read_shards(shards: list[Shard], video_id: Callable[[str], str]) -> Iterator
                 yield {**row, "video": {"path": path, "bytes": content}}
 
 
-def _writable_cache() -> str | None:
-    """The cache of `datasets`; in a container without a writable home, a folder that ends with this process."""
+def writable_cache() -> str | None:
+    """None for the cache of `datasets`; where it cannot be written, a folder that ends with this process."""
     try:
         os.makedirs(datasets.config.HF_DATASETS_CACHE, exist_ok=True)
+        if not os.access(datasets.config.HF_DATASETS_CACHE, os.W_OK):
+            raise PermissionError
     except OSError:
         folder = tempfile.TemporaryDirectory(prefix="dvflnet-tables-", ignore_cleanup_errors=True)
         atexit.register(folder.cleanup)

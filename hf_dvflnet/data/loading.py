@@ -3,12 +3,11 @@
 import json
 import os
 import re
-import tempfile
 from typing import Any
 
 import datasets
 
-from .benchmarks import BENCHMARKS, MAX_SHARDS, read_block_list, with_facts
+from .benchmarks import BENCHMARKS, MAX_SHARDS, read_block_list, with_facts, writable_cache
 from .class_folders import SPLITS, load_video_folder, stream_tars, unreadable_videos
 from .label_sets import LABEL_SETS, listed
 from .releases import ARCHIVE_SUFFIXES
@@ -60,7 +59,7 @@ def load_benchmark(
     """
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")
-    cache = _usable_cache() if cache_dir is None else os.fspath(cache_dir)
+    cache = writable_cache() if cache_dir is None else os.fspath(cache_dir)
     if name == "folder" or _is_parquet(data_dir):
         unused: dict[str, Any] = {"protocol": protocol, "fold": None if fold == 1 else fold}
         unused |= {"label_set": label_set} if name == "folder" else {"block_list": block_list}
@@ -73,16 +72,6 @@ def load_benchmark(
             return _load_folder(data_dir, split, streaming, read_block_list(block_list, split))
         return _load_parquet(name, data_dir, split, streaming, label_set, cache)
     return BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list).load(split, streaming, cache)
-
-
-def _usable_cache() -> str | None:
-    """None for the cache of `datasets`; a temporary folder if that one cannot be written, as in some containers."""
-    cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
-    try:
-        os.makedirs(cache, exist_ok=True)
-    except OSError:
-        return tempfile.mkdtemp()
-    return None if os.access(cache, os.W_OK) else tempfile.mkdtemp()
 
 
 def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:
