@@ -18,7 +18,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..data.clips import VideoClipStream
+from ..data.clips import VideoClipStream, parts_of
 from .checkpoints import free_space
 
 
@@ -26,7 +26,10 @@ logger = logging.get_logger(__name__)
 
 
 class FollowEpochs(TrainerCallback):
-    """Tells a training dataset with `set_epoch` about each epoch; accelerate tells at most the sampler."""
+    """
+    Tells the training dataset, or the datasets of clips in `Subset`, `ConcatDataset` and other wrappers, about each
+    epoch with `set_epoch`; accelerate tells at most the outermost one.
+    """
 
     def __init__(self, trainer: Any):
         self.trainer = trainer
@@ -37,8 +40,10 @@ class FollowEpochs(TrainerCallback):
             steps = math.ceil(len(dataset) / args.gradient_accumulation_steps)
             seen = 0 if args.ignore_data_skip else state.global_step % steps
             dataset.set_epoch(epoch, skip=seen * args.gradient_accumulation_steps)
-        elif hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(epoch)
+            return
+        for part in {id(part): part for part in (dataset, *parts_of(dataset))}.values():
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
 
 
 class FiniteNumbers(TrainerCallback):
@@ -219,15 +224,17 @@ class BrokenClips(TrainerCallback):
             RuntimeError: If they are more than `args.max_broken_share` of the training clips.
         """
         trainer = self.trainer
-        if getattr(trainer.train_dataset, "on_error", "raise") != "replace":
-            return 0
         gathered = dict(gather_object(list(self._new.items())))
         self._new = {}
         new = {clip: reason for clip, reason in gathered.items() if clip not in self.found}
         self.found.update(new)
         if trainer.is_world_process_zero():
             self._write(new)
-        clips = getattr(trainer.train_dataset, "num_clips", None) or len(trainer.train_dataset)
+        if not self.found:
+            return 0
+        data = trainer.train_dataset
+        sized = [data] if hasattr(data, "__len__") else parts_of(data)
+        clips = getattr(data, "num_clips", None) or sum(map(len, sized))
         if len(self.found) > trainer.args.max_broken_share * clips:
             listed = "; ".join(f"{clip}: {reason}" for clip, reason in list(self.found.items())[:20])
             raise RuntimeError(
