@@ -238,6 +238,9 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
             source = split if name == "folder" or split == "train" else BENCHMARKS[name].test_split
             streaming = options.streaming and split == "train"
             data[split] = hf.load_benchmark(name, data_dir, source, streaming=streaming, **lists)
+    names = data["train"].features["label"].names
+    if len(names) < 2:
+        raise ValueError(f"{data_dir}: has only one class, {names[0]!r}; a classifier needs two or more class folders")
     return data
 
 

@@ -227,7 +227,7 @@ def read_shards(shards: list[Shard], video_id: Callable[[str], str]) -> Iterator
         left = dict(rows)  # of two files with the same name, the first one is read
         for path, content in archive.contents():
             if (row := left.pop(video_id(path), None)) is not None:
-                yield {**row, "video": {"path": path, "bytes": content}}
+                yield {**row, "video": {"path": f"{archive.path}::{path}", "bytes": content}}
 
 
 def _downloaded(shard: Shard) -> Shard:

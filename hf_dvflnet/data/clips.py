@@ -6,6 +6,7 @@ import json
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import datasets
@@ -20,6 +21,7 @@ from ..clip_sampling import check_positive
 from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .augmentation import ClipAugmentation, ClipDraw, render, training_indices
+from .class_folders import SETTINGS
 from .video_column import IN_TAR, clip_name, undecoded, video_source
 
 
@@ -81,7 +83,7 @@ class _Clips:
         return clips
 
     def _label(self, row: dict[str, Any]) -> Any:
-        label = row.get("label")
+        label = row["label"] if "label" in row else row.get("labels")  # of a stream without features
         named = isinstance((self.dataset.features or {}).get("label"), datasets.ClassLabel)
         if label is None or (named and label < 0):  # both mean in `datasets` that there is none
             return -100
@@ -170,10 +172,17 @@ def _prepare(frames: np.ndarray, drawn: ClipDraw | None, processor: VideoFocalNe
     return shown["pixel_values"][0]
 
 
+_ADVICE = (
+    "of a DatasetDict, choose a split, such as dataset['train']; a stream is for VideoClipStream, a list for "
+    "VideoClipDataset"
+)
+
+
 class VideoClipDataset(_Clips, torch.utils.data.Dataset):
     """
-    Clips for a Trainer, from a dataset with the columns `video` (`datasets.Video`) and, optionally, `label` and
-    `video_id`. A clip without a label (no column, None, or a negative number of a `ClassLabel`) has the label -100.
+    Clips for a Trainer, from a dataset with the columns `video` (`datasets.Video`, or paths) and, optionally, `label`
+    (or `labels`) and `video_id`. A clip without a label (no column, None, or a negative number of a `ClassLabel`) has
+    the label -100.
 
     For training, the frames are drawn by the published training rule ([`training_indices`]), or at the processor's
     `fps` from a random position ([`paced_indices`]), with a seed made of (`seed`, epoch, clip). The draws therefore do
@@ -215,6 +224,8 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
         on_error: Literal["raise", "replace"] = "raise",
     ):
         super().__init__(processor, seed, augmentation, on_error)
+        if not isinstance(dataset, datasets.Dataset):
+            raise ValueError(f"VideoClipDataset takes a datasets.Dataset, got {type(dataset).__name__}; {_ADVICE}")
         self.dataset = undecoded(dataset)
         self.train = train
 
@@ -284,6 +295,10 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
     ):
         super().__init__(processor, seed, augmentation, on_error)
         check_positive(num_clips=num_clips)
+        if not isinstance(dataset, datasets.IterableDataset):
+            raise ValueError(
+                f"VideoClipStream takes a datasets.IterableDataset, got {type(dataset).__name__}; {_ADVICE}"
+            )
         self.dataset = undecoded(dataset)
         self.num_clips = num_clips
         self.shuffle_buffer = shuffle_buffer
@@ -389,6 +404,13 @@ def parts_of(dataset: Any) -> list[Any]:
 
     map_parts(dataset, note)
     return parts
+
+
+def are_prepared(dataset: Any) -> bool:
+    """Whether the first clip of a dataset is one that `dvflnet prepare` has written."""
+    rows = (row for part in parts_of(dataset) if isinstance(part, _Clips) for row in part.dataset)
+    path = next((row["video"]["path"] for row in rows), None) or ""
+    return IN_TAR.fullmatch(path) is not None or any((folder / SETTINGS).is_file() for folder in Path(path).parents)
 
 
 def _all_rows(dataset: datasets.IterableDataset) -> Iterator[dict[str, Any]]:

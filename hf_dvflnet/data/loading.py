@@ -1,17 +1,18 @@
 """Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
 
+import glob
 import json
 import os
 import re
 from typing import Any
 
 import datasets
-import fsspec
 
 from .benchmarks import BENCHMARKS, MAX_SHARDS, read_block_list, with_facts
 from .class_folders import SPLITS, load_video_folder, stream_tars, unreadable_videos
 from .label_sets import LABEL_SETS, listed
 from .releases import ARCHIVE_SUFFIXES
+from .storages import folder_of
 from .video_column import clip_features, clip_name
 from .video_files import VIDEO_SUFFIXES, find_files
 
@@ -108,7 +109,7 @@ def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool, block
 
 
 def _is_parquet(data_dir: str | os.PathLike) -> bool:
-    filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
+    filesystem, path = folder_of(data_dir)
     files = find_files(path, filesystem).files if filesystem.isdir(path) else []
     return any(file.endswith(".parquet") for file in files) and not any(
         file.lower().endswith((*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES)) for file in files
@@ -120,7 +121,7 @@ def _load_parquet(
 ) -> Any:
     """Load Parquet files that contain the videos, with the splits of these files; classes are matched by name."""
     builder = BENCHMARKS[name]
-    filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
+    filesystem, path = folder_of(data_dir)
     spellings = SPLITS.get(split, (split,))
     files = [file for file in find_files(path, filesystem).files if file.endswith(".parquet")]
     chosen = [file for file in files if re.split(r"[-_.]", os.path.basename(file))[0] in spellings]
@@ -134,7 +135,7 @@ def _load_parquet(
         )
     dataset: Any = datasets.load_dataset(
         "parquet",
-        data_files=[filesystem.unstrip_protocol(file) for file in chosen],
+        data_files=[glob.escape(filesystem.unstrip_protocol(file)) for file in chosen],
         split="train",
         streaming=streaming,
         cache_dir=cache_dir,

@@ -74,6 +74,11 @@ def read_json_lines(
     return rows
 
 
+def folder_of(path: str | os.PathLike) -> tuple[Any, str]:
+    """The fsspec filesystem of a folder or file on this machine or in a storage, and its path there."""
+    return storage_of(os.fspath(path)) or (fsspec.filesystem("file"), os.path.abspath(path))
+
+
 def open_file(path: str | os.PathLike, mode: str = "rb", **text: Any) -> IO[Any]:
     """Open a file to read it. `text` is the encoding of a text file, as in `open`."""
     there = storage_of(os.fspath(path))

@@ -356,6 +356,17 @@ def test_archives_give_the_same_clips_as_the_extracted_release(load, releases, t
         assert {row["video_id"]: (row["label"], row["video"]["bytes"]) for row in clips} == expected
 
 
+@pytest.mark.parametrize("folder", ["[1]", "a*b?", "{a,b}", "a::b"])
+def test_a_folder_may_have_the_characters_of_patterns(load, releases, tmp_path, folder):
+    root = Path(shutil.copytree(releases["kinetics400"], tmp_path / folder / "k400"))
+    assert len(load("kinetics400", "train", data_dir=root)) == 3
+    clips = load("kinetics400", "train", data_dir=root)
+    if "::" not in folder:  # which `datasets` takes for a chain of URLs
+        (tmp_path / folder / "parquet").mkdir()
+        clips.to_parquet(tmp_path / folder / "parquet" / "train.parquet")
+        assert len(load("kinetics400", "train", data_dir=tmp_path / folder / "parquet")) == 3
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("order", ["ours", "theirs"])
 def test_parquet_is_matched_by_class_name(load, releases, tmp_path, order):
