@@ -1,9 +1,12 @@
 """Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
 
+import atexit
 import glob
 import json
 import os
 import re
+import tempfile
+from contextlib import suppress
 from typing import Any
 
 import datasets
@@ -12,7 +15,7 @@ from .benchmarks import BENCHMARKS, MAX_SHARDS, read_block_list, with_facts
 from .class_folders import SPLITS, load_video_folder, stream_tars, unreadable_videos
 from .label_sets import LABEL_SETS, listed
 from .releases import ARCHIVE_SUFFIXES
-from .storages import folder_of
+from .storages import filesystem_of
 from .video_column import clip_features, clip_name
 from .video_files import VIDEO_SUFFIXES, find_files
 
@@ -60,7 +63,7 @@ def load_benchmark(
     """
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")
-    cache = None if cache_dir is None else os.fspath(cache_dir)
+    cache = _usable_cache() if cache_dir is None else os.fspath(cache_dir)
     if name == "folder" or _is_parquet(data_dir):
         unused: dict[str, Any] = {"protocol": protocol, "fold": None if fold == 1 else fold}
         unused |= {"label_set": label_set} if name == "folder" else {"block_list": block_list}
@@ -73,6 +76,18 @@ def load_benchmark(
             return _load_folder(data_dir, split, streaming, read_block_list(block_list, split))
         return _load_parquet(name, data_dir, split, streaming, label_set, cache)
     return BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list).load(split, streaming, cache)
+
+
+def _usable_cache() -> str | None:
+    """None for the cache of `datasets`; without a writable home, a folder that ends with this process."""
+    cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
+    with suppress(OSError):
+        os.makedirs(cache, exist_ok=True)
+        if os.access(cache, os.W_OK):
+            return None
+    folder = tempfile.TemporaryDirectory(prefix="dvflnet-tables-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:
@@ -109,7 +124,7 @@ def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool, block
 
 
 def _is_parquet(data_dir: str | os.PathLike) -> bool:
-    filesystem, path = folder_of(data_dir)
+    filesystem, path = filesystem_of(os.fspath(data_dir))
     files = find_files(path, filesystem).files if filesystem.isdir(path) else []
     return any(file.endswith(".parquet") for file in files) and not any(
         file.lower().endswith((*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES)) for file in files
@@ -121,7 +136,7 @@ def _load_parquet(
 ) -> Any:
     """Load Parquet files that contain the videos, with the splits of these files; classes are matched by name."""
     builder = BENCHMARKS[name]
-    filesystem, path = folder_of(data_dir)
+    filesystem, path = filesystem_of(os.fspath(data_dir))
     spellings = SPLITS.get(split, (split,))
     files = [file for file in find_files(path, filesystem).files if file.endswith(".parquet")]
     chosen = [file for file in files if re.split(r"[-_.]", os.path.basename(file))[0] in spellings]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
-from .storages import folder_of
+from .storages import filesystem_of
 from .video_files import HIDDEN, VIDEO_SUFFIXES, find_files, is_hidden, is_video, warn_of_left_out
 
 
@@ -30,7 +30,7 @@ class Release:
 
     def __init__(self, root: str | os.PathLike):
         self.root = os.fspath(root)
-        self.filesystem, self.path = folder_of(self.root)
+        self.filesystem, self.path = filesystem_of(self.root)
         if not self.filesystem.exists(self.path):
             raise FileNotFoundError(f"{self.root}: the folder or file does not exist")
         if self.filesystem.isfile(self.path):

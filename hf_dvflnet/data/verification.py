@@ -13,10 +13,10 @@ from tqdm.auto import tqdm
 from ..video_decoding import read_video
 from .benchmarks import BENCHMARKS, Shard, read_shards
 from .class_folders import load_video_folder, unreadable_videos
+from .jobs import map_jobs
 from .limits import VideoLimits
 from .storages import read_json_lines, write_whole
 from .video_column import IN_TAR, video_source
-from .workers import map_jobs
 
 
 OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")

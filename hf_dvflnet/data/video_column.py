@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from ..video_decoding import VideoDecodeError
-from .downloads import storage_of
+from .storages import open_file, storage_of
 
 
 # a clip in a tar: path of the tar, and first and last byte of the clip in it
@@ -40,8 +40,7 @@ def video_source(video: dict[str, Any]) -> Any:
         if len(data) < size:
             raise OSError(f"{part[1]}: the shard is truncated; it has {len(data)} of the {size} bytes of this video")
         return data
-    there = storage_of(path)
-    return path if there is None else there[0].open(there[1])
+    return path if storage_of(path) is None else open_file(path)
 
 
 def video_size(path: str) -> int:

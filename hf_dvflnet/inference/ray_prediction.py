@@ -23,7 +23,7 @@ import pyarrow
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.workers import RETRIES, WorkerState, connected, quiet_videos
+from ..data.jobs import RETRIES, WorkerState, connected, quiet_videos
 from ..hub.loaded_models import place
 from .bulk_prediction import open_run
 from .pipeline import Clip, ClipClassifier, decode_clip

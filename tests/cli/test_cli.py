@@ -126,18 +126,6 @@ def test_a_file_with_a_wrong_option_is_refused(dvflnet, tmp_path, text, reason):
     misused(dvflnet("predict", "m", "v", "--config", tmp_path / "a.yaml"), reason)
 
 
-@pytest.mark.parametrize("command", ["train", "distill"])
-def test_a_single_class_is_refused_before_anything_is_trained(dvflnet, video_tree, tmp_path, command):
-    for split in ("train", "val", "test"):
-        shutil.rmtree(video_tree / split / "jump")
-    code, _, err = dvflnet(command, "--data_dir", video_tree, "--output_dir", tmp_path / "run", "--use_cpu", "true")
-    assert (code, err.splitlines()[-1]) == (
-        1,
-        f"dvflnet: {video_tree}: has only one class, 'wave hands'; a classifier needs two or more class folders",
-    )
-    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"arguments.json", "settings.json", ".lock"}
-
-
 def test_a_file_that_is_missing_is_refused(dvflnet, tmp_path):
     refused(dvflnet("predict", "m", "v", "--config", tmp_path / "none.yaml"), "none.yaml")
 

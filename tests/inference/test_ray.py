@@ -20,7 +20,7 @@ from places import HELPERS, ROOT
 from videos import write_video
 
 from hf_dvflnet import VideoLimits, load_model, load_processor, predict_to_file, prepare_videos, set_video_limits
-from hf_dvflnet.data import preparation, workers
+from hf_dvflnet.data import jobs, preparation
 from hf_dvflnet.data.verification import verify_benchmark
 from hf_dvflnet.inference.ray_prediction import predict_with_ray
 from hf_dvflnet.video_decoding import video_limits
@@ -170,7 +170,7 @@ def test_a_launcher_beside_ray_is_refused(model_and_processor, tmp_path, monkeyp
 
 def test_ray_that_is_not_installed_is_named_with_its_extra(dvflnet, tiny_folder, tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(workers, "find_spec", lambda name: None if name == "ray" else find(name))
+    monkeypatch.setattr(jobs, "find_spec", lambda name: None if name == "ray" else find(name))
     code, _, error = dvflnet("predict", tiny_folder, "http://a/b.mp4", "--output", tmp_path / "a.csv", "--ray", "auto")
     assert (code, error) == (1, "dvflnet: --ray needs Ray: pip install 'hf_dvflnet[ray]'\n")
 

@@ -1,4 +1,4 @@
-"""Runs calls and jobs that decode videos, each in a sandbox: in threads of this machine, or on a Ray cluster."""
+"""Runs jobs that decode videos, each in a sandbox: on this machine, or on a Ray cluster."""
 
 import logging
 import os
@@ -19,9 +19,11 @@ from . import sandbox
 from .limits import VideoLimits, worker_limits
 
 
-T = TypeVar("T")
 RETRIES = 5  # of a task or an actor of Ray whose worker or node is lost
 AHEAD = 4  # tasks in progress per core of a cluster
+
+T = TypeVar("T")
+MapJobs = Callable[[Callable[[Any, VideoLimits], Any], Iterable[Any]], Generator[Any, None, None]]
 
 
 def cpu_count() -> int:
@@ -70,9 +72,6 @@ def run_ahead(
         if any(not future.done() for future in running):  # stopped early: do not wait for videos that nobody asks for
             sandbox.end_work({thread.ident for thread in pool._threads})
         pool.shutdown()
-
-
-MapJobs = Callable[[Callable[[Any, VideoLimits], Any], Iterable[Any]], Generator[Any, None, None]]
 
 
 @contextmanager
