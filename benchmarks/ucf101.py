@@ -49,6 +49,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.clip_sampling import evaluation_indices, multi_clip_indices
 from hf_dvflnet.data.augmentation import training_indices
+from hf_dvflnet.data.verification import verify_benchmark
 from hf_dvflnet.training.distillation import FeatureProjection
 from hf_dvflnet.training.frame_heads import fit_head
 from hf_dvflnet.video_decoding import read_video
@@ -90,28 +91,22 @@ EXPERIMENT: list[dict[str, Any]] = [
 ]
 SEEDS = (0, 1, 2)
 HELD_OUT = range(8, 12)  # groups of split 1's training clips, to choose
-COPIES = {1: {"Basketball/v_Basketball_g23_c01"}}  # training clips with the bytes of a test clip, by fold
 LITE = (0.498, 0.502)  # mean and standard deviation of the values that EfficientNet-Lite expects
 VIEWS_OF_A_FILE = 8
+SECONDS = {64: 0.006, 112: 0.013}  # of a clip of 8 frames in training, by its size; one core
 
 
-def load_clips(folder: Path, fold: int, choose: bool) -> tuple[datasets.Dataset, datasets.Dataset]:
+def load_clips(folder: Path, work: Path, fold: int, choose: bool) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Training and test clips; to choose, the training clips of most groups and those of the others."""
-    train = load_split(folder, fold, "train")
+    report = work / f"verify-{fold}.jsonl"
+    options: dict[str, Any] = {"fold": fold, "classes": "present"}
+    verify_benchmark("ucf101", folder, report, num_workers=0, **options)
+    # without training clips that have the bytes of a test clip
+    train = load_benchmark("ucf101", folder, "train", block_list=report, **options)
     if not choose:
-        return train, load_split(folder, fold, "test")
+        return train, load_benchmark("ucf101", folder, "test", **options)
     held_out = np.array([int(group[1:]) in HELD_OUT for group in train["group"]])
     return train.select(np.flatnonzero(~held_out)), train.select(np.flatnonzero(held_out))
-
-
-def load_split(folder: Path, fold: int, split: str) -> datasets.Dataset:
-    rows = load_benchmark("ucf101", folder, split, fold=fold)
-    used = sorted(set(rows["label"]))
-    names = datasets.ClassLabel(names=[rows.features["label"].names[label] for label in used])
-    labels = [used.index(label) for label in rows["label"]]
-    rows = rows.remove_columns("label").add_column("label", labels).cast_column("label", names)
-    left_out = COPIES.get(fold, set()) if split == "train" else set()
-    return rows.select([index for index, name in enumerate(rows["video_id"]) if name not in left_out])
 
 
 # Views
@@ -260,7 +255,7 @@ class TestViews(torch.utils.data.Dataset):
 
 class Teacher:
     """
-    The image network with a head trained on the training views.
+    The image network with a head trained on the training views, which is kept in a file.
 
     Args:
         rows: The training clips.
@@ -268,12 +263,20 @@ class Teacher:
     """
 
     def __init__(self, rows: datasets.Dataset, views: Views, seed: int):
-        frames = [torch.from_numpy(np.array(views.features("train-0", name))).float() for name in rows["video_id"]]
-        labels = torch.tensor(rows["label"]).repeat_interleave(VIEWS_OF_A_FILE)
-        given = torch.cat([pooled(each) for each in frames])  # (clips * views, 2 * width)
-        self.head = fit_head(given, labels, rows.features["label"].num_classes, seed=seed)
-        of_all = torch.cat([each[0] for each in frames])
-        self.mean, self.deviation = of_all.mean(0), of_all.std(0)
+        about = json.dumps([views.digest, views.settings["teacher_size"], seed, rows["video_id"][:]])
+        file = views.folder / "heads" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.pt"
+        if not file.is_file():
+            frames = [torch.from_numpy(np.array(views.features("train-0", name))).float() for name in rows["video_id"]]
+            labels = torch.tensor(rows["label"]).repeat_interleave(VIEWS_OF_A_FILE)
+            given = torch.cat([pooled(each) for each in frames])  # (clips * views, 2 * width)
+            head = fit_head(given, labels, rows.features["label"].num_classes, seed=seed)
+            of_all = torch.cat([each[0] for each in frames])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"head": head.state_dict(), "mean": of_all.mean(0), "deviation": of_all.std(0)}, file)
+        trained = torch.load(file)
+        self.mean, self.deviation = trained["mean"], trained["deviation"]
+        self.head = nn.Linear(*reversed(trained["head"]["weight"].shape)).requires_grad_(False)
+        self.head.load_state_dict(trained["head"])
 
     def answers(self, features: np.ndarray) -> dict[str, torch.Tensor]:
         """Logits and features of a view. Features are standardized, as all of a network's are alike in their mean."""
@@ -514,9 +517,13 @@ def main():
         if part["fold"] in arguments.folds and part["size"] in arguments.sizes and arm in arguments.arms
         if (part["fold"], part["size"], arm, seed, depends_on(arm, own_settings[arm])) not in done
     ]
+    seconds = sum(
+        SECONDS[size] * common["frames"] / 8 * 1500 * common["epochs"] for _, size, arm, _ in todo if arm != "teacher"
+    )
+    print(f"{len(todo)} runs; those of students take about {seconds / 3600:.1f} CPU hours for 1,500 clips", flush=True)
     for number, (fold, size, arm, seed) in enumerate(todo, start=1):
         print(f"run {number} of {len(todo)}: split {fold}, {size} pixels, {arm}, seed {seed}", flush=True)
-        train, test = load_clips(arguments.folder, fold, arguments.choose)
+        train, test = load_clips(arguments.folder, arguments.work, fold, arguments.choose)
         settings = own_settings[arm]
         found = run(arm, seed, size, settings, train, test, views, arguments.work)
         row = {"fold": fold, "size": size, "arm": arm, "seed": seed, "settings": depends_on(arm, settings), **found}

@@ -83,7 +83,7 @@ def test_the_formula_of_the_published_code_is_not_zero_where_student_and_teacher
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*clips are missing:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*(clips are missing|have no videos):UserWarning")
 def test_the_experiment_on_ucf101_runs_each_network_once_and_goes_on_where_it_was_stopped(
     tmp_path, monkeypatch, capsys
 ):
