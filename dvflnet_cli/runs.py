@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ import torch
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from huggingface_hub import ModelCard, ModelCardData
-from safetensors.torch import load_file
 from transformers import AutoVideoProcessor, Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.utils import logging
 
@@ -66,8 +66,6 @@ def distill(options, args, given: dict[str, Any]):
     data = load_data(options, args)
     processor = video_processor(options)
     shown_to_student = first_clips_per_class(data["train"], options.student_train_clips)
-    teacher_clips = training_clips(data["train"], processor, options, args.seed)
-    student_clips = training_clips(shown_to_student, processor, options, args.seed)
     test_clips = hf.VideoClipDataset(data["test"], processor)
     common = {"eval_dataset": hf.VideoClipDataset(data["validation"], processor), "processing_class": processor}
 
@@ -91,32 +89,35 @@ def distill(options, args, given: dict[str, Any]):
         trainer = hf.VideoClassificationTrainer(
             make_model(None, options.teacher_preset, overrides, data, options, args.seed),
             phase("teacher", num_train_epochs=options.teacher_epochs),
-            train_dataset=teacher_clips,
+            train_dataset=training_clips(data["train"], processor, options, args.seed),
             **common,
         )
         train_or_load(trainer)
         teacher = trainer.args.output_dir
     teacher_processor = AutoVideoProcessor.from_pretrained(teacher)
-    if isinstance(teacher_processor, hf.VideoFocalNetVideoProcessor):
-        # if it takes clips of another size, both students are shown the crops drawn for it
-        student_clips.teacher_processor = teacher_processor
 
-    # student alone, then student with teacher: same initial weights, clips, order and steps
-    results: dict[str, dict[str, float]] = {}
-    histories: dict[str, Sequence[dict[str, Any]]] = {}
-    if options.compare_alone:
-        trainer = hf.VideoClassificationTrainer(
-            new_student(), phase("student_alone"), train_dataset=student_clips, **common
-        )
-        histories["student alone"] = train_or_load(trainer)
-        results["student alone"] = measure(trainer, test_clips)
+    def student_clips() -> hf.VideoClipDataset | hf.VideoClipStream:
+        clips = training_clips(shown_to_student, processor, options, args.seed)
+        if isinstance(teacher_processor, hf.VideoFocalNetVideoProcessor):
+            # if it takes clips of another size, both students are shown the crops drawn for it
+            clips.teacher_processor = teacher_processor
+        return clips
+
+    # student with teacher, which is refused if they do not fit each other, then student alone: same initial weights,
+    # clips, order and steps
     trainer = hf.DistillationTrainer(
-        new_student(), phase("student"), teacher_model=teacher, train_dataset=student_clips, **common
+        new_student(), phase("student"), teacher_model=teacher, train_dataset=student_clips(), **common
     )
-    histories["student distilled"] = train_or_load(trainer)
-    results["student distilled"] = measure(trainer, test_clips)
+    histories: dict[str, Sequence[dict[str, Any]]] = {"student distilled": train_or_load(trainer)}
+    results = {"student distilled": measure(trainer, test_clips)}
     metrics = trainer.evaluate_teacher(test_clips)
     results["teacher"] = figures(trainer.teacher_model, metrics, "teacher", int(metrics["teacher_clips"]))
+    if options.compare_alone:
+        alone = hf.VideoClassificationTrainer(
+            new_student(), phase("student_alone"), train_dataset=student_clips(), **common
+        )
+        histories = {"student alone": train_or_load(alone), **histories}
+        results = {"student alone": measure(alone, test_clips), **results}
 
     # results
     if trainer.is_world_process_zero():
@@ -125,7 +126,7 @@ def distill(options, args, given: dict[str, Any]):
             "test split": describe_split(split_facts(data["test"])),
             "test clips": len(test_clips),
             "listed test clips": split_facts(data["test"])["listed"],
-            "training clips of the student": getattr(student_clips, "num_clips", None) or len(student_clips),
+            "training clips of the student": trainer.about_run()["clips"],
             "processes": args.world_size,
             **{name: value for name in losses if (value := getattr(args, name))},
             "seed": args.seed,
@@ -174,10 +175,17 @@ def note_options(options, args: TrainingArguments, given: dict[str, Any]):
         raise ValueError(f"{folder} contains a finished run; delete it, or choose a different --output_dir")
     lock_folder(folder)
     noted = folder / "arguments.json"
-    if not noted.is_file():
+    before = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else None
+    # a run that was refused, or stopped before its first checkpoint, leaves nothing to continue
+    trained = any(
+        any(folder.glob(pattern))
+        for pattern in ("checkpoint-*", "*/checkpoint-*", "model.safetensors", "*/model.safetensors")
+    )
+    if before is None or not trained:
+        if before not in (None, given):
+            shutil.rmtree(folder / "motion_videos", ignore_errors=True)  # rendered with the other options
         write_json(noted, given)
     elif args.resume_from_checkpoint is None:
-        before = json.loads(noted.read_text(encoding="utf-8"))
         before = before if isinstance(before, dict) else {}  # version 0.1.0 wrote a list
         for name in sorted({*before, *given}):
             was, now = before.get(name, "not given"), given.get(name, "not given")
@@ -238,6 +246,9 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
             source = split if name == "folder" or split == "train" else BENCHMARKS[name].test_split
             streaming = options.streaming and split == "train"
             data[split] = hf.load_benchmark(name, data_dir, source, streaming=streaming, **lists)
+    names = data["train"].features["label"].names
+    if len(names) < 2:
+        raise ValueError(f"{data_dir}: has one class ({names[0]}), so there is nothing to tell apart; add others")
     return data
 
 
@@ -298,7 +309,8 @@ def make_model(
         model = hf.VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
         give_classes(model, names)
     facts = split_facts(data["train"])
-    model.config.training_data = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    trained = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    model.config.training_data = {**trained, "augment": options.augment}
     return model
 
 
@@ -378,8 +390,8 @@ def train_or_load(trainer: Trainer) -> list[dict[str, float]]:
     resume = trainer.args.resume_from_checkpoint and folder.is_dir()
     finished = [folder / "model.safetensors", folder / "training_args.bin"]  # `save_model` writes the second one last
     if resume and finished[0].exists() and zipfile.is_zipfile(finished[1]):
-        merge_adapter(trainer)
-        trainer.model.load_state_dict(load_file(finished[0]))
+        # with its own classes, which the trainer matches with those of the data
+        trainer.model = hf.VideoFocalNetForVideoClassification.from_pretrained(folder).to(trainer.args.device)
         return TrainerState.load_from_json(str(folder / "trainer_state.json")).log_history
     checkpoint = last_whole_checkpoint(folder, trainer.args.world_size) if resume else None
     if trainer.is_world_process_zero():

@@ -188,7 +188,7 @@ class Evaluate:
     split: str | None = option(None, "By default the split on which results are reported.")
     protocol: str | None = option(None, "official, groups_20_5, logo or dvflnet_8020, depending on the benchmark.")
     fold: int = shared("fold")
-    views: Literal[1, 12] = option(1, "1, or 12: 4 clips x 3 crops with averaged softmax, as published.")
+    views: Literal[1, 4, 12] = shared("views")
     output: Path | None = option(None, "New folder for the report; `evaluation`, or that of --from_predictions.")
     batch_size: int = option(8, "Clips that are classified at once, per process.", minimum=1)
     num_workers: int | None = option(None, "Sandboxes that decode, per process; by default one per CPU.", minimum=0)

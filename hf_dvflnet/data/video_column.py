@@ -9,6 +9,8 @@ from typing import Any
 import datasets
 import fsspec
 
+from .storages import open_file, storage_of
+
 
 # a clip in a tar: path of the tar, and first and last byte of the clip in it
 IN_TAR = re.compile(r"(.+[.]tar)#bytes=(\d+)-(\d+)")
@@ -35,7 +37,9 @@ def video_source(video: dict[str, Any]) -> Any:
         if len(data) < size:
             raise OSError(f"{part[1]}: the shard is truncated; it has {len(data)} of the {size} bytes of this video")
         return data
-    if "://" in path and not path.startswith(("http://", "https://")):  # hf:// and the like
+    if storage_of(path) is not None:
+        return open_file(path)
+    if "://" in path and not path.startswith(("http://", "https://")):  # such as zip://a.mp4::hf://...
         return fsspec.open(path, "rb").open()
     return path
 

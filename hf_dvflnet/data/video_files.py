@@ -7,14 +7,14 @@ Hidden files and those that systems put beside videos are never used, neither lo
 import csv
 import glob
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NamedTuple
 
-from .downloads import storage_of
-from .storages import open_file, storage_errors
+from .storages import open_file, storage_errors, storage_of
 
 
 VIDEO_SUFFIXES = (
@@ -136,11 +136,17 @@ def list_videos(given: Iterable[str | os.PathLike]) -> list[str]:
         storage, root = storage_of(path) or (None, path)
         with nullcontext() if storage is None else storage_errors(path):
             matches = [root]
-            if glob.has_magic(root) and (storage is not None or ("://" not in path and not os.path.lexists(path))):
+            if storage is None:
+                is_pattern = glob.has_magic(root) and "://" not in path and not os.path.lexists(path)
+            else:
+                is_pattern = glob.has_magic(root) and not storage.exists(root)
+            if is_pattern:
                 matches = sorted(glob.glob(root, recursive=True) if storage is None else storage.glob(root))
             is_folder = os.path.isdir if storage is None else storage.isdir
             folders = {one: find_files(one, storage) for one in matches if is_folder(one)}
         if not matches:
+            if storage is None:  # a folder that may not be read matches nothing
+                os.listdir(re.split(r"[^/]*[*?[]", root)[0] or ".")
             raise FileNotFoundError(f"{path}: no file or folder matches this pattern")
         for one in matches:
             found = [one]

@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from ..clip_sampling import check_positive
-from ..configuration_videofocalnet import refuse_other_num_frames
+from ..configuration_videofocalnet import let_others_read, refuse_other_num_frames
 from ..modeling_videofocalnet import average_views
 
 
@@ -218,7 +218,8 @@ class FrameModelForVideoClassification(PreTrainedModel):
                 "not be loaded again; wrap it in one, or save its state_dict yourself"
             )
         refuse_other_num_frames(save_directory, self.config.num_frames, "video_preprocessor_config.json")
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        let_others_read(save_directory)
 
 
 def _features_of(body: nn.Module, frames: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Loads models from untrusted sources: all weights, only from safetensors, and without running their code."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,9 @@ def damage_named(what: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"{what}: {error}") from error
+        path = str(error).rpartition("No such file or directory: ")[2]
+        is_locked = isinstance(error, FileNotFoundError) and os.path.exists(path)  # as safetensors calls it
+        raise ValueError(f"{what}: {f'no permission to read {path}' if is_locked else error}") from error
 
 
 def read_config(model: str) -> PreTrainedConfig:
@@ -151,6 +154,11 @@ def _weight_files(model: str) -> list[str]:
     if path is not None:
         return [path]
     index = cached_file(model, "model.safetensors.index.json", **optional)
+    if index is None and Path(model, "export.json").is_file():
+        raise ValueError(
+            "this is an exported program, which predict, windows, watch, evaluate and benchmark run; here, pass the "
+            "model folder that it was exported from"
+        )
     if index is None:
         raise ValueError(
             "there is no model.safetensors, and pickles (pytorch_model.bin) are not opened: save the model again "

@@ -13,11 +13,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..clip_sampling import check_positive
-from ..data.downloads import storage_of
-from ..data.jobs import quiet_videos
-from ..data.workers import default_workers
+from ..data.jobs import default_workers, quiet_videos
+from ..data.storages import storage_of
 from ..hub.loaded_models import weights_digest
-from .pipeline import VIEWS, ClipClassifier, decode_clips
+from .pipeline import ClipClassifier, check_views, decode_clips
 from .prediction_files import PredictionFile, Row, columns
 
 
@@ -62,7 +61,7 @@ def predict_to_file(
         sources: Paths, http(s) URLs, or paths in storages (`hf://`, `s3://`) of videos. They obey [`VideoLimits`].
         output: A folder, or a file that ends in `.parquet`, `.jsonl` or `.csv`, here or in a storage
             (`s3://BUCKET/scores`).
-        views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged, and whose pooled features, too.
+        views: 1, 4 for 4 clips x 1 crop, or 12 for 4 clips x 3 crops, whose scores and pooled features are averaged.
         top_k: Number of classes per video; 0 for none, with `embeddings`.
         embeddings: Whether to write the pooled features: what the model's `classifier` is given.
         batch_size: Number of videos that are classified at once.
@@ -125,9 +124,8 @@ def open_run(
     batch_size: int,
 ) -> tuple[list[str], PredictionFile]:
     """Check the arguments of [`predict_to_file`]; return the videos, each once, and the file, which is not begun."""
-    if views not in VIEWS:
-        raise ValueError(f"views must be 1 or 12, got {views}")
-    check_positive(batch_size=batch_size)
+    check_views(views, model.config)
+    check_positive(batch_size=batch_size, **{} if embeddings and not top_k else {"top_k": top_k})
     if embeddings and os.fspath(output).lower().endswith(".csv"):
         raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
     listed = [os.fspath(source) for source in sources]
@@ -141,8 +139,8 @@ def open_run(
             f"{len(listed) - len(videos)} of {len(listed)} sources repeat others, and get no further row", stacklevel=3
         )
     run = describe_run(model, processor, videos, views=views, top_k=top_k, embeddings=embeddings)
-    with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as checked:  # checks the arguments
-        return videos, PredictionFile(output, columns(model, checked.top_k, embeddings), run, len(videos))
+    schema = columns(model, min(top_k, model.config.num_labels), embeddings)
+    return videos, PredictionFile(output, schema, run, len(videos))
 
 
 def _write_blocks(

@@ -18,10 +18,10 @@ import torch
 from ..data.jobs import quiet_videos
 from ..data.limits import VideoLimits
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..video_decoding import VideoDecodeError, VideoInfo, read_video, video_limits
+from ..video_decoding import VideoDecodeError, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .modulation_maps import ModulationMaps, blend_map, modulation_maps, pixels_to_frames
-from .pipeline import best_classes, class_scores
+from .pipeline import best_classes, class_scores, decode_clip
 
 
 MAX_SECONDS = 60.0  # default limit of the duration of a clip
@@ -74,24 +74,17 @@ def classify_clip(
     """
     name = Path(path).name
 
-    def sample(info: VideoInfo) -> np.ndarray:
-        if (info.duration or 0) > max_seconds:
-            raise VideoDecodeError(
-                f"{name}: lasts {info.duration:.1f} seconds, but this page accepts at most {max_seconds:g}; shorten it"
-            )
-        return processor.sample_frames(info, num_clips=1)
-
     steps = [time.perf_counter()]
-    try:
-        with quiet_videos():
-            frames, info = read_video(path, sample, limits=page_limits())
-    except FileNotFoundError as error:
-        raise VideoDecodeError(f"{name}: the file no longer exists; choose it again") from error
-    except (OSError, ValueError) as error:
-        sentence = re.sub(r"\[Errno -?\d+\] ", "", str(error))  # FFmpeg's error numbers do not help the user
-        raise VideoDecodeError(sentence.replace(os.fspath(path), name)) from error
-    steps.append(time.perf_counter())
-    clip = processor(frames, do_sample_frames=False, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
+    with quiet_videos():
+        found = decode_clip(path, processor, limits=page_limits(), max_duration=max_seconds)
+    if isinstance(found.error, FileNotFoundError):
+        raise VideoDecodeError(f"{name}: the file no longer exists; choose it again")
+    if isinstance(found.error, (OSError, ValueError)):
+        sentence = re.sub(r"\[Errno -?\d+\] ", "", str(found.error))  # FFmpeg's error numbers do not help the user
+        raise VideoDecodeError(sentence.replace(os.fspath(path), name))
+    if found.pixel_values is None or found.info is None:
+        raise RuntimeError(f"{name}: cannot be read") from found.error
+    clip, info = found.pixel_values[None], found.info
     steps.append(time.perf_counter())
     maps = modulation_maps(model, clip)
     steps.append(time.perf_counter())
@@ -104,7 +97,7 @@ def classify_clip(
         frames=pixels_to_frames(clip, processor),
         indices=np.asarray(info.frames_indices).tolist(),
         maps=maps,
-        seconds=dict(zip(("reading the file", "resizing", "the model"), np.diff(steps).tolist(), strict=True)),
+        seconds=dict(zip(("reading the file", "the model"), np.diff(steps).tolist(), strict=True)),
     )
 
 

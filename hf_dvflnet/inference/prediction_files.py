@@ -18,8 +18,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from ..data.downloads import storage_of
-from ..data.storages import LocalFiles, StoredFiles, open_file
+from ..data.storages import LocalFiles, StoredFiles, open_file, storage_of
 from ..hub.loaded_models import feature_width
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..data.clips import VideoClipDataset, VideoClipStream
-from ..data.label_sets import are_named, match_classes
+from ..data.label_sets import are_named, listed, match_classes
 from .losses import problem_type
 
 
@@ -107,14 +107,16 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
 
 
 def refuse_other_classes(teacher: PreTrainedModel, names: Sequence[str] | None):
-    """
-    Raise `ValueError` unless a teacher has the data's classes, in any order.
-
-    A teacher without class names must have the same number of classes.
-    """
-    theirs = label_names(teacher)
-    if names is None or (not are_named(theirs) and len(theirs) == len(names)):
+    """Raise `ValueError` unless a teacher has the data's classes, in any order; data without names has any."""
+    if names is None:
         return
+    theirs = label_names(teacher)
+    if not are_named(theirs):
+        raise ValueError(
+            f"the teacher's classes have no names ({listed(theirs)}), so they cannot be matched with those of the "
+            f"data ({listed(names)}). If it was trained on these classes, write them into its config.json (id2label "
+            "and label2id), in the order of its outputs"
+        )
     try:
         match_classes(names, theirs, of=("data", "teacher"))
         match_classes(theirs, names, of=("teacher", "data"))

@@ -1,6 +1,8 @@
 """Training of video classifiers with transformers' Trainer, optionally with the published recipe."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,13 +16,15 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
-from ..configuration_videofocalnet import refuse_other_num_frames
+from ..configuration_videofocalnet import let_others_read, refuse_other_num_frames
 from ..data.augmentation import mix_clips
 from ..data.clips import VideoClipDataset, VideoClipStream, collate_clips
+from ..data.label_sets import are_named
 from .arguments import VideoTrainingArguments, published_schedule
-from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, StepTimes, StopOnSignal
+from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, OwnSettings, StepTimes, StopOnSignal
 from .checkpoints import (
     RUN,
+    adapter_settings,
     base_weights_digest,
     last_whole_checkpoint,
     naming_full_disk,
@@ -29,7 +33,7 @@ from .checkpoints import (
     refuse_unfit_sharding,
     whole_weights,
 )
-from .labels import FittingLabels, balanced_class_weights, with_labels_of
+from .labels import FittingLabels, balanced_class_weights, class_names, label_names, with_labels_of
 from .losses import as_probabilities, problem_type, soft_loss
 from .metrics import EvaluationMetrics
 
@@ -85,6 +89,12 @@ class VideoClassificationTrainer(Trainer):
         super().__init__(model, args, data_collator or collate_clips, *more, **kwargs)
         refuse_unfit_sharding(self.accelerator)
         self.kind = problem_type(self.model.config) if hasattr(self.model, "config") else ""
+        if self.kind and self.model.config.problem_type is None and self.model.config.num_labels == 1:
+            raise ValueError(
+                "the model has one output (num_labels=1) and no problem_type, so it is not known what it says of a "
+                'clip: set config.problem_type to "regression" for a value, or to "multi_label_classification" for '
+                "one label that a clip has or not, or create the model with at least two classes"
+            )
         # our losses are means over the micro-batch, so the Trainer must divide them by the number of micro-batches; a
         # `compute_loss_func` returns the micro-batch's share of the loss of the step
         self.model_accepts_loss_kwargs = False
@@ -109,7 +119,9 @@ class VideoClassificationTrainer(Trainer):
         self.broken_clips = BrokenClips(self)
         self.step_times = StepTimes()
         self.stop = StopOnSignal(self)
-        for callback in (FollowEpochs(self), self.finite_numbers, self.broken_clips, self.step_times, self.stop):
+        self.own_settings = OwnSettings()
+        callbacks = (self.finite_numbers, self.broken_clips, self.step_times, self.stop, self.own_settings)
+        for callback in (FollowEpochs(self), *callbacks):
             self.add_callback(callback)
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -130,7 +142,14 @@ class VideoClassificationTrainer(Trainer):
         self._match_classes()
         stream = self.train_dataset
         if not isinstance(stream, VideoClipStream):
-            return self._with_workers(super().get_train_dataloader())
+            loader = self._with_workers(super().get_train_dataloader())
+            if self.args.dataloader_drop_last and len(loader) == 0:
+                raise ValueError(
+                    f"{len(stream)} training clips do not fill a batch of {self._train_batch_size} for each of "
+                    f"{self.args.world_size} processes; choose a smaller per_device_train_batch_size, or set "
+                    "dataloader_drop_last to False"
+                )
+            return loader
         stream.share(self._train_batch_size, self.args.process_index, self.args.world_size)
         # not prepared by accelerate, which would make the main process read the clips of all processes
         names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
@@ -144,10 +163,21 @@ class VideoClassificationTrainer(Trainer):
         self._match_classes()
         if not isinstance(eval_dataset, str):
             eval_dataset = with_labels_of(self.model, eval_dataset)
-        return self._with_workers(super().get_eval_dataloader(eval_dataset))
+        with self._all_clips():
+            return self._with_workers(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        return self._with_workers(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
+        with self._all_clips():
+            return self._with_workers(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
+
+    @contextmanager
+    def _all_clips(self) -> Iterator[None]:
+        """Within it, data loaders take all clips: `dataloader_drop_last` is for training alone."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def _with_workers(self, loader: Any) -> DataLoader:
         base = getattr(loader, "base_dataloader", loader)
@@ -266,7 +296,9 @@ class VideoClassificationTrainer(Trainer):
                 lambda step: published_schedule(step, num_training_steps, warmup_steps, floor),
             )
             self._created_lr_scheduler = True  # else the next attempt or call of `train` would reuse it
-        return super().create_scheduler(num_training_steps, optimizer)
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        self.own_settings.take(optimizer or self.optimizer)
+        return scheduler
 
     # Evaluation
 
@@ -312,8 +344,19 @@ class VideoClassificationTrainer(Trainer):
         return output
 
     def about_run(self) -> dict[str, Any]:
-        """What a checkpoint says of its run, see [`run_of`]."""
-        about = {"processes": self.args.world_size, "clips_per_step": self.clips_per_step}
+        """What a checkpoint says of its run, for [`refuse_other_run`]."""
+        names, clips = label_names(self.model) if self.kind else [], self.train_dataset
+        about = {
+            "processes": self.args.world_size,
+            "clips_per_step": self.clips_per_step,
+            "clips": getattr(clips, "num_clips", None) or (len(clips) if hasattr(clips, "__len__") else None),
+            # a model without class names has those of the data
+            "classes": names if are_named(names) else class_names(clips),
+            "adapter": adapter_settings(self.model),
+            "weights": {name: list(each.shape) for name, each in self.model.named_parameters() if each.requires_grad},
+            "optimizer": str(self.args.optim.value).removesuffix("_fused"),
+            "broken_clips": self.broken_clips.found,
+        }
         return about if self._base_weights is None else {**about, "base_weights": self._base_weights}
 
     def checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
@@ -348,15 +391,16 @@ class VideoClassificationTrainer(Trainer):
         with naming_full_disk(Path(output_dir or self.args.output_dir), "model"), whole_weights(self.accelerator):
             super().save_model(output_dir, _internal_call)
 
-    def _save(self, *args, **kwargs):
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None):
         # FSDP makes the model an instance of a subclass, whose source transformers would save as that of the model
         kind = type(self.model)
         if isinstance(self.model, FSDPModule):
             self.model.__class__ = next(base for base in kind.__bases__ if base is not FSDPModule)
         try:
-            super()._save(*args, **kwargs)
+            super()._save(output_dir, state_dict)
         finally:
             self.model.__class__ = kind
+        let_others_read(output_dir or self.args.output_dir)  # an adapter, too
 
 
 def _as_it_is(batch: Any) -> Any:

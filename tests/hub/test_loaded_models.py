@@ -3,7 +3,7 @@ import torch
 from commands import refused
 
 from hf_dvflnet.hub.loaded_models import choose_device, place
-from hf_dvflnet.hub.loading import load_classifier
+from hf_dvflnet.hub.loading import damage_named, load_classifier
 
 
 def with_accelerators(monkeypatch, count: int):
@@ -83,3 +83,13 @@ def test_every_command_that_runs_a_model_takes_a_data_type(
         code, _, err = dvflnet(*command, option, "bfloat16", "--device", "cpu")
         assert code == 0, err
     assert seen == ["bfloat16"] * len(commands)
+
+
+def test_weights_that_may_not_be_read_are_not_called_missing(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.touch()
+    with (
+        pytest.raises(ValueError, match=f"^the model: no permission to read {path}$"),
+        damage_named("the model"),
+    ):
+        raise FileNotFoundError(f"No such file or directory: {path}")  # as safetensors says it

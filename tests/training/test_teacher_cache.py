@@ -74,6 +74,17 @@ def test_the_cache_holds_what_the_teacher_says_to_each_view(folder, teacher, cli
             torch.testing.assert_close(cache.logits(name, view, name), expected - expected.max(), rtol=1e-5, atol=1e-6)
 
 
+def test_characters_of_a_path_are_no_patterns(tmp_path, config, teacher, clips):
+    name = clips().dataset["video_id"][0]
+    cache_teacher(new_model(config, seed=8), clips(), tmp_path / "cache1", views=1)
+    for folder in ("cache[1]", "cache::1", "cache*"):
+        cache_teacher(teacher, clips(), tmp_path / folder, views=1, dtype="float32")
+        with torch.no_grad():
+            expected = teacher(clips().draw(0, 0)["pixel_values"][None]).logits[0]
+        found = TeacherCache(tmp_path / folder).logits(name, 0, name)
+        torch.testing.assert_close(found, expected - expected.max(), rtol=1e-5, atol=1e-5)
+
+
 def test_half_precision_holds_the_chances_of_large_logits(tmp_path, teacher, clips):
     teacher.classifier.bias.data += 60  # where half precision tells only every 0.03
     cache_teacher(teacher, clips(), tmp_path / "cache", views=1)
