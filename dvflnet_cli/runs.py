@@ -239,7 +239,7 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
                     write_motion_videos(data_dir, clips_per_class=counts, size=options.short_side)
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown dataset {name!r}; choose one of {', '.join(BENCHMARKS)}, folder")
-    lists = pick(options, "protocol fold block_list")
+    lists = pick(options, "protocol fold block_list classes")
     data = {}
     with args.main_process_first(desc="listing videos"):
         for split in SPLITS:
@@ -309,7 +309,8 @@ def make_model(
         model = hf.VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
         give_classes(model, names)
     facts = split_facts(data["train"])
-    trained = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    named = ("benchmark", "part", "protocol", "fold", "split")
+    trained = {key: facts[key] for key in named if key in facts}
     model.config.training_data = {**trained, "augment": options.augment}
     return model
 
