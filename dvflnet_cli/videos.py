@@ -37,6 +37,7 @@ class Predict:
     views: Literal[1, 4, 12] = shared("views")
     embeddings: bool = option(False, "Write the pooled features, too; needs --output.")
     output: str | None = option(None, "A .parquet, .jsonl or .csv file, or a folder of Parquet files.")
+    retry_failed: bool = option(False, "Read videos again whose rows in --output have an error.")
     json: bool = option(False, "Print one line of JSON per video.")
     device: str = shared("device")
     dtype: DType = shared("dtype")
@@ -54,6 +55,10 @@ class Predict:
             (self.embeddings and self.output is None, "--embeddings needs --output"),
             (self.top_k == 0 and not self.embeddings, "--top_k 0 needs --embeddings"),
             (self.ray is not None and self.output is None, "--ray needs --output"),
+            (
+                self.retry_failed and (self.output is None or self.ray is not None),
+                "--retry_failed needs --output, and no --ray",
+            ),
             (self.ray is not None and self.num_workers is not None, "--ray has workers of its own, not --num_workers"),
         ):
             if refused:
@@ -73,7 +78,13 @@ class Predict:
         processor = load_processor(self.model)
         if self.output is None:
             return self.print_rows(network, processor, videos)
-        show({"output": self.output, **self.write_rows(network, processor, videos, self.output)}, False)
+        found = self.write_rows(network, processor, videos, self.output)
+        show({"output": self.output, **found}, False)
+        if found["failures"]:
+            failed = sum(found["failures"].values())
+            say(
+                f"dvflnet: {failed} of {found['videos']} rows have an error; --retry_failed reads them again", err=True
+            )
         return 0
 
     def print_rows(self, network, processor, videos) -> int:
@@ -119,7 +130,7 @@ class Predict:
             return predict_with_ray(network, processor, videos, output, **options)
         from hf_dvflnet.inference.bulk_prediction import predict_to_file
 
-        return predict_to_file(network, processor, videos, output, num_workers=self.num_workers, **options)
+        return predict_to_file(network, processor, videos, output, **pick(self, "num_workers retry_failed"), **options)
 
 
 def report_failed(failed: int, videos: int) -> int:
@@ -363,6 +374,7 @@ class Visualize:
             raise ValueError(f"{self.out}: visualize writes {', '.join(plots.MAP_SUFFIXES)} files")
         refuse_existing(self.out, self.overwrite)
         network = place_for_inference(load_model(self.model), self.device, self.dtype)
+        plots.refuse_without_modulators(network)
         stages = self.stages or list(range(1, len(network.config.depths) + 1))
         processor = load_processor(self.model)
         pixel_values = processor(self.video, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]

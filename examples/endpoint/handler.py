@@ -1,14 +1,16 @@
 """
 Request handler of an Inference Endpoint of the Hub. docs/export.md lists the files that it needs beside it.
 
-A request is JSON: `inputs` is the http(s) URL of a video, or the bytes of a file in base64; `parameters` may hold
-`top_k` (5) and `views` (1, 4 or 12). Videos are decoded in the sandbox. URLs of the endpoint's own network are
-refused.
+A request is JSON: `inputs` is the http(s) URL of a video, or the bytes of a file in base64, also as a data: URI;
+`parameters` may hold `top_k` (5) and `views` (1, 4 or 12). Videos are decoded in the sandbox. URLs of the endpoint's
+own network are refused.
 """
 
 import base64
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from hf_dvflnet import load_processor, set_video_limits
 from hf_dvflnet.inference.pipeline import VIEWS, load_placed, predict_videos
@@ -52,9 +54,15 @@ def video_of(inputs: Any) -> str | bytes:
         return inputs
     if isinstance(inputs, str) and inputs.lower().startswith(("http://", "https://")):
         return inputs
-    try:
-        if inputs:
-            return base64.b64decode(inputs, validate=True)
-    except (TypeError, ValueError):
-        pass
-    raise ValueError("inputs: must be the http(s) URL of a video, or the bytes of a file in base64")
+    if isinstance(inputs, str):
+        text = inputs
+        if text.lower().startswith("data:"):
+            kind, _, text = text.partition(",")
+            text = unquote(text) if kind.lower().endswith(";base64") else ""
+        text = "".join(text.split())  # encoders break lines
+        if not set("+/") & set(text):  # the alphabet for URLs, in which padding is often left out
+            text = text.translate(str.maketrans("-_", "+/")) + "=" * (-len(text) % 4)
+        with suppress(ValueError):
+            if content := base64.b64decode(text, validate=True):
+                return content
+    raise ValueError("inputs: must be the http(s) URL of a video, or the bytes of a file in base64 or as a data: URI")

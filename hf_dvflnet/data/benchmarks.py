@@ -4,7 +4,6 @@ The benchmarks: where each official release has its lists and videos, and the ta
 A release is indexed by its annotation files and file names; no video is decoded.
 """
 
-import atexit
 import csv
 import hashlib
 import io
@@ -12,7 +11,6 @@ import json
 import math
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -237,7 +235,7 @@ class Benchmark:
             # other lists, files or archives give another table
             digest = repr((self.names, [(archive and archive.stamp(), rows) for archive, rows in shards]))
             about["fingerprint"] = hashlib.sha256(digest.encode()).hexdigest()
-            dataset = datasets.Dataset.from_generator(read_shards, cache_dir=cache_dir or _writable_cache(), **about)
+            dataset = datasets.Dataset.from_generator(read_shards, cache_dir=cache_dir, **about)
             there = {*dataset["video_id"], *self.blocked}
             missing = [clip.video_id for clip in clips if clip.video_id not in there]
         if missing:
@@ -277,17 +275,6 @@ def read_shards(shards: list[Shard], video_id: Callable[[str], str]) -> Iterator
         for path, content in archive.contents():
             if (row := left.pop(video_id(path), None)) is not None:
                 yield {**row, "video": {"path": path, "bytes": content}}
-
-
-def _writable_cache() -> str | None:
-    """The cache of `datasets`; in a container without a writable home, a folder that ends with this process."""
-    try:
-        os.makedirs(datasets.config.HF_DATASETS_CACHE, exist_ok=True)
-    except OSError:
-        folder = tempfile.TemporaryDirectory(prefix="dvflnet-tables-", ignore_cleanup_errors=True)
-        atexit.register(folder.cleanup)
-        return folder.name
-    return None
 
 
 def _downloaded(shard: Shard) -> Shard:

@@ -1,10 +1,12 @@
 """Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
 
+import atexit
 import json
 import os
 import re
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import datasets
@@ -82,13 +84,15 @@ def load_benchmark(
 
 
 def _usable_cache() -> str | None:
-    """None for the cache of `datasets`; a temporary folder if that one cannot be written, as in some containers."""
+    """None for the cache of `datasets`; without a writable home, a folder that ends with this process."""
     cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
-    try:
+    with suppress(OSError):
         os.makedirs(cache, exist_ok=True)
-    except OSError:
-        return tempfile.mkdtemp()
-    return None if os.access(cache, os.W_OK) else tempfile.mkdtemp()
+    if os.access(cache, os.W_OK):
+        return None
+    folder = tempfile.TemporaryDirectory(prefix="dvflnet-tables-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:

@@ -232,7 +232,8 @@ def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str
     Compute accuracies from the predictions of [`predict_clips`].
 
     Returns:
-        `clips`; `top1`, `top5` and `mean_class` (the mean top-1 accuracy of the classes that have clips), in [0, 1];
+        `clips`; `top1`, `top5` (`None` of up to 5 classes) and `mean_class` (the mean top-1 accuracy of the classes
+        that have clips), in [0, 1];
         `per_class`, rows of `class`, `clips`, `top1`, `top5`; and `confusion`, counts with a row per true class and a
         column per predicted class.
 
@@ -257,14 +258,14 @@ def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str
     return {
         "clips": int(clips.sum()),
         "top1": float(right.sum() / clips.sum()),
-        "top5": float(among_five.sum() / clips.sum()),
+        "top5": float(among_five.sum() / clips.sum()) if len(classes) > 5 else None,
         "mean_class": float((right[seen] / clips[seen]).mean()),
         "per_class": [
             {
                 "class": name,
                 "clips": int(clips[index]),
                 "top1": float(right[index] / clips[index]) if clips[index] else None,
-                "top5": float(among_five[index] / clips[index]) if clips[index] else None,
+                "top5": float(among_five[index] / clips[index]) if clips[index] and len(classes) > 5 else None,
             }
             for index, name in enumerate(classes)
         ],
@@ -335,7 +336,9 @@ def write_report(folder: str | os.PathLike, header: dict[str, Any], figures: dic
         "views": "{} clips x {} crops".format(*VIEWS[header["views"]]) if header["views"] > 1 else "1",
         "clips": figures["clips"],
         "listed": header["listed"],
-        **{name: round(100 * figures[name], 2) for name in ("top1", "top5", "mean_class")},
+        **{
+            name: round(100 * figures[name], 2) for name in ("top1", "top5", "mean_class") if figures[name] is not None
+        },
         "command": header["command"],
         "commit": header["commit"],
     }

@@ -50,11 +50,6 @@ def cache_files(folder: Path, rows: int) -> dict[Path, range]:
     }
 
 
-def cache_bytes(clips: int, views: int, num_labels: int, dtype: str = "float16", features: int = 0) -> int:
-    """Size of a cache's logits, and of its features of a width, in bytes, before Parquet's compression."""
-    return clips * views * (num_labels * np.dtype(dtype).itemsize + features * np.dtype("float16").itemsize)
-
-
 def clip_sizes(rows: datasets.Dataset) -> dict[str, int]:
     """Size of each clip's video in bytes, by clip id; -1 for a video at a URL."""
     sizes: dict[str, int] = {}

@@ -31,6 +31,7 @@ from .checkpoints import (
     place_unsharded,
     refuse_other_run,
     refuse_unfit_sharding,
+    trained_weights,
     whole_weights,
 )
 from .labels import FittingLabels, balanced_class_weights, class_names, label_names, with_labels_of
@@ -353,7 +354,7 @@ class VideoClassificationTrainer(Trainer):
             # a model without class names has those of the data
             "classes": names if are_named(names) else class_names(clips),
             "adapter": adapter_settings(self.model),
-            "weights": {name: list(each.shape) for name, each in self.model.named_parameters() if each.requires_grad},
+            "weights": trained_weights(self.model),
             "optimizer": str(self.args.optim.value).removesuffix("_fused"),
             "broken_clips": self.broken_clips.found,
         }

@@ -123,6 +123,20 @@ def test_a_pattern_stands_for_what_it_matches(tmp_path):
     assert list_videos(["https://example.org/a.mp4?part=[1]"]) == ["https://example.org/a.mp4?part=[1]"]
 
 
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_a_name_with_the_characters_of_patterns_is_what_it_names(tmp_path, protocol):
+    root = protocol or f"{tmp_path}/"
+    files = fsspec.filesystem("memory") if protocol else fsspec.filesystem("file", auto_mkdir=True)
+    for folder in ("clips1", "clips[1]"):
+        for name in ("a1.mp4", "a[1].mp4"):
+            files.pipe(f"{root}{folder}/{name}", b"video")
+    given = [f"{root}clips[1]/a[1].mp4", f"{root}clips[1]/*1.mp4"]
+    names = [name[name.index("clips") :] for name in list_videos(given)]
+    assert names == ["clips[1]/a[1].mp4", "clips[1]/a1.mp4"]
+    if protocol:
+        files.store.clear()
+
+
 def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"\*\.mp4: no file or folder matches this pattern"):
         list_videos([tmp_path / "*.mp4"])
