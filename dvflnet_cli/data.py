@@ -91,6 +91,8 @@ class Verify:
     json: bool = shared("json")
 
     def run(self) -> int:
+        if self.dataset not in (*DATASETS.split(", "), "folder"):  # said before seconds are spent on imports
+            raise ValueError(f"unknown dataset {self.dataset!r}; choose one of {DATASETS}, folder")
         from hf_dvflnet.data.benchmarks import BENCHMARKS
         from hf_dvflnet.data.verification import OUTCOMES, verify_benchmark
 

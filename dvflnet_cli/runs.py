@@ -417,8 +417,7 @@ def labels_of(names: list[str]) -> dict[str, Any]:
 def note_training_data(model, data: dict[str, Any], augment: bool):
     """Record the training split in the config, so that an evaluation on the same split gives a warning."""
     facts = split_facts(data["train"])
-    named = ("benchmark", "part", "protocol", "fold", "split")
-    trained = {key: facts[key] for key in named if key in facts}
+    trained = {key: facts[key] for key in ("benchmark", "part", "protocol", "fold", "split") if key in facts}
     model.config.training_data = {**trained, "augment": augment}
 
 

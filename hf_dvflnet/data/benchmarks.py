@@ -109,6 +109,8 @@ class Benchmark:
                 )
         _refuse_leaks(self.release, self.lists)
         self.places = self._find_videos()
+        # on file systems that ignore capitals, copies of a release spell folders and files in their own way
+        self.spellings = {name.casefold(): name for name in self.places} if self.in_class_folders else {}
         if classes is not None:
             self._choose(classes)
 
@@ -138,7 +140,11 @@ class Benchmark:
         in_tars = {self.video_id(member) for archive in unlisted for member in archive.members if is_video(member)}
         there = in_tars.union(self.places)
         listed_clips = (clip for clips in self.lists.values() for clip in clips)
-        present = {clip.label for clip in listed_clips if not there.isdisjoint(self.file_ids(clip))}
+        present = {
+            clip.label
+            for clip in listed_clips
+            if clip.video_id.casefold() in self.spellings or not there.isdisjoint(self.file_ids(clip))
+        }
         if not present:
             raise FileNotFoundError(f"{self.release.root}: contains none of the listed videos.{self.release.hint}")
         return [name for name in self.names if name in present]
@@ -157,7 +163,7 @@ class Benchmark:
     @classmethod
     def video_id(cls, path: str) -> str:
         """Id that the lists use for the video at this path."""
-        path_ = PurePosixPath(path)
+        path_ = PurePosixPath(path.replace("\\", "/"))  # lists and archives from Windows
         return f"{path_.parent.name}/{path_.stem}" if cls.in_class_folders else path_.stem
 
     @staticmethod
@@ -198,7 +204,8 @@ class Benchmark:
         for clip in self.lists[split]:
             row: Row = {"video": None, "label": clip.label, "video_id": clip.video_id}
             row |= {"group": clip.group} if self.has_groups else {}
-            found = next((self.places[one] for one in self.file_ids(clip) if one in self.places), None)
+            names = (*self.file_ids(clip), self.spellings.get(clip.video_id.casefold()))
+            found = next((self.places[name] for name in names if name in self.places), None)
             if clip.video_id in self.blocked:
                 continue
             if found is None:
@@ -274,7 +281,7 @@ def read_shards(shards: list[Shard], video_id: Callable[[str], str]) -> Iterator
         left = dict(rows)  # of two files with the same name, the first one is read
         for path, content in archive.contents():
             if (row := left.pop(video_id(path), None)) is not None:
-                yield {**row, "video": {"path": path, "bytes": content}}
+                yield {**row, "video": {"path": f"{archive.path}::{path}", "bytes": content}}
 
 
 def _downloaded(shard: Shard) -> Shard:
@@ -370,9 +377,10 @@ class _InClassFolders(Benchmark):
 
     @classmethod
     def clip(cls, path: str) -> Clip:
-        video_id = cls.video_id(path)
-        group = re.search(r"_g(\d+)_c\d+$", video_id)
-        return Clip(video_id, video_id.split("/")[0], f"g{group[1]}" if group else None)
+        folder, stem = cls.video_id(path).split("/")
+        label = next((name for name in LABEL_SETS[cls.key].names if name.casefold() == folder.casefold()), folder)
+        group = re.search(r"_g(\d+)_c\d+$", stem)
+        return Clip(f"{label}/{stem}", label, f"g{group[1]}" if group else None)
 
     @classmethod
     def clips_found(cls, release: Release) -> list[Clip]:

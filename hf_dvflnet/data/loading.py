@@ -1,6 +1,7 @@
 """Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
 
 import atexit
+import glob
 import json
 import os
 import re
@@ -88,8 +89,8 @@ def _usable_cache() -> str | None:
     cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
     with suppress(OSError):
         os.makedirs(cache, exist_ok=True)
-    if os.access(cache, os.W_OK):
-        return None
+        if os.access(cache, os.W_OK):
+            return None
     folder = tempfile.TemporaryDirectory(prefix="dvflnet-tables-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
     return folder.name
@@ -155,7 +156,7 @@ def _load_parquet(
         )
     dataset: Any = datasets.load_dataset(
         "parquet",
-        data_files=[filesystem.unstrip_protocol(file) for file in chosen],
+        data_files=[glob.escape(filesystem.unstrip_protocol(file)) for file in chosen],
         split="train",
         streaming=streaming,
         cache_dir=cache_dir,

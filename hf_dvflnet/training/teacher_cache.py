@@ -386,18 +386,19 @@ class _Views(torch.utils.data.Dataset):
 
 
 def _write_key(folder: Path, key: dict[str, Any]):
-    """Write `teacher_cache.json`, unless the folder has the same one; anything else in the folder is refused."""
+    """Write `teacher_cache.json`, unless it is there; a folder with other answers or other content is refused."""
     file = folder / KEY
     if file.is_file():
         found = json.loads(file.read_text(encoding="utf-8"))
         differing = [name for name in key if name != "teacher_name" and found.get(name) != key[name]]
-        if differing:
+        if not differing:
+            return
+        if any(folder.glob("logits-*.parquet")):
             raise ValueError(
                 f"{folder}: contains a cache with different settings ({', '.join(differing)}); choose a different "
                 "folder, or delete this one"
             )
-        return
-    if folder.is_dir() and any(path.suffix != ".unfinished" for path in folder.iterdir()):
+    elif folder.is_dir() and any(path.suffix != ".unfinished" for path in folder.iterdir()):
         raise ValueError(f"{folder}: is not empty, and does not contain a teacher cache; choose a different folder")
-    with whole_or_nothing(file) as unfinished:
+    with whole_or_nothing(file, overwrite=True) as unfinished:
         unfinished.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -119,6 +119,11 @@ def test_class_folders_are_verified_and_their_report_is_a_block_list(motion_tree
     assert (found["checked"], again["checked"]) == (63, 0)
 
 
+def test_an_unknown_data_set_is_named_with_the_known_ones(dvflnet):
+    code, _, err = dvflnet("verify", "imagenet", "folder")
+    assert (code, "unknown dataset 'imagenet'; choose one of ucf50" in err) == (1, True)
+
+
 def test_a_changed_limit_of_frames_needs_no_new_decoding(ucf101, tmp_path):
     verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", num_workers=0)
     found = verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", min_frames=12, num_workers=0)
