@@ -164,14 +164,6 @@ def ablation() -> str:
     return distillation_ablation_figures.second_table(rows)
 
 
-def damaged_videos() -> str:
-    kinds = load("damaged_videos")["kinds"]
-    totals = [str(sum(row[name] for row in kinds.values())) for name in ("cases", "frames", "refused", "faults")]
-    worst = [max(row[name] for row in kinds.values()) for name in ("seconds", "bytes")]
-    rows = [[str(len(kinds)), *totals, f"{worst[0]:.2f} s", f"{worst[1] / 1e6:.0f} MB"]]
-    return table(["kinds of faults", "files", "decoded", "refused", "crashes and hangs", "slowest", "memory"], rows)
-
-
 def cards() -> dict:
     return json.loads((ROOT / "hub_cards" / "results.json").read_text(encoding="utf-8"))
 
@@ -185,7 +177,6 @@ TABLES = {
     "bulk": bulk,
     "prepared_videos": prepared_videos,
     "ablation": ablation,
-    "damaged_videos": damaged_videos,
     "published": lambda: render.table(cards()),
     "real_video": lambda: render.real_video_table(cards()),
 }

@@ -31,6 +31,7 @@ _SHARED: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "compile": (False, "Compile the model, which takes minutes and pays for many videos.", {}),
     "json": (False, "Print the result as JSON.", {}),
     "overwrite": (False, "Replace what is there.", {}),
+    "views": (1, "1; 4: 4 clips x 1 crop; or 12: 4 clips x 3 crops, as published, for training with --augment.", {}),
     "labels": (
         None,
         "Class names: ucf50, ucf101, ucf101-sorted, hmdb51, jhmdb, ssv2, kinetics400, kinetics600, diving48, "
@@ -44,7 +45,8 @@ _SHARED: dict[str, tuple[Any, str, dict[str, Any]]] = {
     ),
     "protocol": (None, "Protocol that defines the splits; the benchmark's first one by default.", {}),
     "fold": (1, "Fold of the protocol.", {"minimum": 1}),
-    "block_list": (None, "Report of `dvflnet verify`; its unusable clips are left out.", {}),
+    "block_list": (None, "Report of `dvflnet verify`; its unusable and leaked clips are left out.", {}),
+    "classes": (None, "Names of classes of the benchmark, or present for those with videos; all if unset.", {}),
 }
 
 

@@ -184,8 +184,10 @@ class Export:
     out: Path = argument("Output folder.")
     format: str = option(REQUIRED, "onnx, openvino or executorch.")
     dtype: str = option("float32", "float32; bfloat16 (openvino); int8 (onnx, openvino; needs --calibration).")
-    calibration: list[str] | None = option(None, "Real videos for int8: files or folders.", action="extend")
-    calibration_clips: int = option(64, "Maximum number of videos to use.", minimum=1)
+    calibration: list[str] | None = option(
+        None, "Real videos for int8: files or folders. Every second one is for the comparison.", action="extend"
+    )
+    calibration_clips: int = option(64, "Maximum number of videos to calibrate on.", minimum=1)
     batch_size: int | None = option(None, "executorch: clips taken at once; 1 by default.", minimum=1)
     overwrite: bool = shared("overwrite")
     json: bool = shared("json")

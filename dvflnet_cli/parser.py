@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,20 +79,38 @@ class CommandParser(HfArgumentParser):
         named, words = files.parse_known_args(words)
         while words and not self.places and words[0].endswith((".yaml", ".yml")):  # as before there was `--config`
             named.config.append(words.pop(0))
-        read: list[str] = []
+        options: dict[str, Any] = {}
         for file in named.config:
-            try:
-                options = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-            except yaml.YAMLError as error:
-                self.error(f"{file}: is not YAML: {error}")
-            if not isinstance(options, dict):
-                self.error(f"{file}: must consist of lines such as `option: value`")
-            for name, value in options.items():
-                if f"--{name}" not in self._option_string_actions or value is None:
-                    self.error(f"{file}: {name}: " + ("no value" if value is None else "no such option"))
+            options |= self._read_file(file)
+        read: list[str] = []
+        for name, value in options.items():
+            if value is not None:  # which leaves an option at its default
                 values = value if isinstance(value, list) else [value]
                 read += [f"--{name}", *(json.dumps(one) if isinstance(one, dict) else str(one) for one in values)]
         return read + words
+
+    def _read_file(self, file: str) -> dict[str, Any]:
+        try:
+            options = yaml.load(Path(file).read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            self.error(f"{file}: is not YAML: {error}")
+        if options is None:  # empty, or comments alone
+            return {}
+        if not isinstance(options, dict):
+            self.error(f"{file}: must consist of lines such as `option: value`")
+        for name, value in options.items():
+            action = self._option_string_actions.get(f"--{name}")
+            if action is None:
+                self.error(f"{file}: {name}: no such option")
+            if value is None or value in ([], {}):
+                if action.default is not None:
+                    self.error(f"{file}: {name}: no value; leave the line out for the default, {action.default}")
+                options[name] = None
+            elif isinstance(value, list) and any(one is None or isinstance(one, list) for one in value):
+                self.error(f"{file}: {name}: must be a list of values, got {value}")
+            elif value is False and action.choices and "no" in action.choices:
+                options[name] = "no"  # which YAML reads as false
+        return options
 
     def _with_flags(self, words: list[str]) -> list[str]:
         """Write `--flag` as `--flag=true`, or argparse would read `--flag VIDEO` as an option with a value."""
@@ -104,6 +123,15 @@ class CommandParser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
         say(f"{self.prog}: {one_line(message)} ({self.prog} --help lists the options)", err=True)
         sys.exit(2)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `1e-4` as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

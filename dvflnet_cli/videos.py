@@ -34,9 +34,10 @@ class Predict:
     list: str | None = option(None, "List of further videos: text with one per line, or a .csv or .parquet file.")
     column: str | None = option(None, "Column of the list, unless it is the only one.")
     top_k: int = option(5, "Number of classes per video; 0 with --embeddings.", minimum=0)
-    views: Literal[1, 12] = option(1, "1, or 12: 4 clips x 3 crops with averaged softmax, as published.")
+    views: Literal[1, 4, 12] = shared("views")
     embeddings: bool = option(False, "Write the pooled features, too; needs --output.")
     output: str | None = option(None, "A .parquet, .jsonl or .csv file, or a folder of Parquet files.")
+    retry_failed: bool = option(False, "Read videos again whose rows in --output have an error.")
     json: bool = option(False, "Print one line of JSON per video.")
     device: str = shared("device")
     dtype: DType = shared("dtype")
@@ -54,6 +55,10 @@ class Predict:
             (self.embeddings and self.output is None, "--embeddings needs --output"),
             (self.top_k == 0 and not self.embeddings, "--top_k 0 needs --embeddings"),
             (self.ray is not None and self.output is None, "--ray needs --output"),
+            (
+                self.retry_failed and (self.output is None or self.ray is not None),
+                "--retry_failed needs --output, and no --ray",
+            ),
             (self.ray is not None and self.num_workers is not None, "--ray has workers of its own, not --num_workers"),
         ):
             if refused:
@@ -61,6 +66,7 @@ class Predict:
         use_sandbox()
         from hf_dvflnet.data.video_files import list_videos
         from hf_dvflnet.hub.loading import load_processor
+        from hf_dvflnet.inference.pipeline import load_placed
 
         videos = list_videos(self.videos)
         if self.list is not None:
@@ -72,12 +78,19 @@ class Predict:
         processor = load_processor(self.model)
         if self.output is None:
             return self.print_rows(network, processor, videos)
-        show({"output": self.output, **self.write_rows(network, processor, videos, self.output)}, False)
+        found = self.write_rows(network, processor, videos, self.output)
+        show({"output": self.output, **found}, False)
+        if found["failures"]:
+            failed = sum(found["failures"].values())
+            say(
+                f"dvflnet: {failed} of {found['videos']} rows have an error; --retry_failed reads them again", err=True
+            )
         return 0
 
     def print_rows(self, network, processor, videos) -> int:
         from tqdm.auto import tqdm
 
+        from hf_dvflnet.data.jobs import quiet_videos
         from hf_dvflnet.inference.pipeline import predict_videos, score_text
 
         several = len(videos) > 1
@@ -89,12 +102,16 @@ class Predict:
             num_workers=workers if several else 0,
         )
         failed = 0
-        with tqdm(total=len(videos), unit="video", disable=None if several else True) as progress:
+        bar = tqdm(total=len(videos), unit="video", disable=None if several else True)
+        with quiet_videos(), bar as progress:
             for row in rows:
                 with tqdm.external_write_mode():
+                    failed += "error" in row
+                    remark = row.get("error") or row["warning"]
+                    if remark:
+                        say(f"dvflnet: {one_line(remark)}", err=True)
                     if "error" in row:
-                        failed += 1
-                        say(f"dvflnet: {one_line(row['error'])}", err=True)
+                        pass
                     elif self.json:
                         show(row, True)
                     else:
@@ -113,20 +130,7 @@ class Predict:
             return predict_with_ray(network, processor, videos, output, **options)
         from hf_dvflnet.inference.bulk_prediction import predict_to_file
 
-        return predict_to_file(network, processor, videos, output, num_workers=self.num_workers, **options)
-
-
-def load_placed(model: str, device: str, dtype: str, compile: bool) -> Any:
-    """Load a classifier or an exported program, which cannot be placed."""
-    from hf_dvflnet.hub.loading import load_classifier
-    from hf_dvflnet.inference.exported_program import is_exported, load_exported
-    from hf_dvflnet.inference.inference_form import place_for_inference
-
-    if not is_exported(model):
-        return place_for_inference(load_classifier(model), device, dtype, compile=compile)  # type: ignore[arg-type]
-    if device not in ("auto", "cpu") or dtype != "auto" or compile:
-        raise ValueError(f"{model}: is exported, and runs as it is; leave out --device, --dtype and --compile")
-    return load_exported(model)
+        return predict_to_file(network, processor, videos, output, **pick(self, "num_workers retry_failed"), **options)
 
 
 def report_failed(failed: int, videos: int) -> int:
@@ -162,6 +166,7 @@ class Windows:
         from hf_dvflnet.data.video_files import list_videos
         from hf_dvflnet.hub import model_folder
         from hf_dvflnet.hub.loading import load_processor
+        from hf_dvflnet.inference.pipeline import load_placed
 
         if self.output is not None:
             if not self.output.endswith((".csv", ".jsonl")) or "://" in self.output or self.json:
@@ -229,10 +234,14 @@ class Watch:
     windows are skipped and counted. Ctrl-C stops and prints a summary.
     """
 
-    model: str = argument("A model folder or Hub id.")
+    model: str = argument(CLASSIFIER)
     source: str = argument("A file; an rtsp, rtmp, udp or http(s) URL; /dev/video0, avfoundation:0, dshow:video=NAME.")
-    window: float = option(2.0, "Length of a window in seconds, by the timestamps of the frames.", minimum=0.001)
-    stride: int | None = option(None, "Frames between answers; those of half a second if unset.", minimum=1)
+    window: float | None = option(
+        None, "Length of a window in seconds; 2 if unset. Not for causal models.", minimum=0.001
+    )
+    stride: int | None = option(
+        None, "Frames between answers; those of half a second if unset, and for causal models 1.", minimum=1
+    )
     smoothing: float = option(0.0, "Weight of the previous answers in the average: at least 0, below 1.")
     threshold: float = option(0.0, "Minimum score for a label, from 0 to 1.")
     top_k: int = option(5, "Number of classes in a line of JSON.", minimum=1)
@@ -244,15 +253,19 @@ class Watch:
 
     def run(self):
         from hf_dvflnet import VideoStreamClassifier
-        from hf_dvflnet.hub.loading import load_classifier, load_processor
+        from hf_dvflnet.hub.loading import load_processor
         from hf_dvflnet.inference import live_sources
-        from hf_dvflnet.inference.inference_form import place_for_inference
+        from hf_dvflnet.inference.pipeline import load_placed
 
-        network = place_for_inference(load_classifier(self.model), self.device, self.dtype)
+        network = load_placed(self.model, self.device, self.dtype)
         latencies: deque[float] = deque(maxlen=100_000)  # bounded, as a camera may be watched for months
         failure = None
+        causal = getattr(network.config, "causal", False)
+        if causal and (self.window or self.fps):
+            raise ValueError(f"{self.model}: a causal model has no window; leave out --window and --fps")
         with live_sources.open_stream(self.source) as stream:
-            options = {**self.lengths(stream.fps), **pick(self, "smoothing threshold top_k")}
+            lengths = {"stride": self.stride} if causal else self.lengths(stream.fps)
+            options = {**lengths, **pick(self, "smoothing threshold top_k")}
             classifier = VideoStreamClassifier(network, load_processor(self.model), **options)
             try:
                 for answer in classifier.run(stream, realtime=self.realtime):
@@ -265,15 +278,19 @@ class Watch:
         self.print_summary(classifier, latencies)
         if failure is not None:
             raise failure
+        if not classifier.answers:
+            length = "" if self.window is None else f" of {self.window:g} s"
+            raise ValueError(f"{self.source}: ended before a window{length} was full; shorten --window")
 
     def lengths(self, fps: float | None) -> dict[str, Any]:
         """Window and stride, as `VideoStreamClassifier` takes them, for a source of this frame rate."""
+        window = 2.0 if self.window is None else self.window
         if self.fps:
             stride = self.stride or max(1, round(self.fps / 2))
-            return {"window": max(1, round(self.window * self.fps)), "stride": stride}
+            return {"window": max(1, round(window * self.fps)), "stride": stride}
         if self.stride and not fps:
             raise ValueError(f"{self.source}: states no frame rate, which --stride (in frames) needs; pass --fps")
-        return {"window_seconds": self.window, "stride_seconds": self.stride / fps if self.stride and fps else 0.5}
+        return {"window_seconds": window, "stride_seconds": self.stride / fps if self.stride and fps else 0.5}
 
     def print_answer(self, answer, config):
         from hf_dvflnet.inference.pipeline import score_text
@@ -357,6 +374,7 @@ class Visualize:
             raise ValueError(f"{self.out}: visualize writes {', '.join(plots.MAP_SUFFIXES)} files")
         refuse_existing(self.out, self.overwrite)
         network = place_for_inference(load_model(self.model), self.device, self.dtype)
+        plots.refuse_without_modulators(network)
         stages = self.stages or list(range(1, len(network.config.depths) + 1))
         processor = load_processor(self.model)
         pixel_values = processor(self.video, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
@@ -383,7 +401,7 @@ class Benchmark:
     The real-time factor is seconds of video per second of computation.
     """
 
-    model: str = argument("A model folder or Hub id.")
+    model: str = argument(CLASSIFIER)
     videos: list[str] = argument(VIDEOS, metavar="VIDEO...")
     repeat: int = option(5, "Number of measured passes, after one that is not measured.", minimum=1)
     batch_size: int = option(1, "Clips that are classified at once.", minimum=1)
@@ -394,11 +412,11 @@ class Benchmark:
 
     def run(self):
         from hf_dvflnet.data.video_files import list_videos
-        from hf_dvflnet.hub.loading import load_classifier, load_processor
-        from hf_dvflnet.inference.inference_form import place_for_inference
+        from hf_dvflnet.hub.loading import load_processor
+        from hf_dvflnet.inference.pipeline import load_placed
         from hf_dvflnet.inference.speed import STAGES, time_stages
 
-        network = place_for_inference(load_classifier(self.model), self.device, self.dtype, compile=self.compile)
+        network = load_placed(self.model, self.device, self.dtype, self.compile)
         videos = list_videos(self.videos)
         found = time_stages(network, load_processor(self.model), videos, **pick(self, "repeat batch_size"))
         if self.json:

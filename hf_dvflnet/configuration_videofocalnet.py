@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import logging
 
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from .modeling_videofocalnet import VideoFocalNetModel  # noqa: F401
     from .video_decoding import read_video  # noqa: F401
     from .video_processing_videofocalnet import VideoFocalNetVideoProcessor  # noqa: F401
+
+logger = logging.get_logger(__name__)
 
 # The published sizes, with their parameters for 400 classes and multiply-adds for a clip of 8 x 224 x 224. DVFL-Net
 # distills base into nano.
@@ -60,6 +64,10 @@ class VideoFocalNetConfig(PreTrainedConfig):
         use_post_layernorm_in_modulation: Whether to apply layer norm to the modulated query before its projection
             (`use_postln_in_modulation`).
         normalize_modulator: Whether to divide the summed context by the number of levels, including the global level.
+        causal: Whether a frame sees itself and the frames before it only, in convolutions along frames and in means,
+            which are over the last `num_frames` frames. Such a network answers a stream frame by frame
+            ([`VideoFocalNetForVideoClassification.step`]). The weights are those of the other form; without further
+            training, the answers differ.
         initializer_range: Standard deviation of the truncated normal distribution that initialises the linear layers.
         layer_norm_eps: Epsilon of all layer norms.
 
@@ -70,7 +78,14 @@ class VideoFocalNetConfig(PreTrainedConfig):
     """
 
     model_type = "videofocalnet"
-    keys_to_ignore_at_inference = ["hidden_states", "spatial_modulators", "temporal_modulators"]
+    keys_to_ignore_at_inference = [
+        "frame_logits",
+        "frame_pooler_output",
+        "hidden_states",
+        "spatial_modulators",
+        "temporal_modulators",
+        "state",
+    ]
 
     image_size: int = 224
     num_frames: int = 8
@@ -90,6 +105,7 @@ class VideoFocalNetConfig(PreTrainedConfig):
     use_post_layernorm: bool = False
     use_post_layernorm_in_modulation: bool = False
     normalize_modulator: bool = False
+    causal: bool = False
     initializer_range: float | int = 0.02
     layer_norm_eps: float | int = 1e-5
 
@@ -106,6 +122,17 @@ class VideoFocalNetConfig(PreTrainedConfig):
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **kwargs})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> Any:
+        """Return the config of a dictionary, with `kwargs` changed, and warn if they make saved weights causal."""
+        saved = config_dict.get("causal", False)
+        if kwargs.get("causal", saved) != saved:
+            logger.warning(
+                f"{config_dict.get('_name_or_path') or 'the checkpoint'} was trained with causal={saved} and is "
+                f"loaded with causal={kwargs['causal']}: its answers change until it is trained further"
+            )
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def hidden_sizes(self) -> list[int]:
@@ -167,3 +194,10 @@ def refuse_other_num_frames(folder: str | os.PathLike, num_frames: int, file_nam
             f"{path} has num_frames={saved}, but num_frames={num_frames} is about to be saved in the same folder. A "
             "model and its processor must have the same `num_frames`: change one of them, or choose another folder."
         )
+
+
+def let_others_read(folder: str | os.PathLike):
+    """Give weights the mode of the config beside them: safetensors makes files that only their owner may read."""
+    for config in Path(folder).glob("*config.json"):
+        for weights in Path(folder).glob("*.safetensors"):
+            shutil.copymode(config, weights)

@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import PIL.Image
 import torch
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
+from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -44,6 +47,16 @@ def to_byte_range(frames: torch.Tensor) -> torch.Tensor:
     if not frames.is_floating_point():
         return values.to(torch.uint8)
     return values * 255 if greatest <= 1 else values
+
+
+def to_rgb(picture: PIL.Image.Image) -> np.ndarray:
+    """
+    Convert a picture to an array (height, width, 3), uint8 with transparent pixels on white. Pictures of 16 or 32 bits
+    (modes `I`, `I;16` and `F`) keep their values, which PIL would clip; [`to_byte_range`] refuses those above 255.
+    """
+    if picture.mode[0] in "IF":
+        return np.array(picture, np.float32 if picture.mode == "F" else np.int32)[..., None].repeat(3, axis=-1)
+    return convert_to_rgb(picture, return_numpy=True)
 
 
 def drop_alpha(frames: torch.Tensor) -> torch.Tensor:
@@ -122,6 +135,11 @@ class VideoFocalNetImageProcessor(ClipBackend):
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list[list[ImageInput]]:
         return make_nested_list_of_images(self.fetch_images(images), expected_ndims=expected_ndims)
+
+    def process_image(self, image: ImageInput, do_convert_rgb: bool | None = None, *args, **kwargs) -> torch.Tensor:
+        if do_convert_rgb and isinstance(image, PIL.Image.Image):
+            image = to_rgb(image)
+        return super().process_image(image, do_convert_rgb, *args, **kwargs)
 
     def _preprocess(self, images: list[list[torch.Tensor]], return_tensors=None, **options: Any) -> BatchFeature:
         clips = [self.crops(torch.stack(frames), **options)[0] for frames in images]

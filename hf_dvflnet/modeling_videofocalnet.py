@@ -8,13 +8,14 @@ implementation with the outputs of the published code (TalalWasim/Video-FocalNet
 - There are no 3-D convolutions: a tubelet stem is a 2-D convolution over frames folded into channels, and a
   convolution along frames is a 2-D convolution with a (k, 1) kernel over (frames, height * width).
 - A stage begins with its downsampling, and modulators are returned on request instead of being stored on modules.
+- With `config.causal`, a frame sees itself and frames before it only, so that a stream is answered frame by frame
+  ([`VideoFocalNetForVideoClassification.step`]).
 """
 
 import math
 import os
 from collections import namedtuple
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
+from .configuration_videofocalnet import VideoFocalNetConfig, let_others_read, refuse_other_num_frames
 
 
 LossConfig = namedtuple("LossConfig", "problem_type num_labels")  # unlike a config, torch.compile can create it
@@ -39,18 +40,24 @@ class VideoFocalNetModelOutput(ModelOutput):
     Args:
         last_hidden_state: Normalised features of the last stage, ordered by frame, of shape (batch, frames * height *
             width, hidden_size).
-        pooler_output: Mean of `last_hidden_state` over positions and frames, of shape (batch, hidden_size).
+        pooler_output: Mean of `last_hidden_state` over positions and frames, of shape (batch, hidden_size). In a
+            causal network, over the last `num_frames` frames.
+        frame_pooler_output: In a causal network, the `pooler_output` after each frame, of shape (batch, frames,
+            hidden_size).
         hidden_states: Output of the stem and of each stage, of shape (batch, frames, height, width, channels), if
             `output_hidden_states=True`.
         spatial_modulators, temporal_modulators: Modulators of the last block of each stage, of the same shapes, if
             `output_modulators=True`.
+        state: What a causal network remembers of the frames so far, if it was given a `state`.
     """
 
     last_hidden_state: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
+    frame_pooler_output: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     spatial_modulators: tuple[torch.Tensor, ...] | None = None
     temporal_modulators: tuple[torch.Tensor, ...] | None = None
+    state: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -61,15 +68,19 @@ class VideoFocalNetClassifierOutput(ModelOutput):
     Args:
         loss: Classification loss, a scalar, if there are `labels`.
         logits: Scores before softmax, of shape (batch, num_labels). With several views of a clip, their softmax is the
-            mean softmax of the views.
-        hidden_states, spatial_modulators, temporal_modulators: As in [`VideoFocalNetModelOutput`].
+            mean softmax of the views. In a causal network, the logits after the last frame.
+        frame_logits: In a causal network, the logits after each frame, of shape (batch, frames, num_labels). With
+            several views, the first dimension is batch * views.
+        hidden_states, spatial_modulators, temporal_modulators, state: As in [`VideoFocalNetModelOutput`].
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    frame_logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     spatial_modulators: tuple[torch.Tensor, ...] | None = None
     temporal_modulators: tuple[torch.Tensor, ...] | None = None
+    state: tuple[torch.Tensor, ...] | None = None
 
 
 class VideoFocalNetPatchEmbeddings(nn.Module):
@@ -100,68 +111,60 @@ class VideoFocalNetPatchEmbeddings(nn.Module):
         return self.norm(hidden_states)
 
 
-class GatedContext(torch.autograd.Function):
+class PastFrames:
     """
-    `gathered + gelu(hidden_states) * gate`, and `gelu(hidden_states)`.
+    The frames before those of a forward pass, as the layers of a causal network need them.
 
-    The backward pass computes the context again, which PyTorch's would keep: at the last level nothing else needs it.
-    Without this, a training step of nano takes 6 % more memory, and as much time.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        gathered: torch.Tensor, hidden_states: torch.Tensor, gate: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        context = F.gelu(hidden_states)
-        return torch.addcmul(gathered, context, gate), context
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, ...]):
-        _, hidden_states, gate = inputs
-        ctx.save_for_backward(hidden_states, gate)
-        ctx.save_for_forward(hidden_states, gate)
-
-    @staticmethod
-    def backward(ctx: Any, of_gathered: torch.Tensor, of_context: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        # the gradients of both outputs
-        hidden_states, gate = ctx.saved_tensors
-        of_context = torch.addcmul(of_context, of_gathered, gate)
-        of_hidden_states = torch.ops.aten.gelu_backward(of_context, hidden_states)
-        of_gate = (F.gelu(hidden_states) * of_gathered).sum(1, keepdim=True)
-        return of_gathered if ctx.needs_input_grad[0] else None, of_hidden_states, of_gate
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden_states, gate = ctx.saved_tensors
-        of_gathered, of_hidden_states, of_gate = (0.0 if tangent is None else tangent for tangent in tangents)
-        of_context = torch.ops.aten.gelu_backward(of_hidden_states + torch.zeros_like(hidden_states), hidden_states)
-        return of_gathered + of_context * gate + F.gelu(hidden_states) * of_gate, of_context
-
-
-def add_gated_context(
-    gathered: torch.Tensor, hidden_states: torch.Tensor, gate: torch.Tensor, activation: torch.nn.Module
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Add a level's context to those of the levels before it.
+    Layers ask in the order in which they compute. Before the first frame of a clip or stream, all values are zero.
 
     Args:
-        gathered: The sum so far, of the shape of `hidden_states`, or of shape () before the first level.
-        hidden_states: Output of the level's convolution, (n, channels, rows, columns).
-        gate: (n, 1, rows, columns)
-        activation: Gives the context.
-
-    Returns:
-        `gathered + activation(hidden_states) * gate`, and `activation(hidden_states)`.
+        window: Number of frames that means are taken over, at most.
+        hidden_states: The frames of this pass, (batch, frames, ...).
+        state: What the last pass left, see [`VideoFocalNetForVideoClassification.step`]; empty before the first one.
+            `None` if these frames are a whole clip.
     """
-    is_recorded = torch.is_grad_enabled() and hidden_states.requires_grad and gate.requires_grad
-    is_gelu = getattr(activation, "act", None) is F.gelu
-    # compilers choose by themselves what to compute again, and traces hold plain operations
-    if is_recorded and is_gelu and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-        return GatedContext.apply(gathered, hidden_states, gate)
-    context = activation(hidden_states)
-    return torch.addcmul(gathered, context, gate), context  # multiplies and adds in one pass over the memory
+
+    def __init__(self, window: int, hidden_states: torch.Tensor, state: tuple[torch.Tensor, ...] | None = None):
+        batch, frames = hidden_states.shape[:2]
+        self.window, self.keep, self.batch = window, state is not None, batch
+        device = hidden_states.device
+        count = state[0] if state else torch.zeros(batch, dtype=torch.long, device=device)
+        if count.shape != (batch,):
+            raise ValueError(f"the state is of {len(count)} streams, but there are frames of {batch}")
+        numbers = count[:, None] + torch.arange(1, frames + 1, device=device)
+        self.averaged = numbers.clamp(max=window)[:, None, :, None]  # number of frames in the mean at each frame
+        self.before = list(state[:0:-1]) if state else None  # taken from the end
+        self.state = [numbers[:, -1]]
+
+    def extend(self, frames: torch.Tensor, size: int) -> torch.Tensor:
+        """Put the `size` frames before `frames`, (batch, channels, frames, positions), in front of them."""
+        if self.before is None:
+            extended = F.pad(frames, (0, 0, size, 0))
+        else:
+            expected = (*frames.shape[:2], size, frames.shape[3])
+            before = self.before.pop() if self.before else None
+            if before is None or before.shape != expected:
+                raise ValueError(
+                    f"the state has a tensor of shape {None if before is None else tuple(before.shape)} where "
+                    f"{expected} is needed: it is of another model, or of frames of another size"
+                )
+            extended = torch.cat([before, frames], 2)
+        if self.keep:
+            last = extended[:, :, extended.shape[2] - size :]
+            self.state.append(last.contiguous(memory_format=torch.channels_last))  # as the layers have it
+        return extended
+
+    def mean(self, frames: torch.Tensor) -> torch.Tensor:
+        """The mean over each frame of (batch, channels, frames, positions) and the `window - 1` frames before it."""
+        extended = self.extend(frames, self.window - 1)
+        # sums of the window itself: a sum that is carried on would drift
+        return F.avg_pool2d(extended, (self.window, 1), stride=1, divisor_override=1) / self.averaged
+
+    def finish(self) -> tuple[torch.Tensor, ...]:
+        """The state for the next pass."""
+        if self.before:
+            raise ValueError(f"the state has {len(self.before)} tensors too many: it is of another model")
+        return tuple(self.state)
 
 
 class VideoFocalNetModulation(nn.Module):
@@ -171,21 +174,22 @@ class VideoFocalNetModulation(nn.Module):
         super().__init__()
         channels = config.hidden_sizes[stage]
         levels = config.focal_levels[stage]
-        kernel_sizes = [config.focal_windows[stage] + 2 * level for level in range(levels)]
+        self.kernel_sizes = [config.focal_windows[stage] + 2 * level for level in range(levels)]
         self.normalize_modulator = config.normalize_modulator
         self.activation = ACT2FN[config.hidden_act]
 
         self.projection_in = nn.Linear(channels, 2 * channels + levels + 1)
         self.focal_layers = nn.ModuleList(
             nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels, bias=False)
-            for size in kernel_sizes
+            for size in self.kernel_sizes
         )
         self.projection_context = nn.Linear(channels, channels)
 
         # dense convolutions, whereas the spatial ones are depthwise
         self.temporal_projection_in = nn.Linear(channels, channels + levels + 1)
         self.temporal_focal_layers = nn.ModuleList(
-            nn.Conv2d(channels, channels, (size, 1), padding=(size // 2, 0), bias=False) for size in kernel_sizes
+            nn.Conv2d(channels, channels, (size, 1), padding=(0 if config.causal else size // 2, 0), bias=False)
+            for size in self.kernel_sizes
         )
         self.temporal_projection_context = nn.Linear(channels, channels)
 
@@ -194,28 +198,38 @@ class VideoFocalNetModulation(nn.Module):
         self.projection_out = nn.Linear(channels, channels)
 
     def gather_context(
-        self, context: torch.Tensor, gates: torch.Tensor, focal_layers: nn.ModuleList, dim: tuple[int, ...]
+        self,
+        context: torch.Tensor,
+        gates: torch.Tensor,
+        focal_layers: nn.ModuleList,
+        dim: tuple[int, ...],
+        past: PastFrames | None = None,
     ) -> torch.Tensor:
         """
         Sum the gated contexts of all levels of a channels-last map.
 
         `context` is (n, rows, columns, channels), `gates` (n, rows, columns, levels + 1), and `dim` names the
-        dimensions that the global level averages over. Returns (n, rows, columns, channels).
+        dimensions that the global level averages over. With `past`, rows are frames, and each sees those before it.
+        Returns (n, rows, columns, channels).
         """
         context = context.permute(0, 3, 1, 2)  # a view for the convolutions; memory stays channels-last
         gates = gates.permute(0, 3, 1, 2)
         dim = tuple(d + 1 for d in dim)  # here, the channels come before rows and columns
         gathered = context.new_zeros(())
         for level, focal_layer in enumerate(focal_layers):
-            gate = gates[:, level : level + 1]
-            gathered, context = add_gated_context(gathered, focal_layer(context), gate, self.activation)
-        context = self.activation(context.mean(dim, keepdim=True))
+            if past is not None:
+                context = past.extend(context, self.kernel_sizes[level] - 1)
+            context = self.activation(focal_layer(context))
+            gathered = torch.addcmul(gathered, context, gates[:, level : level + 1])  # in one pass over the memory
+        context = self.activation(context.mean(dim, keepdim=True) if past is None else past.mean(context))
         gathered = torch.addcmul(gathered, context, gates[:, -1:])
         if self.normalize_modulator:
             gathered = gathered / (len(focal_layers) + 1)
         return gathered.permute(0, 2, 3, 1)
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        self, hidden_states: torch.Tensor, past: PastFrames | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # hidden_states: (batch, frames, height, width, channels)
         shape = hidden_states.shape
         channels, levels = shape[-1], len(self.focal_layers) + 1
@@ -225,9 +239,10 @@ class VideoFocalNetModulation(nn.Module):
         context = self.gather_context(context.flatten(0, 1), gates.flatten(0, 1), self.focal_layers, dim=(1, 2))
         spatial_modulator = self.projection_context(context).view(shape)
 
-        # temporal context: the same position in the frames before and after
+        # temporal context: the same position in the frames before and after, or before
         context, gates = self.temporal_projection_in(hidden_states).split([channels, levels], dim=-1)
-        context = self.gather_context(context.flatten(2, 3), gates.flatten(2, 3), self.temporal_focal_layers, dim=(1,))
+        context, gates = context.flatten(2, 3), gates.flatten(2, 3)
+        context = self.gather_context(context, gates, self.temporal_focal_layers, dim=(1,), past=past)
         temporal_modulator = self.temporal_projection_context(context).view(shape)
 
         output = self.projection_out(self.layernorm(query * spatial_modulator * temporal_modulator))
@@ -263,10 +278,12 @@ class VideoFocalNetLayer(GradientCheckpointingLayer):
             scale = torch.full((channels,), float(config.layerscale_value)) if config.use_layerscale else None
             self.register_parameter(name, scale if scale is None else nn.Parameter(scale))
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        self, hidden_states: torch.Tensor, past: PastFrames | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # hidden_states: (batch, frames, height, width, channels)
         post = self.use_post_layernorm
-        output, *modulators = self.modulation(hidden_states if post else self.norm1(hidden_states))
+        output, *modulators = self.modulation(hidden_states if post else self.norm1(hidden_states), past)
         hidden_states = self.add(hidden_states, self.norm1(output) if post else output, self.gamma_1)
         output = self.norm2(self.mlp(hidden_states)) if post else self.mlp(self.norm2(hidden_states))
         return self.add(hidden_states, output, self.gamma_2), *modulators
@@ -289,13 +306,15 @@ class VideoFocalNetStage(nn.Module):
         self.downsample = VideoFocalNetPatchEmbeddings(config, sizes[stage - 1], sizes[stage]) if stage else None
         self.layers = nn.ModuleList(VideoFocalNetLayer(config, stage, rate) for rate in drop_path_rates)
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        self, hidden_states: torch.Tensor, past: PastFrames | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # hidden_states: (batch, frames, height, width, channels)
         if self.downsample is not None:
             frames = self.downsample(hidden_states.flatten(0, 1).permute(0, 3, 1, 2))
             hidden_states = frames.unflatten(0, hidden_states.shape[:2])
         for layer in self.layers:
-            hidden_states, spatial_modulator, temporal_modulator = layer(hidden_states)
+            hidden_states, spatial_modulator, temporal_modulator = layer(hidden_states, past)
         return hidden_states, spatial_modulator, temporal_modulator
 
 
@@ -336,7 +355,8 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
             "AutoModel": "modeling_videofocalnet.VideoFocalNetModel",
             "AutoModelForVideoClassification": "modeling_videofocalnet.VideoFocalNetForVideoClassification",
         }
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        let_others_read(save_directory)
 
 
 class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
@@ -361,6 +381,7 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         pixel_values: torch.Tensor,
         output_hidden_states: bool | None = None,
         output_modulators: bool = False,
+        state: tuple[torch.Tensor, ...] | None = None,
         **kwargs,
     ) -> VideoFocalNetModelOutput:
         """
@@ -370,11 +391,13 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
             output_hidden_states: Whether to return the output of the stem and of each stage. By default,
                 `config.output_hidden_states`.
             output_modulators: Whether to return the spatial and temporal modulators of the last block of each stage.
+            state: In a causal network, the `state` of the output for the frames before these, or `()` for the first
+                frames of a stream, see [`VideoFocalNetForVideoClassification.step`].
             return_dict (`bool`, *optional*): Whether to return a [`VideoFocalNetModelOutput`] instead of a tuple. By
                 default, `config.return_dict`.
 
         Raises:
-            ValueError: If `pixel_values` has another shape.
+            ValueError: If `pixel_values` has another shape, or `state` is of another model, batch or frame size.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -390,19 +413,31 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         pixel_values = pixel_values.reshape(-1, tubelet_size * channels, *shape[-2:])
         hidden_states = self.embeddings(pixel_values).unflatten(0, (shape[0], shape[1] // tubelet_size))
 
+        past = None
+        if self.config.causal:
+            past = PastFrames(self.config.num_frames // tubelet_size, hidden_states, state)
+        elif state is not None:
+            raise ValueError("only a causal network has a state: config.causal is False")
         all_hidden_states: tuple[torch.Tensor, ...] = (hidden_states,)
         modulators: list[tuple[torch.Tensor, torch.Tensor]] = []
         for stage in self.stages:
-            hidden_states, *spatial_and_temporal = stage(hidden_states)
+            hidden_states, *spatial_and_temporal = stage(hidden_states, past)
             if output_hidden_states:
                 all_hidden_states += (hidden_states,)
             if output_modulators:
                 modulators.append(spatial_and_temporal)
 
-        last_hidden_state = self.layernorm(hidden_states).flatten(1, 3)  # (batch, frames * height * width, channels)
+        hidden_states = self.layernorm(hidden_states)
+        frame_pooler_output = None
+        if past is not None:
+            pooled = hidden_states.mean((2, 3)).transpose(1, 2)[..., None]  # (batch, channels, frames, 1)
+            frame_pooler_output = past.mean(pooled)[..., 0].transpose(1, 2)
+        last_hidden_state = hidden_states.flatten(1, 3)  # (batch, frames * height * width, channels)
         return VideoFocalNetModelOutput(
             last_hidden_state=last_hidden_state,
-            pooler_output=last_hidden_state.mean(1),
+            pooler_output=last_hidden_state.mean(1) if frame_pooler_output is None else frame_pooler_output[:, -1],
+            frame_pooler_output=frame_pooler_output,
+            state=None if past is None or state is None else past.finish(),
             hidden_states=all_hidden_states if output_hidden_states else None,
             spatial_modulators=tuple(spatial for spatial, _ in modulators) or None,
             temporal_modulators=tuple(temporal for _, temporal in modulators) or None,
@@ -440,6 +475,7 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_modulators: bool = False,
+        state: tuple[torch.Tensor, ...] | None = None,
         **kwargs,
     ) -> VideoFocalNetClassifierOutput:
         """
@@ -450,8 +486,8 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
             labels: Class ids of shape (batch,), or probabilities of shape (batch, num_labels), such as those of mixup.
                 With `config.problem_type="multi_label_classification"`, zeros and ones of shape (batch, num_labels);
                 with `"regression"`, target values.
-            output_hidden_states, output_modulators, return_dict: As in [`VideoFocalNetModel.forward`]. With several
-                views, the first dimension of hidden states and modulators is batch * views.
+            output_hidden_states, output_modulators, state, return_dict: As in [`VideoFocalNetModel.forward`]. With
+                several views, the first dimension of hidden states and modulators is batch * views.
 
         Raises:
             ValueError: As in [`VideoFocalNetModel.forward`], or if the shape of `labels` does not fit the loss.
@@ -460,18 +496,54 @@ class VideoFocalNetForVideoClassification(VideoFocalNetPreTrainedModel):
         if views is not None:
             pixel_values = pixel_values.flatten(0, 1)  # (batch * views, frames, channels, height, width)
 
-        outputs = self.videofocalnet(pixel_values, output_hidden_states, output_modulators, return_dict=True)
-        logits = self.classifier(outputs.pooler_output)
+        outputs = self.videofocalnet(pixel_values, output_hidden_states, output_modulators, state, return_dict=True)
+        if outputs.frame_pooler_output is None:
+            frame_logits, logits = None, self.classifier(outputs.pooler_output)
+        else:
+            frame_logits = self.classifier(outputs.frame_pooler_output)
+            logits = frame_logits[:, -1]
         if views is not None:
             logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
 
         return VideoFocalNetClassifierOutput(
             loss=None if labels is None else self._loss(logits, labels),
             logits=logits,
+            frame_logits=frame_logits,
             hidden_states=outputs.hidden_states,
             spatial_modulators=outputs.spatial_modulators,
             temporal_modulators=outputs.temporal_modulators,
+            state=outputs.state,
         )
+
+    @torch.no_grad()
+    def step(
+        self, frames: torch.Tensor, state: tuple[torch.Tensor, ...] = ()
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """
+        Classify the next frames of streams with a causal network: each frame costs a frame, not a window.
+
+        Each frame is answered from its stream so far as `forward` would answer it, whose `frame_logits` are these
+        logits. Time and memory do not depend on how many frames there were.
+
+        Args:
+            frames: Normalised frames, one or several per stream, (streams, frames, channels, height, width), at the
+                pace at which the network was trained. Their number is a multiple of `config.tubelet_size`.
+            state: What the last step returned; `()` before the first frames.
+
+        Returns:
+            Logits after each frame (with tubelets: after each tubelet), (streams, frames, num_labels), and the state:
+            a tuple of tensors with a stream per row of the first dimension. The first counts the frames. The others
+            are, per block, the last `kernel_size - 1` inputs of each convolution along frames and the last
+            `num_frames - 1` outputs of the last of them, each (streams, channels, frames, positions), and the last
+            pooled features. Zeros are the state before the first frame: `for tensor in state: tensor[1] = 0` resets
+            the second stream.
+
+        Raises:
+            ValueError: If the network is not causal, or if `state` is of another model, number of streams or frame
+                size.
+        """
+        outputs = self(frames, state=state, return_dict=True)
+        return outputs.frame_logits, outputs.state
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         problem_type = self.config.problem_type

@@ -10,7 +10,8 @@ each requested frame is decoded from the last keyframe before it. Not every pack
     edit list                                                   -       decoded, but never shown
     frames                   0              2    1         3            the others, ordered by time
 
-Only decoding shows which leading packets and placeholders give a frame; such a file is first decoded to count.
+A file with leading packets or placeholders is first decoded to count. So are interlaced H.264, where a packet may be
+one field of a frame; joined recordings, whose timestamps run back; and codecs that are not listed here.
 
 This module imports PyAV and NumPy only, so that a process that decodes starts fast.
 """
@@ -26,6 +27,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import IO, Any
 
 import av
@@ -42,6 +44,7 @@ _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"}
 _SKIPPABLE = {"h264", "hevc", "mpeg4"}
 # FFmpeg decoders that read transparency, for codecs whose default decoder does not
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_PROGRESSIVE, _CLOCK_MAY_JUMP = 1, 0x200  # FFmpeg's AV_FIELD_PROGRESSIVE and AVFMT_TS_DISCONT
 _LARGEST_PLACEHOLDER = 19  # bytes up to which FFmpeg takes an MPEG-4 packet for a placeholder (MAX_NVOP_SIZE)
 # The supported file formats, by FFmpeg's names. Some of its 300 others make it open further files, such as playlists.
 _FORMATS = (
@@ -97,6 +100,7 @@ class VideoInfo:
         frame_times: Times of the frames in seconds since the first one, float64 of shape (frames,), ascending, or
             `None` if the container does not give them exactly. They include frames that turn out not to be decodable.
         frames_indices: Indices of the frames that were decoded.
+        pixel_aspect_ratio: Width of a pixel in units of its height, as the file says. Frames are not scaled by it.
         remarks: What was warned of.
     """
 
@@ -108,6 +112,7 @@ class VideoInfo:
     codec: str
     frame_times: np.ndarray | None = field(default=None, repr=False, compare=False)
     frames_indices: np.ndarray | None = field(default=None, compare=False)
+    pixel_aspect_ratio: float = 1.0
     remarks: list[str] = field(default_factory=list)
 
 
@@ -138,7 +143,8 @@ def read_video(
 
     Warns:
         VideoWarning: If the file ends earlier than its header says. A function in `indices` is then called again, with
-            the actual number of frames. Also if the transparency of VP8 or VP9 cannot be read.
+            the actual number of frames. Also if the transparency of VP8 or VP9 cannot be read, or if pixels are not
+            square: frames have the stored size, as in the published code.
     """
     limits = limits or _limits
     if limits.sandbox:
@@ -159,12 +165,12 @@ def read_source(source: "Source", indices: Indices) -> tuple[np.ndarray, VideoIn
         wanted = wanted_frames(indices, info, source.name)
         pictures = _after_seeking(container, stream, source, packets, wanted)
     if pictures is None:
-        pictures, count = _from_start(source, wanted)
+        pictures = _from_start(source, wanted)
         if len(pictures) < len(set(wanted)):
-            source.warn_of_end(info, count)
-            info.total_num_frames = count
+            with source.open() as (container, stream):
+                info = scan(container, stream, source, by_decoding=True).info
             wanted = wanted_frames(indices, info, source.name)
-            pictures, _ = _from_start(source, wanted)
+            pictures = _from_start(source, wanted)
     if len(pictures) < len(set(wanted)):
         raise VideoDecodeError(f"{source.name}: decoding it again gives a different number of frames")
     shapes = sorted({picture.shape for picture in pictures.values()})
@@ -180,6 +186,11 @@ def read_source(source: "Source", indices: Indices) -> tuple[np.ndarray, VideoIn
             del pictures[index]
     info.height, info.width = frames.shape[1:3]
     info.frames_indices = np.asarray(wanted)
+    if not 0.9 < info.pixel_aspect_ratio < 1.1:
+        ratio = f"{info.pixel_aspect_ratio:.3g} to 1"
+        source.warn(
+            f"its pixels are not square ({ratio}); they are used as if they were, and the picture is distorted"
+        )
     return frames, info
 
 
@@ -187,7 +198,11 @@ def wanted_frames(indices: Indices, info: VideoInfo, name: str) -> list[int]:
     total = info.total_num_frames
     if indices is None:
         return list(range(total))
+    known = len(info.remarks)
     wanted = [int(index) for index in (indices(info) if callable(indices) else indices)]
+    for place in range(known, len(info.remarks)):  # what `indices` remarks
+        info.remarks[place] = f"{name}: {info.remarks[place]}"
+        warnings.warn(info.remarks[place], VideoWarning, stacklevel=5)
     if not wanted or min(wanted) < 0 or max(wanted) >= total:
         raise VideoDecodeError(f"{name}: has frames 0 to {total - 1}, but the requested frames are {wanted}")
     return wanted
@@ -208,7 +223,7 @@ def of_package(module: str, purpose: str) -> Any:
 def opened(video: VideoSource, limits: DecodingLimits) -> Iterator["Source"]:
     """Open a video as a binary file, and close it, unless it is the caller's."""
     if isinstance(video, str) and "://" in video:
-        file, name = of_package("downloads", f"{video}: downloading").fetch_video(video, limits), video
+        file, name = of_package("storages", f"{video}: downloading").fetch_video(video, limits), video
     elif isinstance(video, (str, os.PathLike)):
         name = str(os.fspath(video))
         kind = os.stat(name).st_mode
@@ -278,10 +293,10 @@ class Source:
             self.remarks.append(f"{self.name}: {remark}")
             warnings.warn(self.remarks[-1], VideoWarning, stacklevel=4)
 
-    def warn_of_end(self, info: VideoInfo, count: int):
+    def warn_of_end(self, total: int, count: int):
         if not count:
-            raise VideoDecodeError(f"{self.name}: none of its {info.total_num_frames} frames can be decoded")
-        self.warn(f"decoding ends after {count} of {info.total_num_frames} frames; these are used")
+            raise VideoDecodeError(f"{self.name}: none of its {total} frames can be decoded")
+        self.warn(f"decoding ends after {count} of {total} frames; these are used")
 
     def refuse_size(self, width: int, height: int):
         limit = self.limits.max_pixels
@@ -321,6 +336,7 @@ class Packets:
     info: VideoInfo
     timestamps: list[int] | None  # of the frames, ascending; None if seeking by them is not exact
     keyframes: list[int]  # timestamps of the keyframes, ascending
+    has_fields: bool
 
 
 def _demux(container: InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
@@ -334,85 +350,117 @@ def _demux(container: InputContainer, stream: av.VideoStream) -> Iterator[av.Pac
         yield av.Packet()
 
 
-def scan(container: InputContainer, stream: av.VideoStream, source: Source) -> Packets:
-    """Find the frames of a video by its packets; where packets may give none, by decoding."""
+def scan(container: InputContainer, stream: av.VideoStream, source: Source, by_decoding: bool = False) -> Packets:
+    """Find the frames of a video by its packets; `by_decoding`, or where packets do not tell, by decoding it once."""
     name, max_frames = source.name, source.limits.max_frames
-    codec = stream.codec_context.codec.canonical_name
+    codec = stream.codec_context.codec
     # mp4 has one complete index; in AVI and WebM, missing data shows in the file size
     announced = len(stream.index_entries) if "mp4" in container.format.name else 0
-    shown: list[tuple[int | None, int, bool]] = []  # timestamp, duration, whether it is a keyframe
-    keyframes: list[int] = []  # numbers of the packets shown before them
-    placeholders: set[int | None] = set()
-    discarded = 0
+    frames: list[tuple[int | None, int]] = []  # timestamp and duration
+    keyframes: list[int] = []
+    last = -(1 << 63)  # decoding timestamp
+    placeholders = discarded = 0
+    # AVI stores no timestamps; FFmpeg numbers packets in the order of decoding, which for Xvid only it corrects
+    by_decoding |= container.format.name == "avi" and codec.reorder and codec.canonical_name != "mpeg4"
     for packet in _demux(container, stream):
-        if len(shown) + discarded > max_frames:
+        if len(frames) + discarded > max_frames:
             raise VideoDecodeError(f"{name}: has more frames than the limit of {max_frames} (max_frames)")
         # decoded but never shown: cut off by an edit list, or only a reference frame (RFC 6386, 9.1: show_frame)
-        if packet.is_discard or (codec == "vp8" and packet.size and not memoryview(packet)[0] & 0x10):
+        if packet.is_discard or (codec.canonical_name == "vp8" and packet.size and not memoryview(packet)[0] & 0x10):
             discarded += 1
         elif packet.size:
-            if packet.is_keyframe:
-                keyframes.append(len(shown))
-            if codec == "mpeg4" and packet.size <= _LARGEST_PLACEHOLDER:
-                placeholders.add(packet.pts)
-            shown.append((packet.pts, packet.duration or 0, packet.is_keyframe))
-    if not shown:
+            if packet.is_keyframe and packet.pts is not None:
+                keyframes.append(packet.pts)
+            placeholders += codec.canonical_name == "mpeg4" and packet.size <= _LARGEST_PLACEHOLDER
+            by_decoding |= packet.pts is None or (packet.dts is not None and packet.dts < last)
+            last = last if packet.dts is None else packet.dts
+            frames.append((packet.pts, packet.duration or 0))
+    if not frames:
         raise VideoDecodeError(f"{name}: its video stream contains no frames")
     missing = _missing_bytes(source.file)
-    if len(shown) + discarded < announced or missing:
+    if len(frames) + discarded < announced or missing:
         reason = f"{missing} bytes are missing" if missing else f"its index lists {announced - discarded} frames"
-        source.warn(f"is truncated ({reason}); only the {len(shown)} frames that exist are used")
-    first = shown[keyframes[0]][0] if keyframes else None
-    second = keyframes[1] if len(keyframes) > 1 else len(shown)
-    leading = {pts for pts, _, _ in shown[:second] if first is not None and pts is not None and pts < first}
-    placeholders -= leading
-    if leading or placeholders:
-        until = None if placeholders or second == len(shown) else shown[second][0]
-        times = list(_decoded_times(source, until))
-        before = shown
-        if placeholders:
-            by_time = {packet[0]: packet for packet in shown}
-            shown = [by_time.get(pts, (pts, 0, False)) for pts in times]
-        elif None not in times:
-            shown = [packet for packet in shown if packet[0] not in leading.difference(times)]
-        if len(shown) < len(before) - len(leading) - len(placeholders):
-            source.warn_of_end(_describe(before, stream).info, len(shown))
-    packets = _describe(shown, stream)
-    packets.info.remarks = source.remarks
-    return packets
-
-
-def _decoded_times(source: Source, until: int | None) -> Iterator[int | None]:
-    """Timestamps of the frames that decoding gives: of all, or up to the timestamp `until`."""
-    with source.open() as (container, stream):
-        for frame in decode(container, stream, source):
-            yield frame.pts
-            if until is not None and frame.pts is not None and frame.pts >= until:
-                return
-
-
-def _describe(shown: list[tuple[int | None, int, bool]], stream: av.VideoStream) -> Packets:
-    """Describe a stream by its packets, assuming that each gives a frame."""
-    context = stream.codec_context
-    codec = context.codec.canonical_name
-    stamped = sorted((pts, duration, is_keyframe) for pts, duration, is_keyframe in shown if pts is not None)
-    exact = codec in _ONE_FRAME_PER_PACKET and len({pts for pts, _, _ in stamped}) == len(shown)
-    fps = float(stream.average_rate or stream.guessed_rate or 0) or None
-    duration = len(shown) / fps if fps else None
-    times = None
-    if exact and stream.time_base:
-        times = np.array([pts - stamped[0][0] for pts, _, _ in stamped]) * float(stream.time_base)
-        duration = float((stamped[-1][0] + stamped[-1][1] - stamped[0][0]) * stream.time_base)
-        # Recordings of browsers state no rate, and FFmpeg then reports the 1000 ticks per second of their clock. The
-        # median distance of two frames is not changed by a pause.
-        if len(times) > 1 and not (fps and 0.5 <= fps * float(np.median(np.diff(times))) <= 2):
-            # such a file may not state how long the last frame is shown: at least the mean of the others
-            fps = len(times) / max(duration, float(times[-1]) * len(times) / (len(times) - 1))
-    return Packets(
-        VideoInfo(len(shown), fps, context.width, context.height, duration, codec, times),
-        timestamps=[pts for pts, _, _ in stamped] if exact else None,
-        keyframes=[pts for pts, _, is_keyframe in stamped if is_keyframe],
+        source.warn(f"is truncated ({reason}); only the {len(frames)} frames that exist are used")
+    seekable = codec.intra_only or codec.canonical_name in _ONE_FRAME_PER_PACKET
+    # of H.264, the two fields of a frame may be two packets, in broadcasts also of some frames only
+    durations = {duration for _, duration in frames}
+    is_broadcast = bool(container.format.flags & _CLOCK_MAY_JUMP)
+    has_fields = codec.canonical_name == "h264" and (
+        stream.codec_context.field_order != _PROGRESSIVE or (is_broadcast and 2 * min(durations) <= max(durations))
     )
+    leading = sum(pts is not None and pts < keyframes[0] for pts, _ in frames) if keyframes else 0
+    is_unique = len({pts for pts, _ in frames}) == len(frames)
+    if by_decoding or has_fields or leading or placeholders or not (seekable and is_unique):
+        listed, packets = len(frames) - leading - placeholders, sorted(pts for pts, _ in frames if pts is not None)
+        with source.open() as (again, decoded):
+            found = decode(again, decoded, source)
+            frames = [(frame.pts, 0 if has_fields else frame.duration or 0) for frame in found]
+        if has_fields:  # of a frame that was decoded, the second packet has no frame
+            shown = {pts for pts, _ in frames}
+            lost = [{one, two} & shown for one, two in pairwise(packets[leading:])].count(set())
+            listed = len(frames) + lost
+        if len(frames) < max(1, listed):
+            source.warn_of_end(max(1, listed), len(frames))
+    else:
+        frames.sort()
+    timestamps = [pts for pts, _ in frames if pts is not None]
+    is_ascending = len(timestamps) == len(frames) and all(one < two for one, two in pairwise(timestamps))
+    return Packets(
+        _describe(frames, stream, is_broadcast, source.remarks),
+        timestamps=timestamps if seekable and is_ascending else None,
+        keyframes=sorted(set(keyframes).intersection(timestamps)),
+        has_fields=has_fields,
+    )
+
+
+def _describe(
+    frames: list[tuple[int | None, int]], stream: av.VideoStream, is_broadcast: bool, remarks: list[str]
+) -> VideoInfo:
+    """Describe a stream by the timestamps and durations of its frames, in the order of decoding."""
+    context, count = stream.codec_context, len(frames)
+    fps = float(stream.average_rate or stream.guessed_rate or 0) or None
+    duration = count / fps if fps else None
+    times = None
+    ticks = _ticks([pts for pts, _ in frames], float(stream.time_base or 0), is_broadcast)
+    if ticks is not None and stream.time_base:
+        times = ticks * float(stream.time_base)
+        # without a stated duration, the last frame is shown as long as the others, on average
+        last = frames[-1][1] or (ticks[-1] / (count - 1) if count > 1 else 0)
+        duration = float((ticks[-1] + last) * float(stream.time_base)) or duration
+        # Recordings of browsers state no rate, and FFmpeg then reports the 1000 ticks per second of their clock. Or
+        # fields are counted. The median distance of two frames is not changed by a pause.
+        if count > 1 and duration and not (fps and 0.5 < fps * float(np.median(np.diff(times))) < 2):
+            fps = count / duration
+    return VideoInfo(
+        count,
+        fps,
+        context.width,
+        context.height,
+        duration,
+        context.codec.canonical_name,
+        times,
+        pixel_aspect_ratio=float(stream.sample_aspect_ratio or 1),
+        remarks=remarks,
+    )
+
+
+def _ticks(timestamps: list[int | None], time_base: float, is_broadcast: bool) -> np.ndarray | None:
+    """
+    Times of the frames since the first one, ascending, in units of `time_base`; `None` if they are not known.
+
+    Where recordings were joined, their clocks continue each other:
+
+        timestamps   7 8 9 | 0 1 2 | 900 901
+        ticks        0 1 2   3 4 5   6   7
+    """
+    steps = np.diff(np.array(timestamps, float))  # NaN at a frame without a timestamp
+    # As FFmpeg's tools decide it. In other formats than those for broadcasting, a long step is a still picture.
+    goes_on = (steps >= 0) & (steps * time_base <= (10 if is_broadcast else 30 * 3600))
+    if goes_on.sum() < 0.8 * len(steps) or None in timestamps[:1]:
+        return None  # not those of frames in the order in which they are shown
+    if len(steps):
+        steps[~goes_on] = np.median(steps[goes_on])
+    return np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def _missing_bytes(file: IO[bytes]) -> int:
@@ -436,17 +484,17 @@ def _missing_bytes(file: IO[bytes]) -> int:
 # Decode the frames
 
 
-def _from_start(source: Source, wanted: Sequence[int]) -> tuple[dict[int, np.ndarray], int]:
-    """The requested frames that exist, and how many were decoded: all frames, if a requested one is missing."""
-    pictures, count, to_array = {}, 0, ToArray()
+def _from_start(source: Source, wanted: Sequence[int]) -> dict[int, np.ndarray]:
+    """The requested frames that exist."""
+    pictures, to_array = {}, ToArray()
     needed, last = set(wanted), max(wanted)
     with source.open() as (container, stream):
-        for count, frame in enumerate(decode(container, stream, source), start=1):
-            if count - 1 in needed:
-                pictures[count - 1] = to_array(frame)
-            if count > last:
+        for index, frame in enumerate(decode(container, stream, source)):
+            if index in needed:
+                pictures[index] = to_array(frame)
+            if index >= last:
                 break
-    return pictures, count
+    return pictures
 
 
 def _after_seeking(
@@ -473,7 +521,8 @@ def _after_seeking(
                 container.seek(keyframe, stream=stream)
             except av.error.FFmpegError:
                 return None
-            decoded = decode(container, stream, source, needed=numbers)
+            # of a frame in two fields, the second has another timestamp, and would be skipped
+            decoded = decode(container, stream, source, needed=None if packets.has_fields else numbers)
             # frames before the keyframe in time, but after it in the file, lack their reference frames
             frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= keyframe), None)
             # libvpx states no picture type, and starts at keyframes only
@@ -556,10 +605,10 @@ class ToArray:
     def __init__(self):
         # one for all frames: with one per frame, its setup would take longer than converting a small picture
         self.reformatter = av.video.reformatter.VideoReformatter()
-        self.matrix: list[int] | None = None
+        self.matrix: list[int] = []  # a, b, -, c, d, ...; that of the first frame
 
     def is_turned(self, frame: av.VideoFrame) -> bool:
-        if self.matrix is None:
+        if not self.matrix:
             side_data: Any = frame.side_data.get("DISPLAYMATRIX")
             # without a display matrix: the identity
             self.matrix = [1, 0, 0, 0, 1] if side_data is None else np.frombuffer(bytes(side_data), np.int32).tolist()
@@ -578,7 +627,7 @@ class ToArray:
         if not self.is_turned(frame):
             return image
         # x' = a x + c y and y' = b x + d y; of these, a grid of pixels allows only quarter turns and mirroring
-        a, b, _, c, d = (self.matrix or [])[:5]
+        a, b, _, c, d = self.matrix[:5]
         if abs(a) < abs(b):
             image = image.swapaxes(0, 1)
             a, d = c, b

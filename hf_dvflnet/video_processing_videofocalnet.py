@@ -9,7 +9,6 @@ import numpy as np
 import PIL.Image
 import torch
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_transforms import convert_to_rgb
 from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
@@ -17,7 +16,7 @@ from transformers.video_utils import VideoMetadata, make_batched_metadata
 
 from .clip_sampling import evaluation_indices, frame_times, multi_clip_indices, paced_indices
 from .configuration_videofocalnet import VideoFocalNetConfig, refuse_other_num_frames
-from .image_processing_videofocalnet import ClipBackend, drop_alpha
+from .image_processing_videofocalnet import ClipBackend, drop_alpha, to_rgb
 from .video_decoding import VideoInfo, read_video
 
 
@@ -94,14 +93,19 @@ class VideoFocalNetVideoProcessor(ClipBackend, BaseVideoProcessor):
         refuse_other_num_frames(save_directory, self.num_frames, "config.json")
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
-    def sample_frames(self, metadata, num_frames=None, frame_interval=None, num_clips=None, fps=None, **kwargs):
-        """Return the indices of the frames to use, int64 of shape (num_clips * num_frames,), ordered by clip."""
+    def sample_frames(self, metadata, num_frames=None, frame_interval=None, num_clips=None, **kwargs):
+        """
+        Return the indices of the frames to use, int64 of shape (num_clips * num_frames,), ordered by clip. A file with
+        fewer than `num_frames` frames gets a remark.
+        """
         total = metadata.total_num_frames
         num_frames, num_clips = num_frames or self.num_frames, num_clips or self.num_clips
         is_file = hasattr(metadata, "frame_times")  # a `VideoInfo`, of this module or of the package
         if num_clips == 1 and total == num_frames and not is_file:
             return np.arange(num_frames)
-        fps = self.fps if fps is None else fps
+        if is_file and total < num_frames:
+            metadata.remarks.append(f"has {total} frames, fewer than the {num_frames} of a clip; frames are repeated")
+        fps = kwargs.get("fps", self.fps)  # `None` spreads the clip over the video
         if fps is not None:
             positions = (2 * np.arange(num_clips) + 1) / (2 * num_clips)
             return np.concatenate([self.sample_at(fps, metadata, num_frames, position) for position in positions])
@@ -201,7 +205,7 @@ def _as_video(video: Any) -> Any:
     if isinstance(video, (list, tuple)):
         if not video or not all(map(_is_frame, video)):
             raise TypeError("a video given as a list must be a list of frames: PIL images, arrays or tensors")
-        frames = [convert_to_rgb(one, return_numpy=True) if isinstance(one, PIL.Image.Image) else one for one in video]
+        frames: list[Any] = [to_rgb(one) if isinstance(one, PIL.Image.Image) else one for one in video]
         # numpy stacks tensors too, but only those on the CPU
         video = torch.stack(frames) if isinstance(frames[0], torch.Tensor) else np.stack(frames)
     if isinstance(video, (np.ndarray, torch.Tensor)) and video.ndim != 4:

@@ -26,15 +26,6 @@ intervals = st.integers(1, 1000)
 
 
 @MANY
-@given(total=frame_counts, num_frames=clip_lengths, frame_interval=intervals)
-def test_evaluation_takes_frames_of_the_video_in_their_order(total, num_frames, frame_interval):
-    indices = evaluation_indices(total, num_frames=num_frames, frame_interval=frame_interval)
-    assert indices.shape == (num_frames,) and indices.dtype == np.int64
-    assert indices.min() >= 0 and indices.max() < total
-    assert (np.diff(indices) >= 0).all()
-
-
-@MANY
 @given(total=frame_counts, num_frames=st.integers(1, 64), num_clips=st.integers(1, 12))
 def test_several_clips_take_frames_of_the_video_one_clip_behind_the_other(total, num_frames, num_clips):
     clips = multi_clip_indices(total, num_frames=num_frames, num_clips=num_clips)

@@ -8,10 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from field_coded import write_fields
 from videos import KINDS, numbered_frame, read_number, remux, write_transparent, write_video
 
-from hf_dvflnet import VideoDecodeError, read_video, video_decoding
-from hf_dvflnet.data.frames import open_frames
+from hf_dvflnet import VideoDecodeError, VideoLimits, read_video, video_decoding
+from hf_dvflnet.data.frames import encode_clip, open_frames
+from hf_dvflnet.video_decoding import VideoWarning
 
 
 def sequential_decode(path: Path) -> np.ndarray:
@@ -182,6 +184,20 @@ def test_frames_are_shown_upright(tmp_path, angle, mirror):
     upright = np.rot90(stored, angle // 90)
     expected = upright[:, ::-1] if mirror else upright
     assert np.array_equal(read_video(path, [1])[0][0], expected)
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_pixels_that_are_not_square_are_said_to_be_and_stay_so_in_a_prepared_clip(tmp_path, rotation):
+    path = write_video(tmp_path / "wide.mp4", num_frames=2, rotation=rotation, pixel_aspect_ratio=Fraction(64, 45))
+    with pytest.warns(VideoWarning, match=r"wide.mp4: its pixels are not square \(1.42 to 1\)"):
+        frames, info = read_video(path, [1])
+    assert frames.shape == ((1, 160, 96, 3) if rotation else (1, 96, 160, 3))
+    settings = {"short_side": 48, "crf": 23, "keyframe_interval": 4, "x264": {}}
+    assert encode_clip(path, VideoLimits(), str(tmp_path / "clip.mp4"), settings)["remarks"] == []
+    with pytest.warns(VideoWarning, match="clip.mp4: its pixels are not square"):
+        prepared = read_video(tmp_path / "clip.mp4", [1])[1]
+    upright = 1 / info.pixel_aspect_ratio if rotation else info.pixel_aspect_ratio
+    assert prepared.pixel_aspect_ratio == pytest.approx(upright)
 
 
 def test_an_edit_list_that_cuts_the_start_is_obeyed(tmp_path):
@@ -408,45 +424,6 @@ def test_of_several_tracks_the_default_one_is_read(tmp_path, kind):
     assert read_video(path)[0].shape == (20, 32, 64, 3)
 
 
-@pytest.mark.parametrize("kind", ["mp4", "mkv", "mov"])
-def test_of_several_tracks_the_default_one_is_opened_frame_by_frame(tmp_path, kind):
-    path = write_tracks(tmp_path / f"tracks.{kind}", [NO_DISPOSITION, DEFAULT, NO_DISPOSITION])
-    with open_frames(path) as (metadata, frames):
-        assert [frame.width for frame in frames] == [64] * metadata.total_num_frames == [64] * 20
-
-
-class Track:
-    def __init__(self, disposition: av.stream.Disposition):
-        self.disposition = disposition
-
-
-COVER = av.stream.Disposition.attached_pic
-
-
-@pytest.mark.parametrize(
-    ("dispositions", "best", "expected"),
-    [
-        ([COVER, NO_DISPOSITION, DEFAULT], 0, 2),
-        ([COVER, NO_DISPOSITION, NO_DISPOSITION], 0, 1),
-        ([NO_DISPOSITION, DEFAULT], 0, 0),
-        ([COVER], 0, None),
-        ([], None, None),
-    ],
-)
-def test_a_cover_that_ffmpeg_likes_best_gives_way_to_the_default_track_or_the_first(dispositions, best, expected):
-    class Streams:
-        video = [Track(disposition) for disposition in dispositions]
-
-        def best(self, kind):
-            return None if best is None else self.video[best]
-
-    class Container:
-        streams = Streams()
-
-    found = video_decoding.main_track(Container())
-    assert found is (None if expected is None else Streams.video[expected])
-
-
 # packets that give no frame
 
 
@@ -482,14 +459,6 @@ def with_placeholders_inside(tmp_path, request) -> Path:
     return path
 
 
-def test_placeholders_that_lead_a_file_are_not_counted(led_by_placeholders):
-    assert read_video(led_by_placeholders, [0])[1].total_num_frames == 40
-
-
-def test_placeholders_inside_a_file_are_not_counted(with_placeholders_inside):
-    assert read_video(with_placeholders_inside, [0])[1].total_num_frames == 40
-
-
 def test_frames_behind_leading_placeholders_are_sought(led_by_placeholders, monkeypatch):
     monkeypatch.setattr(video_decoding, "_from_start", None)
     asked = [39, 0, 14, 24, 1]
@@ -500,11 +469,6 @@ def test_frames_around_placeholders_inside_are_sought(with_placeholders_inside, 
     monkeypatch.setattr(video_decoding, "_from_start", None)
     asked = [39, 5, 6, 20, 21, 22, 36]
     assert [read_number(frame) for frame in read_video(with_placeholders_inside, asked)[0]] == asked
-
-
-def test_all_frames_behind_leading_placeholders_equal_those_of_a_sequential_decode(led_by_placeholders):
-    frames, _ = read_video(led_by_placeholders)
-    assert [read_number(frame) for frame in frames] == list(range(40))
 
 
 def test_open_frames_counts_without_placeholders(with_placeholders_inside, recwarn):
@@ -518,12 +482,6 @@ def test_leading_placeholders_do_not_count_as_time(led_by_placeholders):
     assert metadata.duration == pytest.approx(40 / 25) and metadata.fps == 25
 
 
-def test_only_the_beginning_is_decoded_to_count_leading_placeholders(led_by_placeholders, monkeypatch):
-    decoded = count_decoded(monkeypatch)
-    with open_frames(led_by_placeholders):
-        assert len(decoded) == 13  # up to the second keyframe
-
-
 def test_a_file_with_placeholders_that_is_broken_is_still_said_to_end_early(with_placeholders_inside):
     path = with_placeholders_inside
     data = path.read_bytes()
@@ -531,7 +489,7 @@ def test_a_file_with_placeholders_that_is_broken_is_still_said_to_end_early(with
         for packet in [packet for packet in container.demux(video=0) if packet.size][30:]:
             data = data.replace(bytes(packet), bytes(packet.size))
     path.write_bytes(data)
-    with pytest.warns(UserWarning, match="decoding ends after 27 of 43 frames; these are used"):
+    with pytest.warns(UserWarning, match="decoding ends after 27 of 40 frames; these are used"):
         assert read_video(path, [0])[1].total_num_frames == 27
 
 
@@ -579,12 +537,126 @@ def test_frames_of_a_file_that_is_cut_at_the_front_are_sought(tmp_path, kind, mo
     assert [read_number(frame) for frame in read_video(path, asked)[0]] == [numbers[index] for index in asked]
 
 
-def test_frames_behind_a_clock_that_was_set_anew_are_counted(tmp_path):
-    options = {"g": "12", "bf": "0"}
-    late = write_video(tmp_path / "late.ts", options=options, timestamps=[n + 500 for n in range(40)])
-    early = write_video(tmp_path / "early.ts", options=options, first_number=40)
-    frames, metadata = read_video(late.read_bytes() + early.read_bytes())
-    assert metadata.total_num_frames == 80 and len(frames) == 80
+# times of frames
+
+
+def decoded_times(path: Path) -> list[float]:
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    return [time - times[0] for time in times]
+
+
+@pytest.mark.parametrize("kind", ["ts", "mkv", "mp4"])
+@pytest.mark.parametrize("parts", [[(20, True)], [(10, False), (10, True)]], ids=["fields", "frames, then fields"])
+def test_frames_in_two_fields_are_frames(tmp_path, kind, parts, recwarn):
+    path = write_fields(tmp_path / f"fields.{kind}", parts, in_pairs=kind != "ts")
+    reference = sequential_decode(path)
+    frames, metadata = read_video(path, [19, 3, 12, 3])
+    assert metadata.total_num_frames == len(reference) == 20
+    assert np.array_equal(frames, reference[[19, 3, 12, 3]])
+    assert metadata.frame_times == pytest.approx(np.arange(20) / 25)
+    assert metadata.duration == pytest.approx(0.8) and metadata.fps == pytest.approx(25)
+    assert not recwarn.list
+
+
+def test_an_interlaced_file_that_is_broken_is_said_to_end_early(tmp_path):
+    path = write_video(tmp_path / "broken.mp4", options={"x264-params": "tff=1", "g": "40", "bf": "0"})
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        start, size = packets[25].pos, sum(packet.size for packet in packets[25:])
+    data = bytearray(path.read_bytes())
+    data[start : start + size] = bytes(size)
+    path.write_bytes(data)
+    with pytest.warns(VideoWarning, match="broken.mp4: decoding ends after"):
+        assert read_video(path, [0])[1].total_num_frames <= 26
+
+
+def test_fields_that_are_packets_of_a_matroska_are_frames(tmp_path):
+    path = write_fields(tmp_path / "fields.mkv", [(20, True)])
+    metadata = read_video(path, [0])[1]
+    assert metadata.total_num_frames == 20 and metadata.duration == pytest.approx(0.8)
+
+
+def test_a_prepared_clip_of_fields_lasts_as_long(tmp_path):
+    path = write_fields(tmp_path / "fields.ts", [(20, True)])
+    settings = {"short_side": 64, "crf": 23, "keyframe_interval": 4, "x264": {}}
+    assert encode_clip(path, VideoLimits(), str(tmp_path / "clip.mp4"), settings)["frames"] == 20
+    assert read_video(tmp_path / "clip.mp4", [0])[1].duration == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("kind", ["h264_b_frames.mp4", "vp9.webm", "xvid.avi", "h264_irregular.mp4"])
+def test_a_clip_prepared_without_scaling_and_loss_is_the_original(video_files, tmp_path, kind):
+    settings = {"short_side": 256, "crf": 0, "keyframe_interval": 4, "x264": {}}
+    encode_clip(video_files[kind], VideoLimits(), str(tmp_path / "clip.mp4"), settings)
+    frames, info = read_video(video_files[kind])
+    prepared, prepared_info = read_video(tmp_path / "clip.mp4")
+    assert np.array_equal(prepared, frames)
+    assert prepared_info.frame_times == pytest.approx(info.frame_times, abs=0.01)
+
+
+VARYING = {
+    "x.gif": ("gif", "rgb8"),
+    "x.wmv": ("wmv2", "yuv420p"),
+    "x.flv": ("flv", "yuv420p"),
+    "x.mkv": ("ffv1", "yuv420p"),
+    "x.mov": ("prores_ks", "yuv422p10le"),
+    "x.nut": ("rawvideo", "yuv420p"),
+}
+
+
+@pytest.mark.parametrize("name", VARYING)
+def test_times_are_those_of_the_frames_in_formats_with_a_varying_rate(tmp_path, name):
+    codec, pixel_format = VARYING[name]
+    timestamps = [*range(0, 20, 2), *range(20, 120, 10)]  # in 1/20 s
+    path = write_video(tmp_path / name, codec, 20, 64, 48, timestamps=timestamps, pixel_format=pixel_format, rate=20)
+    metadata = read_video(path, [0])[1]
+    assert metadata.frame_times == pytest.approx(decoded_times(path))
+    assert metadata.frame_times == pytest.approx(np.array(timestamps) / 20, abs=0.01)
+    assert metadata.duration > 5.5
+
+
+@pytest.fixture
+def joined(tmp_path) -> Path:
+    """Two recordings of 40 frames; the clock of the second is between the times of the first."""
+    options = {"g": "12", "bf": "2"}
+    one = write_video(tmp_path / "one.ts", options=options, timestamps=[2 * n + 20 for n in range(40)], rate=50)
+    two = write_video(
+        tmp_path / "two.ts", options=options, timestamps=[2 * n + 1 for n in range(40)], rate=50, first_number=40
+    )
+    path = tmp_path / "joined.ts"
+    path.write_bytes(one.read_bytes() + two.read_bytes())
+    return path
+
+
+def test_frames_behind_a_clock_that_runs_back_are_those_of_a_sequential_decode(joined):
+    reference = sequential_decode(joined)
+    assert len(reference) == 80
+    frames, metadata = read_video(joined, [79, 0, 41, 39])
+    assert np.array_equal(frames, reference[[79, 0, 41, 39]])
+    assert metadata.total_num_frames == 80
+
+
+def test_a_clock_that_runs_back_is_continued(joined):
+    metadata = read_video(joined, [0])[1]
+    assert metadata.frame_times == pytest.approx(np.arange(80) / 25)
+    assert metadata.duration == pytest.approx(3.2, abs=0.05)
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("ts", 1.6), ("mkv", 61.56)])
+def test_a_clock_that_jumps_forward_is_continued_in_broadcasts_only(tmp_path, kind, seconds):
+    path = write_video(tmp_path / f"jump.{kind}", timestamps=[*range(20), *range(1519, 1539)])
+    assert read_video(path, [0])[1].duration == pytest.approx(seconds, abs=0.05)
+
+
+def test_b_frames_of_h264_in_avi_are_in_the_order_of_a_sequential_decode(tmp_path):
+    path = write_video(tmp_path / "b.avi", options={"bf": "3", "x264-params": "b-adapt=0"})
+    frames, metadata = read_video(path, [39, 2, 3, 17])
+    assert np.array_equal(frames, sequential_decode(path)[[39, 2, 3, 17]])
+    assert metadata.total_num_frames == 40 and metadata.duration == pytest.approx(1.6)
+
+
+def test_timestamps_out_of_order_are_not_taken_for_times():
+    assert video_decoding._ticks([0, 2, 1, 4, 3, 6, 5], 0.04, False) is None
 
 
 # transparent pixels

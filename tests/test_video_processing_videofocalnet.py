@@ -9,6 +9,7 @@ from hf_dvflnet import (
     VideoFocalNetForVideoClassification,
     VideoFocalNetImageProcessor,
     VideoFocalNetVideoProcessor,
+    VideoLimits,
     read_video,
 )
 from hf_dvflnet.clip_sampling import evaluation_indices, multi_clip_indices
@@ -273,6 +274,27 @@ def test_values_out_of_range_are_refused(tiny_processor, frames, values):
             processor(videos)
 
 
+@pytest.mark.parametrize("mode, dtype", [("I;16", np.uint16), ("I", np.int32), ("F", np.float32)])
+def test_pictures_of_more_than_8_bits_are_not_clipped(tiny_processor, mode, dtype):
+    images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
+    grey = NOISE[:4, ..., 0]
+    for processor in (tiny_processor, images):
+        same, deep = ([PIL.Image.fromarray(frame.astype(dtype) * factor) for frame in grey] for factor in (1, 257))
+        assert {picture.mode for picture in deep} == {mode}
+        difference = pixels(processor, same) - pixels(processor, list(grey[..., None].repeat(3, -1)))
+        assert difference.abs().max() <= 1.01 / 255 / STD.min()
+        with pytest.raises(ValueError, match=r"must be in \[0, 255\].* 0 to 65535"):
+            processor(deep)
+
+
+@pytest.mark.parametrize("sandbox", [False, True])
+def test_a_video_shorter_than_a_clip_is_said_to_be(tmp_path, tiny_processor, sandbox):
+    path = write_video(tmp_path / "short.mp4", num_frames=3)
+    with pytest.warns(UserWarning, match="short.mp4: has 3 frames, fewer than the 4 of a clip; frames are repeated"):
+        _, info = read_video(path, tiny_processor.sample_frames, limits=VideoLimits(sandbox=sandbox))
+    assert info.remarks == [f"{path}: has 3 frames, fewer than the 4 of a clip; frames are repeated"]
+
+
 def test_normalised_frames_pass_where_nothing_is_to_be_scaled(tiny_processor):
     frames = (NOISE[:4, 4:36, 4:36] / 255 - MEAN) / STD
     steps = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), False)
@@ -343,6 +365,7 @@ def test_clips_at_a_frame_rate_are_the_middle_of_a_video_or_spread_over_it(tmp_p
     assert shown() == [2, 4, 6]
     assert shown(fps=8) == [3, 4, 5]
     assert shown(num_clips=2) == [1, 3, 5, 3, 5, 7]
+    assert shown(fps=None) == evaluation_indices(9, num_frames=3).tolist()
 
 
 def test_frames_taken_from_a_longer_video_are_sampled_at_the_rate_of_that_video(tiny_processor):

@@ -1,9 +1,7 @@
 """
 The benchmarks: where each official release has its lists and videos, and the table of clips that is built from them.
 
-A builder of `datasets` first indexes the release, using only its annotation files and file names. It then finds the
-videos by name, in any subfolder of the release; no video is decoded. While it streams, `datasets` patches `open` and
-similar functions in the modules of builders, so this module contains nothing else.
+A release is indexed by its annotation files and file names; no video is decoded.
 """
 
 import csv
@@ -14,22 +12,25 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import datasets
 
 from .label_sets import LABEL_SETS, listed
-from .releases import Release
+from .releases import Archive, Release
 from .storages import read_json_lines
 from .video_column import clip_features
 from .video_files import is_video
 
 
 MAX_SHARDS = 1024  # shards of a streamed split: enough for any number of workers, few enough to shuffle at once
+
+
+Row = dict[str, Any]  # of a dataset
+Shard = tuple[Archive | None, Any]  # rows of loose files, or an archive and the rows of videos in it, by their ids
 
 
 class Clip(NamedTuple):
@@ -40,41 +41,23 @@ class Clip(NamedTuple):
     group: str | None = None
 
 
-@dataclass
-class BenchmarkConfig(datasets.BuilderConfig):
-    """Settings that identify a loaded benchmark; all of them are part of the cache key."""
-
-    protocol: str = ""
-    fold: int = 1
-    split: str | None = None
-    label_set: str = ""
-    block_list: str | None = None
-    digest: str = ""  # of the lists and the available clips, so that a release is read again if it changes
-
-
-class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
+class Benchmark:
     """
-    Base class of the benchmarks.
-
-    The columns are `video` (`{"path", "bytes"}`, not decoded), `label` (`ClassLabel`), `video_id`, and `group` for
-    benchmarks in which several clips are cut from the same source video.
+    Base class of the benchmarks: the lists of a protocol and fold, and the videos found in a release.
 
     Args:
         data_dir: The extracted release, its zip or tar archives, or a URL such as `hf://datasets/ORG/REPO`.
         protocol: Protocol whose lists are used; by default the first one in `folds`.
         fold: Number of the fold, from 1 to `folds[protocol]`.
         label_set: Label set with a different order of the same classes, for benchmarks that have one.
-        block_list: A report of `dvflnet verify`; clips that it lists as empty or undecodable are left out.
-        split: Prepare only this split; by default all splits are prepared.
+        block_list: A report of `dvflnet verify`; clips that it lists as empty, undecodable or leaked are left out.
+        classes: Names of the classes to load, or `"present"` for those with videos in the release; by default all.
 
     Raises:
         FileNotFoundError: If the release or an annotation file does not exist.
-        ValueError: If the protocol, fold, label set or split does not exist, or a list contains an unknown class.
+        ValueError: If the protocol, fold, label set or a class does not exist, a list contains an unknown class, or a
+            training clip is in the list of another split.
     """
-
-    VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIG_CLASS = BenchmarkConfig
-    config: BenchmarkConfig
 
     key: str
     title: str
@@ -95,10 +78,9 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
         fold: int = 1,
         label_set: str | None = None,
         block_list: str | os.PathLike | None = None,
-        split: str | None = None,
-        **kwargs,
+        classes: Sequence[str] | None = None,
     ):
-        protocol = protocol or next(iter(self.folds))
+        self.protocol, self.fold = protocol, fold = protocol or next(iter(self.folds)), fold
         if protocol in self.refused:
             raise ValueError(f"{self.title}, {protocol}: {self.refused[protocol]}")
         if protocol not in self.folds:
@@ -114,37 +96,64 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
             raise ValueError(
                 f"{self.title}: unknown label set {label_set!r}; choose one of {', '.join(self.label_sets)}"
             )
+        self.names = LABEL_SETS[label_set].names
         self.release = Release(data_dir)
-        self.blocked = _read_block_list(block_list)
+        self.blocked = read_block_list(block_list)
         self.lists = self.index(self.release, protocol, fold)
-        names = set(LABEL_SETS[label_set].names)
         for name, clips in self.lists.items():
-            unknown = {clip.label for clip in clips} - names
+            unknown = {clip.label for clip in clips}.difference(self.names)
             if unknown:
                 raise ValueError(
                     f"{self.release.root}: {name} has the classes {listed(unknown)}, which are not classes of "
                     f"{self.title}"
                 )
-        if split is not None and split not in self.lists:
+        _refuse_leaks(self.release, self.lists)
+        self.places = self._find_videos()
+        # on file systems that ignore capitals, copies of a release spell folders and files in their own way
+        self.spellings = {name.casefold(): name for name in self.places} if self.in_class_folders else {}
+        if classes is not None:
+            self._choose(classes)
+
+    def _choose(self, classes: Sequence[str]):
+        """Leave out all other classes. The chosen ones keep their order, whatever the order of `classes`."""
+        if classes in ("present", ["present"], ("present",)):
+            classes = self._present_classes()
+            absent = set(self.names).difference(classes)
+            if absent:
+                warnings.warn(
+                    f"{self.title}: {len(absent)} of {len(self.names)} classes have no videos in {self.release.root} "
+                    f"and are left out: {listed(absent)}",
+                    stacklevel=4,
+                )
+        unknown = set(classes).difference(self.names)
+        if unknown or isinstance(classes, str) or not classes:
             raise ValueError(
-                f"{self.title}, {protocol}: has no split {split!r}; choose one of {', '.join(self.lists)}"
+                f"classes must be 'present' or a list of classes of {self.title}, such as {list(self.names[:2])}; got "
+                f"{listed(unknown) if unknown and not isinstance(classes, str) else repr(classes)}"
             )
-        self._find_videos()
-        archives = [(archive, self.release.stamp(archive)) for archive in self.release.archives]
-        known = (self.lists, sorted(self.locations.items()), sorted(self.blocked), self.release.path, archives)
-        digest = hashlib.sha256(repr(known).encode()).hexdigest()
-        super().__init__(
-            data_dir=self.release.root,
-            dataset_name=type(self).__name__.lower(),
-            protocol=protocol,
-            fold=fold,
-            split=split,
-            label_set=label_set,
-            block_list=None if block_list is None else os.fspath(block_list),
-            digest=digest,
-            **kwargs,
-        )
-        self.info.description = json.dumps(self.facts())
+        self.names = tuple(name for name in self.names if name in classes)
+        self.lists = {split: [clip for clip in clips if clip.label in classes] for split, clips in self.lists.items()}
+
+    def _present_classes(self) -> list[str]:
+        """The listed classes with at least one video in the release, whose tars are read to know it."""
+        unlisted = (archive for path, archive in self.release.archives.items() if self._is_unlisted(path))
+        in_tars = {self.video_id(member) for archive in unlisted for member in archive.members if is_video(member)}
+        there = in_tars.union(self.places)
+        listed_clips = (clip for clips in self.lists.values() for clip in clips)
+        present = {
+            clip.label
+            for clip in listed_clips
+            if clip.video_id.casefold() in self.spellings or not there.isdisjoint(self.file_ids(clip))
+        }
+        if not present:
+            raise FileNotFoundError(f"{self.release.root}: contains none of the listed videos.{self.release.hint}")
+        return [name for name in self.names if name in present]
+
+    @property
+    def part(self) -> str | None:
+        """Which part of the benchmark is loaded, such as `16 of 101 classes`; None for the whole."""
+        number = len(LABEL_SETS[self.label_sets[0]].names)
+        return None if len(self.names) == number else f"{len(self.names)} of {number} classes"
 
     @classmethod
     def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
@@ -154,112 +163,179 @@ class BenchmarkBuilder(datasets.GeneratorBasedBuilder):
     @classmethod
     def video_id(cls, path: str) -> str:
         """Id that the lists use for the video at this path."""
-        path_ = PurePosixPath(path)
+        path_ = PurePosixPath(path.replace("\\", "/"))  # lists and archives from Windows
         return f"{path_.parent.name}/{path_.stem}" if cls.in_class_folders else path_.stem
 
     @staticmethod
-    def names(clip: Clip) -> tuple[str, ...]:
-        """Names that the clip's video file may have, the most reliable one first."""
+    def file_ids(clip: Clip) -> tuple[str, ...]:
+        """Ids that the clip's video file may have, the most reliable one first."""
         return (clip.video_id,)
 
-    def _find_videos(self):
-        """Find each video: a loose file, or in an archive. The content of a tar is known only after reading it."""
+    def _find_videos(self) -> dict[str, tuple[str | None, str]]:
+        """
+        Archive, or None for a loose file, and path of each video, by id: replacements first, then loose files.
+
+        Tars are not among them, unless they replace other files: listing one takes reading it to its end.
+        """
         release = self.release
-        videos = sorted(filter(is_video, release.files), key=release.is_replacement, reverse=True)
-        self.loose: dict[str, str] = {}
-        for file in videos:
-            self.loose.setdefault(self.video_id(file), release.location(file))
-        # a video in a replacement archive is not taken from any other archive or file
-        self.replaced: set[str] = set()
-        members: dict[str, str] = {}
-        for path, archive in release.archives.items():
-            if archive.is_zip or release.is_replacement(path):
-                names = {self.video_id(member): f"{path}::{member}" for member in filter(is_video, archive.members)}
-                members = names | members
-                if release.is_replacement(path):
-                    self.replaced |= set(names)
-        self.replaced -= {self.video_id(file) for file in videos if release.is_replacement(file)}
-        self.loose = {name: file for name, file in self.loose.items() if name not in self.replaced}
-        self.locations = {**members, **self.loose}
-        self.complete = all(archive.is_zip for archive in release.archives.values())
+        places: dict[str, tuple[str | None, str]] = {}
+        for of_replacements in (True, False):
+            for file in filter(is_video, release.files):
+                if release.is_replacement(file) == of_replacements:
+                    places.setdefault(self.video_id(file), (None, release.location(file)))
+            for path, archive in release.archives.items():
+                if release.is_replacement(path) == of_replacements and not self._is_unlisted(path):
+                    for member in filter(is_video, archive.members):
+                        places.setdefault(self.video_id(member), (path, member))
+        return places
 
-    def loose_file(self, clip: Clip) -> str | None:
-        """Path or URL of a clip's video file; None if the video is in an archive or missing."""
-        return next((self.loose[name] for name in self.names(clip) if name in self.loose), None)
+    def _is_unlisted(self, archive: str) -> bool:
+        return not self.release.archives[archive].is_zip and not self.release.is_replacement(archive)
 
-    def facts(self) -> dict[str, Any]:
-        """Benchmark, protocol and fold; for each split, number of listed clips, missing and blocked clips."""
-        protocol, fold = self.config.protocol, self.config.fold
-        official = self.official_counts.get((protocol, fold), {}) if protocol in self.lists_from_names else {}
+    def shards(self, split: str) -> tuple[list[Shard], dict[str, Row]]:
+        """
+        The rows of a split without those of blocked clips, in shards, and those of videos that are nowhere, by id.
 
-        def missing(clips: list[Clip]) -> list[str]:
-            return [clip.video_id for clip in clips if not any(name in self.locations for name in self.names(clip))]
+        Where there are tars, these videos may be in any of them.
+        """
+        loose: list[Row] = []
+        in_archives: dict[str, dict[str, Row]] = {path: {} for path in self.release.archives}
+        absent: dict[str, Row] = {}
+        for clip in self.lists[split]:
+            row: Row = {"video": None, "label": clip.label, "video_id": clip.video_id}
+            row |= {"group": clip.group} if self.has_groups else {}
+            names = (*self.file_ids(clip), self.spellings.get(clip.video_id.casefold()))
+            found = next((self.places[name] for name in names if name in self.places), None)
+            if clip.video_id in self.blocked:
+                continue
+            if found is None:
+                absent |= dict.fromkeys(self.file_ids(clip), row)
+            elif found[0] is None:
+                loose.append({**row, "video": {"path": found[1], "bytes": None}})
+            else:
+                in_archives[found[0]][self.video_id(found[1])] = row
+        in_archives |= dict.fromkeys(filter(self._is_unlisted, in_archives), absent)
+        size = math.ceil(len(loose) / MAX_SHARDS) or 1
+        shards: list[Shard] = [(None, tuple(loose[start : start + size])) for start in range(0, len(loose), size)]
+        return [*shards, *((self.release.archives[path], rows) for path, rows in in_archives.items() if rows)], absent
 
-        return {
-            "benchmark": self.key,
-            "protocol": protocol,
-            "fold": fold,
-            "folds": self.folds[protocol],
-            "splits": {
-                split: {
-                    # a list made from file names does not contain the missing clips, so use the official count
-                    "listed": official.get(split, len(clips)),
-                    "blocked": [clip.video_id for clip in clips if clip.video_id in self.blocked],
-                    "missing": missing(clips) if self.complete else None,
-                }
-                for split, clips in self.lists.items()
-            },
-        }
-
-    def _info(self) -> datasets.DatasetInfo:
-        features = clip_features(LABEL_SETS[self.config.label_set].names)
+    def load(self, split: str, streaming: bool, cache_dir: str | None) -> Any:
+        """The clips of a split that are found and not blocked, as [`load_benchmark`] returns them."""
+        if split not in self.lists:
+            raise ValueError(
+                f"{self.title}, {self.protocol}: has no split {split!r}; choose one of {', '.join(self.lists)}"
+            )
+        clips, (shards, absent) = self.lists[split], self.shards(split)
+        missing: list[str] | None = list(dict.fromkeys(row["video_id"] for row in absent.values()))
+        features = clip_features(self.names)
         if self.has_groups:
             features["group"] = datasets.Value("string")
-        return datasets.DatasetInfo(features=features)
-
-    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
-        generators = []
-        for split, clips in self.lists.items():
-            if self.config.split not in (None, split):
-                continue
-            wanted = [clip for clip in clips if clip.video_id not in self.blocked]
-            found = [(path, clip) for clip in wanted if (path := self.loose_file(clip)) is not None]
+        about: dict[str, Any] = {"features": features, "gen_kwargs": {"shards": shards, "video_id": self.video_id}}
+        dataset: Any = None
+        if streaming and shards:
+            dataset = datasets.IterableDataset.from_generator(read_shards, **about)
+            if missing and any(map(self._is_unlisted, self.release.archives)):
+                missing = None
+        elif shards:
             if not self.release.is_local:
-                paths = dl_manager.download([path for path, _ in found])
-                found = [(path, clip) for path, (_, clip) in zip(paths, found, strict=True)]
-            size = math.ceil(len(found) / MAX_SHARDS) or 1
-            shards: list[Any] = [(None, tuple(found[start : start + size])) for start in range(0, len(found), size)]
-            in_archives = {name: clip for clip in wanted if self.loose_file(clip) is None for name in self.names(clip)}
-            for archive in self.release.archives if in_archives else ():
-                mine = in_archives
-                if not self.release.is_replacement(archive):
-                    mine = {name: clip for name, clip in in_archives.items() if name not in self.replaced}
-                shards.append((archive, mine))
-            generators.append(datasets.SplitGenerator(split, gen_kwargs={"shards": shards}))
-        return generators
+                about["gen_kwargs"]["shards"] = list(map(_downloaded, shards))
+            # other lists, files or archives give another table
+            digest = repr((self.names, [(archive and archive.stamp(), rows) for archive, rows in shards]))
+            about["fingerprint"] = hashlib.sha256(digest.encode()).hexdigest()
+            dataset = datasets.Dataset.from_generator(read_shards, cache_dir=cache_dir, **about)
+            there = {*dataset["video_id"], *self.blocked}
+            missing = [clip.video_id for clip in clips if clip.video_id not in there]
+        if missing:
+            self._warn_of_missing(split, set(missing))
+        if dataset is None or (missing and len(missing) == len(clips)):
+            raise FileNotFoundError(f"{self.release.root}: contains none of the {split} videos.{self.release.hint}")
+        # a list made from file names does not contain the missing clips, so use the official count
+        listed = self.official.get(split, len(clips)) if self.protocol in self.lists_from_names else len(clips)
+        blocked = [clip.video_id for clip in clips if clip.video_id in self.blocked]
+        about = {"folds": self.folds[self.protocol], "part": self.part}
+        return with_facts(dataset, self.key, self.protocol, split, listed, missing, blocked, self.fold, **about)
 
-    def _generate_examples(self, shards: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for archive, clips in shards:
-            videos: Iterable[tuple[str, bytes | None, Clip | None]]
-            if archive is None:
-                videos = ((path, None, clip) for path, clip in clips)
-            else:
-                contents = self.release.archives[archive].contents()
-                videos = ((path, content, clips.get(self.video_id(path))) for path, content in contents)
-            for path, content, clip in videos:
-                if clip is not None:
-                    video = {"path": path, "bytes": content}
-                    group = {"group": clip.group} if self.has_groups else {}
-                    yield clip.video_id, {"video": video, "label": clip.label, "video_id": clip.video_id, **group}
+    @property
+    def official(self) -> dict[str, int]:
+        """Number of clips in the official list of each split, where it is known: not for some of the classes."""
+        return {} if self.part else self.official_counts.get((self.protocol, self.fold), {})
+
+    def _warn_of_missing(self, split: str, missing: set[str]):
+        clips = self.lists[split]
+        whole = {clip.label for clip in clips} - {clip.label for clip in clips if clip.video_id not in missing}
+        shown = [f"all of {label}" for label in sorted(whole)]
+        shown += [clip.video_id for clip in clips if clip.video_id in missing and clip.label not in whole]
+        warnings.warn(
+            f"{self.title}, {split}: {len(missing)} of {len(clips)} clips are missing in {self.release.root}: "
+            f"{', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}",
+            stacklevel=4,
+        )
 
 
-def _read_block_list(path: str | os.PathLike | None) -> set[str]:
-    """Ids of the clips that a report of `dvflnet verify` lists as empty or undecodable."""
+def read_shards(shards: list[Shard], video_id: Callable[[str], str]) -> Iterator[Row]:
+    """Rows of loose files, with their paths, and of archives, with the content of the videos."""
+    for archive, rows in shards:
+        if archive is None:
+            yield from rows
+            continue
+        left = dict(rows)  # of two files with the same name, the first one is read
+        for path, content in archive.contents():
+            if (row := left.pop(video_id(path), None)) is not None:
+                yield {**row, "video": {"path": f"{archive.path}::{path}", "bytes": content}}
+
+
+def _downloaded(shard: Shard) -> Shard:
+    archive, rows = shard
+    if archive is not None:
+        return shard
+    paths = datasets.DownloadManager().download([row["video"]["path"] for row in rows])
+    return None, tuple({**row, "video": {"path": path, "bytes": None}} for path, row in zip(paths, rows, strict=True))
+
+
+def with_facts(
+    dataset: Any,
+    benchmark: str,
+    protocol: str,
+    split: str,
+    listed: int | None,
+    missing: list[str] | None,
+    blocked: list[str],
+    fold: int = 1,
+    folds: int = 1,
+    part: str | None = None,
+) -> Any:
+    """Note in a dataset what [`split_facts`] returns."""
+    facts: dict[str, Any] = {"benchmark": benchmark, "protocol": protocol, "fold": fold, "folds": folds}
+    facts |= {"split": split} | ({"part": part} if part else {})
+    dataset.info.description = json.dumps({**facts, "listed": listed, "missing": missing, "blocked": blocked})
+    return dataset
+
+
+def read_block_list(path: str | os.PathLike | None, split: str | None = None) -> set[str]:
+    """
+    Ids of the clips that a report of `dvflnet verify` lists as empty, undecodable or leaked.
+
+    Class folders may have the same id in several splits; `split` is the one that is asked for.
+    """
     if path is None:
         return set()
     wrong = "is not a line of a complete report; run `dvflnet verify` to write one"
-    rows = read_json_lines(path, lambda row: (row["video_id"], row["outcome"]), wrong)
-    return {video_id for video_id, outcome in rows if outcome in ("empty", "undecodable")}
+    rows = read_json_lines(path, lambda row: (row["video_id"], row["outcome"], split and row["split"]), wrong)
+    return {
+        video_id for video_id, outcome, of in rows if outcome in ("empty", "undecodable", "leaked") and of == split
+    }
+
+
+def _refuse_leaks(release: Release, lists: dict[str, list[Clip]]):
+    """Raise `ValueError` if a training clip is in the list of another split."""
+    trained = {clip.video_id for clip in lists.get("train", ())}
+    for split, clips in lists.items():
+        both = trained.intersection(clip.video_id for clip in clips)
+        if both and split != "train":
+            raise ValueError(
+                f"{release.root}: the lists have {listed(both)} in both train and {split}; use the official lists, or "
+                "take them out of one of the two"
+            )
 
 
 @contextmanager
@@ -293,7 +369,7 @@ def _eighty_twenty(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
     return lists
 
 
-class _InClassFolders(BenchmarkBuilder):
+class _InClassFolders(Benchmark):
     """UCF: `<Class>/v_<Class>_g<group>_c<clip>.avi`. The class is the folder: file names may spell it differently."""
 
     has_groups = True
@@ -301,15 +377,16 @@ class _InClassFolders(BenchmarkBuilder):
 
     @classmethod
     def clip(cls, path: str) -> Clip:
-        video_id = cls.video_id(path)
-        group = re.search(r"_g(\d+)_c\d+$", video_id)
-        return Clip(video_id, video_id.split("/")[0], f"g{group[1]}" if group else None)
+        folder, stem = cls.video_id(path).split("/")
+        label = next((name for name in LABEL_SETS[cls.key].names if name.casefold() == folder.casefold()), folder)
+        group = re.search(r"_g(\d+)_c\d+$", stem)
+        return Clip(f"{label}/{stem}", label, f"g{group[1]}" if group else None)
 
     @classmethod
     def clips_found(cls, release: Release) -> list[Clip]:
         clips = sorted({cls.clip(path) for path in release.videos()})
         if not clips:
-            raise FileNotFoundError(f"{release.root}: contains no videos.{release.hint()}")
+            raise FileNotFoundError(f"{release.root}: contains no videos.{release.hint}")
         total = sum(cls.official_counts["dvflnet_8020", 1].values())
         if len(clips) != total:
             warnings.warn(
@@ -386,7 +463,7 @@ class UCF50(_InClassFolders):
         }
 
 
-class _ListPerClass(BenchmarkBuilder):
+class _ListPerClass(Benchmark):
     """HMDB51 and JHMDB: `<class>/<clip>.avi`, and `<class>_test_split<fold>.txt` of lines `<clip>.avi <flag>`."""
 
     folds = {"official": 3}
@@ -466,7 +543,7 @@ class JHMDB(_ListPerClass):
         return lists
 
 
-class SomethingSomethingV2(BenchmarkBuilder):
+class SomethingSomethingV2(Benchmark):
     """Something-Something-v2 (220,847 clips of 174 classes). `test` needs the file of test answers."""
 
     key = "ssv2"
@@ -491,15 +568,12 @@ class SomethingSomethingV2(BenchmarkBuilder):
                 ]
         answers = release.read("test-answers.csv", f"{prefix}test-answers.csv")
         if answers is not None:
-            rows = [line.split(";", 1) for line in _lines(answers)]
-            wrong = [row[0] for row in rows if len(row) < 2]
-            if wrong:
-                raise ValueError(f"{release.root}: test-answers.csv contains the line {wrong[0]!r}; expected ID;CLASS")
-            lists["test"] = [Clip(video_id, label) for video_id, label in rows]
+            with _reading_list(release, "test-answers.csv", "lines of ID;CLASS"):
+                lists["test"] = [Clip(*line.split(";", 1)) for line in _lines(answers)]
         return lists
 
 
-class Kinetics400(BenchmarkBuilder):
+class Kinetics400(Benchmark):
     """
     Kinetics-400 (about 306,000 clips of 400 classes).
 
@@ -514,7 +588,7 @@ class Kinetics400(BenchmarkBuilder):
     official_counts = {("official", 1): {"train": 246534, "validation": 19906, "test": 38685}}
 
     @staticmethod
-    def names(clip: Clip) -> tuple[str, ...]:
+    def file_ids(clip: Clip) -> tuple[str, ...]:
         return (clip.video_id, clip.video_id[:11])  # some copies use only the YouTube id as the file name
 
     @classmethod
@@ -531,14 +605,10 @@ class Kinetics400(BenchmarkBuilder):
                 release.need(*files, where="the annotations of CVDF's kinetics-dataset")
             if text is None:
                 continue
-            columns = "label,youtube_id,time_start,time_end,split"
-            with _reading_list(release, f"{split}'s csv", columns):
+            with _reading_list(release, f"{split}'s csv", "label,youtube_id,time_start,time_end,split"):
                 rows = list(csv.DictReader(io.StringIO(text), restval=""))
-            if not rows or "youtube_id" not in rows[0] or "time_start" not in rows[0]:
-                raise ValueError(f"{release.root}: {split}'s csv has no columns youtube_id and time_start")
-            if "label" not in rows[0]:  # some copies of the test list have no labels
-                continue
-            with _reading_list(release, f"{split}'s csv", columns):
+                if "label" not in rows[0]:  # some copies of the test list have no labels
+                    continue
                 lists[split] = [
                     Clip(f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}", row["label"])
                     for row in rows
@@ -546,6 +616,6 @@ class Kinetics400(BenchmarkBuilder):
         return lists
 
 
-BENCHMARKS: dict[str, type[BenchmarkBuilder]] = {
-    builder.key: builder for builder in (UCF50, UCF101, HMDB51, JHMDB, SomethingSomethingV2, Kinetics400)
+BENCHMARKS: dict[str, type[Benchmark]] = {
+    benchmark.key: benchmark for benchmark in (UCF50, UCF101, HMDB51, JHMDB, SomethingSomethingV2, Kinetics400)
 }

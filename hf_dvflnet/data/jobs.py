@@ -6,21 +6,72 @@ import socket
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from ..video_decoding import VideoWarning
+from . import sandbox
 from .limits import VideoLimits, worker_limits
-from .workers import default_workers, run_ahead
 
 
 RETRIES = 5  # of a task or an actor of Ray whose worker or node is lost
 AHEAD = 4  # tasks in progress per core of a cluster
 
+T = TypeVar("T")
 MapJobs = Callable[[Callable[[Any, VideoLimits], Any], Iterable[Any]], Generator[Any, None, None]]
+
+
+def cpu_count() -> int:
+    """Number of CPUs that this process may use by its affinity (`taskset`) and its cgroup's quota (containers)."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # cgroup v2: "MICROSECONDS PERIOD", or "max PERIOD"
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    return count
+
+
+def default_workers() -> int:
+    """One for each CPU, shared by the processes that a launcher started on this machine."""
+    return max(1, cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def run_ahead(
+    calls: Iterable[Callable[[], T]], num_workers: int, ahead: int = 2, setup: Callable[[], object] | None = None
+) -> Generator[Callable[[], T], None, None]:
+    """
+    Run calls in threads. Each thread has a sandbox of its own, in which it decodes (`sandbox.py`).
+
+    Args:
+        calls: Taken as needed.
+        num_workers: Number of threads. With 0, each call runs in the calling thread, when its result is asked for.
+        ahead: Number of calls per thread that run or whose results wait.
+        setup: Called by each thread at its start.
+
+    Yields:
+        A function for each call, in order, which waits for the call and returns its result or raises its exception.
+    """
+    if not num_workers:
+        yield from calls
+        return
+    pool = ThreadPoolExecutor(num_workers, initializer=setup)
+    running: deque = deque()
+    try:
+        for call in calls:
+            running.append(pool.submit(call))
+            if len(running) > ahead * num_workers:
+                yield running.popleft().result
+        while running:
+            yield running.popleft().result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        if any(not future.done() for future in running):  # stopped early: do not wait for videos that nobody asks for
+            sandbox.end_work({thread.ident for thread in pool._threads})
+        pool.shutdown()
 
 
 @contextmanager
@@ -173,6 +224,3 @@ def _connect(address: str):
             f"no Ray cluster answers at {where} ({' '.join(str(error).split())}); start one with `ray start --head`, "
             "or use the address local"
         ) from error
-
-
-__all__ = ["RETRIES", "MapJobs", "WorkerState", "connected", "map_jobs", "quiet_videos"]

@@ -1,18 +1,22 @@
 """Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
 
+import atexit
+import glob
 import json
 import os
 import re
-import warnings
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import datasets
-import fsspec
 
-from .benchmarks import BENCHMARKS, MAX_SHARDS
+from .benchmarks import BENCHMARKS, MAX_SHARDS, read_block_list, with_facts
 from .class_folders import SPLITS, load_video_folder, stream_tars, unreadable_videos
 from .label_sets import LABEL_SETS, listed
 from .releases import ARCHIVE_SUFFIXES
+from .storages import filesystem_of
 from .video_column import clip_features, clip_name
 from .video_files import VIDEO_SUFFIXES, find_files
 
@@ -27,6 +31,7 @@ def load_benchmark(
     *,
     label_set: str | None = None,
     block_list: str | os.PathLike | None = None,
+    classes: Sequence[str] | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
     """
@@ -43,7 +48,10 @@ def load_benchmark(
         fold: Number of the fold, from 1.
         streaming: Whether to return an `IterableDataset` in shards, which is read during iteration.
         label_set: `"ucf101-sorted"` for UCF101 in the class order of DVFL-Net's checkpoints.
-        block_list: A report of `dvflnet verify`; clips that it lists as empty or undecodable are left out.
+        block_list: A report of `dvflnet verify`; clips that it lists as empty, undecodable or leaked are left out.
+        classes: For a part of a release: the names of the classes to load, or `"present"` for those that have videos
+            in it. They are numbered from 0 in the order of the label set, and the lists are cut to them. By default
+            all classes, even if some have no videos.
         cache_dir: Folder in which `datasets` caches its tables; by default its own cache.
 
     Returns:
@@ -52,7 +60,7 @@ def load_benchmark(
         [`split_facts`] gives the number of listed clips and the ids of the missing ones.
 
     Raises:
-        FileNotFoundError, ValueError: As for [`BenchmarkBuilder`], or if the benchmark or split does not exist.
+        FileNotFoundError, ValueError: As for [`load_benchmark`], or if the benchmark or split does not exist.
 
     Warns:
         UserWarning: If clips are missing, if the protocol has data leakage between training and test clips, or if
@@ -60,85 +68,69 @@ def load_benchmark(
     """
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")
-    cache = None if cache_dir is None else os.fspath(cache_dir)
+    cache = _usable_cache() if cache_dir is None else os.fspath(cache_dir)
     if name == "folder" or _is_parquet(data_dir):
-        unused = {"protocol": protocol, "fold": None if fold == 1 else fold, "block_list": block_list}
-        for argument, value in (unused | ({"label_set": label_set} if name == "folder" else {})).items():
+        unused: dict[str, Any] = {"protocol": protocol, "fold": None if fold == 1 else fold, "classes": classes}
+        unused |= {"label_set": label_set} if name == "folder" else {"block_list": block_list}
+        for argument, value in unused.items():
             if value is not None:
                 raise ValueError(
                     f"{data_dir}: its splits are defined by its folders or files, so {argument}={value} does not apply"
                 )
         if name == "folder":
-            return _load_folder(data_dir, split, streaming)
+            return _load_folder(data_dir, split, streaming, read_block_list(block_list, split))
         return _load_parquet(name, data_dir, split, streaming, label_set, cache)
+    benchmark = BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes)
+    return benchmark.load(split, streaming, cache)
 
-    builder = BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, split, cache_dir=cache)
-    facts, clips = builder.facts(), builder.lists[split]
-    about = facts["splits"][split]
-    dataset: Any = None
-    if streaming:
-        dataset = builder.as_streaming_dataset(split=split)
-    elif about["missing"] != [clip.video_id for clip in clips]:
-        builder.download_and_prepare()
-        dataset = builder.as_dataset(split=split)
-        if about["missing"] is None:  # known now that the archives have been read
-            there = {*dataset["video_id"], *about["blocked"]}
-            about["missing"] = [clip.video_id for clip in clips if clip.video_id not in there]
-    missing = about["missing"]
-    if missing:
-        gone = set(missing)
-        whole = {clip.label for clip in clips} - {clip.label for clip in clips if clip.video_id not in gone}
-        shown = [f"all of {label}" for label in sorted(whole)]
-        shown += [clip.video_id for clip in clips if clip.video_id in gone and clip.label not in whole]
-        warnings.warn(
-            f"{builder.title}, {split}: {len(missing)} of {len(clips)} clips are missing in {data_dir}: "
-            f"{', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}",
-            stacklevel=2,
-        )
-        if len(missing) == len(clips):
-            raise FileNotFoundError(f"{data_dir}: contains none of the {split} videos.{builder.release.hint()}")
-    dataset.info.description = json.dumps({**facts, "split": split})
-    return dataset
+
+def _usable_cache() -> str | None:
+    """None for the cache of `datasets`; without a writable home, a folder that ends with this process."""
+    cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
+    with suppress(OSError):
+        os.makedirs(cache, exist_ok=True)
+        if os.access(cache, os.W_OK):
+            return None
+    folder = tempfile.TemporaryDirectory(prefix="dvflnet-tables-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:
     """
     Get the origin of a dataset of [`load_benchmark`]: `benchmark`, `protocol`, `fold`, `split`, `listed` (number of
     clips in the lists), `missing` (ids of missing clips; None if they are known only after the archives are read) and
-    `blocked` (ids of clips left out by the block list).
+    `blocked` (ids of clips left out by the block list), and with `classes` the `part`, such as `16 of 101 classes`.
 
     Raises:
         ValueError: If the dataset was not loaded by [`load_benchmark`].
     """
     try:
-        facts = json.loads(dataset.info.description)
-        return {**{key: value for key, value in facts.items() if key != "splits"}, **facts["splits"][facts["split"]]}
-    except (ValueError, KeyError, TypeError) as error:
+        return dict(json.loads(dataset.info.description))
+    except (ValueError, TypeError) as error:
         raise ValueError("this dataset was not loaded by load_benchmark") from error
 
 
-def _described(dataset: Any, name: str, protocol: str, split: str, listed: int | None, missing: list[str]) -> Any:
-    facts = {"benchmark": name, "protocol": protocol, "fold": 1, "folds": 1, "split": split}
-    splits = {split: {"listed": listed, "missing": missing, "blocked": []}}
-    dataset.info.description = json.dumps({**facts, "splits": splits})
-    return dataset
-
-
-def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool) -> Any:
+def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool, block_list: set[str]) -> Any:
     found = load_video_folder(data_dir)
     if split not in found:
         raise ValueError(
             f"{data_dir}: has no split {split!r}, only {', '.join(found)}; put videos into {split}/<class>/"
         )
-    dataset = found[split]
-    count, missing = len(dataset), unreadable_videos(data_dir, split)
+    dataset: Any = found[split]
+    missing = unreadable_videos(data_dir, split)
+    blocked = [video_id for video_id in dataset["video_id"] if video_id in block_list]
+    listed = len(dataset) + len(missing)
+    if blocked:
+        kept = [index for index, video_id in enumerate(dataset["video_id"]) if video_id not in block_list]
+        dataset = dataset.select(kept)
     if streaming:
-        dataset = stream_tars(dataset) or dataset.to_iterable_dataset(num_shards=min(count, MAX_SHARDS))
-    return _described(dataset, "folder", "class folders", split, count + len(missing), missing)
+        dataset = stream_tars(dataset) or dataset.to_iterable_dataset(num_shards=min(len(dataset), MAX_SHARDS))
+    return with_facts(dataset, "folder", "class folders", split, listed, missing, blocked)
 
 
 def _is_parquet(data_dir: str | os.PathLike) -> bool:
-    filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
+    filesystem, path = filesystem_of(os.fspath(data_dir))
     files = find_files(path, filesystem).files if filesystem.isdir(path) else []
     return any(file.endswith(".parquet") for file in files) and not any(
         file.lower().endswith((*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES)) for file in files
@@ -150,7 +142,7 @@ def _load_parquet(
 ) -> Any:
     """Load Parquet files that contain the videos, with the splits of these files; classes are matched by name."""
     builder = BENCHMARKS[name]
-    filesystem, path = fsspec.core.url_to_fs(os.fspath(data_dir))
+    filesystem, path = filesystem_of(os.fspath(data_dir))
     spellings = SPLITS.get(split, (split,))
     files = [file for file in find_files(path, filesystem).files if file.endswith(".parquet")]
     chosen = [file for file in files if re.split(r"[-_.]", os.path.basename(file))[0] in spellings]
@@ -164,7 +156,7 @@ def _load_parquet(
         )
     dataset: Any = datasets.load_dataset(
         "parquet",
-        data_files=[filesystem.unstrip_protocol(file) for file in chosen],
+        data_files=[glob.escape(filesystem.unstrip_protocol(file)) for file in chosen],
         split="train",
         streaming=streaming,
         cache_dir=cache_dir,
@@ -195,4 +187,4 @@ def _load_parquet(
     dataset = dataset.cast_column("video", datasets.Video(decode=False))
     dataset = dataset.select_columns([column for column in ("video", "label", "video_id") if column in columns])
     dataset = dataset.map(to_our_columns, with_indices=True, features=clip_features(names))
-    return _described(dataset, name, "repository", split, None if streaming else len(dataset), [])
+    return with_facts(dataset, name, "repository", split, None if streaming else len(dataset), [], [])

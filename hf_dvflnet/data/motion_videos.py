@@ -23,8 +23,8 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from .jobs import default_workers, run_ahead
 from .storages import whole_file, write_whole
-from .workers import default_workers, run_ahead
 
 
 FRAMES_PER_SECOND = 8

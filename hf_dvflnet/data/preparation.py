@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from ..video_decoding import VideoDecodeError
 from . import sandbox
 from .class_folders import MANIFEST, SETTINGS, SPLITS, UNFINISHED, Row, check_row, original_id
-from .clip_encoding import encode_clip
+from .frames import encode_clip
 from .jobs import map_jobs
 from .limits import VideoLimits
 from .releases import Release
@@ -324,7 +324,7 @@ def _prepare_one(task: _Task, limits: VideoLimits) -> Row:
         with whole_file(task.target, task.unfinished) as unfinished:
             arguments: dict[str, Any] = {"target": str(unfinished.absolute()), "settings": task.settings}
             if limits.sandbox:
-                function = "hf_dvflnet.data.clip_encoding:encode_clip"
+                function = "hf_dvflnet.data.frames:encode_clip"
                 about = sandbox.call(function, task.video, limits, **arguments)
             else:
                 about = encode_clip(task.video, limits, **arguments)

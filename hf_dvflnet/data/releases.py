@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
-import fsspec
-
+from .storages import filesystem_of
 from .video_files import HIDDEN, VIDEO_SUFFIXES, find_files, is_hidden, is_video, warn_of_left_out
 
 
@@ -31,7 +30,7 @@ class Release:
 
     def __init__(self, root: str | os.PathLike):
         self.root = os.fspath(root)
-        self.filesystem, self.path = fsspec.core.url_to_fs(self.root)
+        self.filesystem, self.path = filesystem_of(self.root)
         if not self.filesystem.exists(self.path):
             raise FileNotFoundError(f"{self.root}: the folder or file does not exist")
         if self.filesystem.isfile(self.path):
@@ -51,11 +50,6 @@ class Release:
     def location(self, file: str) -> str:
         """Path of a local file, or URL of any other file."""
         return file if self.is_local else self.filesystem.unstrip_protocol(file)
-
-    def stamp(self, archive: str) -> str:
-        """Text that changes when the archive changes."""
-        about = self.filesystem.info(archive)
-        return repr([about.get(key) for key in ("size", "mtime", "etag", "ETag", "blob_id", "last_commit")])
 
     def is_replacement(self, file: str) -> bool:
         """Whether a file is in a replacement folder of the release, or is the archive of such a folder."""
@@ -94,10 +88,11 @@ class Release:
         if text is None:
             raise FileNotFoundError(
                 f"{self.root}: has no {' or '.join(names)}, which comes with {where}. Is this the folder of "
-                f"the extracted release?{self.hint()}"
+                f"the extracted release?{self.hint}"
             )
         return text
 
+    @cached_property
     def hint(self) -> str:
         """A sentence to append to an error message about files that cannot be read, or nothing."""
         names = list(map(os.path.basename, self.files))
@@ -119,13 +114,13 @@ class Archive:
     Args:
         filesystem: The `fsspec` filesystem that contains the archive.
         path: Path of the archive in that filesystem.
-        hint: Returns a sentence to append to the error message for a damaged archive.
+        hint: A sentence to append to the error message for a damaged archive.
 
     Raises:
         ValueError: When the archive is read, if it is damaged, encrypted, or not an archive.
     """
 
-    def __init__(self, filesystem: Any, path: str, hint: Callable[[], str]):
+    def __init__(self, filesystem: Any, path: str, hint: str):
         self.filesystem, self.path, self.hint = filesystem, path, hint
 
     @cached_property
@@ -141,6 +136,12 @@ class Archive:
             found = [name for name, _ in self._files()]
         warn_of_left_out(self.path, {HIDDEN: [name for name in found if is_hidden(name) and is_video(name)]})
         return [name for name in found if not is_hidden(name)]
+
+    def stamp(self) -> str:
+        """Text that changes when the archive changes."""
+        about = self.filesystem.info(self.path)
+        keys = ("size", "mtime", "etag", "ETag", "blob_id", "last_commit")
+        return repr([self.path, *(about.get(key) for key in keys)])
 
     def contents(self, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[tuple[str, bytes]]:
         """Names and contents of the files whose names end with one of `suffixes` (in lower case), in order."""
@@ -173,4 +174,4 @@ class Archive:
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise  # an error of the disk or network
             reason = str(error) or type(error).__name__
-            raise ValueError(f"{self.path}: cannot be read as an archive: {reason}.{self.hint()}") from error
+            raise ValueError(f"{self.path}: cannot be read as an archive: {reason}.{self.hint}") from error

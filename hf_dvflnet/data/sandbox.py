@@ -258,15 +258,16 @@ def _try_twice(name: str, attempt: Callable[[], T]) -> T:
 
 
 def _info(message: dict[str, Any], times: np.ndarray) -> VideoInfo:
-    return VideoInfo(**{**message["info"], "frame_times": times.view(np.float64) if len(times) else None})
+    frame_times = times.view(np.float64) if len(times) else None
+    return VideoInfo(**{**message["info"], "frame_times": frame_times, "remarks": []})  # its remarks come at the end
 
 
 def _finish(info: VideoInfo, done: dict[str, Any], request: dict[str, Any]):
     """Take over what only the end of decoding shows."""
-    vars(info).update(done)
-    info.remarks = [_named(remark, request) for remark in info.remarks]
-    for remark in info.remarks:
+    remarks = [_named(remark, request) for remark in done["remarks"]]
+    for remark in remarks:
         warnings.warn(remark, VideoWarning, stacklevel=5)
+    vars(info).update({**done, "remarks": remarks + info.remarks})
 
 
 def read_video(video: VideoSource, indices: Indices, limits: DecodingLimits) -> tuple[np.ndarray, VideoInfo]:

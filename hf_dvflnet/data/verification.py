@@ -4,21 +4,23 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from ..video_decoding import read_video
-from .benchmarks import BENCHMARKS
+from .benchmarks import BENCHMARKS, Shard, read_shards
+from .class_folders import load_video_folder, unreadable_videos
 from .jobs import map_jobs
 from .limits import VideoLimits
 from .storages import read_json_lines, write_whole
-from .video_column import video_source
+from .video_column import IN_TAR, video_source
 
 
-OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")
+OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate", "leaked")
+DECODED = ("ok", "short", "duplicate", "leaked")
 
 
 def verify_benchmark(
@@ -28,6 +30,7 @@ def verify_benchmark(
     *,
     protocol: str | None = None,
     fold: int = 1,
+    classes: Sequence[str] | None = None,
     min_frames: int = 8,
     num_workers: int | None = None,
     ray: str | None = None,
@@ -37,15 +40,16 @@ def verify_benchmark(
 
     The report is JSON Lines, one line per clip: `video_id`, `split`, `path`, `outcome`, `reason`, `frames`, `bytes`,
     `sha256`, and the lists that the clip belongs to. Outcomes are `ok`, `missing`, `empty` (0 bytes), `undecodable`,
-    `short` (fewer than `min_frames` frames), and `duplicate` (the same bytes as an earlier clip). [`load_benchmark`]
-    accepts the report as its block list. An existing report on the same lists is continued: a clip is not decoded
+    `short` (fewer than `min_frames` frames), `leaked` (a training clip with the same bytes as a clip of another
+    split), and `duplicate` (the same bytes as an earlier clip). [`load_benchmark`] accepts the report as its block
+    list. An existing report on the same lists is continued: a clip is not decoded
     again if the size and time of its file, or archive, are unchanged.
 
     Args:
-        name: A benchmark of [`BENCHMARKS`].
-        data_dir: The release of the benchmark.
+        name: As for [`load_benchmark`]: a benchmark, or `"folder"` for class folders.
+        data_dir: The release of the benchmark, or the folder with `<split>/<class>/<video>`, prepared or not.
         report: The file to write.
-        protocol, fold: The lists to check.
+        protocol, fold, classes: The lists to check, of a benchmark, as for [`load_benchmark`].
         min_frames: Clips with fewer frames are `short`.
         num_workers: Number of sandboxes that decode, by default one per CPU; 0 uses this process.
         ray: Decode on a Ray cluster instead: `"auto"` for the one that `RAY_ADDRESS` names or that runs on this
@@ -54,8 +58,8 @@ def verify_benchmark(
 
     Returns:
         `counts` (for each split, the number of listed clips, the number of clips in the official lists, or None if
-        it is unknown, and the number of clips with each outcome), `checked` (number of clips decoded in this run),
-        `protocol` and `fold`.
+        it is unknown, and the number of clips with each outcome), `leaked` (their ids and those of the clips with the
+        same bytes), `checked` (number of clips decoded in this run), `protocol` and `fold`.
 
     Raises:
         ValueError: If the benchmark does not exist, or `report` exists and is not a report on these lists.
@@ -64,10 +68,24 @@ def verify_benchmark(
     Warns:
         UserWarning: If files of the release are left out, as in [`load_benchmark`].
     """
-    if name not in BENCHMARKS:
-        raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
-    builder = BENCHMARKS[name](data_dir, protocol, fold)
-    lists: dict[str, Any] = {"benchmark": name, "protocol": builder.config.protocol, "fold": fold}
+    shards: dict[str, list[Shard]]
+    official: dict[str, int] = {}
+    video_id: Callable[[str], str] = str
+    if name == "folder":
+        if protocol is not None or fold != 1 or classes is not None:
+            raise ValueError(f"{data_dir}: class folders have no lists; leave protocol, fold and classes out")
+        tables = load_video_folder(data_dir)
+        ids = {split: [*rows["video_id"], *unreadable_videos(data_dir, split)] for split, rows in tables.items()}
+        shards = {split: [(None, rows)] for split, rows in tables.items()}
+    elif name in BENCHMARKS:
+        benchmark = BENCHMARKS[name](data_dir, protocol, fold, classes=classes)
+        protocol, video_id = benchmark.protocol, benchmark.video_id
+        ids = {split: [clip.video_id for clip in clips] for split, clips in benchmark.lists.items()}
+        shards = {split: benchmark.shards(split)[0] for split in ids}
+        official = benchmark.official
+    else:
+        raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, folder")
+    lists: dict[str, Any] = {"benchmark": name, "protocol": protocol, "fold": fold}
     report = Path(report)
 
     def parse(row: Any) -> tuple[tuple[str, str], dict[str, Any]]:
@@ -77,16 +95,19 @@ def verify_benchmark(
 
     wrong = f"is not part of a report on {', '.join(map(str, lists.values()))}; choose another report file"
     known = dict(read_json_lines(report, parse, wrong, unfinished=True)) if report.is_file() else {}
-    listed = [(split, clip.video_id) for split, clips in builder.lists.items() for clip in clips]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
 
     def jobs() -> Iterator[tuple[dict[str, Any], bytes | None]]:
-        for row, video in _files(builder):
-            before = known.get((row["split"], row["video_id"]))
-            if before is not None and before.get("stamp") == row["stamp"]:
-                rows[row["split"], row["video_id"]] = before
-            else:
-                yield {**lists, **row}, video
+        parts = ((split, part) for split, of_split in shards.items() for part in of_split)
+        for split, part in parts:
+            for row in read_shards([part], video_id):
+                path, content = row["video"]["path"], row["video"]["bytes"]
+                stamp = _stamp(path) if part[0] is None else part[0].stamp()
+                before = known.get((split, row["video_id"]))
+                if before is not None and before.get("stamp") == stamp:
+                    rows[split, row["video_id"]] = before
+                else:
+                    yield {**lists, "video_id": row["video_id"], "split": split, "path": path, "stamp": stamp}, content
 
     checked = 0
     with map_jobs(num_workers, ray) as run:
@@ -98,48 +119,45 @@ def verify_benchmark(
                 checked += 1
 
     final = []
-    first_of: dict[str, str] = {}  # first clip with each digest
-    for split, video_id in listed:
-        row = rows.get((split, video_id)) or {**lists, "video_id": video_id, "split": split, "outcome": "missing"}
-        if row["outcome"] in ("ok", "short", "duplicate"):
-            first = first_of.setdefault(row["sha256"], video_id)
-            if first != video_id:
-                row = {**row, "outcome": "duplicate", "reason": f"same bytes as {first}"}
-            elif row["frames"] < min_frames:
-                row = {**row, "outcome": "short", "reason": f"{row['frames']} frames"}
-            else:
-                row = {**row, "outcome": "ok", "reason": row.get("remark")}
-        final.append(row)
-    write_whole(report, "".join(json.dumps(row) + "\n" for row in final))
-
-    official = builder.official_counts.get((lists["protocol"], fold), {})
-    counts = {}
-    for split, clips in builder.lists.items():
-        outcomes = Counter(row["outcome"] for row in final if row["split"] == split)
-        counts[split] = {"listed": len(clips), "official": official.get(split)}
+    counts: dict[str, dict[str, int | None]] = {}
+    first_of: dict[str, tuple[str, str]] = {}  # first clip with each digest
+    tested = {
+        row["sha256"]: f"same bytes as {clip} in {split}"
+        for (split, clip), row in rows.items()
+        if split != "train" and row["outcome"] in DECODED
+    }
+    leaked = {}
+    for split, of_split in ids.items():
+        outcomes = Counter[str]()
+        for clip in of_split:
+            row = rows.get((split, clip)) or {**lists, "video_id": clip, "split": split, "outcome": "missing"}
+            if split == "train" and row.get("sha256") in tested:
+                leaked[clip] = tested[row["sha256"]]
+                row = {**row, "outcome": "leaked", "reason": leaked[clip]}
+            elif row["outcome"] in DECODED:
+                first = first_of.setdefault(row["sha256"], (split, clip))
+                if first != (split, clip):
+                    row = {**row, "outcome": "duplicate", "reason": f"same bytes as {first[1]} in {first[0]}"}
+                elif row["frames"] < min_frames:
+                    row = {**row, "outcome": "short", "reason": f"{row['frames']} frames"}
+                else:
+                    row = {**row, "outcome": "ok", "reason": row.get("remark")}
+            final.append(row)
+            outcomes[row["outcome"]] += 1
+        counts[split] = {"listed": len(of_split), "official": official.get(split)}
         counts[split] |= {outcome: outcomes[outcome] for outcome in OUTCOMES}
-    return {"counts": counts, "checked": checked, "protocol": lists["protocol"], "fold": fold}
+    write_whole(report, "".join(json.dumps(row) + "\n" for row in final))
+    return {"counts": counts, "leaked": leaked, "checked": checked, "protocol": protocol, "fold": fold}
 
 
-def _files(builder: Any) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-    """Each clip that is found, with its bytes if it is in an archive."""
-    release = builder.release
-    archives = [release.stamp(archive) for archive in release.archives]
-    for split, clips in builder.lists.items():
-        in_archives = False
-        for clip in clips:
-            path = builder.loose_file(clip)
-            in_archives |= path is None
-            if path is not None:
-                status = os.stat(path) if release.is_local else None
-                stamp = None if status is None else [status.st_size, status.st_mtime_ns]
-                yield {"video_id": clip.video_id, "split": split, "path": path, "stamp": stamp}, None
-        if in_archives and archives:
-            for example in builder.as_streaming_dataset(split=split):
-                video = example["video"]
-                if video["bytes"] is not None:
-                    row = {"video_id": example["video_id"], "split": split, "path": video["path"]}
-                    yield {**row, "stamp": archives}, video["bytes"]
+def _stamp(path: str) -> list[int] | None:
+    """Size and time of a file, or of the tar with a prepared clip; None if it is not a local file."""
+    part = IN_TAR.fullmatch(path)
+    file = path if part is None else part[1]
+    if not os.path.isfile(file):
+        return None
+    status = os.stat(file)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _check(job: tuple[dict[str, Any], bytes | None], limits: VideoLimits) -> dict[str, Any]:

@@ -7,14 +7,14 @@ Hidden files and those that systems put beside videos are never used, neither lo
 import csv
 import glob
 import os
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NamedTuple
 
-from .downloads import storage_of
-from .storages import open_file, storage_errors
+from .storages import open_file, storage_errors, storage_of
 
 
 VIDEO_SUFFIXES = (
@@ -120,7 +120,8 @@ def list_videos(given: Iterable[str | os.PathLike]) -> list[str]:
     Replace each folder by the videos below it, at any depth, sorted. Paths of other kinds and URLs are kept.
 
     Folders may be on the Hub (`hf://datasets/USER/NAME`) or in another storage (`s3://BUCKET/clips`). A pattern such
-    as `clips/**/*.mp4` stands for the paths that it matches, sorted, unless there is a file of this name.
+    as `clips/**/*.mp4` stands for the paths that it matches, sorted, unless there is a file of this name. Folders at
+    its start that exist, such as `clips[1]`, are taken as they are named.
 
     Raises:
         ImportError: If the package that reads a storage is not installed.
@@ -136,11 +137,18 @@ def list_videos(given: Iterable[str | os.PathLike]) -> list[str]:
         storage, root = storage_of(path) or (None, path)
         with nullcontext() if storage is None else storage_errors(path):
             matches = [root]
-            if glob.has_magic(root) and (storage is not None or ("://" not in path and not os.path.lexists(path))):
-                matches = sorted(glob.glob(root, recursive=True) if storage is None else storage.glob(root))
+            if storage is None:
+                is_pattern = glob.has_magic(root) and "://" not in path and not os.path.lexists(path)
+            else:
+                is_pattern = glob.has_magic(root) and not storage.exists(root)
             is_folder = os.path.isdir if storage is None else storage.isdir
+            if is_pattern:
+                pattern = _escape_folders(root, is_folder)
+                matches = sorted(glob.glob(pattern, recursive=True) if storage is None else storage.glob(pattern))
             folders = {one: find_files(one, storage) for one in matches if is_folder(one)}
         if not matches:
+            if storage is None:  # a folder that may not be read matches nothing
+                os.listdir(re.split(r"[^/]*[*?[]", root)[0] or ".")
             raise FileNotFoundError(f"{path}: no file or folder matches this pattern")
         for one in matches:
             found = [one]
@@ -154,6 +162,13 @@ def list_videos(given: Iterable[str | os.PathLike]) -> list[str]:
                     raise ValueError(f"{folder}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
             videos += found if storage is None else map(storage.unstrip_protocol, found)
     return videos
+
+
+def _escape_folders(pattern: str, is_folder: Callable[[str], bool]) -> str:
+    folder = os.path.dirname(pattern)
+    while glob.has_magic(folder) and not is_folder(folder):
+        folder = os.path.dirname(folder)
+    return glob.escape(folder) + pattern[len(folder) :]
 
 
 def warn_of_left_out(root: str | os.PathLike, left_out: Mapping[str, list[str]]):

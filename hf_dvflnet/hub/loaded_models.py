@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -111,6 +112,8 @@ class HeadInput:
 
     def __init__(self, model: nn.Module):
         self._given: torch.Tensor | None = None
+        if "torch._dynamo" in sys.modules:  # else code that was compiled before would run on without the hook
+            torch.compiler.reset()
         self._hook = head_of(model).register_forward_pre_hook(self._keep)
 
     def _keep(self, head: nn.Module, inputs: tuple[torch.Tensor, ...]):

@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -13,11 +13,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..clip_sampling import check_positive
-from ..data.downloads import storage_of
-from ..data.jobs import quiet_videos
-from ..data.workers import default_workers
+from ..data.jobs import default_workers, quiet_videos
+from ..data.storages import storage_of
 from ..hub.loaded_models import weights_digest
-from .pipeline import VIEWS, ClipClassifier, decode_clips
+from .pipeline import ClipClassifier, check_views, decode_clips
 from .prediction_files import PredictionFile, Row, columns
 
 
@@ -32,6 +31,7 @@ def predict_to_file(
     embeddings: bool = False,
     batch_size: int = 8,
     num_workers: int | None = None,
+    retry_failed: bool = False,
 ) -> dict[str, Any]:
     """
     Classify videos, and write a row for each, in the order of `sources`. The same call resumes a run that was stopped.
@@ -52,9 +52,9 @@ def predict_to_file(
     (`pyarrow.dataset`, `datasets`, DuckDB, Spark). For a file, they lie in `OUTPUT.parts` until the end. After an
     interruption of any kind, at most one part of each process is computed again. If all is there, nothing is computed.
 
-    Processes that a launcher started (`accelerate launch`, `torchrun`; `RANK` and `WORLD_SIZE`) share the blocks, if
-    `output` lies in a folder that all of them see. They do not communicate otherwise. A run may be continued with
-    another number of processes.
+    Processes that a launcher started (`accelerate launch`, `torchrun`; it sets both `RANK` and `WORLD_SIZE`) share the
+    blocks, if `output` lies in a folder that all of them see. They do not communicate otherwise. A run may be
+    continued with another number of processes.
 
     Args:
         model: The classifier, on any device, in evaluation mode; or an exported program ([`load_exported`]).
@@ -62,19 +62,20 @@ def predict_to_file(
         sources: Paths, http(s) URLs, or paths in storages (`hf://`, `s3://`) of videos. They obey [`VideoLimits`].
         output: A folder, or a file that ends in `.parquet`, `.jsonl` or `.csv`, here or in a storage
             (`s3://BUCKET/scores`).
-        views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged, and whose pooled features, too.
+        views: 1, 4 for 4 clips x 1 crop, or 12 for 4 clips x 3 crops, whose scores and pooled features are averaged.
         top_k: Number of classes per video; 0 for none, with `embeddings`.
         embeddings: Whether to write the pooled features: what the model's `classifier` is given.
         batch_size: Number of videos that are classified at once.
         num_workers: Number of sandboxes that decode, by default one per CPU, shared by the processes of a machine. 0
             decodes in this process, which then ends with a decoder that crashes.
+        retry_failed: Whether to read videos again whose rows have an error, in a single process.
 
     Returns:
         `videos` (number of rows), `written` (those that this process computed now), `seconds`,
         `decoding_seconds` (waited for decoders), `model_seconds`, `bound_by` (`"decoding"`, `"the model"`, or `None`
-        if nothing was computed), `process` and `processes`; and `failures`, the number of rows with an error by
-        `error_kind`, which is `None` in all processes except the main one. When the main one returns, all rows are
-        there.
+        if nothing was computed), `process` and `processes`; and `failures`, the number of rows of the output with an
+        error by `error_kind`, which is `None` in all processes except the main one. When the main one returns, all
+        rows are there.
 
     Raises:
         FileExistsError: If `output` exists and no earlier run is known.
@@ -88,13 +89,20 @@ def predict_to_file(
     began = time.perf_counter()
     options: dict[str, Any] = {"views": views, "top_k": top_k, "embeddings": embeddings}
     videos, file = open_run(model, processor, sources, output, batch_size=batch_size, **options)
+    process, file.processes = process_share()
+    if retry_failed and file.processes > 1:
+        raise ValueError("retry_failed works in one process; start it without a launcher")
     with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier:
-        process, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if num_workers is None:
             num_workers = default_workers()
         file.begin(main=process == 0)
         # the same shares whenever a process looks, also while others write
-        mine = [block for block in file.missing() if block % processes == process]
+        mine: dict[int, Sequence[int] | None] = dict.fromkeys(
+            block for block in file.missing() if block % file.processes == process
+        )
+        if retry_failed:
+            file.reopen()
+            mine |= file.failed()
         done = _write_blocks(
             *(file, mine, videos, classifier, processor),
             views=views,
@@ -107,10 +115,15 @@ def predict_to_file(
         "videos": len(videos),
         **done,
         "process": process,
-        "processes": processes,
+        "processes": file.processes,
         "failures": None if failures is None else dict(failures.most_common()),
         "seconds": time.perf_counter() - began,
     }
+
+
+def process_share() -> tuple[int, int]:
+    """Number of this process, and of all that a launcher started. A platform may set `WORLD_SIZE` for a single one."""
+    return (int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", 1))) if "RANK" in os.environ else (0, 1)
 
 
 def open_run(
@@ -125,9 +138,8 @@ def open_run(
     batch_size: int,
 ) -> tuple[list[str], PredictionFile]:
     """Check the arguments of [`predict_to_file`]; return the videos, each once, and the file, which is not begun."""
-    if views not in VIEWS:
-        raise ValueError(f"views must be 1 or 12, got {views}")
-    check_positive(batch_size=batch_size)
+    check_views(views, model.config)
+    check_positive(batch_size=batch_size, **{} if embeddings and not top_k else {"top_k": top_k})
     if embeddings and os.fspath(output).lower().endswith(".csv"):
         raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
     listed = [os.fspath(source) for source in sources]
@@ -141,13 +153,13 @@ def open_run(
             f"{len(listed) - len(videos)} of {len(listed)} sources repeat others, and get no further row", stacklevel=3
         )
     run = describe_run(model, processor, videos, views=views, top_k=top_k, embeddings=embeddings)
-    with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as checked:  # checks the arguments
-        return videos, PredictionFile(output, columns(model, checked.top_k, embeddings), run, len(videos))
+    schema = columns(model, min(top_k, model.config.num_labels), embeddings)
+    return videos, PredictionFile(output, schema, run, len(videos))
 
 
 def _write_blocks(
     file: PredictionFile,
-    blocks: Sequence[int],
+    blocks: Mapping[int, Sequence[int] | None],
     videos: Sequence[str],
     classifier: ClipClassifier,
     processor: Any,
@@ -157,18 +169,22 @@ def _write_blocks(
     num_workers: int,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Compute blocks and write them; return the part of the summary that tells of it."""
+    """
+    Compute blocks, of which only some rows if these are given, and write them; return the part of the summary that
+    tells of it.
+    """
     spent = {"decoding": 0.0, "the model": 0.0}
-    written = sum(len(file.blocks[block]) for block in blocks)
-    sources = (videos[row] for block in blocks for row in file.blocks[block])
+    wanted = {block: numbers or file.blocks[block] for block, numbers in blocks.items()}
+    written = sum(map(len, wanted.values()))
+    sources = (videos[row] for numbers in wanted.values() for row in numbers)
     with (
         quiet_videos(),
         closing(decode_clips(sources, processor, views=views, num_workers=num_workers)) as clips,
         tqdm(total=written, unit="video", disable=True if quiet or not written else None) as progress,
     ):
-        for block in blocks:
+        for block, numbers in wanted.items():
             rows: list[Row] = []
-            while missing := len(file.blocks[block]) - len(rows):
+            while missing := len(numbers) - len(rows):
                 started = time.perf_counter()
                 batch = list(islice(clips, min(batch_size, missing)))
                 decoded = time.perf_counter()
@@ -176,7 +192,7 @@ def _write_blocks(
                 spent["decoding"] += decoded - started
                 spent["the model"] += time.perf_counter() - decoded
                 progress.update(len(batch))
-            file.write(block, rows)
+            file.write(block, rows, blocks[block])
     return {
         "written": written,
         "decoding_seconds": spent["decoding"],

@@ -9,37 +9,33 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import closing
+from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from ..data.benchmarks import BENCHMARKS
 from ..data.label_sets import composed, match_classes, refuse_repeated
-from ..data.limits import worker_limits
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
-from ..data.workers import default_workers
 from ..hub.loaded_models import DType, choose_device
-from ..hub.loading import load_classifier, load_processor
+from ..hub.loading import load_processor
 from ..hub.version import code_version
-from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .inference_form import place_for_inference
-from .pipeline import VIEWS, Clip, best_classes, classify_clips, decode_clip, in_workers
+from .exported_program import is_exported
+from .pipeline import VIEWS, best_classes, check_views, decode_clips, load_placed, scored
 
 
 def predict_clips(
-    model: VideoFocalNetForVideoClassification,
+    model: Any,
     processor: VideoFocalNetVideoProcessor,
     dataset: datasets.Dataset,
     *,
@@ -47,32 +43,29 @@ def predict_clips(
     batch_size: int = 8,
     num_workers: int | None = None,
     accelerator: Accelerator | None = None,
-    device: str | torch.device | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """
     Classify every clip of a dataset once, distributed over all processes.
 
     Args:
-        model: The classifier.
+        model: The classifier, on any device; or an exported program ([`load_exported`]).
         processor: Its video processor.
         dataset: The result of [`load_benchmark`], or another dataset with the columns `video`, `label` and
             optionally `video_id`.
-        views: 1, or 12 for 4 clips x 3 crops, whose scores are averaged. Each video is decoded once for all views.
+        views: 1, 4 for 4 clips x 1 crop, or 12 for 4 clips x 3 crops, whose scores are averaged.
         batch_size: Number of clips that are classified at once, per process.
         num_workers: Number of sandboxes that decode, per process, by default one per CPU; 0 decodes in this process.
         accelerator: The accelerator to use. By default a new one is created.
-        device: Device of the model; by default the accelerator's.
 
     Returns:
         The predictions in the dataset's order, `{"video_id", "label", "top5": [[class name, score], ...]}`, and the
         clips that could not be decoded, `{"video_id", "reason"}`. All processes return the same.
 
     Raises:
-        ValueError: If the classes of model and dataset differ, `views` is neither 1 nor 12, the model is for
+        ValueError: If the classes of model and dataset differ, an argument is out of range, the model is for
             regression, or a clip has no label.
     """
-    if views not in VIEWS:
-        raise ValueError(f"views must be 1 or 12, got {views}")
+    check_views(views, model.config)
     accelerator = accelerator or Accelerator()
     classes = dataset.features["label"].names
     refuse_other_classes(model, classes)
@@ -85,41 +78,31 @@ def predict_clips(
     # each of n processes takes every n-th clip: no clip is padded, dropped or counted twice, even in uneven shares
     rows = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     clips = undecoded(dataset)
-    num_workers = default_workers() if num_workers is None else num_workers
-    limits = worker_limits(num_workers)
+    waiting: deque[tuple[int, str, str]] = deque()  # rows that are decoded, their names and classes
 
-    def decode(row: int) -> tuple[int, str, int, Clip]:
-        example = clips[row]
-        name, label = clip_name(example), example["label"]
-        try:
-            source = video_source(example["video"])
-        except OSError as error:  # a shard that cannot be read
-            return row, name, label, Clip(name, error=error)
-        return row, name, label, decode_clip(source, processor, views, limits)
+    def videos() -> Iterator[Any]:
+        for row in rows:
+            example = clips[row]
+            waiting.append((row, clip_name(example), classes[example["label"]]))
+            yield partial(video_source, example["video"])
 
-    model = model.to(device or accelerator.device).eval()
     found, failed = [], []
     progress = tqdm(total=len(dataset), unit="clip", disable=None if accelerator.is_main_process else True)
-    with closing(in_workers((partial(decode, row) for row in rows), num_workers)) as decoded:
-        while batch := list(islice(decoded, batch_size)):
-            answers = classify_clips(model, [clip for *_, clip in batch])
-            for (row, name, label, clip), answer in zip(batch, answers, strict=True):
-                if answer is None:
-                    failed.append((row, {"video_id": name, "reason": str(clip.error)}))
-                    continue
-                top = [[spelled[composed(of)], round(score, 6)] for of, score in best_classes(model, answer[0], 5)]
-                found.append((row, {"video_id": name, "label": classes[label], "top5": top}))
-            progress.update(min(batch_size * accelerator.num_processes, len(dataset) - progress.n))
+    decoded = decode_clips(videos(), processor, views=views, num_workers=num_workers)
+    for clip, scores in scored(model.eval(), decoded, batch_size):
+        row, name, label = waiting.popleft()
+        if scores is None:
+            failed.append((row, {"video_id": name, "reason": str(clip.error)}))
+        else:
+            top = [[spelled[composed(of)], round(score, 6)] for of, score in best_classes(model, scores, 5)]
+            found.append((row, {"video_id": name, "label": label, "top5": top}))
+        progress.update(min(accelerator.num_processes, len(dataset) - progress.n))
     progress.close()
-    predictions, failures = gather_object(found), gather_object(failed)
-    return [row for _, row in sorted(predictions, key=_first)], [row for _, row in sorted(failures, key=_first)]
+    predictions, failures = (sorted(gather_object(part), key=itemgetter(0)) for part in (found, failed))
+    return [row for _, row in predictions], [row for _, row in failures]
 
 
-def _first(pair: tuple[int, Any]) -> int:
-    return pair[0]
-
-
-def refuse_other_classes(model: VideoFocalNetForVideoClassification, classes: Sequence[str]):
+def refuse_other_classes(model: Any, classes: Sequence[str]):
     """Raise `ValueError` unless the model and the dataset have the same class names, each once, in any order."""
     theirs = [model.config.id2label[index] for index in range(model.config.num_labels)]
     refuse_repeated(classes, "data")
@@ -127,7 +110,7 @@ def refuse_other_classes(model: VideoFocalNetForVideoClassification, classes: Se
     match_classes(classes, theirs, of=("data", "model"))
 
 
-def warn_of_training_data(model: VideoFocalNetForVideoClassification, facts: dict[str, Any]):
+def warn_of_training_data(model: Any, facts: dict[str, Any]):
     """Warn if the config says that the checkpoint was trained on the tested split, or on one that may share clips."""
     trained = getattr(model.config, "training_data", None)
     if not trained or trained["benchmark"] != facts["benchmark"]:
@@ -156,6 +139,7 @@ def evaluate_model(
     batch_size: int = 8,
     num_workers: int | None = None,
     block_list: str | os.PathLike | None = None,
+    classes: Sequence[str] | None = None,
     device: str = "auto",
     dtype: DType = "auto",
 ) -> Path | None:
@@ -163,8 +147,8 @@ def evaluate_model(
     Classify every clip of a benchmark split, on all processes, and write the predictions.
 
     Args:
-        model: A model folder or Hub id.
-        dataset, data_dir, protocol, fold, block_list: See [`load_benchmark`].
+        model: A model folder or Hub id, or a folder written by [`export_model`].
+        dataset, data_dir, protocol, fold, block_list, classes: See [`load_benchmark`].
         output: The folder for `predictions.jsonl`. It must be new or empty.
         split: The split. By default the one on which results are reported for the benchmark.
         views, batch_size, num_workers: See [`predict_clips`].
@@ -176,16 +160,16 @@ def evaluate_model(
 
     Raises:
         FileExistsError: If `output` exists and is not an empty folder.
-        FileNotFoundError, ValueError: See [`load_classifier`], [`load_benchmark`] and [`predict_clips`].
+        FileNotFoundError, ValueError: See [`load_placed`], [`load_benchmark`] and [`predict_clips`].
     """
     accelerator = Accelerator(cpu=choose_device(device).type == "cpu")
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output}: already exists and is not an empty folder; choose another --output")
-    network = place_for_inference(load_classifier(model), accelerator.device if device == "auto" else device, dtype)
+    network = load_placed(model, accelerator.device if device == "auto" and not is_exported(model) else device, dtype)
     split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
     with accelerator.main_process_first():
-        clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list)
+        clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list, classes=classes)
     warn_of_training_data(network, split_facts(clips))
     predictions, failures = predict_clips(
         network,
@@ -195,7 +179,6 @@ def evaluate_model(
         batch_size=batch_size,
         num_workers=num_workers,
         accelerator=accelerator,
-        device=network.device,
     )
     accelerator.end_training()
     if not accelerator.is_main_process:
@@ -240,7 +223,8 @@ def report_predictions(
 def describe_split(facts: dict[str, Any]) -> str:
     """Describe a split in one line, such as `ucf101, official fold 1, test`."""
     fold = f" fold {facts['fold']}" if facts.get("folds", 1) > 1 else ""
-    return f"{facts['benchmark']}, {facts['protocol']}{fold}, {facts['split']}"
+    part = f" ({facts['part']})" if facts.get("part") else ""
+    return f"{facts['benchmark']}{part}, {facts['protocol']}{fold}, {facts['split']}"
 
 
 def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
@@ -248,7 +232,8 @@ def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str
     Compute accuracies from the predictions of [`predict_clips`].
 
     Returns:
-        `clips`; `top1`, `top5` and `mean_class` (the mean top-1 accuracy of the classes that have clips), in [0, 1];
+        `clips`; `top1`, `top5` (`None` of up to 5 classes) and `mean_class` (the mean top-1 accuracy of the classes
+        that have clips), in [0, 1];
         `per_class`, rows of `class`, `clips`, `top1`, `top5`; and `confusion`, counts with a row per true class and a
         column per predicted class.
 
@@ -273,14 +258,14 @@ def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str
     return {
         "clips": int(clips.sum()),
         "top1": float(right.sum() / clips.sum()),
-        "top5": float(among_five.sum() / clips.sum()),
+        "top5": float(among_five.sum() / clips.sum()) if len(classes) > 5 else None,
         "mean_class": float((right[seen] / clips[seen]).mean()),
         "per_class": [
             {
                 "class": name,
                 "clips": int(clips[index]),
                 "top1": float(right[index] / clips[index]) if clips[index] else None,
-                "top5": float(among_five[index] / clips[index]) if clips[index] else None,
+                "top5": float(among_five[index] / clips[index]) if clips[index] and len(classes) > 5 else None,
             }
             for index, name in enumerate(classes)
         ],
@@ -328,7 +313,7 @@ def prediction_header(
     for reason in ("missing", "blocked"):
         unread.update({video_id: {"video_id": video_id, "reason": reason} for video_id in facts[reason] or ()})
     return {
-        **{name: facts[name] for name in ("benchmark", "protocol", "fold", "folds", "split")},
+        **{name: facts[name] for name in ("benchmark", "part", "protocol", "fold", "folds", "split") if name in facts},
         "listed": facts["listed"] or len(dataset),
         "views": views,
         "model": model,
@@ -348,10 +333,12 @@ def write_report(folder: str | os.PathLike, header: dict[str, Any], figures: dic
     folder = Path(folder)
     row = {
         "split": describe_split(header),
-        "views": "4 clips x 3 crops" if header["views"] == 12 else "1",
+        "views": "{} clips x {} crops".format(*VIEWS[header["views"]]) if header["views"] > 1 else "1",
         "clips": figures["clips"],
         "listed": header["listed"],
-        **{name: round(100 * figures[name], 2) for name in ("top1", "top5", "mean_class")},
+        **{
+            name: round(100 * figures[name], 2) for name in ("top1", "top5", "mean_class") if figures[name] is not None
+        },
         "command": header["command"],
         "commit": header["commit"],
     }

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..hub.loaded_models import DType, place
-from ..modeling_videofocalnet import VideoFocalNetPreTrainedModel
+from ..modeling_videofocalnet import PastFrames, VideoFocalNetPreTrainedModel
 
 
 TILE = 4  # frames that one set of products gives
@@ -132,8 +132,10 @@ class InferenceForm(nn.Module):
 
 
 class InferenceStage(InferenceForm):
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, hidden_states: torch.Tensor, past: PastFrames | None = None) -> tuple[torch.Tensor, ...]:
         # hidden_states: (batch, frames, height, width, channels)
+        if past is not None:
+            return self.plain(hidden_states, past)
         if torch.compiler.is_compiling() or hidden_states.device.type != "cpu":
             return self.plain(hidden_states)
         if len(hidden_states) == 1 or hidden_states[0].numel() < CLIP_VALUES:
@@ -188,21 +190,24 @@ class InferenceModulation(InferenceForm):
             gathered = gathered / (len(self.short_convolutions) + 1)
         return on_matrix(plain.temporal_projection_context, gathered)
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        self, hidden_states: torch.Tensor, past: PastFrames | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # hidden_states: (batch, frames, height, width, channels)
         if self.training:
             raise RuntimeError("this model was prepared for inference; load it again to train it")
         batch, frames, _, _, channels = shape = hidden_states.shape
         plain = self.plain
         if (
-            hidden_states.requires_grad
+            past is not None  # few frames at a time
+            or hidden_states.requires_grad
             or hidden_states.dtype != torch.float32
             or hidden_states.device.type != "cpu"
             or frames < TILE
             or math.prod(shape[1:]) < LEAST_VALUES
             or not has_faster_form(plain)
         ):
-            return plain(hidden_states)
+            return plain(hidden_states, past)
         # frames first, and the positions of all clips together; of one clip, nothing moves
         positions = hidden_states.flatten(2, 3).transpose(0, 1).flatten(1, 2)
         temporal_modulator = in_pieces(self.temporal_modulator, positions, POSITIONS, 1)

@@ -40,9 +40,11 @@ class VideoStream:
     Args:
         name: The source as it was passed.
         fps: Frames per second, or `None` if the source does not state them.
-        live: Whether frames arrive at their own pace.
+        live: Whether frames arrive at their own pace. A recording on an http server states its duration, and is read
+            like a file.
         frames: For each frame, a function that returns its picture, uint8 RGB of shape (height, width, 3), and its
-            time in seconds. They can be read once.
+            time in seconds from the first one, by the timestamps of the source; if it has none, when it arrived. They
+            can be read once.
         lost: Number of frames that were not decoded because decoding was too slow.
         reader: The thread that reads the frames, if there is one.
         stop: The event that ends this thread.
@@ -126,7 +128,8 @@ def _open_source(source: str | os.PathLike, options: dict[str, str] | None, reso
     stream.thread_type = "SLICE"  # frame threading would delay the output by one frame per thread
     fps = float(stream.average_rate or stream.guessed_rate or 0)
     # a source without a stated rate reports the rate of its clock instead
-    opened = VideoStream(name, fps if 0 < fps <= 240 else None, True, iter(()))
+    recorded = scheme in ("http", "https") and container.duration is not None
+    opened = VideoStream(name, fps if 0 < fps <= 240 else None, not recorded, iter(()))
     opened.frames = _live(container, stream, opened)
     return opened
 
@@ -135,8 +138,9 @@ def _live(
     container: av.container.InputContainer, stream: av.VideoStream, opened: VideoStream
 ) -> Iterator[tuple[Callable[[], np.ndarray], float]]:
     start, to_array = time.perf_counter(), ToArray()
+    first: float | None = None  # timestamp of the first frame
     packets = container.demux()  # of all streams: demuxing one stream would not return while only others send packets
-    lead: float | None = None  # clock minus timestamps while no packets are waiting
+    lead: float | None = None  # clock minus timestamp of the last packet that this loop had to wait for
     catching_up = False
     while True:
         asked = time.perf_counter()
@@ -157,10 +161,11 @@ def _live(
         now, behind = time.perf_counter(), 0.0
         if packet.dts is not None and packet.time_base is not None:
             ahead = now - float(packet.dts * packet.time_base)
-            # if this loop had to wait for a packet, the packet is the newest
-            lead = ahead if lead is None or now - asked > 0.002 else min(lead, ahead)
+            # A packet that this loop had to wait for is the newest. Packets that arrive in bursts, as those of HLS do,
+            # are compared with the first of a burst.
+            lead = ahead if lead is None or now - asked > 0.002 else lead
             behind = ahead - lead
-        catching_up = catching_up or behind > SECONDS_BEHIND
+        catching_up = opened.live and (catching_up or behind > SECONDS_BEHIND)
         if catching_up and packet.size:
             catching_up = not (packet.is_keyframe and behind < SECONDS_BEHIND / 10)
             if catching_up:
@@ -171,7 +176,9 @@ def _live(
         except (av.error.FFmpegError, ValueError):  # ValueError: PyAV 19, where a decoder cannot be opened
             continue  # a damaged packet, such as the first ones after joining a stream between keyframes
         for frame in frames:
-            yield partial(to_array, frame), time.perf_counter() - start
+            seconds = time.perf_counter() - start if frame.time is None else frame.time
+            first = seconds if first is None else first
+            yield partial(to_array, frame), seconds - first
 
 
 def _reason(error: Exception, seconds: float) -> str:

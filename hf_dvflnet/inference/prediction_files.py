@@ -6,25 +6,29 @@ either complete or not there. A block whose file is missing has yet to be comput
 """
 
 import csv
+import io
 import json
+import math
 import os
 import time
+import warnings
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from ..data.downloads import storage_of
-from ..data.storages import LocalFiles, StoredFiles, open_file
+from ..data.storages import LocalFiles, StoredFiles, open_file, storage_of
 from ..hub.loaded_models import feature_width
 
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 ROWS_PER_PART = 256
+SECONDS_OF_SILENCE = 60.0  # that a process waits for others before it says so
 PARTS_PER_GROUP = 64  # row groups of the Parquet file at the end, which are put together in memory
 
 Row = dict[str, Any]
@@ -58,6 +62,7 @@ class PredictionFile:
 
     Attributes:
         blocks: The rows of each block.
+        processes: Number of processes that share the run.
 
     Raises:
         ImportError: If the package that reads the storage is not installed.
@@ -78,18 +83,25 @@ class PredictionFile:
             self.parts, self.description = self.output, f"{self.output}/_run.json"
         self.blocks = [range(start, min(start + ROWS_PER_PART, rows)) for start in range(0, rows, ROWS_PER_PART)]
         self._files = LocalFiles() if storage_of(self.output) is None else StoredFiles(self.output)
+        self._reopened = False
+        self.processes = 1
 
     def begin(self, *, main: bool = True):
         """
         Begin or continue the run. With several processes, the main one does, and the others wait for it.
+
+        Warns:
+            UserWarning: If this process waits for long.
 
         Raises:
             FileExistsError: If the output exists and was not written by such a run.
             ValueError: If it, or its parts, belong to a different run. The message names the difference.
         """
         if not main:
-            while not (self._described() == self.run and (self.complete or self._files.is_begun(self.parts))):
-                time.sleep(0.1)
+            self._wait(
+                lambda: self._described() == self.run and (self.complete or self._files.is_begun(self.parts)),
+                lambda: "the process with RANK 0 to begin",
+            )
             return
         found = self._described()
         names = [name for name in self._files.names(self.parts) if not name.startswith(".")]
@@ -104,10 +116,41 @@ class PredictionFile:
             with self._files.whole(self.description, self.parts) as unfinished:
                 unfinished.write_text(json.dumps(self.run, indent=1) + "\n", encoding="utf-8")
 
+    def _wait(self, holds: Callable[[], bool], what: Callable[[], str]):
+        end = time.monotonic() + SECONDS_OF_SILENCE
+        while not holds():
+            time.sleep(0.1)
+            if time.monotonic() > end:
+                end = math.inf
+                warnings.warn(
+                    f"{self.output}: waits for {what()}; there should be {self.processes} processes (WORLD_SIZE). If "
+                    "this one is alone, stop it, and run the same command without RANK and WORLD_SIZE in its "
+                    "environment",
+                    stacklevel=4,
+                )
+
+    def reopen(self):
+        """Take a finished file apart again, so that [`write`] can replace rows. It stays until [`finish`]."""
+        if self._suffix and self.complete:
+            self._files.begin(self.parts)
+            for block, table in enumerate(self._tables_of_file()):
+                self._write_part(block, table)
+            self._reopened = True
+
+    def failed(self) -> dict[int, list[int]]:
+        """Rows with an error, by the block whose part has them."""
+        found = {}
+        for block in set(range(len(self.blocks))) - set(self.missing()):
+            kinds = self._read_part(block)["error_kind"].to_pylist()
+            rows = [row for row, kind in zip(self.blocks[block], kinds, strict=True) if kind is not None]
+            if rows:
+                found[block] = rows
+        return found
+
     @property
     def complete(self) -> bool:
         if self._suffix:
-            return self._files.exists(self.output)
+            return not self._reopened and self._files.exists(self.output)
         there = set(self._files.names(self.parts))
         return all(_part(block) in there for block in range(len(self.blocks)))
 
@@ -127,30 +170,42 @@ class PredictionFile:
             return []
         return [block for block in range(len(self.blocks)) if _part(block) not in there]
 
-    def write(self, block: int, rows: Sequence[Row]):
-        """Write a block, completely or not at all."""
+    def write(self, block: int, rows: Sequence[Row], numbers: Sequence[int] | None = None):
+        """Write a block, completely or not at all; with `numbers`, replace these rows of it."""
+        if numbers is not None:
+            anew = dict(zip(numbers, rows, strict=True))
+            rows = [
+                anew.get(*pair) for pair in zip(self.blocks[block], self._read_part(block).to_pylist(), strict=True)
+            ]
         if len(rows) != len(self.blocks[block]):
             raise ValueError(f"block {block} has {len(self.blocks[block])} rows, got {len(rows)}")
-        with self._files.whole(f"{self.parts}/{_part(block)}", self.parts) as unfinished:
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), self.schema), unfinished)
+        self._write_part(block, pyarrow.Table.from_pylist(list(rows), self.schema))
 
-    def finish(self) -> Counter[str] | None:
+    def _write_part(self, block: int, table: pyarrow.Table):
+        with self._files.whole(f"{self.parts}/{_part(block)}", self.parts) as unfinished:
+            pyarrow.parquet.write_table(table, unfinished)
+
+    def finish(self) -> Counter[str]:
         """
         When all parts are there, those of other processes too, merge them into the file and delete them.
 
         Returns:
-            The number of rows with an error, by `error_kind`; `None` if the file was complete already.
+            The number of rows with an error, by `error_kind`.
 
         Raises:
             ValueError: If a part cannot be read.
+
+        Warns:
+            UserWarning: If this process waits for long.
         """
-        while self.missing():
-            time.sleep(0.5)
+        self._wait(lambda: not self.missing(), lambda: f"{len(self.missing())} parts that other processes write")
         failures = Counter[str]()
         if self._suffix:
             if self.complete:
                 self._files.remove(self.parts)
-                return None
+                for table in self._tables_of_file():
+                    failures.update(table["error_kind"].drop_null().to_pylist())
+                return failures
             with self._files.whole(self.output, self.parts) as unfinished:
                 _WRITERS[self._suffix](unfinished, self.schema, self._tables(failures))
             self._files.remove(self.parts)
@@ -160,16 +215,45 @@ class PredictionFile:
 
     def _tables(self, failures: Counter[str]) -> Iterator[pyarrow.Table]:
         for block in range(len(self.blocks)):
-            path = f"{self.parts}/{_part(block)}"
-            try:
-                with open_file(path) as file:
-                    table = pyarrow.parquet.read_table(file, schema=self.schema)
-            except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
-                raise ValueError(
-                    f"{path}: cannot be read ({error}); delete it, and run the same command again"
-                ) from error
+            table = self._read_part(block)
             failures.update(table["error_kind"].drop_null().to_pylist())
             yield table
+
+    def _read_part(self, block: int) -> pyarrow.Table:
+        path = f"{self.parts}/{_part(block)}"
+        try:
+            with open_file(path) as file:
+                return pyarrow.parquet.read_table(file, schema=self.schema)
+        except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
+            raise ValueError(f"{path}: cannot be read ({error}); delete it, and run the same command again") from error
+
+    def _tables_of_file(self) -> Iterator[pyarrow.Table]:
+        """The rows of the finished file, cut as its parts were."""
+        try:
+            with open_file(self.output) as file:
+                if self._suffix == ".parquet":
+                    for batch in pyarrow.parquet.ParquetFile(file).iter_batches(ROWS_PER_PART):
+                        yield pyarrow.Table.from_batches([batch], self.schema)
+                    return
+                lines = io.TextIOWrapper(file, encoding="utf-8", newline="")
+                rows = (
+                    map(json.loads, lines)
+                    if self._suffix == ".jsonl"
+                    else map(self._row_of_csv, csv.DictReader(lines))
+                )
+                while some := list(islice(rows, ROWS_PER_PART)):
+                    yield pyarrow.Table.from_pylist(some, self.schema)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.output}: is not as it was written ({error}); {_OTHER}") from error
+
+    def _row_of_csv(self, cells: dict[str, str]) -> Row:
+        row: Row = {name: cells.get(name) or None for name in self.schema.names}
+        if row["error_kind"] is None:
+            row |= {"frames": int(cells["frames"]), "seconds": float(cells["seconds"]) if cells["seconds"] else None}
+            ranks = range(1, self.schema.field("labels").type.list_size + 1)
+            row["labels"] = [cells[f"label_{rank}"] for rank in ranks]
+            row["scores"] = [float(cells[f"score_{rank}"]) for rank in ranks]
+        return row
 
 
 def _part(block: int) -> str:
@@ -209,10 +293,10 @@ def _write_csv(path: Path, schema: pyarrow.Schema, tables: Iterator[pyarrow.Tabl
 
 
 def _shortened(value: Any) -> Any:
-    """Numbers without the digits that float32 does not have, which text would show."""
+    """Numbers with the fewest digits that give the same float32 again."""
     if isinstance(value, list):
         return [_shortened(one) for one in value]
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+    return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 _WRITERS = {".parquet": _write_parquet, ".jsonl": _write_json_lines, ".csv": _write_csv}

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from ..data.jobs import RETRIES, WorkerState, connected, quiet_videos
 from ..hub.loaded_models import place
-from .bulk_prediction import open_run
+from .bulk_prediction import open_run, process_share
 from .pipeline import Clip, ClipClassifier, decode_clip
 from .prediction_files import PredictionFile, Row
 
@@ -82,7 +82,7 @@ def predict_with_ray(
         raise ValueError("Ray takes a model that lies on the CPU, and no exported program; it moves copies to GPUs")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"with Ray, device must be auto, cpu or cuda, got {device}; Ray chooses which GPU")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if process_share()[1] > 1:
         raise ValueError("Ray shares the videos by itself; start one process, without a launcher")
     began = time.perf_counter()
     options: dict[str, Any] = {"top_k": top_k, "embeddings": embeddings}
@@ -112,7 +112,7 @@ def predict_with_ray(
         "videos": len(videos),
         "written": sum(len(file.blocks[block]) for block in blocks),
         **found,
-        "failures": None if failures is None else dict(failures.most_common()),
+        "failures": dict(failures.most_common()),
         "seconds": time.perf_counter() - began,
     }
 

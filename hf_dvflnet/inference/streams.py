@@ -16,7 +16,8 @@ from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from . import live_sources
 from .live_sources import VideoStream, open_stream
-from .pipeline import best_classes, classify
+from .paced_frames import PacedFrames
+from .pipeline import best_classes, class_scores, classify
 from .sliding_window import DueWindow, SlidingWindow
 
 
@@ -26,8 +27,8 @@ class StreamAnswer:
     One answer for the newest window of a stream.
 
     Args:
-        time: The end of the window in seconds. In a file, it is counted from the first frame; in a live source, from
-            the opening; with `feed`, it is the timestamp of the newest frame, or `None` if the caller passed none.
+        time: The end of the window in seconds from the first frame, by the timestamps of the source; with `feed`, the
+            timestamp of the newest frame, or `None` if the caller passed none.
         label: The class with the highest score, or `None` if that score is below the threshold.
         score: The highest score after smoothing, in [0, 1].
         top: The `top_k` best classes and their scores, best first, regardless of the threshold.
@@ -64,6 +65,11 @@ class VideoStreamClassifier:
     comes with the frame that completes its window, estimated from the distances between the frames so far. If several
     answers are due at once, after a gap longer than a stride, a file gets all of them and a live source the newest.
 
+    A causal model (`config.causal`) has no window: it is stepped through the frames at its pace, `processor.fps` per
+    second, and answers after each one, or every `stride`. An answer then costs a frame instead of a window. If the
+    model is too slow, it is given several frames at once, and the oldest are dropped and counted once more than a clip
+    and a stride wait. After dropped frames, and after a gap as long as a clip, it begins anew.
+
     >>> classifier = VideoStreamClassifier(model, processor, window=60, stride=15)
     >>> for answer in classifier.run("rtsp://camera/stream"):
     ...     print(answer.time, answer.label, answer.score)
@@ -71,8 +77,9 @@ class VideoStreamClassifier:
     Args:
         model: The classifier, on any device. It is put into evaluation mode.
         processor: Its video processor. The model sees one view, regardless of `num_clips` and `num_crops`.
-        window: Number of frames in a window, at least 1; 64 by default.
-        stride: Number of frames between two answers, at least 1; 16 by default.
+        window: Number of frames in a window, at least 1; 64 by default. Not for a causal model.
+        stride: Number of frames between two answers, at least 1; 16 by default, and 1 for a causal model, which counts
+            frames at its pace.
         window_seconds: Length of a window in seconds, instead of `window`; needs `stride_seconds`.
         stride_seconds: Seconds between two answers, instead of `stride`.
         smoothing: Weight of the previous answers in the exponential average of the softmax, in [0, 1). With 0, each
@@ -81,7 +88,8 @@ class VideoStreamClassifier:
         top_k: Number of classes in an answer.
 
     Raises:
-        ValueError: If an argument is out of range, or frames and seconds are mixed.
+        ValueError: If an argument is out of range, or frames and seconds are mixed; if a causal model is given a
+            window, or its processor has no `fps`.
     """
 
     def __init__(
@@ -102,8 +110,20 @@ class VideoStreamClassifier:
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
         check_positive(top_k=top_k)
+        self._causal = getattr(model.config, "causal", False)
         lengths: tuple[float, float]
-        if window_seconds is None and stride_seconds is None:
+        if self._causal:
+            if (window, window_seconds, stride_seconds) != (None, None, None):
+                raise ValueError("a causal model has no window: leave out window, window_seconds and stride_seconds")
+            if not processor.fps:
+                raise ValueError(
+                    "a causal model is stepped through frames at the pace at which it was trained, but its processor "
+                    "has no fps: train it on paced clips (--fps), or set processor.fps"
+                )
+            stride = 1 if stride is None else stride
+            check_positive(stride=stride)
+            lengths = 0, stride
+        elif window_seconds is None and stride_seconds is None:
             window, stride = 64 if window is None else window, 16 if stride is None else stride
             check_positive(window=window, stride=stride)
             lengths = window, stride
@@ -119,7 +139,7 @@ class VideoStreamClassifier:
                     "a window and its stride must be longer than 0 s and finite, "
                     f"got {window_seconds} and {stride_seconds}"
                 )
-        self._lengths, self._in_seconds = lengths, window_seconds is not None
+        self._lengths, self._in_seconds = lengths, window_seconds is not None or self._causal
         self.model = model.eval()
         self.processor = processor
         self.window, self.stride = window, stride
@@ -129,7 +149,11 @@ class VideoStreamClassifier:
 
     def reset(self):
         """Clear all frames, scores and counts."""
-        self._window = SlidingWindow(self.processor, *self._lengths, in_seconds=self._in_seconds)
+        self._window: SlidingWindow | PacedFrames
+        if self._causal:
+            self._window = PacedFrames(self.processor, int(self._lengths[1]))
+        else:
+            self._window = SlidingWindow(self.processor, *self._lengths, in_seconds=self._in_seconds)
         self._scores: torch.Tensor | None = None
         self._answered = 0  # number of frames up to the end of the last answered window
         self._next = 0  # the index of the window after that one
@@ -170,7 +194,7 @@ class VideoStreamClassifier:
             last = self._window.timestamp
             if last is not None and timestamp < last:
                 raise ValueError(f"timestamps must not go backwards, got {timestamp} after {last}")
-        due = self._window.add(lambda: frame, timestamp)
+        due = self._window.add(lambda: frame, timestamp)  # type: ignore[arg-type]
         if not due:
             return None
         self.skipped += len(due) - 1
@@ -256,7 +280,10 @@ class VideoStreamClassifier:
             raise failure[0]
 
     def _answer(self, due: DueWindow) -> StreamAnswer:
-        scores = classify(self.model, self._window.small.clips([due.pictures]))[0]
+        if isinstance(self._window, PacedFrames):
+            scores = class_scores(self._window.step(self.model, due), self.model.config)
+        else:
+            scores = classify(self.model, self._window.small.clips([due.pictures]))[0]
         if self._scores is not None and self.smoothing:
             scores = self.smoothing * self._scores + (1 - self.smoothing) * scores
         self._scores = scores

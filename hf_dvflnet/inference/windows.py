@@ -3,11 +3,11 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import islice, repeat
+from itertools import islice, repeat, takewhile
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,10 @@ import torch
 
 from ..clip_sampling import check_positive, frame_times
 from ..data.frames import open_video
-from ..data.workers import run_ahead
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import VideoDecodeError, VideoInfo, VideoSource, opened, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .pipeline import best_classes, classify
+from .pipeline import Clip, answers, in_workers, scored
 from .sliding_window import SmallPictures, frame_distance, frames_between, half_distance, sampled
 
 
@@ -69,21 +68,15 @@ def predict_windows(
         raise ValueError(
             f"a window and its stride must be longer than 0 s and finite, got {seconds} and {stride_seconds}"
         )
-    model = model.eval()
     windows = _windows(processor, video, float(seconds), float(stride_seconds))
-    batch: list[tuple[dict[str, Any], torch.Tensor]] = []
-    for get in run_ahead(repeat(partial(next, windows, None)), min(num_workers, 1)):
-        window = get()
-        if window is not None:
-            batch.append(window)
-        if batch and (window is None or len(batch) == batch_size):
-            scores = classify(model, torch.cat([clip for _, clip in batch]))
-            for (row, _), values in zip(batch, scores, strict=True):
-                best = best_classes(model, values, top_k)
-                yield {**row, "answers": [{"label": label, "score": score} for label, score in best]}
-            batch = []
-        if window is None:
-            return
+    decoded = in_workers(repeat(partial(next, windows, None)), min(num_workers, 1))
+    for clip, scores in scored(model.eval(), _until_none(decoded), batch_size):
+        yield {**clip.source, "answers": answers(model, scores, top_k)}
+
+
+def _until_none(decoded: Generator[Clip | None, None, None]) -> Generator[Clip, None, None]:
+    with closing(decoded):
+        yield from takewhile(lambda clip: clip is not None, decoded)
 
 
 @dataclass
@@ -114,7 +107,8 @@ def _cut(times: np.ndarray, end: float, seconds: float, stride_seconds: float, h
 
 def _windows(
     processor: VideoFocalNetVideoProcessor, video: VideoSource, seconds: float, stride_seconds: float
-) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+) -> Iterator[Clip]:
+    """Yield the windows as clips, whose source is the row without answers."""
     pick = lru_cache(maxsize=256)(partial(sampled, processor))
 
     def numbers(window: _Window) -> list[int]:
@@ -138,7 +132,7 @@ def _windows(
                     shown[index] = small.shrink(picture, index)
                 while waiting and waiting[0].stop <= index + 1:
                     window = waiting.popleft()
-                    yield _row(window), small.clips([[shown[number] for number in numbers(window)]])
+                    yield Clip(_row(window), small.clips([[shown[number] for number in numbers(window)]])[0])
                     answered += 1
                     first = waiting[0].first if waiting else index
                     shown = {number: small_picture for number, small_picture in shown.items() if number >= first}
@@ -148,7 +142,7 @@ def _windows(
             for window in islice(cut(times[:count], float(times[count])), answered, None):
                 clip, _ = read_video(video, numbers(window))
                 clips = processor(clip, do_sample_frames=False, num_clips=1, num_crops=1, return_tensors="pt")
-                yield _row(window), clips["pixel_values"]
+                yield Clip(_row(window), clips["pixel_values"][0])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,18 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..data.clips import VideoClipStream
-from .checkpoints import free_space
+from ..data.clips import VideoClipStream, are_prepared, parts_of
+from .checkpoints import RUN, free_space
 
 
 logger = logging.get_logger(__name__)
 
 
 class FollowEpochs(TrainerCallback):
-    """Tells a training dataset with `set_epoch` about each epoch; accelerate tells at most the sampler."""
+    """
+    Tells the training dataset, or the datasets of clips in `Subset`, `ConcatDataset` and other wrappers, about each
+    epoch with `set_epoch`; accelerate tells at most the outermost one.
+    """
 
     def __init__(self, trainer: Any):
         self.trainer = trainer
@@ -37,8 +40,10 @@ class FollowEpochs(TrainerCallback):
             steps = math.ceil(len(dataset) / args.gradient_accumulation_steps)
             seen = 0 if args.ignore_data_skip else state.global_step % steps
             dataset.set_epoch(epoch, skip=seen * args.gradient_accumulation_steps)
-        elif hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(epoch)
+            return
+        for part in {id(part): part for part in (dataset, *parts_of(dataset))}.values():
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
 
 
 class FiniteNumbers(TrainerCallback):
@@ -158,6 +163,37 @@ class StopOnSignal(TrainerCallback):
         raise KeyboardInterrupt if self.agreed == signal.SIGINT else SystemExit(128 + self.agreed)
 
 
+class OwnSettings(TrainerCallback):
+    """
+    Gives a resumed run the learning rate, weight decay, betas and so on of its own arguments; the state of the
+    optimizer, which is loaded from the checkpoint, contains those of the run before.
+    """
+
+    def take(self, optimizer: torch.optim.Optimizer):
+        """Note the settings before those of a checkpoint are loaded."""
+        self.settings = [
+            {name: value for name, value in group.items() if name not in ("params", "lr")}
+            for group in optimizer.param_groups
+        ]
+
+    def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
+        if state.global_step == 0:
+            return
+        if not isinstance(lr_scheduler, torch.optim.lr_scheduler.LambdaLR):
+            logger.warning(
+                f"the learning rate, weight decay and other settings of the optimizer are those of the checkpoint, "
+                f"since a {type(lr_scheduler).__name__} changes them from step to step"
+            )
+            return
+        for group, settings in zip(optimizer.param_groups, self.settings, strict=True):
+            group.update(settings)
+        lr_scheduler.base_lrs = [settings["initial_lr"] for settings in self.settings]
+        rates = zip(lr_scheduler.base_lrs, lr_scheduler.lr_lambdas, strict=True)
+        lr_scheduler._last_lr = [rate * factor(lr_scheduler.last_epoch) for rate, factor in rates]
+        for group, rate in zip(optimizer.param_groups, lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+
 class OwnSession:
     """
     A `worker_init_fn` of a DataLoader that puts each worker into a session of its own: Ctrl-C, and SIGTERM to a
@@ -190,17 +226,9 @@ class BrokenClips(TrainerCallback):
         self._new: dict[str, str] = {}  # found by this process since the last log
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Load the list of the run if it is resumed; otherwise delete the list of an earlier run."""
-        self.found, self._new = {}, {}
-        if state.global_step > 0 and self.file.is_file():
-            text = self.file.read_text(encoding="utf-8")
-            for line in text.splitlines():
-                with suppress(ValueError):  # incomplete line: the run was killed while writing it
-                    row = json.loads(line)
-                    self.found[row["clip"]] = row["reason"]
-            if state.is_world_process_zero and not text.endswith("\n"):
-                self.file.write_text(text + "\n", encoding="utf-8")
-        elif state.is_world_process_zero:
+        """Take the list of the run from its checkpoint if it is resumed; otherwise delete that of an earlier run."""
+        self.found, self._new = dict(state.stateful_callbacks.get(RUN, {}).get("broken_clips", {})), {}
+        if state.global_step == 0 and state.is_world_process_zero:
             self.file.unlink(missing_ok=True)
 
     def note(self, broken: Iterable[str]):
@@ -219,15 +247,15 @@ class BrokenClips(TrainerCallback):
             RuntimeError: If they are more than `args.max_broken_share` of the training clips.
         """
         trainer = self.trainer
-        if getattr(trainer.train_dataset, "on_error", "raise") != "replace":
+        found = dict(gather_object(list(self._new.items()))) | self.found
+        if len(found) > len(self.found) and trainer.is_world_process_zero():
+            self._write(found)
+        self.found, self._new = found, {}
+        if not found:
             return 0
-        gathered = dict(gather_object(list(self._new.items())))
-        self._new = {}
-        new = {clip: reason for clip, reason in gathered.items() if clip not in self.found}
-        self.found.update(new)
-        if trainer.is_world_process_zero():
-            self._write(new)
-        clips = getattr(trainer.train_dataset, "num_clips", None) or len(trainer.train_dataset)
+        data = trainer.train_dataset
+        sized = [data] if hasattr(data, "__len__") else parts_of(data)
+        clips = getattr(data, "num_clips", None) or sum(map(len, sized))
         if len(self.found) > trainer.args.max_broken_share * clips:
             listed = "; ".join(f"{clip}: {reason}" for clip, reason in list(self.found.items())[:20])
             raise RuntimeError(
@@ -237,13 +265,10 @@ class BrokenClips(TrainerCallback):
             )
         return len(self.found)
 
-    def _write(self, clips: dict[str, str]):
-        lines = "".join(json.dumps({"clip": clip, "reason": reason}) + "\n" for clip, reason in clips.items())
-        if not lines:
-            return
+    def _write(self, found: dict[str, str]):
+        rows = [json.dumps({"clip": clip, "reason": reason}) + "\n" for clip, reason in found.items()]
         try:
-            with open(self.file, "a", encoding="utf-8") as file:
-                file.write(lines)
+            self.file.write_text("".join(rows), encoding="utf-8")
         except OSError as error:  # the log names the clips too, so the run can continue
             logger.warning(f"{self.file}: cannot be written ({error}; {free_space(self.file.parent)})")
 
@@ -257,6 +282,7 @@ class StepTimes(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         # -1: the first step is not counted, since it waits for workers to start and, when resumed, for skipped data
         self.steps, self.data, self.total, self.waiting = -1, 0.0, 0.0, 0.0
+        self.clips = kwargs["train_dataloader"].dataset
 
     def waited(self, seconds: float):
         """Record how long the trainer waited for the clips of the step that begins now."""
@@ -276,9 +302,8 @@ class StepTimes(TrainerCallback):
         self.steps, self.data, self.total = 0, 0.0, 0.0
         if data > total / 2 and not self.warned:
             self.warned = True
-            logger.warning(
-                f"{data:.2f} of the {total:.2f} s of a step are spent waiting for clips. Use more decoding processes "
-                f"(dataloader_num_workers, now {workers}), or convert the videos with `dvflnet prepare` to small ones "
-                "that are fast to seek in"
-            )
+            advice = f"Use more decoding processes (dataloader_num_workers, now {workers})"
+            if not are_prepared(self.clips):
+                advice += ", or convert the videos with `dvflnet prepare` to small ones that are fast to seek in"
+            logger.warning(f"{data:.2f} of the {total:.2f} s of a step are spent waiting for clips. {advice}")
         return {"data_seconds": data, "step_seconds": total}

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import is_peft_available, logging
 
+from ..data.label_sets import listed
 from ..hub.loaded_models import digest_of_weights
 
 
@@ -67,21 +68,18 @@ def last_whole_checkpoint(folder: str | Path, processes: int = 1) -> str | None:
 
 
 def run_of(checkpoint: Path) -> dict[str, Any]:
-    """
-    What a checkpoint says of its run: `processes`, `clips_per_step` and, for adapters, `base_weights` (a digest).
-
-    Empty if a different Trainer wrote it.
-    """
+    """What a checkpoint says of its run, see `about_run` of the trainer. Empty if a different Trainer wrote it."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return state["stateful_callbacks"].get(RUN, {}) if state.get("stateful_callbacks") else {}
 
 
 def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, Any], model: nn.Module):
     """
-    Raise `ValueError` if a run cannot resume from a checkpoint.
+    Raise `ValueError` if a run cannot resume from a checkpoint. The message names what differs.
 
-    Either the model and the checkpoint have adapters or neither; adapters have the same base weights; and an epoch has
-    the same number of steps. `now` is what [`run_of`] will say of the new run.
+    The same must be: whether the model has adapters, with their settings and base weights; the classes and their
+    order; the weights that are trained; the kind of optimizer; and the number of clips, of an epoch and of a step.
+    `now` is what [`run_of`] will say of the new run; what an earlier version did not write down is not compared.
     """
     adapted, adapters = has_adapters(model), list(checkpoint.rglob("adapter_model.*"))
     if not adapted and adapters:
@@ -97,11 +95,29 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
             "folder from the model in this one"
         )
     before = run_of(checkpoint)
+    if now.get("features") and not before.get("features"):
+        raise ValueError(
+            f"{checkpoint}: contains no projection of features, since its run did not match features, or was one of "
+            "hf_dvflnet 0.1.0, which kept it in a separate file; resume without feature_weight, or begin anew in "
+            "another output folder"
+        )
+    classes = before.get("classes")
+    if classes and now["classes"] and classes != now["classes"]:
+        raise ValueError(
+            f"{checkpoint}: was trained on other classes: {difference(classes, now['classes'])}. Give the "
+            "classes the names and the order that they had, or choose a different output folder"
+        )
     if "base_weights" in before and "base_weights" in now and before["base_weights"] != now["base_weights"]:
         raise ValueError(
             f"{checkpoint}: contains an adapter of a model with other weights than the one given here; give the model "
             "that the run started from, or choose a different output folder"
         )
+    for name in ("adapter", "weights", "optimizer", "clips"):
+        if name in before and before[name] != now[name]:
+            raise ValueError(
+                f"{checkpoint}: was written by a run with other {name}: {difference(before[name], now[name])}. Give "
+                "this run the same, or choose a different output folder"
+            )
     counted = args.max_steps <= 0 and not args.auto_find_batch_size  # which reuses the batch size that was found
     if counted and before.get("clips_per_step", now["clips_per_step"]) != now["clips_per_step"]:
         raise ValueError(
@@ -110,6 +126,29 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
             "the steps of an epoch would change. Set per_device_train_batch_size and gradient_accumulation_steps so "
             f"that there are {before['clips_per_step']} again, or choose a different output folder"
         )
+
+
+def trained_weights(model: nn.Module) -> dict[str, list[int]]:
+    """Shapes of the weights that are trained, by name, also while a compiler or FSDP's checkpointing wraps layers."""
+    return {
+        name.replace("_orig_mod.", "").replace("_checkpoint_wrapped_module.", ""): list(weight.shape)
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+
+
+def difference(before: Any, now: Any) -> str:
+    """The first difference of two values, lists or dicts, in words."""
+    if isinstance(before, dict):
+        name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
+        return f"{name} was {before.get(name, 'not there')} and is {now.get(name, 'not there')}"
+    if isinstance(before, list):
+        gone, new = ([name for name in one if name not in other] for one, other in ((before, now), (now, before)))
+        if gone or new:
+            return f"only the checkpoint has {listed(gone)}, only this run has {listed(new)}"
+        place = next(place for place, name in enumerate(before) if name != now[place])
+        return f"class {place} was {before[place]!r} and is {now[place]!r}"
+    return f"{before} then, {now} now"
 
 
 @contextmanager
@@ -136,6 +175,16 @@ def has_adapters(model: nn.Module) -> bool:
     from peft import PeftModel
 
     return isinstance(model, PeftModel)
+
+
+def adapter_settings(model: nn.Module) -> dict[str, Any] | None:
+    """The settings of a `PeftModel`'s adapter that a checkpoint depends on. None for any other model."""
+    if not has_adapters(model):
+        return None
+    peft_model: Any = model
+    config = peft_model.peft_config[peft_model.active_adapter].to_dict()
+    names = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "modules_to_save")
+    return json.loads(json.dumps({name: config.get(name) for name in names}, default=sorted))  # has sets
 
 
 def base_weights_digest(model: nn.Module) -> str | None:

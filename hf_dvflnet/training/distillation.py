@@ -10,7 +10,6 @@ import math
 import os
 from collections import defaultdict
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from ..hub.loaded_models import HeadInput, feature_width
 from ..hub.loading import load_teacher
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .arguments import DistillationConfig
-from .checkpoints import has_adapters, run_of
+from .checkpoints import has_adapters
 from .labels import label_names, label_order, logits_of, refuse_other_than_classifier
 from .losses import MatchedModulators, divergence_of, feature_distance, mixed_answers
 from .metrics import compute_top_k_metrics
@@ -136,6 +135,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             teacher = teacher.to(getattr(torch, args.teacher_dtype))
         refuse_other_than_classifier(teacher, "teacher")
         refuse_shared_weights(self.model, teacher)
+        separate_modules(self.model, teacher)
         if clips_of_its_own(self.model, self.processing_class, teacher, processor, self.train_dataset):
             self._teacher_processor = self.train_dataset.teacher_processor = processor
             self.train_dataset.shows_teacher = args.teacher_cache is None
@@ -299,16 +299,6 @@ class DistillationTrainer(VideoClassificationTrainer):
         finally:
             self._projection.detach()
 
-    def checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
-        checkpoint = super().checkpoint_to_resume(resume_from_checkpoint)
-        if checkpoint and self._projection is not None and not run_of(Path(checkpoint)).get("features"):
-            raise ValueError(
-                f"{checkpoint}: contains no projection of features, since its run did not match features, or was one "
-                "of hf_dvflnet 0.1.0, which kept it in a separate file; resume without feature_weight, or begin anew "
-                "in another output folder"
-            )
-        return checkpoint
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
         projection = self._projection
         if projection is None or projection.hook is None or _internal_call:  # the latter for a checkpoint
@@ -458,6 +448,15 @@ def refuse_shared_weights(student: nn.Module, teacher: nn.Module):
             f"teacher and student share {len(shared)} weights, such as {shared[0]}, but the teacher is frozen; give "
             "the teacher weights of its own, for example with copy.deepcopy"
         )
+
+
+def separate_modules(student: nn.Module, teacher: nn.Module):
+    """Replace modules that both models have, such as a dropout, by copies: only the student's are in training mode."""
+    students = set(student.modules())
+    for parent in list(teacher.modules()):
+        for name, module in list(parent.named_children()):
+            if module in students:
+                setattr(parent, name, copy.deepcopy(module))
 
 
 def clips_of_its_own(

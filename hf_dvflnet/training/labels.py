@@ -4,6 +4,7 @@ labels that do not fit the model are refused where they are loaded.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import datasets
@@ -11,8 +12,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..data.clips import VideoClipDataset, VideoClipStream
-from ..data.label_sets import are_named, match_classes
+from ..data.clips import VideoClipDataset, VideoClipStream, map_parts, parts_of
+from ..data.label_sets import are_named, listed, match_classes
 from .losses import problem_type
 
 
@@ -29,21 +30,18 @@ def label_names(model: PreTrainedModel) -> list[str]:
 
 def class_names(dataset: Any) -> list[str] | None:
     """
-    The class names of a dataset, or None if it has none.
+    The class names of a dataset of this package or of `datasets`, or of a wrapper of them, such as `Subset`.
 
-    Supports the datasets of this package and of `datasets`, and torch's `Subset` and `ConcatDataset` of them.
+    None if it has none, or if the parts of a wrapper have different ones.
     """
-    if isinstance(dataset, torch.utils.data.ConcatDataset):
-        found = [class_names(part) for part in dataset.datasets]
-        return found[0] if all(names == found[0] for names in found) else None
-    features = getattr(dataset, "features", None)
-    if isinstance(features, datasets.Features):
-        for column in ("labels", "label"):
-            if isinstance(features.get(column), datasets.ClassLabel):
-                return list(features[column].names)
-        return None
-    inner = getattr(dataset, "dataset", None)  # the clip datasets and torch's Subset have this attribute
-    return None if inner is None else class_names(inner)
+    found = [_names_of_part(part) for part in parts_of(dataset)]
+    return found[0] if found and all(names == found[0] for names in found) else None
+
+
+def _names_of_part(part: Any) -> list[str] | None:
+    features = getattr(part, "dataset", part).features or {}
+    columns = [features[name] for name in ("labels", "label") if isinstance(features.get(name), datasets.ClassLabel)]
+    return list(columns[0].names) if columns else None
 
 
 def label_order(student: PreTrainedModel, teacher_names: Sequence[str]) -> torch.Tensor:
@@ -67,17 +65,36 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
 
     Args:
         model: A model. A model without a config has no class names.
-        dataset: The dataset. The labels of a [`VideoClipDataset`] or [`VideoClipStream`] are translated.
+        dataset: The dataset. The labels of a [`VideoClipDataset`] or [`VideoClipStream`] are translated, also those of
+            each [`VideoClipDataset`] in a wrapper such as `ConcatDataset`.
 
     Returns:
         The dataset itself, or a view of it with translated labels.
 
     Raises:
-        ValueError: If the model does not know a class, or has too few outputs; or if a dataset of a type whose labels
+        ValueError: If the model does not know a class, or has too few outputs; if it has no class names, and the parts
+            of a wrapper have different ones; or if a dataset of a type whose labels
             cannot be translated has its classes in a different order.
     """
-    names = class_names(dataset)
     config = getattr(model, "config", None)
+    parts = parts_of(dataset)
+    if parts and parts[0] is not dataset:  # a wrapper
+        lists = list(filter(None, map(_names_of_part, parts)))
+        named = getattr(config, "id2label", None) and are_named(label_names(model))
+        if not named and any(names != lists[0] for names in lists):
+            other = next(names for names in lists if names != lists[0])
+            raise ValueError(
+                f"the parts of a {type(dataset).__name__} have different classes, {listed(lists[0])} and "
+                f"{listed(other)}, and the model has no class names to match them with; create the model with the "
+                "names of all classes (id2label)"
+            )
+        if any(isinstance(part, VideoClipStream) for part in parts):
+            raise ValueError(
+                f"a VideoClipStream gives batches, and is trained on as it is, not in a {type(dataset).__name__}; "
+                "combine the streams of `datasets` (interleave_datasets) before making one VideoClipStream of them"
+            )
+        return map_parts(dataset, partial(with_labels_of, model))
+    names = class_names(dataset)
     if names is None or not getattr(config, "id2label", None):
         return dataset
     theirs = label_names(model)
@@ -107,14 +124,16 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
 
 
 def refuse_other_classes(teacher: PreTrainedModel, names: Sequence[str] | None):
-    """
-    Raise `ValueError` unless a teacher has the data's classes, in any order.
-
-    A teacher without class names must have the same number of classes.
-    """
-    theirs = label_names(teacher)
-    if names is None or (not are_named(theirs) and len(theirs) == len(names)):
+    """Raise `ValueError` unless a teacher has the data's classes, in any order; data without names has any."""
+    if names is None:
         return
+    theirs = label_names(teacher)
+    if not are_named(theirs):
+        raise ValueError(
+            f"the teacher's classes have no names ({listed(theirs)}), so they cannot be matched with those of the "
+            f"data ({listed(names)}). If it was trained on these classes, write them into its config.json (id2label "
+            "and label2id), in the order of its outputs"
+        )
     try:
         match_classes(names, theirs, of=("data", "teacher"))
         match_classes(theirs, names, of=("teacher", "data"))

@@ -16,6 +16,8 @@ A cache is a folder of two kinds of files:
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ from transformers import PreTrainedModel
 from ..data.clips import VideoClipDataset, collate_clips
 from ..data.video_column import clip_name, video_size
 from ..hub.loaded_models import DType, HeadInput, feature_width, place, weights_digest
+from ..hub.model_folder import whole_or_nothing
 from .labels import class_names, label_names, logits_of, refuse_other_classes, refuse_other_than_classifier
 
 
@@ -39,30 +42,11 @@ ROWS_PER_FILE = 1024  # an interrupted run repeats at most this many rows per pr
 KEY = "teacher_cache.json"
 
 
-def cache_files(folder: Path, rows: int) -> list[Path]:
-    return [folder / f"logits-{number:05d}.parquet" for number in range(-(-rows // ROWS_PER_FILE))]
-
-
-def cache_bytes(clips: int, views: int, num_labels: int, dtype: str = "float16", features: int = 0) -> int:
-    """Size of a cache's logits, and of its features of a width, in bytes, before Parquet's compression."""
-    return clips * views * (num_labels * np.dtype(dtype).itemsize + features * np.dtype("float16").itemsize)
-
-
-# The key
-
-
-def key_of(
-    teacher: PreTrainedModel, clips: VideoClipDataset, sizes: dict[str, int], views: int, name: str, dtype: str
-) -> dict[str, Any]:
-    """The content of `teacher_cache.json`: the teacher, the clips, and how the clips are sampled."""
+def cache_files(folder: Path, rows: int) -> dict[Path, range]:
+    """The files of a cache, and which of its rows each contains."""
     return {
-        "teacher": weights_digest(teacher),
-        "teacher_name": name,
-        "labels": label_names(teacher),
-        "clips": {"number": len(sizes), "sha256": digest_of(sizes)},
-        **clips.settings(),
-        "views": views,
-        "dtype": dtype,
+        folder / f"logits-{number:05d}.parquet": range(start, min(start + ROWS_PER_FILE, rows))
+        for number, start in enumerate(range(0, rows, ROWS_PER_FILE))
     }
 
 
@@ -115,38 +99,19 @@ class TeacherCache:
             self.key: dict[str, Any] = json.loads((self.folder / KEY).read_text(encoding="utf-8"))
             self.views: int = self.key["views"]
             self.labels: list[str] = self.key["labels"]
-            self._files()
+            files = cache_files(self.folder, self.views * self.key["clips"]["number"])
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise ValueError(f"{folder}/{KEY}: is damaged ({error}); write the cache again") from error
-        missing = [path for path in self._files() if not path.is_file()]
+        missing = [path for path in files if not path.is_file()]
         if missing:
             raise FileNotFoundError(
-                f"{folder}: {len(missing)} of the {len(self._files())} files of the cache are missing, such as "
+                f"{folder}: {len(missing)} of the {len(files)} files of the cache are missing, such as "
                 f"{missing[0].name}; run the same `dvflnet cache-teacher` command again to write them"
             )
-        try:
-            self.rows = datasets.load_dataset(
-                "parquet", data_files=[str(path) for path in self._files()], split="train", cache_dir=str(self.folder)
-            ).with_format("numpy")
-            first_view = self.rows.select(range(self.key["clips"]["number"]))
-            self._places = {name: place for place, name in enumerate(first_view["clip"])}
-            self._sizes = dict(zip(first_view["clip"], first_view["bytes"], strict=True))
-        except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, LookupError) as error:
-            raise ValueError(
-                f"{folder}/{self._damaged_part()}: is damaged ({error.__cause__ or error}); delete it and "
-                "run the same `dvflnet cache-teacher` command again to rewrite it"
-            ) from error
-
-    def _damaged_part(self) -> str:
-        for path in self._files():
-            try:
-                pyarrow.parquet.read_table(path)
-            except (OSError, pyarrow.ArrowException):
-                return path.name
-        return KEY  # does not match the files that exist
-
-    def _files(self) -> list[Path]:
-        return cache_files(self.folder, self.views * self.key["clips"]["number"])
+        self.rows = mapped_rows(self.folder / "rows.arrow", files)
+        first_view = self.rows.select(range(self.key["clips"]["number"]))
+        self._places = {name: place for place, name in enumerate(first_view["clip"])}
+        self._sizes = dict(zip(first_view["clip"], first_view["bytes"], strict=True))
 
     @property
     def feature_width(self) -> int:
@@ -235,6 +200,39 @@ class TeacherCache:
             )
 
 
+def mapped_rows(arrow: Path, files: dict[Path, range]) -> datasets.Dataset:
+    """
+    The rows of all files, memory-mapped from one Arrow file, which is written when they are first read. (The Parquet
+    reader of `datasets` would take some characters of the paths for patterns.)
+    """
+    if not arrow.is_file() or arrow.stat().st_mtime_ns <= max(path.stat().st_mtime_ns for path in files):
+        tables = (_read_table(path, len(rows)) for path, rows in files.items())
+        first = next(tables)
+        with (
+            whole_or_nothing(arrow, overwrite=True) as unfinished,
+            pyarrow.OSFile(str(unfinished), "wb") as file,
+            pyarrow.ipc.new_stream(file, first.schema) as writer,
+        ):
+            writer.write_table(first)
+            for table in tables:
+                writer.write_table(table.cast(first.schema))
+    return datasets.Dataset.from_file(str(arrow)).with_format("numpy")
+
+
+def _read_table(path: Path, rows: int) -> pyarrow.Table:
+    try:
+        with open(path, "rb") as file:
+            table = pyarrow.parquet.read_table(file)
+        if table.num_rows != rows:
+            raise ValueError(f"{table.num_rows} rows instead of {rows}")
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise ValueError(
+            f"{path}: is damaged ({error}); delete it and run the same `dvflnet cache-teacher` command again to "
+            "rewrite it"
+        ) from error
+    return table
+
+
 # Writing
 
 
@@ -293,7 +291,15 @@ def cache_teacher(
     sizes = clip_sizes(clips.dataset)
     if len(sizes) < len(clips):
         raise ValueError(f"{len(clips)} clips have only {len(sizes)} different ids; each clip needs an id of its own")
-    key = key_of(teacher, clips, sizes, views, name, dtype)
+    key = {
+        "teacher": weights_digest(teacher),
+        "teacher_name": name,
+        "labels": label_names(teacher),
+        "clips": {"number": len(sizes), "sha256": digest_of(sizes)},
+        **clips.settings(),
+        "views": views,
+        "dtype": dtype,
+    }
     if features:
         key["features"] = feature_width(teacher)
     if teacher_dtype != "auto":
@@ -305,17 +311,10 @@ def cache_teacher(
     teacher = place(teacher, device or accelerator.device, teacher_dtype).eval()
     pooled = HeadInput(teacher) if features else None
 
-    number_of_rows = views * len(clips)
-    files = cache_files(folder, number_of_rows)
-    starts = dict(zip(files, range(0, number_of_rows, ROWS_PER_FILE), strict=True))
-    rows = {file: range(start, min(start + ROWS_PER_FILE, number_of_rows)) for file, start in starts.items()}
+    files = cache_files(folder, views * len(clips))
     todo = [file for file in files if not file.is_file()]
     accelerator.wait_for_everyone()  # all have seen the same files before any of them writes one
     mine = todo[accelerator.process_index :: accelerator.num_processes]
-    batches = {
-        file: [list(rows[file][start : start + batch_size]) for start in range(0, len(rows[file]), batch_size)]
-        for file in mine
-    }
     columns = datasets.Features(
         {
             "clip": datasets.Value("string"),
@@ -327,41 +326,34 @@ def cache_teacher(
             **({"features": datasets.List(datasets.Value("float16"), key["features"])} if pooled else {}),
         }
     )
+    numbers = [number for file in mine for number in files[file]]
     loader: Any = torch.utils.data.DataLoader(
-        _Views(clips),
-        batch_sampler=[batch for file in mine for batch in batches[file]],
-        num_workers=num_workers,
-        collate_fn=collate_clips,
+        torch.utils.data.Subset(_Views(clips), numbers), batch_size, num_workers=num_workers, collate_fn=collate_clips
     )
-    names, shown = list(sizes), iter(loader)
     quiet = None if accelerator.is_main_process else True
-    with tqdm(total=sum(len(rows[file]) for file in mine), unit="view", desc="teacher", disable=quiet) as progress:
-        for file in mine:
-            written: list[dict[str, Any]] = []
-            for numbers in batches[file]:
-                batch = next(shown)
-                answers = _ask(teacher, pooled, batch, dtype, name)
-                for place_in_batch, number in enumerate(numbers):
-                    view, index = divmod(number, len(clips))
-                    row = {"clip": names[index], "shown": batch["clip"][place_in_batch], "bytes": sizes[names[index]]}
-                    row |= {"seed": clips.seed, "view": view}
-                    written.append(row | {column: values[place_in_batch] for column, values in answers.items()})
-                progress.update(len(numbers))
-            unfinished = file.with_suffix(".unfinished")
-            datasets.Dataset.from_list(written, features=columns).to_parquet(unfinished)
-            os.replace(unfinished, file)
+    batches = tqdm(loader, desc="teacher", unit="batch", disable=quiet)
+    answers = (answer for batch in batches for answer in _ask(teacher, pooled, batch, dtype, name))
+    names, answered = list(sizes), zip(numbers, answers, strict=True)
+    for file in mine:
+        written = []
+        for number, answer in islice(answered, len(files[file])):
+            view, index = divmod(number, len(clips))
+            clip = {"clip": names[index], "bytes": sizes[names[index]], "seed": clips.seed, "view": view}
+            written.append({**clip, **answer})
+        with whole_or_nothing(file) as unfinished, open(unfinished, "wb") as part:
+            datasets.Dataset.from_list(written, features=columns).to_parquet(part)
     accelerator.wait_for_everyone()
     return {
-        "rows": number_of_rows,
-        "written": sum(len(rows[file]) for file in todo),
+        "rows": views * len(clips),
+        "written": sum(len(files[file]) for file in todo),
         "bytes": sum(file.stat().st_size for file in files),
     }
 
 
 def _ask(
     teacher: PreTrainedModel, pooled: HeadInput | None, batch: dict[str, Any], dtype: str, name: str
-) -> dict[str, np.ndarray]:
-    """The columns `logits` and, with `pooled`, `features` of a batch of clips."""
+) -> Iterator[dict[str, Any]]:
+    """For each clip of a batch, the clip that was shown, its logits and, with `pooled`, its features."""
     with torch.inference_mode():
         pixel_values = batch["pixel_values"].to(teacher.device, next(teacher.parameters()).dtype)
         output = teacher(pixel_values=pixel_values, return_dict=True)
@@ -378,7 +370,8 @@ def _ask(
             "not finite, and are not cached. Check whether the weights are damaged, or whether the model overflows in "
             "half precision"
         )
-    return answers
+    for place_in_batch, shown in enumerate(batch["clip"]):
+        yield {"shown": shown, **{column: values[place_in_batch] for column, values in answers.items()}}
 
 
 class _Views(torch.utils.data.Dataset):
@@ -393,19 +386,19 @@ class _Views(torch.utils.data.Dataset):
 
 
 def _write_key(folder: Path, key: dict[str, Any]):
-    """Write `teacher_cache.json`, unless the folder has the same one; anything else in the folder is refused."""
-    file, unfinished = folder / KEY, (folder / KEY).with_suffix(".unfinished")
+    """Write `teacher_cache.json`, unless it is there; a folder with other answers or other content is refused."""
+    file = folder / KEY
     if file.is_file():
         found = json.loads(file.read_text(encoding="utf-8"))
         differing = [name for name in key if name != "teacher_name" and found.get(name) != key[name]]
-        if differing:
+        if not differing:
+            return
+        if any(folder.glob("logits-*.parquet")):
             raise ValueError(
                 f"{folder}: contains a cache with different settings ({', '.join(differing)}); choose a different "
                 "folder, or delete this one"
             )
-        return
-    if folder.is_dir() and any(path != unfinished for path in folder.iterdir()):
+    elif folder.is_dir() and any(path.suffix != ".unfinished" for path in folder.iterdir()):
         raise ValueError(f"{folder}: is not empty, and does not contain a teacher cache; choose a different folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, file)
+    with whole_or_nothing(file, overwrite=True) as unfinished:
+        unfinished.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,6 +1,8 @@
 """Training of video classifiers with transformers' Trainer, optionally with the published recipe."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,22 +16,25 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
-from ..configuration_videofocalnet import refuse_other_num_frames
+from ..configuration_videofocalnet import let_others_read, refuse_other_num_frames
 from ..data.augmentation import mix_clips
-from ..data.clips import VideoClipDataset, VideoClipStream, collate_clips
+from ..data.clips import VideoClipStream, collate_clips, parts_of
+from ..data.label_sets import are_named
 from .arguments import VideoTrainingArguments, published_schedule
-from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, StepTimes, StopOnSignal
+from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, OwnSettings, StepTimes, StopOnSignal
 from .checkpoints import (
     RUN,
+    adapter_settings,
     base_weights_digest,
     last_whole_checkpoint,
     naming_full_disk,
     place_unsharded,
     refuse_other_run,
     refuse_unfit_sharding,
+    trained_weights,
     whole_weights,
 )
-from .labels import FittingLabels, balanced_class_weights, with_labels_of
+from .labels import FittingLabels, balanced_class_weights, class_names, label_names, with_labels_of
 from .losses import as_probabilities, problem_type, soft_loss
 from .metrics import EvaluationMetrics
 
@@ -69,6 +74,7 @@ class VideoClassificationTrainer(Trainer):
     train_dataset: Any
     eval_dataset: Any
     lr_scheduler: Any
+    _signature_columns: list[str] | None
 
     def __init__(
         self,
@@ -85,6 +91,12 @@ class VideoClassificationTrainer(Trainer):
         super().__init__(model, args, data_collator or collate_clips, *more, **kwargs)
         refuse_unfit_sharding(self.accelerator)
         self.kind = problem_type(self.model.config) if hasattr(self.model, "config") else ""
+        if self.kind and self.model.config.problem_type is None and self.model.config.num_labels == 1:
+            raise ValueError(
+                "the model has one output (num_labels=1) and no problem_type, so it is not known what it says of a "
+                'clip: set config.problem_type to "regression" for a value, or to "multi_label_classification" for '
+                "one label that a clip has or not, or create the model with at least two classes"
+            )
         # our losses are means over the micro-batch, so the Trainer must divide them by the number of micro-batches; a
         # `compute_loss_func` returns the micro-batch's share of the loss of the step
         self.model_accepts_loss_kwargs = False
@@ -109,7 +121,9 @@ class VideoClassificationTrainer(Trainer):
         self.broken_clips = BrokenClips(self)
         self.step_times = StepTimes()
         self.stop = StopOnSignal(self)
-        for callback in (FollowEpochs(self), self.finite_numbers, self.broken_clips, self.step_times, self.stop):
+        self.own_settings = OwnSettings()
+        callbacks = (self.finite_numbers, self.broken_clips, self.step_times, self.stop, self.own_settings)
+        for callback in (FollowEpochs(self), *callbacks):
             self.add_callback(callback)
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -130,7 +144,14 @@ class VideoClassificationTrainer(Trainer):
         self._match_classes()
         stream = self.train_dataset
         if not isinstance(stream, VideoClipStream):
-            return self._with_workers(super().get_train_dataloader())
+            loader = self._with_workers(super().get_train_dataloader())
+            if self.args.dataloader_drop_last and len(loader) == 0:
+                raise ValueError(
+                    f"{len(stream)} training clips do not fill a batch of {self._train_batch_size} for each of "
+                    f"{self.args.world_size} processes; choose a smaller per_device_train_batch_size, or set "
+                    "dataloader_drop_last to False"
+                )
+            return loader
         stream.share(self._train_batch_size, self.args.process_index, self.args.world_size)
         # not prepared by accelerate, which would make the main process read the clips of all processes
         names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
@@ -144,10 +165,21 @@ class VideoClassificationTrainer(Trainer):
         self._match_classes()
         if not isinstance(eval_dataset, str):
             eval_dataset = with_labels_of(self.model, eval_dataset)
-        return self._with_workers(super().get_eval_dataloader(eval_dataset))
+        with self._all_clips():
+            return self._with_workers(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        return self._with_workers(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
+        with self._all_clips():
+            return self._with_workers(super().get_test_dataloader(with_labels_of(self.model, test_dataset)))
+
+    @contextmanager
+    def _all_clips(self) -> Iterator[None]:
+        """Within it, data loaders take all clips: `dataloader_drop_last` is for training alone."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def _with_workers(self, loader: Any) -> DataLoader:
         base = getattr(loader, "base_dataloader", loader)
@@ -156,6 +188,11 @@ class VideoClassificationTrainer(Trainer):
             if not isinstance(base.worker_init_fn, OwnSession):
                 base.worker_init_fn = OwnSession(base.worker_init_fn)
         return loader
+
+    def _set_signature_columns_if_needed(self):
+        if self._signature_columns is None:  # with `remove_unused_columns`, the marks of unreadable clips are kept
+            super()._set_signature_columns_if_needed()
+            self._signature_columns = [*(self._signature_columns or ()), "clip", "broken"]
 
     def num_examples(self, dataloader: DataLoader) -> int:
         if isinstance(dataloader.dataset, VideoClipStream):
@@ -266,7 +303,9 @@ class VideoClassificationTrainer(Trainer):
                 lambda step: published_schedule(step, num_training_steps, warmup_steps, floor),
             )
             self._created_lr_scheduler = True  # else the next attempt or call of `train` would reuse it
-        return super().create_scheduler(num_training_steps, optimizer)
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        self.own_settings.take(optimizer or self.optimizer)
+        return scheduler
 
     # Evaluation
 
@@ -312,8 +351,19 @@ class VideoClassificationTrainer(Trainer):
         return output
 
     def about_run(self) -> dict[str, Any]:
-        """What a checkpoint says of its run, see [`run_of`]."""
-        about = {"processes": self.args.world_size, "clips_per_step": self.clips_per_step}
+        """What a checkpoint says of its run, for [`refuse_other_run`]."""
+        names, clips = label_names(self.model) if self.kind else [], self.train_dataset
+        about = {
+            "processes": self.args.world_size,
+            "clips_per_step": self.clips_per_step,
+            "clips": getattr(clips, "num_clips", None) or (len(clips) if hasattr(clips, "__len__") else None),
+            # a model without class names has those of the data
+            "classes": names if are_named(names) else class_names(clips),
+            "adapter": adapter_settings(self.model),
+            "weights": trained_weights(self.model),
+            "optimizer": str(self.args.optim.value).removesuffix("_fused"),
+            "broken_clips": self.broken_clips.found,
+        }
         return about if self._base_weights is None else {**about, "base_weights": self._base_weights}
 
     def checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
@@ -348,15 +398,16 @@ class VideoClassificationTrainer(Trainer):
         with naming_full_disk(Path(output_dir or self.args.output_dir), "model"), whole_weights(self.accelerator):
             super().save_model(output_dir, _internal_call)
 
-    def _save(self, *args, **kwargs):
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None):
         # FSDP makes the model an instance of a subclass, whose source transformers would save as that of the model
         kind = type(self.model)
         if isinstance(self.model, FSDPModule):
             self.model.__class__ = next(base for base in kind.__bases__ if base is not FSDPModule)
         try:
-            super()._save(*args, **kwargs)
+            super()._save(output_dir, state_dict)
         finally:
             self.model.__class__ = kind
+        let_others_read(output_dir or self.args.output_dir)  # an adapter, too
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -380,8 +431,8 @@ def refuse_what_cannot_be_saved(model: Any, processor: Any, datasets: dict[str, 
             value is no JSON.
     """
     frames: Any = getattr(getattr(model, "config", None), "num_frames", None)
-    clips = {name: clips for name, clips in datasets.items() if isinstance(clips, (VideoClipDataset, VideoClipStream))}
-    processors = {f"the processor of {name}": each.processor for name, each in clips.items()}
+    clips = [(name, part) for name, each in datasets.items() for part in parts_of(each) if hasattr(part, "processor")]
+    processors = {f"the processor of {name}": part.processor for name, part in clips}
     for name, each in {"processing_class": processor, **processors}.items():
         theirs: Any = getattr(each, "num_frames", None)
         if None not in (frames, theirs) and frames != theirs:

@@ -381,8 +381,9 @@ def test_predict_writes_a_row_per_video_of_a_list_and_of_what_is_named(dvflnet, 
     printed = [json.loads(line) for line in dvflnet("predict", tiny_folder, *videos, "--json")[1].splitlines()]
     answered = [row for row in rows if not row["error"]]
     assert [row["label_1"] for row in answered] == [line["answers"][0]["label"] for line in printed]
-    code, out, _ = dvflnet(*arguments, "--output", tmp_path / "scores.csv", "--top-k", 2)
+    code, out, err = dvflnet(*arguments, "--output", tmp_path / "scores.csv", "--top-k", 2)
     assert code == 0 and re.search(r"^written +0$", out, flags=re.MULTILINE)
+    assert "dvflnet: 1 of 4 rows have an error; --retry_failed reads them again" in err
 
 
 def test_predict_writes_embeddings_instead_of_labels(dvflnet, tiny_folder, video_files, tmp_path):
@@ -410,6 +411,7 @@ def test_predict_refuses_options_that_do_not_fit(dvflnet, tiny_folder, video_fil
         ((video, "--embeddings"), "--embeddings needs --output"),
         ((video, "--top-k", 0), "--top_k 0 needs --embeddings"),
         ((video, "--ray", "auto"), "--ray needs --output"),
+        ((video, "--retry_failed"), "--retry_failed needs --output"),
         ((video, "--list", tmp_path / "none.txt"), "none.txt"),
         ((tmp_path / "*.mp4",), "no file or folder matches this pattern"),
     ):

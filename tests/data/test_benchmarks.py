@@ -7,7 +7,6 @@ from pathlib import Path
 import datasets
 import pytest
 from commands import run
-from datasets.distributed import split_dataset_by_node
 from local_hub import LocalHub
 from mini_releases import WRITERS
 
@@ -35,7 +34,7 @@ def load(releases, tmp_path):
 
     def load(name: str, split: str, *arguments, data_dir=None, **options):
         return load_benchmark(
-            name, data_dir or releases[name], split, *arguments, cache_dir=tmp_path / "cache", **options
+            name, data_dir or releases.get(name), split, *arguments, cache_dir=tmp_path / "cache", **options
         )
 
     return load
@@ -67,15 +66,10 @@ def test_each_split_has_its_clips_and_streams_the_same_ones(load, name, protocol
         assert len(mapped) == count
         assert list(mapped) == list(streamed)
         assert streamed.features == mapped.features
+        assert tuple(mapped.features["label"].names) == LABEL_SETS[BENCHMARKS[name].label_sets[0]].names
         assert mapped.features["video"] == datasets.Video(decode=False)
         facts = split_facts(mapped)
         assert (facts["benchmark"], facts["protocol"], facts["fold"], facts["split"]) == (name, protocol, fold, split)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", WRITERS)
-def test_class_names_are_frozen_whatever_lies_on_disk(load, name):
-    assert tuple(load(name, "train").features["label"].names) == LABEL_SETS[BENCHMARKS[name].label_sets[0]].names
 
 
 # traps of single benchmarks
@@ -89,6 +83,18 @@ def test_a_folder_names_the_class_where_its_files_spell_it_otherwise(load):
     assert found == {("HandstandPushups", group) for group in ("g08", "g15", "g22")}
     billiards = [row for row in load("ucf50", "train") if "v_Billards" in row["video"]["path"]]
     assert {row["label"] for row in billiards} == {LABEL_SETS["ucf50"].names.index("Billiards")}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_release_that_was_copied_on_windows_is_the_same(load, releases, tmp_path):
+    root = Path(shutil.copytree(releases["ucf101"], tmp_path / "ucf101"))
+    (root / "UCF-101" / "HandstandPushups").rename(root / "UCF-101" / "handstandpushups")
+    for file in (root / "ucfTrainTestlist").glob("t*.txt"):
+        file.write_bytes(file.read_bytes().replace(b"/", b"\\"))
+    for protocol in ("official", "dvflnet_8020"):
+        ours, theirs = (load("ucf101", "test", protocol, data_dir=folder) for folder in (root, releases["ucf101"]))
+        assert ours.remove_columns("video").to_list() == theirs.remove_columns("video").to_list()
+        assert all(Path(video["path"]).is_file() for video in ours["video"])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -134,14 +140,9 @@ def test_hmdb51s_names_with_special_characters_are_found_and_decoded(load):
 @pytest.mark.parametrize(
     ("label", "stem", "title"),
     [
-        ("brush_hair", "April_09_brush_hair_u_nm_np1_ba_goo_0", "April_09"),
         ("climb_stairs", "20_Stairs_climb_stairs_f_cm_np10_le_bad_12", "20_Stairs"),
-        ("clap", "boom-snap-clap_clap_u_nm_np1_fr_goo_2", "boom-snap-clap"),
         ("pullup", "girl_exercise_pullups_pullup_f_nm_np1_ba_goo_0", "girl_exercise_pullups"),
-        ("golf", "golf_golf_f_nm_np1_fr_med_0", "golf"),
         ("golf", "A_golf_f_nm_np1_fr_med_0_golf_h_cm_np1_ri_goo_1", "A_golf_f_nm_np1_fr_med_0"),
-        ("wave", "50_FIRST_DATES_wave_u_cm_np1_fr_goo_30", "50_FIRST_DATES"),
-        ("run", "50_FIRST_DATES_run_f_cm_np1_ba_med_11", "50_FIRST_DATES"),
         ("pour", "Tips_@18_-_(Part_1)_[_NEW_]_A&B!!!_pour_u_nm_np1_fr_goo_0", "Tips_@18_-_(Part_1)_[_NEW_]_A&B!!!"),
         ("run", "something_else", None),
     ],
@@ -186,20 +187,13 @@ def test_missing_clips_are_counted_and_named(load):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_clip_that_comes_later_is_found_by_the_next_load(load, releases, tmp_path):
-    shutil.copytree(releases["ucf101"], tmp_path / "ucf101")
-    assert len(load("ucf101", "train", data_dir=tmp_path / "ucf101")) == 29
-    folder = tmp_path / "ucf101" / "UCF-101" / "Hammering"
+def test_a_clip_and_a_line_that_come_later_are_in_the_next_table(load, releases, tmp_path):
+    root = Path(shutil.copytree(releases["ucf101"], tmp_path / "ucf101"))
+    assert [len(load("ucf101", split, data_dir=root)) for split in ("train", "test")] == [29, 10]
+    folder = root / "UCF-101" / "Hammering"
     shutil.copy(folder / "v_Hammering_g22_c01.avi", folder / "v_Hammering_g22_c02.avi")
-    assert len(load("ucf101", "train", data_dir=tmp_path / "ucf101")) == 30
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_an_edited_list_is_read_again(load, releases, tmp_path):
-    shutil.copytree(releases["ucf101"], tmp_path / "ucf101")
-    assert len(load("ucf101", "test", data_dir=tmp_path / "ucf101")) == 10
-    (tmp_path / "ucf101" / "ucfTrainTestlist" / "testlist01.txt").write_text("JumpRope/v_JumpRope_g01_c02.avi\n")
-    assert len(load("ucf101", "test", data_dir=tmp_path / "ucf101")) == 1
+    (root / "ucfTrainTestlist" / "testlist01.txt").write_text("JumpRope/v_JumpRope_g01_c02.avi\n")
+    assert [len(load("ucf101", split, data_dir=root)) for split in ("train", "test")] == [30, 1]
 
 
 def test_a_block_list_leaves_out_what_it_names(load, tmp_path):
@@ -226,11 +220,6 @@ def test_lists_without_videos_are_refused(load, releases):
         pytest.raises(FileNotFoundError, match="contains none of the test videos"),
     ):
         load("ucf101", "test", data_dir=releases["ucf101"] / "ucfTrainTestlist")
-
-
-def test_another_benchmarks_folder_is_refused_by_its_classes(load, releases):
-    with pytest.raises(ValueError, match="has the classes 'ApplyEyeMakeup', .*, which are not classes of UCF50"):
-        load("ucf50", "test", data_dir=releases["ucf101"])
 
 
 def test_a_class_that_is_not_in_the_list_is_refused(load, releases, tmp_path):
@@ -274,6 +263,7 @@ def test_what_datasets_cannot_open_gets_a_sentence_on_what_to_do(load, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (("imagenet", "test"), "unknown benchmark 'imagenet'; choose one of ucf50, .*, kinetics400, or 'folder'"),
         (("ucf101", "test", "logo"), "UCF101: unknown protocol 'logo'; choose one of official, dvflnet_8020"),
         (("ucf101", "test", "official", 4), "has no fold 4; choose one from 1 to 3"),
         (("ucf101", "validation"), "has no split 'validation'; choose one of train, test"),
@@ -285,13 +275,6 @@ def test_a_protocol_fold_or_split_that_is_not_there_is_refused(load, arguments, 
         load(*arguments)
 
 
-def test_an_unknown_benchmark_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(
-        ValueError, match="unknown benchmark 'imagenet'; choose one of ucf50, ucf101, hmdb51, jhmdb, ssv2, kinetics400"
-    ):
-        load_benchmark("imagenet", tmp_path, "train")
-
-
 def test_lists_made_of_file_names_say_that_the_release_is_not_whole(releases, tmp_path):
     with pytest.warns(UserWarning, match="contains 24 of the 6681 clips of UCF50. This protocol makes its lists"):
         clips = load_benchmark("ucf50", releases["ucf50"], "test", cache_dir=tmp_path / "cache")
@@ -301,12 +284,9 @@ def test_lists_made_of_file_names_say_that_the_release_is_not_whole(releases, tm
 HEADER = b"label,youtube_id,time_start,time_end,split\n"
 LISTS = [
     ("ssv2", "train.json", b'{"a": 1}', "train.json cannot be read: expected a list of "),
-    ("ssv2", "train.json", b"[1, 2]", "train.json cannot be read"),
     ("ssv2", "train.json", b'[{"id": "1"}]', "train.json cannot be read: .*template"),
     ("ssv2", "train.json", b"[" * 100_000, "train.json cannot be read"),
     ("ssv2", "train.json", b"\xff\xfe[", "train.json: is not UTF-8 text"),
-    ("ssv2", "train.json", b"", "train.json cannot be read"),
-    ("kinetics400", "val.csv", HEADER + b"abseiling,abc\n", "validation's csv cannot be read: expected label,"),
     ("kinetics400", "val.csv", HEADER + b"abseiling,abc,1,two,val\n", "validation's csv cannot be read: .*'two'"),
     ("kinetics400", "val.csv", HEADER + b"a" * 200_000 + b",abc,1,2,val\n", "csv cannot be read: .*field limit"),
     ("kinetics400", "val.csv", b"youtube_id,time_start,time_end,label\nabc,1,2\n", "validation has the classes "),
@@ -339,7 +319,7 @@ def test_a_video_named_by_its_id_alone_is_found(load, releases, tmp_path):
     assert len(load("kinetics400", "validation", data_dir=root)) == 3
 
 
-@pytest.mark.parametrize("arguments", [{"protocol": "official"}, {"fold": 2}, {"block_list": "x"}, {"label_set": "y"}])
+@pytest.mark.parametrize("arguments", [{"protocol": "official"}, {"fold": 2}, {"label_set": "y"}])
 def test_what_does_not_apply_to_class_folders_is_refused(tmp_path, arguments):
     name = next(iter(arguments))
     with pytest.raises(ValueError, match=f"{name}=.* does not apply"):
@@ -388,6 +368,17 @@ def test_archives_give_the_same_clips_as_the_extracted_release(load, releases, t
         assert {row["video_id"]: (row["label"], row["video"]["bytes"]) for row in clips} == expected
 
 
+@pytest.mark.parametrize("folder", ["[1]", "a*b?", "{a,b}", "a::b"])
+def test_a_folder_may_have_the_characters_of_patterns(load, releases, tmp_path, folder):
+    root = Path(shutil.copytree(releases["kinetics400"], tmp_path / folder / "k400"))
+    assert len(load("kinetics400", "train", data_dir=root)) == 3
+    clips = load("kinetics400", "train", data_dir=root)
+    if "::" not in folder:  # which `datasets` takes for a chain of URLs
+        (tmp_path / folder / "parquet").mkdir()
+        clips.to_parquet(tmp_path / folder / "parquet" / "train.parquet")
+        assert len(load("kinetics400", "train", data_dir=tmp_path / folder / "parquet")) == 3
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("order", ["ours", "theirs"])
 def test_parquet_is_matched_by_class_name(load, releases, tmp_path, order):
@@ -434,17 +425,3 @@ def test_a_repository_of_loose_files_loads_from_the_hub(releases, tmp_path):
         ("a_b_c_d_e_f_000003_000013", 16),
     ]
     assert lines == [str(expected)] * 2
-
-
-# sharing the work
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("world_size", [2])
-def test_ranks_get_disjoint_shares_that_are_complete(load, world_size):
-    clips = [row["video_id"] for row in load("ucf101", "train")]
-    shares = [
-        [row["video_id"] for row in split_dataset_by_node(load("ucf101", "train", streaming=True), rank, world_size)]
-        for rank in range(world_size)
-    ]
-    assert sorted(video_id for share in shares for video_id in share) == sorted(clips)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from hf_dvflnet import VideoDecodeError, VideoLimits, read_video
-from hf_dvflnet.data import downloads
-from hf_dvflnet.data.downloads import fetch_video, is_public
+from hf_dvflnet.data import storages
+from hf_dvflnet.data.storages import fetch_video, is_public
 
 
 PUBLIC_ONLY = VideoLimits(allow_private_addresses=False)
@@ -163,7 +163,7 @@ def test_a_name_is_asked_at_the_address_that_was_checked(server, monkeypatch):
         return original("127.0.0.1", port, *more, **other)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(downloads, "is_public", lambda address: True)
+    monkeypatch.setattr(storages, "is_public", lambda address: True)
     with fetch_video(f"http://video.example:{server.server_port}/vp9.webm", PUBLIC_ONLY) as file:
         assert file.read(4) == b"\x1a\x45\xdf\xa3"
     assert looked_up == ["video.example"]
@@ -172,7 +172,7 @@ def test_a_name_is_asked_at_the_address_that_was_checked(server, monkeypatch):
 
 def test_a_redirect_to_a_private_address_is_refused(server, monkeypatch):
     answers = iter([True])  # the first address passes for a public one
-    monkeypatch.setattr(downloads, "is_public", lambda address: next(answers, False))
+    monkeypatch.setattr(storages, "is_public", lambda address: next(answers, False))
     with pytest.raises(VideoDecodeError, match="127.0.0.1, which is not public"):
         fetch_video(f"{server.url}/to/{server.url}/vp9.webm", PUBLIC_ONLY)
     assert server.asked == [f"/to/{server.url}/vp9.webm"]

@@ -31,17 +31,11 @@ REASON = f"{VARIABLE} does not name the folder of JHMDB's release: nothing was t
 pytestmark = [] if VARIABLE in os.environ else [pytest.mark.skip(reason=REASON)]
 
 
-def folder_of(setting: str) -> Path:
-    if not setting or not Path(setting).is_dir():
-        pytest.fail(
-            f"{VARIABLE} is {setting!r}, which is not a folder; unset it, or name the folder of JHMDB's release"
-        )
-    return Path(setting)
-
-
 @pytest.fixture(scope="module")
 def jhmdb() -> Path:
-    return folder_of(os.environ[VARIABLE])
+    folder = os.environ[VARIABLE]
+    assert Path(folder or "/nowhere").is_dir(), f"{VARIABLE} is {folder!r}, which is not a folder"
+    return Path(folder)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from videos import KINDS, write_video
 from hf_dvflnet import VideoDecodeError, VideoLimits, read_video
 from hf_dvflnet.data import sandbox
 from hf_dvflnet.data.frames import open_video
+from hf_dvflnet.data.jobs import cpu_count, run_ahead
 from hf_dvflnet.data.sandbox import DecoderCrash, SandboxError, call
-from hf_dvflnet.data.workers import cpu_count, run_ahead
 
 
 SANDBOX = VideoLimits(sandbox=True)
@@ -289,7 +289,7 @@ def test_it_ends_with_a_script_without_a_main_guard_that_is_killed(tmp_path, vid
 
 
 def test_as_many_workers_as_this_process_may_use():
-    code = "from hf_dvflnet.data.workers import cpu_count; print(cpu_count())"
+    code = "from hf_dvflnet.data.jobs import cpu_count; print(cpu_count())"
     one = {next(iter(os.sched_getaffinity(0)))}
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(

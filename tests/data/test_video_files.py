@@ -9,6 +9,8 @@ from videos import write_among_others, write_video
 
 from hf_dvflnet import VideoDecodeError, VideoLimits, read_video
 from hf_dvflnet.data import video_files
+from hf_dvflnet.data.storages import StoredFiles, filesystem_of
+from hf_dvflnet.data.video_column import video_source
 from hf_dvflnet.data.video_files import HIDDEN, UNREADABLE, VIDEO_SUFFIXES, find_files, list_videos
 
 
@@ -108,9 +110,6 @@ def test_hidden_files_of_a_remote_folder_are_left_out():
         filesystem.rm("/listing", recursive=True)
 
 
-# everything that reads folders
-
-
 # patterns
 
 
@@ -124,9 +123,73 @@ def test_a_pattern_stands_for_what_it_matches(tmp_path):
     assert list_videos(["https://example.org/a.mp4?part=[1]"]) == ["https://example.org/a.mp4?part=[1]"]
 
 
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_a_name_with_the_characters_of_patterns_is_what_it_names(tmp_path, protocol):
+    root = protocol or f"{tmp_path}/"
+    files = fsspec.filesystem("memory") if protocol else fsspec.filesystem("file", auto_mkdir=True)
+    for folder in ("clips1", "clips[1]"):
+        for name in ("a1.mp4", "a[1].mp4"):
+            files.pipe(f"{root}{folder}/{name}", b"video")
+    given = [f"{root}clips[1]/a[1].mp4", f"{root}clips[1]/*1.mp4"]
+    names = [name[name.index("clips") :] for name in list_videos(given)]
+    assert names == ["clips[1]/a[1].mp4", "clips[1]/a1.mp4"]
+    if protocol:
+        files.store.clear()
+
+
 def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"\*\.mp4: no file or folder matches this pattern"):
         list_videos([tmp_path / "*.mp4"])
+
+
+def test_a_pattern_in_a_folder_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(video_files.os, "listdir", refuse)
+    with pytest.raises(PermissionError, match=f"Permission denied: '{tmp_path}/'"):
+        list_videos([tmp_path / "*.mp4"])
+
+
+# names with characters of patterns and of fsspec's chains
+
+
+@pytest.fixture
+def storage():
+    filesystem = fsspec.filesystem("memory")
+    yield filesystem
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]
+
+
+def test_brackets_in_a_storage_are_a_name_if_there_is_one(storage):
+    for name in ("clips[1]/a.mp4", "clips1/b.mp4", "clips1/c[1].mp4"):
+        storage.pipe(f"/{name}", b"")
+    assert list_videos(["memory://clips[1]"]) == ["memory:///clips[1]/a.mp4"]
+    assert list_videos(["memory://clips1/c[1].mp4"]) == ["memory:///clips1/c[1].mp4"]
+    assert list_videos(["memory://clips[12]/b.mp4"]) == ["memory:///clips1/b.mp4"]
+
+
+def test_files_of_another_folder_are_not_removed(storage):
+    for name in ("run[1]/part", "run1/part"):
+        storage.pipe(f"/{name}", b"")
+    with pytest.warns(UserWarning, match="ends with this process"):
+        files = StoredFiles("memory://run[1]")
+    files.remove("/run[1]")
+    assert storage.find("/") == ["/run1/part"]
+
+
+def test_two_colons_in_a_name_are_no_chain(storage, tmp_path, video_files):
+    content = video_files["vp9.webm"].read_bytes()
+    storage.pipe("memory://a::b.webm", content)
+    assert read_video("memory://a::b.webm")[1].total_num_frames == 40
+    with video_source({"path": "memory://a::b.webm", "bytes": None}) as file:
+        assert file.read() == content
+    folder = tmp_path / "a::b[1]"
+    folder.mkdir()
+    (folder / "c.mp4").touch()
+    filesystem, path = filesystem_of(str(folder))
+    assert find_files(path, filesystem).files == list_videos([folder]) == [str(folder / "c.mp4")]
 
 
 # the Hub

@@ -1,43 +1,14 @@
-"""
-Damaged and crafted video files, made from good ones, and what becomes of each when it is read.
+"""Damaged and crafted video files, made from good ones. They are a function of a seed and a number."""
 
-    python tests/helpers/damaged_videos.py --count 2000 --seed 0
-
-Each file is read in a process of its own making, whose memory and time are limited: frames or a `VideoDecodeError` are
-what may come of it. A crash, a hang or any other exception is a fault, and is named. The files are a function of the
-seed. Prints a table, writes `benchmarks/damaged_videos.json`, and keeps the files of faults in the folder `--keep`.
-"""
-
-import argparse
 import json
-import multiprocessing
-import os
 import random
-import resource
 import struct
-import sys
-import tempfile
-import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import av
-import numpy as np
 from videos import KINDS, write_video
-
-from hf_dvflnet import VideoDecodeError, read_video
-from hf_dvflnet.clip_sampling import evaluation_indices
-from hf_dvflnet.data.frames import open_frames
-from hf_dvflnet.video_decoding import ToArray
-
-
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "damaged_videos.json"
-
-SECONDS = 20  # that a file may take
-MEMORY = 3 << 30  # bytes that a process may take beyond what it has before it reads
 
 
 # good files
@@ -210,12 +181,6 @@ def wrong_sizes(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
     return one.name, content
 
 
-def random_tails(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
-    one = some(good, draw)
-    keep = draw.choice((len(one.content), draw.randrange(len(one.content))))
-    return one.name, one.content[:keep] + draw.randbytes(draw.choice((1, 7, 1000, 200_000)))
-
-
 def no_videos(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
     name = some(good, draw).name
     kinds: list[Callable[[], bytes]] = [
@@ -237,28 +202,6 @@ def no_videos(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
         lambda: b"YUV4MPEG2 W99999 H99999 F25:1\nFRAME\n" + bytes(100),
     ]
     return name, draw.choice(kinds)()
-
-
-def nested(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
-    one, other = some(good, draw, mp4=True), some(good, draw)
-    depth = draw.choice((3, 12, 500, 20_000))
-    kind = draw.choice(PARENTS)
-    way = draw.randrange(5)
-    if way == 0:  # one after the other
-        return one.name, one.content + other.content
-    if way == 1:  # one in a box of the other
-        box = draw.choice((b"udta", b"free", b"mdat", b"moov", b"trak", b"uuid"))
-        content = struct.pack(">I4s", 8 + len(other.content), box) + other.content
-        place = draw.choice(one.boxes)[0]
-        return one.name, one.content[:place] + content + one.content[place:]
-    if way == 2:  # boxes in boxes
-        content = b"".join(struct.pack(">I4s", 8 * (depth - level), kind) for level in range(depth))
-        return one.name, one.content[: one.boxes[0][1]] + content + one.content[one.boxes[0][1] :]
-    if way == 3:  # the same in a Matroska file: elements of unknown size
-        header = b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff"
-        return "nested.mkv", header + b"\x16\x54\xae\x6b\x01\xff\xff\xff\xff\xff\xff\xff" * depth
-    lists = b"".join(b"LIST" + struct.pack("<I", 12 * (depth - level)) + b"hdrl" for level in range(depth))
-    return "nested.avi", b"RIFF" + struct.pack("<I", 4 + len(lists)) + b"AVI " + lists
 
 
 HUGE = (0xFFFF, 0x7FFF, 16385, 20000, 30000, 0x4000, 0x2001)
@@ -327,34 +270,6 @@ def huge_durations(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
     return one.name, content
 
 
-def no_pictures(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
-    one = good.named[
-        draw.choice(("only_sound.mp4", "only_sound.mkv", "only_sound.wav", "only_data.mp4", "only_text.mkv"))
-    ]
-    data = bytearray(one.content)
-    for _ in range(draw.choice((0, 1, 8))):
-        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-    return one.name, bytes(data)
-
-
-def zero_time_bases(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
-    one = some(good, draw)
-    content, value = one.content, draw.choice((0, 0, 0, 1, 0xFFFFFFFF, 0x80000000))
-    if one.is_mp4:
-        for kind in draw.choice(((b"mdhd",), (b"mvhd",), (b"mdhd", b"mvhd"))):
-            for place in places(content, kind):
-                content = patched(content, place + 16, struct.pack(">I", value))
-    elif one.name.endswith(".avi"):
-        place = content.index(b"strh")
-        content = patched(content, place + 28 + draw.choice((0, 4)), struct.pack("<I", value))
-    elif one.name.endswith((".mkv", ".webm")):
-        place = content.index(b"\x2a\xd7\xb1\x83")  # the timestamps' scale
-        content = patched(content, place + 4, struct.pack(">I", value)[:3])
-    else:
-        content = patched(content, draw.randrange(200), struct.pack(">I", value))
-    return one.name, content
-
-
 def odd_timestamps(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
     """The times of the frames repeated, running backwards, or negative."""
     one = some(good, draw)
@@ -393,93 +308,36 @@ def unusual_formats(good: "Materials", draw: random.Random) -> tuple[str, bytes]
     return one.name, bytes(data)
 
 
-def naming_others(good: "Materials", draw: random.Random) -> tuple[str, bytes]:
-    target = draw.choice(("/etc/passwd", "file:///etc/hostname", "http://127.0.0.1:9/a.ts", "secret.ts", "/dev/zero"))
-    protocol = draw.choice(
-        ("", "concat:", "subfile,,start,0,end,99,,:", "crypto:", "data:text/plain,", "cache:", "pipe:")
-    )
-    text = draw.choice(
-        (
-            f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{protocol}{target}\n#EXT-X-ENDLIST\n",
-            f'#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="{protocol}{target}"\n#EXTINF:2,\na.ts\n',
-            f"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{protocol}{target}\n",
-            f"ffconcat version 1.0\nfile '{protocol}{target}'\n",
-            f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns={target}\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
-            f"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'><Period><AdaptationSet mimeType="
-            f"'video/mp4'><Representation id='1'><BaseURL>{protocol}{target}</BaseURL></Representation>"
-            "</AdaptationSet></Period></MPD>",
-            f"[playlist]\nFile1={protocol}{target}\n",
-            f"[Reference]\nRef1={target}\n",
-        )
-    )
-    names = ("a.mp4", "a.m3u8", "a.txt", "a.sdp", "a.mpd", "a.idx", "frame-%03d.png", "a.avs", "a.ffmeta")
-    return draw.choice(names), text.encode()
-
-
 FAULTS: dict[str, Callable[["Materials", random.Random], tuple[str, bytes]]] = {
     "flipped bits": bit_flips,
     "cut at a box or packet": cut_at_borders,
     "cut anywhere": cut_anywhere,
     "boxes or packets swapped": swapped_parts,
     "wrong sizes in headers": wrong_sizes,
-    "random tails": random_tails,
     "empty, text, other files": no_videos,
-    "containers in containers": nested,
     "huge dimensions": huge_dimensions,
     "huge durations and counts": huge_durations,
-    "sound or data only": no_pictures,
-    "zero time bases": zero_time_bases,
     "repeated, negative times": odd_timestamps,
     "size changes midway": changing_sizes,
     "10 bit, alpha, grey, turned, interlaced": unusual_formats,
-    "lists that name other files": naming_others,
 }
 
 
 def write_materials(folder: Path) -> Materials:
     """Small files of every kind, and those that faults are made of."""
     common, unusual = write_kinds(folder, {**KINDS, **MORE_KINDS}), write_kinds(folder, UNUSUAL_KINDS)
-    special = [
-        read_good(write_sound(folder / name)) for name in ("only_sound.mp4", "only_sound.mkv", "only_sound.wav")
-    ]
+    special = []
     for number, (width, height) in enumerate(((80, 48), (48, 80), (160, 96))):
         path = write_video(folder / f"size_{number}.ts", num_frames=10, width=width, height=height)
         special.append(read_good(path))
-    # a track that is called something else
-    content = next(one.content for one in common if one.name == "h264_short_gop.mp4")
-    special.append(Good("only_data.mp4", content.replace(b"vide", b"meta").replace(b"avc1", b"mett"), [], []))
-    content = next(one.content for one in common if one.name == "h264.mkv")
-    special.append(Good("only_text.mkv", content.replace(b"V_MPEG4/ISO/AVC", b"S_TEXT/UTF8\0\0\0\0"), [], []))
     # pictures of 4096 x 4096 in a few bytes, whose container says that they are small
-    content = write_flat(folder / "large_header.mp4", 4096, 4096).read_bytes()
+    large = write_video(
+        folder / "large_header.mp4", num_frames=2, width=4096, height=4096, options={"preset": "ultrafast"}
+    )
+    content = large.read_bytes()
     place = content.index(b"avc1", content.index(b"stsd"))
     special.append(Good("large_header.mp4", patched(content, place + 28, struct.pack(">HH", 64, 64)), [], []))
     return Materials(common, unusual, {one.name: one for one in [*common, *unusual, *special]})
-
-
-def write_sound(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        codec = "pcm_s16le" if path.suffix == ".wav" else "aac"
-        stream = container.add_stream(codec, rate=8000, layout="mono")
-        kind, number = ("s16", np.int16) if path.suffix == ".wav" else ("fltp", np.float32)
-        for part in range(4):
-            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), number), format=kind, layout="mono")
-            sound.sample_rate, sound.pts = 8000, 1024 * part
-            container.mux(stream.encode(sound))
-        container.mux(stream.encode())
-    return path
-
-
-def write_flat(path: Path, width: int, height: int) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number in range(2):
-            frame = av.VideoFrame(width, height, "yuv420p")
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def damaged(good: Materials, seed: int, number: int) -> tuple[str, str, bytes]:
@@ -487,211 +345,3 @@ def damaged(good: Materials, seed: int, number: int) -> tuple[str, str, bytes]:
     kind = list(FAULTS)[number % len(FAULTS)]
     name, content = FAULTS[kind](good, random.Random(f"{seed}/{number}"))
     return kind, name, content
-
-
-# reading them
-
-
-# Files of this kind may keep FFmpeg busy in the process that reads them: SECURITY.md, "Only the sandbox stops".
-ONLY_SANDBOX = {"huge durations and counts"}
-
-
-@dataclass
-class Outcome:
-    """What became of a file: `frames`, `refused`, or a fault (`crash`, `hang`, or an exception's name)."""
-
-    kind: str
-    number: int
-    name: str
-    result: str
-    reason: str
-    seconds: float
-    memory: int  # bytes at most, beyond what the process had
-
-    @property
-    def is_fault(self) -> bool:
-        if self.kind in ONLY_SANDBOX and self.result == "hang":
-            return False
-        return self.result not in ("frames", "refused")
-
-
-def read_both_ways(path: str) -> tuple[str, str]:
-    """Read the frames of a clip, then all frames one by one, as long videos are."""
-    results = []
-    for read in (read_clip, read_all):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                read(path)
-            results.append(("frames", ""))
-        except VideoDecodeError as error:
-            if not str(error).startswith(path):
-                return "VideoDecodeError without the file's name", str(error)
-            results.append(("refused", str(error)))
-        except BaseException as error:
-            return type(error).__name__, str(error)
-    return min(results)  # frames, if either way gave some
-
-
-def read_clip(path: str):
-    sample = partial(evaluation_indices, num_frames=8, frame_interval=4)
-    frames, metadata = read_video(path, lambda metadata: sample(metadata.total_num_frames))
-    assert frames.dtype == np.uint8 and frames.shape == (8, metadata.height, metadata.width, 3), frames.shape
-
-
-def read_all(path: str):
-    to_array = ToArray()
-    with open_frames(path) as (_, frames):
-        for number, frame in enumerate(frames):
-            if number % 16 == 0:
-                to_array(frame)
-
-
-def memory_of(process: str, line: str) -> int:
-    with open(f"/proc/{process}/status") as file:
-        return next(int(row.split()[1]) << 10 for row in file if row.startswith(line))
-
-
-def work(connection):
-    resource.setrlimit(resource.RLIMIT_AS, (memory_of("self", "VmSize") + MEMORY,) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    av.logging.set_level(None)
-    parent = os.getppid()
-    while True:
-        while not connection.poll(5):
-            if os.getppid() != parent:  # it was killed
-                return
-        path = connection.recv()
-        if path is None:
-            return
-        before = memory_of("self", "VmRSS")
-        if memory_of("self", "VmHWM") - before > 1 << 20:
-            with open("/proc/self/clear_refs", "w") as file:
-                file.write("5")  # forget the peak, which takes a while
-        start = time.monotonic()
-        result, reason = read_both_ways(path)
-        seconds = time.monotonic() - start
-        connection.send((result, reason, seconds, max(0, memory_of("self", "VmHWM") - before)))
-
-
-class Reader:
-    """A process that reads files, and is replaced when it does not come back from one."""
-
-    def __init__(self):
-        self.start()
-
-    def start(self):
-        context = multiprocessing.get_context("fork")
-        self.connection, other = context.Pipe()
-        self.process = context.Process(target=work, args=(other,), daemon=True)
-        self.process.start()
-        other.close()
-
-    def begin(self, kind: str, number: int, path: Path):
-        self.task, self.since = (kind, number, path), time.monotonic()
-        self.connection.send(str(path))
-
-    def take(self) -> Outcome:
-        kind, number, path = self.task
-        try:
-            if self.connection.poll(max(0, self.since + SECONDS - time.monotonic())):
-                return Outcome(kind, number, path.name, *self.connection.recv())
-            self.process.kill()
-            result, reason = "hang", f"not back after {SECONDS} s"
-        except (EOFError, ConnectionError):
-            self.process.join()
-            result, reason = "crash", f"exit code {self.process.exitcode}"
-        self.process.join()
-        self.start()
-        return Outcome(kind, number, path.name, result, reason, time.monotonic() - self.since, 0)
-
-    def stop(self):
-        self.connection.send(None)
-        self.process.join()
-
-
-def read_damaged(folder: Path, seed: int, numbers: list[int], keep: Path | None = None) -> Iterator[Outcome]:
-    """What becomes of the files of these numbers; those of faults are kept in a folder, if one is named."""
-    good = write_materials(folder)
-    readers = [Reader() for _ in range(os.cpu_count() or 1)]
-    try:
-        for start in range(0, len(numbers), len(readers)):
-            begun = []
-            for reader, number in zip(readers, numbers[start : start + len(readers)], strict=False):
-                kind, name, content = damaged(good, seed, number)
-                path = folder / str(number) / name
-                path.parent.mkdir()
-                path.write_bytes(content)
-                reader.begin(kind, number, path)
-                begun.append((reader, path, content))
-            for reader, path, content in begun:
-                outcome = reader.take()
-                if outcome.is_fault and keep is not None:
-                    keep.mkdir(parents=True, exist_ok=True)
-                    (keep / f"{outcome.number}_{path.name}").write_bytes(content)
-                path.unlink()
-                yield outcome
-    finally:
-        for reader in readers:
-            reader.stop()
-
-
-def summary(outcomes: list[Outcome]) -> dict[str, dict]:
-    """Of each kind of fault: cases, frames, refused, faults, the slowest, and the most memory."""
-    rows = {}
-    for kind in FAULTS:
-        mine = [outcome for outcome in outcomes if outcome.kind == kind]
-        if mine:
-            rows[kind] = {
-                "cases": len(mine),
-                "frames": sum(outcome.result == "frames" for outcome in mine),
-                "refused": sum(outcome.result == "refused" for outcome in mine),
-                "faults": sum(outcome.is_fault for outcome in mine),
-                "seconds": max(outcome.seconds for outcome in mine),
-                "bytes": max(outcome.memory for outcome in mine),
-            }
-    return rows
-
-
-def describe(outcome: Outcome, seed: int) -> str:
-    return f"seed {seed}, file {outcome.number}, {outcome.name} ({outcome.kind}): {outcome.result}: {outcome.reason}"
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=Path("runs/faults"))
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        outcomes = []
-        for outcome in read_damaged(Path(folder), options.seed, list(range(options.count)), options.keep):
-            outcomes.append(outcome)
-            if outcome.is_fault:
-                print(describe(outcome, options.seed), flush=True)
-    rows = summary(outcomes)
-    print("| kind of fault | cases | frames | refused | faults | slowest, s | memory, MB |")
-    print("|---|---|---|---|---|---|---|")
-    for kind, row in rows.items():
-        counts = " | ".join(str(row[name]) for name in ("cases", "frames", "refused", "faults"))
-        print(f"| {kind} | {counts} | {row['seconds']:.2f} | {row['bytes'] / 1e6:.0f} |")
-    sys.path.insert(0, str(RESULTS.parent))
-    from machine import machine
-
-    about = {**machine(), "command": " ".join(["python", "tests/helpers/damaged_videos.py", *sys.argv[1:]])}
-    limits = {"seconds": SECONDS, "bytes": MEMORY}
-    found = {
-        "seed": options.seed,
-        "limits": limits,
-        "kinds": rows,
-        "seconds": time.monotonic() - start,
-        "machine": about,
-    }
-    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    sys.exit(any(row["faults"] for row in rows.values()))
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,12 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
+
+from hf_dvflnet.clip_sampling import evaluation_indices
+from hf_dvflnet.data.frames import open_video
+from hf_dvflnet.video_decoding import VideoDecodeError, read_video
 
 
 def modules(video, limits):
@@ -37,3 +42,28 @@ def allocate(video, limits):
 
 def process(video, limits):
     return os.getpid()
+
+
+def read_both_ways(video, limits):
+    """Read a clip, and all frames one by one: `frames`, `refused`, or an error that no video should raise."""
+    sample = partial(evaluation_indices, num_frames=8)
+    found = "refused"
+    for read in (
+        lambda: read_video(video, lambda info: sample(info.total_num_frames), limits=limits),
+        lambda: read_all(video, limits),
+    ):
+        try:
+            read()
+            found = "frames"
+        except VideoDecodeError as error:
+            if not str(error).startswith(str(video)):
+                return f"a VideoDecodeError without the file's name: {error}"
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    return found
+
+
+def read_all(video, limits):
+    with open_video(video, limits) as (_, pictures):
+        for _ in pictures(None):
+            pass

@@ -47,6 +47,7 @@ def write_video(
     rate: int = 25,
     first_number: int = 0,
     pixel_format: str = "yuv420p",
+    pixel_aspect_ratio: Fraction | None = None,
 ) -> Path:
     """
     Encode frames numbered from `first_number` on.
@@ -60,6 +61,8 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = Fraction(1, rate)
         stream.thread_type = "NONE"
+        if pixel_aspect_ratio:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect_ratio
         if tag:
             stream.codec_context.codec_tag = tag
         if rotation or mirror:

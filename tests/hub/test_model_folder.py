@@ -1,6 +1,7 @@
 """Model folders of strangers: they are read whole, or refused by name."""
 
 import json
+import os
 import pickle
 import resource
 
@@ -12,7 +13,7 @@ from local_hub import LocalHub
 from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-from hf_dvflnet import VideoFocalNetModel
+from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from hf_dvflnet.hub.loading import load_config, load_model, load_processor, load_teacher
 from hf_dvflnet.hub.model_folder import describe_config
 
@@ -230,3 +231,13 @@ def test_a_checkpoint_that_cannot_be_written_is_named_and_leaves_nothing(dvflnet
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert err.startswith(f"dvflnet: {tmp_path}/weights.pth: cannot be written (")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_weights_are_as_readable_as_the_umask_says(tiny_config, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        VideoFocalNetForVideoClassification(tiny_config).save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o666 & ~umask}

@@ -191,14 +191,6 @@ def test_a_name_that_is_not_utf8_is_escaped(model_and_processor, few_videos, tmp
     assert row["source"].endswith(r"\udcff.mp4") and row["error"] is None
 
 
-def test_a_warning_of_a_video_is_in_its_row(tiny_processor, tmp_path):
-    cut = tmp_path / "cut.avi"
-    write_video(cut, "mpeg4", 40)
-    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    with pytest.warns(UserWarning, match="is truncated"):
-        assert "is truncated" in decode_clip(str(cut), tiny_processor).remarks[0]
-
-
 # refusals
 
 
@@ -246,7 +238,7 @@ def test_a_file_of_unknown_origin_is_kept(model_and_processor, few_videos, tmp_p
     ("options", "reason"),
     [
         ({"output": "scores.txt"}, "must be a folder, or end in .parquet, .jsonl, .csv"),
-        ({"views": 2}, "views must be 1 or 12"),
+        ({"views": 2}, "views must be 1, 4 .* or 12"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"output": "scores.csv", "embeddings": True}, "CSV has no lists, which embeddings are"),
@@ -323,7 +315,64 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
 def test_a_run_that_is_complete_computes_nothing(model_and_processor, few_videos, tmp_path):
     write(model_and_processor, few_videos, tmp_path / "scores.jsonl")
     again = write(model_and_processor, few_videos, tmp_path / "scores.jsonl")
-    assert (again["videos"], again["written"], again["bound_by"], again["failures"]) == (5, 0, None, None)
+    assert (again["videos"], again["written"], again["bound_by"], again["failures"]) == (5, 0, None, {})
+
+
+@pytest.mark.parametrize("output", ["scores", "scores.parquet", "scores.jsonl", "scores.csv"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_failed_rows_are_counted_and_tried_again_when_it_is_asked_for(
+    model_and_processor, few_videos, tmp_path, small_parts, monkeypatch, output, finished
+):
+    videos = [few_videos[0], tmp_path / "late.mp4", *few_videos[1:], tmp_path / "none.mp4"]
+    with monkeypatch.context() as patch:
+        if not finished:
+            patch.setattr(prediction_files.PredictionFile, "finish", lambda self: None)
+        write(model_and_processor, videos, tmp_path / output, top_k=2)
+    os.link(few_videos[0], tmp_path / "late.mp4")
+    again = write(model_and_processor, videos, tmp_path / output, top_k=2)
+    assert (again["written"], again["failures"]) == (0, {"FileNotFoundError": 2})
+    again = write(model_and_processor, videos, tmp_path / output, top_k=2, retry_failed=True)
+    assert (again["written"], again["failures"]) == (2, {"FileNotFoundError": 1})
+    write(model_and_processor, videos, tmp_path / f"whole_{output}", top_k=2)
+    if output == "scores":
+        tables = [pyarrow.dataset.dataset(tmp_path / name).to_table() for name in ("scores", "whole_scores")]
+        assert tables[0] == tables[1]
+    else:
+        assert (tmp_path / output).read_bytes() == (tmp_path / f"whole_{output}").read_bytes()
+        assert beside(tmp_path / output) == [output, f"{output}.run.json"]
+
+
+def test_failed_rows_are_tried_again_in_one_process(model_and_processor, few_videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="retry_failed works in one process"):
+        write(model_and_processor, few_videos, tmp_path / "scores.csv", retry_failed=True)
+
+
+def test_a_platforms_number_of_processes_without_a_rank_is_not_waited_for(
+    model_and_processor, few_videos, tmp_path, small_parts, monkeypatch
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = write(model_and_processor, few_videos, tmp_path / "scores.csv")
+    assert (done["written"], done["processes"]) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("rank", "what"), [("0", "1 parts that other processes write"), ("1", "the process with RANK")]
+)
+def test_a_process_that_waits_for_others_says_so(
+    model_and_processor, few_videos, tmp_path, small_parts, monkeypatch, rank, what
+):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(prediction_files, "SECONDS_OF_SILENCE", 0.0)
+
+    def stop(message, *arguments, **options):
+        raise KeyboardInterrupt(message)
+
+    monkeypatch.setattr("warnings.warn", stop)
+    with pytest.raises(KeyboardInterrupt, match=rf"waits for {what}.* without RANK and WORLD_SIZE"):
+        write(model_and_processor, few_videos, tmp_path / "scores.csv")
 
 
 def test_processes_share_the_blocks_and_another_number_of_them_goes_on(

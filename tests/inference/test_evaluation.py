@@ -15,7 +15,13 @@ from commands import refused
 from mini_releases import write_ucf101
 from places import HELPERS
 
-from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, evaluate_model, load_benchmark
+from hf_dvflnet import (
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    evaluate_model,
+    export_model,
+    load_benchmark,
+)
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.inference.evaluation import compute_figures, predict_clips, read_predictions, report_predictions
@@ -89,10 +95,10 @@ def test_figures_are_those_of_their_definitions():
         prediction("3", "a", "c", "b"),
         prediction("4", "b", "b", "c"),
     ]
-    figures = compute_figures(predictions, ["a", "b", "c", "d"])
+    figures = compute_figures(predictions, ["a", "b", "c", "d", "e", "f"])
     assert (figures["clips"], figures["top1"], figures["top5"]) == (4, 0.5, 0.75)
-    assert figures["mean_class"] == pytest.approx((1 / 3 + 1) / 2)  # c and d have no clips
-    assert figures["confusion"] == [[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert figures["mean_class"] == pytest.approx((1 / 3 + 1) / 2)  # the others have no clips
+    assert np.array(figures["confusion"]).tolist() == np.pad([[1, 1, 1], [0, 1, 0]], ((0, 4), (0, 3))).tolist()
     assert figures["per_class"][0] == {
         "class": "a",
         "clips": 3,
@@ -100,6 +106,36 @@ def test_figures_are_those_of_their_definitions():
         "top5": pytest.approx(2 / 3),
     }
     assert figures["per_class"][2]["top1"] is None
+
+
+def test_five_classes_have_no_top_five():
+    figures = compute_figures([prediction("1", "a", "b", "a")], list("abcde"))
+    assert figures["top5"] is None and figures["per_class"][0]["top5"] is None
+
+
+@pytest.fixture
+def exported(tmp_path, video_tree, tiny_folder) -> tuple[Path, Path]:
+    """A model of the classes of `video_tree`, and its OpenVINO program."""
+    pytest.importorskip("openvino", reason="needs the extra export")
+    model = load_model(str(tiny_folder))
+    model.classifier = torch.nn.Linear(64, 2)
+    model.config.id2label = {0: "jump", 1: "wave hands"}
+    model.save_pretrained(tiny_folder)
+    export_model(tiny_folder, tmp_path / "program", format="openvino")
+    return tiny_folder, tmp_path / "program"
+
+
+def test_an_exported_program_is_evaluated_as_its_model(dvflnet, exported, video_tree, tmp_path):
+    rows = []
+    for number, model in enumerate(exported):
+        options = ("--dataset", "folder", "--data_dir", video_tree, "--output", tmp_path / str(number))
+        code, out, err = dvflnet("evaluate", model, *options, "--num_workers", 0, "--json")
+        assert code == 0, err
+        rows.append(json.loads(out))
+        assert (rows[-1]["clips"], "top5" in rows[-1]) == (4, False)
+    assert rows[0]["top1"] == rows[1]["top1"]
+    again = (*options, "--output", tmp_path / "again", "--dtype", "bfloat16")
+    refused(dvflnet("evaluate", exported[1], *again), "is exported, and runs as it is")
 
 
 def test_figures_of_an_unknown_class_are_refused():

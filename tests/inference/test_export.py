@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,9 +182,9 @@ def test_the_clips_are_spread_over_the_videos_and_said_how_many(dvflnet, colour_
     code, out, _ = dvflnet("export", colour_model, tmp_path / "out", *arguments)
     assert code == 0
     shown = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert (shown["clips"], shown["videos"]) == ("3", "6")
+    assert (shown["calibration_clips"], shown["clips"], shown["videos"]) == ("3", "3", "6")
     by_name = sorted(colours)
-    expected = clips_of(colour_model, [colours[by_name[index]] for index in (0, 2, 5)])
+    expected = clips_of(colour_model, [colours[by_name[index]] for index in (0, 2, 4)])  # not those that are compared
     assert torch.equal(torch.cat(seen), expected)
 
 
@@ -195,7 +196,7 @@ def test_hidden_videos_do_not_calibrate(dvflnet, tiny_folder, tmp_path, monkeypa
         seen.extend(videos)
         raise ValueError("seen enough")
 
-    monkeypatch.setattr(exporting, "_clips_to_compare", look)
+    monkeypatch.setattr(exporting, "_read_clips", look)
     arguments = ("export", tiny_folder, tmp_path / "out", "--format", "onnx", "--calibration", tmp_path / "clips")
     with pytest.warns(UserWarning, match="clips: left out: 4 hidden or system files"):
         refused(dvflnet(*arguments), "seen enough")
@@ -323,3 +324,26 @@ def test_int8_for_openvino_loads_where_a_map_has_other_rows_than_the_clip_has_fr
         **{"format": "openvino", "dtype": "int8", "calibration_videos": [colours["red"].parents[1]]},
     )
     assert report["max_difference"] <= 0.1 * report["largest_logit"]
+
+
+@pytest.mark.slow
+def test_each_command_that_runs_a_model_runs_a_program(exported, dvflnet, colours, tmp_path):
+    folder, video = exported[0], colours["red"]
+    for split in ("train", "test"):
+        shutil.copytree(video.parents[1], tmp_path / "data" / split)
+    data = ("--dataset", "folder", "--data_dir", tmp_path / "data")
+    for command in (
+        ("predict", folder, video),
+        ("windows", folder, video, "--window", 0.4),
+        ("watch", folder, video, "--window", 0.4),
+        ("benchmark", folder, video, "--repeat", 1),
+        ("evaluate", folder, *data, "--output", tmp_path / "evaluation"),
+    ):
+        code, out, err = dvflnet(*command)
+        assert code == 0, f"{command[0]}: {err}"
+        assert out
+
+
+@pytest.mark.slow
+def test_a_command_that_needs_weights_says_that_a_program_has_none(exported, dvflnet, colours, tmp_path):
+    refused(dvflnet("visualize", exported[0], colours["red"], tmp_path / "a.png"), "this is an exported program")

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 import torch
 from transformers import pipeline
+from videos import write_video
 
 from hf_dvflnet import (
     VideoDecodeError,
@@ -14,6 +17,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.inference.demo_answer import classify_clip
 from hf_dvflnet.inference.evaluation import predict_clips
+from hf_dvflnet.video_decoding import VideoWarning
 
 
 @pytest.fixture
@@ -33,7 +37,10 @@ def test_videos_are_answered_in_order_and_one_that_cannot_be_read_is_named(model
     assert all(len(row["answers"]) == 2 and row["views"] == 1 for row in answered)
 
 
-@pytest.mark.parametrize("views, shape", [(1, {}), (12, {"num_clips": 4, "num_crops": 3})])
+VIEWS = [(1, {}), (4, {"num_clips": 4}), (12, {"num_clips": 4, "num_crops": 3})]
+
+
+@pytest.mark.parametrize("views, shape", VIEWS)
 def test_an_answer_is_that_of_processor_and_model(model_and_processor, video_files, views, shape):
     model, processor = model_and_processor
     (row,) = predict_videos(model, processor, [video_files["vp9.webm"]], views=views, num_workers=0)
@@ -52,10 +59,44 @@ def test_a_model_that_answers_with_tuples_gives_the_same_answers(model_and_proce
     assert list(predict_videos(model, processor, [video_files["vp9.webm"]])) == expected
 
 
-@pytest.mark.parametrize("options, reason", [({"views": 3}, "views must be 1 or 12"), ({"top_k": 0}, "top_k must be")])
+@pytest.mark.parametrize(
+    "options, reason", [({"views": 3}, "views must be 1, 4 .* or 12"), ({"top_k": 0}, "top_k must be")]
+)
 def test_numbers_out_of_range_are_refused(model_and_processor, options, reason):
     with pytest.raises(ValueError, match=reason):
         list(predict_videos(*model_and_processor, [], **options))
+
+
+@pytest.mark.parametrize("views", [1, 4, 12])
+@pytest.mark.parametrize("augment", [True, False, None])
+def test_crops_that_training_did_not_show_are_warned_of(model_and_processor, recwarn, views, augment):
+    model, processor = model_and_processor
+    if augment is not None:
+        model.config.training_data = {"benchmark": "ucf101", "augment": augment}
+    list(predict_videos(model, processor, [], views=views))
+    said = ["was trained without random crops" in str(warning.message) for warning in recwarn]
+    assert said == [True] * (views == 12 and augment is False)
+
+
+def cut_video(path):
+    """A video of which half of the bytes are there, which reading warns of."""
+    write_video(path, "mpeg4", 40)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def test_a_warning_of_a_video_is_in_its_row_on_the_terminal_and_on_the_page(dvflnet, tiny_folder, tmp_path):
+    model, processor = load_model(str(tiny_folder)), load_processor(str(tiny_folder))
+    cut = cut_video(tmp_path / "cut.avi")
+    with pytest.warns(VideoWarning, match="is truncated"):
+        (row,) = predict_videos(model, processor, [cut])
+    assert "is truncated" in row["warning"]
+    code, out, err = dvflnet("predict", tiny_folder, cut, "--json")
+    assert code == 0 and json.loads(out)["warning"] == row["warning"]
+    assert err == f"dvflnet: {row['warning']}\n"
+    assert dvflnet("predict", tiny_folder, cut, "--output", tmp_path / "rows.jsonl")[0] == 0
+    assert json.loads((tmp_path / "rows.jsonl").read_text())["warning"] == row["warning"]
+    assert classify_clip(model, processor, cut).notes == [row["warning"].replace(str(cut), "cut.avi")]
 
 
 # scores

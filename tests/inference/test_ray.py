@@ -164,6 +164,7 @@ def test_a_cluster_that_the_environment_names_and_that_is_gone_is_said(model_and
 
 def test_a_launcher_beside_ray_is_refused(model_and_processor, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="start one process, without a launcher"):
         predict_with_ray(*model_and_processor, ["a.mp4"], tmp_path / "scores.csv")
 

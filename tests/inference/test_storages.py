@@ -97,6 +97,16 @@ def test_a_run_that_writes_to_s3_goes_on_where_it_was_stopped(tiny_folder, s3, c
         predict_to_file(model, processor, videos, output, num_workers=0, top_k=2)
 
 
+def test_parts_of_a_run_with_a_similar_name_are_not_removed(tiny_folder, clips):
+    files = fsspec.filesystem("memory")
+    files.pipe("/scores1.csv.parts/part-00000000.parquet", b"of another run")
+    with pytest.warns(UserWarning, match="cannot be continued"):
+        predict_to_file(*model_and_processor(tiny_folder), [clips / "0.mp4"], "memory://scores[1].csv", num_workers=0)
+    assert files.exists("/scores1.csv.parts/part-00000000.parquet")
+    assert files.find("/scores[1].csv.parts") == []
+    files.store.clear()
+
+
 def stop(file):
     raise KeyboardInterrupt
 

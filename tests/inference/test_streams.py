@@ -32,7 +32,7 @@ from hf_dvflnet import (
     read_video,
 )
 from hf_dvflnet.clip_sampling import evaluation_indices
-from hf_dvflnet.data.workers import run_ahead
+from hf_dvflnet.data.jobs import run_ahead
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.inference.live_sources import open_stream
 from hf_dvflnet.inference.sliding_window import SmallPictures
@@ -601,14 +601,59 @@ def server(tmp_path):
         thread.join()
 
 
-def test_an_http_stream_is_live_until_it_ends(tiny_model, tiny_processor, server, video_files):
+def test_a_recording_on_a_server_is_answered_like_the_file(tiny_model, tiny_processor, server, video_files):
     address, folder = server
     shutil.copy(video_files["h264.mkv"], folder / "cam.mkv")
+    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=0.5, stride_seconds=0.25)
+    expected = [(answer.time, answer.label, answer.score) for answer in classifier.run(video_files["h264.mkv"])]
     with open_stream(f"{address}/cam.mkv") as stream:
+        assert not stream.live
+        answers = [(answer.time, answer.label, answer.score) for answer in classifier.run(stream)]
+    assert len(expected) > 2
+    assert answers == [(pytest.approx(time), label, pytest.approx(score)) for time, label, score in expected]
+
+
+@pytest.fixture
+def bursts(tmp_path):
+    """A live stream over http that sends a second of its 50 frames a second at once: its address."""
+    file = write_video(tmp_path / "stream.ts", num_frames=300, rate=50, width=80, height=48, options={"g": "50"})
+    content = file.read_bytes()
+    size = len(content) // 6 + 1
+    pieces = [content[first : first + size] for first in range(0, len(content), size)]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for piece in pieces:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                time.sleep(1)
+            self.wfile.write(b"0\r\n\r\n")
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/live.ts"
+        running.shutdown()
+        thread.join()
+
+
+def test_a_live_stream_that_comes_in_bursts_loses_no_frame(bursts, monkeypatch):
+    monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_BEHIND", 0.3)
+    with open_stream(bursts) as stream:
         assert stream.live
-        classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=8, stride=8)
-        assert list(classifier.run(stream))
-    assert classifier.frames == 40  # also those that opening it had read
+        times = []
+        for _, seconds in stream.frames:
+            times.append(seconds)
+            time.sleep(0.01)  # slower than a burst comes, faster than the source on the whole
+        assert stream.lost == 0
+    np.testing.assert_allclose(times, np.arange(300) / 50, atol=1e-3)
 
 
 def test_a_network_stream_opens_no_local_file(server, video_files):
@@ -758,8 +803,8 @@ def test_a_still_screen_longer_than_a_window_is_one_frame_in_each(tiny_model, ti
 
 
 def test_windows_without_exact_timestamps_are_counted_from_the_rate(tiny_model, tiny_processor, tmp_path):
-    # a packet of MPEG-2 need not be a frame
-    path = write_video(tmp_path / "a.mkv", "mpeg2video", num_frames=30, width=64, height=48, rate=25)
+    # without a container, H.264 has no timestamps
+    path = write_video(tmp_path / "a.h264", num_frames=30, width=64, height=48, rate=25)
     assert read_video(path, [0])[1].frame_times is None
     rows = list(predict_windows(tiny_model, tiny_processor, path, seconds=0.4))
     assert [(row["first_frame"], row["frames"]) for row in rows] == [(0, 10), (10, 10), (20, 10)]
@@ -973,6 +1018,12 @@ def test_watch_prints_a_line_per_answer_and_a_summary(dvflnet, tiny_folder, vide
     assert {"frames", "answers", "dropped", "skipped", "latency_median", "latency_p95"} == set(rows[-1])
 
 
+def test_watching_a_source_without_an_answer_is_an_error(dvflnet, tiny_folder, video_files):
+    code, out, err = dvflnet("watch", tiny_folder, video_files["h264_long_gop.mp4"], "--window", 100)
+    assert code == 1 and "answers" in out
+    assert "ended before a window of 100 s was full" in err
+
+
 def times_watched(dvflnet, *arguments) -> list[float]:
     lines = [json.loads(line) for line in dvflnet("watch", *arguments, "--json")[1].splitlines()]
     return [line["time"] for line in lines[:-1]]
@@ -1061,3 +1112,112 @@ def test_a_slow_stage_shows_in_its_own_time(tiny_model, tiny_processor, video_fi
 def test_the_console_names_a_device_that_is_not_there(dvflnet, tiny_folder, video_files):
     code, _, err = dvflnet("watch", tiny_folder, video_files["vp9.webm"], "--device", "nonesuch")
     assert code == 1 and "device nonesuch" in err
+
+
+# causal models
+
+
+@pytest.fixture
+def causal_model(tiny_config) -> VideoFocalNetForVideoClassification:
+    torch.manual_seed(0)
+    tiny_config.causal = True
+    model = VideoFocalNetForVideoClassification(tiny_config)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+@pytest.fixture
+def paced_processor(tiny_processor) -> VideoFocalNetVideoProcessor:
+    tiny_processor.fps = 5.0
+    return tiny_processor
+
+
+def score_by_hand(model, processor, frames) -> float:
+    """The best score after the last of these frames."""
+    clip = processor(list(frames), do_sample_frames=False, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        return model(clip).logits[0].softmax(-1).max().item()
+
+
+def on_screen(times: list[float], until: float, pace: float = 5.0) -> list[int]:
+    """The frames that are on the screen at the ticks until a time."""
+    ticks = np.arange(int(until * pace + 1e-6) + 1) / pace
+    return (np.searchsorted(times, ticks + 1e-6, side="right") - 1).tolist()
+
+
+@pytest.mark.parametrize("rate, stride", [(25, 1), (25, 3), (25, 7), (12, 1), (3, 1)])
+def test_a_causal_model_is_stepped_at_its_pace(causal_model, paced_processor, rate, stride):
+    frames, times = frames_of(70), [number / rate for number in range(70)]
+    classifier = VideoStreamClassifier(causal_model, paced_processor, stride=stride)
+    answered = 0
+    for frame, seconds in zip(frames, times, strict=True):
+        answer, shown = classifier.feed(frame, seconds), on_screen(times, seconds)
+        assert (answer is not None) == (len(shown) // stride > answered)
+        answered = len(shown) // stride
+        if answer is not None:
+            shown = shown[: answered * stride]
+            expected = score_by_hand(causal_model, paced_processor, [frames[number] for number in shown])
+            assert (answer.time, answer.score) == (seconds, pytest.approx(expected, abs=1e-5))
+    assert answered >= 2 and classifier.dropped == 0
+
+
+def test_a_causal_model_begins_anew_after_a_gap(causal_model, paced_processor):
+    classifier, frames = VideoStreamClassifier(causal_model, paced_processor), frames_of(40)
+    for number, frame in enumerate(frames):
+        answer = classifier.feed(frame, number / 5 + (0.8 if number >= 20 else 0))  # as long as a clip of 4 frames
+    expected = score_by_hand(causal_model, paced_processor, frames[20:])
+    assert answer.score == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_causal_model_answers_a_file_as_by_hand(causal_model, paced_processor, video_files):
+    frames, info = read_video(video_files["h264.mkv"])
+    times = info.frame_times - info.frame_times[0]
+    answers = list(VideoStreamClassifier(causal_model, paced_processor).run(video_files["h264.mkv"]))
+    shown = on_screen(times, times[-1])
+    assert [answer.time for answer in answers] == pytest.approx(np.arange(len(shown)) / 5, abs=0.04)
+    for count, answer in enumerate(answers, 1):
+        expected = score_by_hand(causal_model, paced_processor, [frames[number] for number in shown[:count]])
+        assert answer.score == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_causal_model_that_is_too_slow_drops_frames_and_goes_on(causal_model, paced_processor, tmp_path):
+    step = causal_model.step
+
+    def slow(*arguments):
+        time.sleep(0.5)
+        return step(*arguments)
+
+    causal_model.step, paced_processor.fps = slow, 25.0
+    video = write_video(tmp_path / "paced.mp4", num_frames=75, options={"g": "25"})
+    classifier = VideoStreamClassifier(causal_model, paced_processor)
+    answers = list(classifier.run(video, realtime=True))
+    # each step takes 12 frames' time, of which 5 can wait
+    assert 4 <= len(answers) <= 8
+    assert 25 <= classifier.dropped <= 75 - len(answers)
+    assert answers[-1].latency < 1.5
+
+
+@pytest.mark.parametrize("options", [{"window": 8}, {"window_seconds": 1, "stride_seconds": 1}])
+def test_a_causal_model_refuses_a_window(causal_model, paced_processor, options):
+    with pytest.raises(ValueError, match="a causal model has no window"):
+        VideoStreamClassifier(causal_model, paced_processor, **options)
+
+
+def test_a_causal_model_without_a_pace_is_refused(causal_model, tiny_processor):
+    with pytest.raises(ValueError, match="its processor has no fps"):
+        VideoStreamClassifier(causal_model, tiny_processor)
+
+
+def test_watch_prints_an_answer_per_frame_of_a_causal_model(
+    dvflnet, causal_model, paced_processor, video_files, tmp_path
+):
+    causal_model.save_pretrained(tmp_path)
+    paced_processor.save_pretrained(tmp_path)
+    expected = VideoStreamClassifier(causal_model, paced_processor, stride=2).run(video_files["h264.mkv"])
+    assert times_watched(dvflnet, tmp_path, video_files["h264.mkv"], "--stride", 2) == [
+        pytest.approx(answer.time) for answer in expected
+    ]
+    code, _, err = dvflnet("watch", tmp_path, video_files["h264.mkv"], "--window", 1)
+    assert code == 1 and "a causal model has no window" in err

@@ -7,6 +7,7 @@ import base64
 import importlib.util
 import json
 import threading
+from urllib.parse import quote
 
 import pytest
 from places import ROOT
@@ -33,7 +34,17 @@ def video(video_files):
     return video_files["h264_short_gop.mp4"]
 
 
-@pytest.mark.parametrize("encode", [lambda content: base64.b64encode(content).decode(), bytes])
+ENCODERS = {
+    "bytes": bytes,
+    "base64": lambda content: base64.b64encode(content).decode(),
+    "with line ends": lambda content: base64.encodebytes(content).decode().replace("\n", "\r\n"),
+    "for URLs": lambda content: base64.urlsafe_b64encode(content).decode().rstrip("="),
+    "data URI": lambda content: f"data:video/mp4;base64,{base64.b64encode(content).decode()}",
+    "quoted data URI": lambda content: f"data:;base64,{quote(base64.b64encode(content))}",
+}
+
+
+@pytest.mark.parametrize("encode", ENCODERS.values(), ids=ENCODERS)
 def test_the_bytes_of_a_file_are_answered_as_predict_answers(handler, tiny_folder, video, encode):
     answers = handler({"inputs": encode(video.read_bytes()), "parameters": {"top_k": 2, "views": 12}})
     model, processor = load_model(str(tiny_folder)), load_processor(str(tiny_folder))
@@ -41,7 +52,7 @@ def test_the_bytes_of_a_file_are_answered_as_predict_answers(handler, tiny_folde
     assert json.loads(json.dumps(answers)) == expected["answers"]
 
 
-@pytest.mark.parametrize("inputs", [None, "", 3, ["a"], "/etc/passwd", "file:///etc/passwd", "no base64 !"])
+@pytest.mark.parametrize("inputs", [None, "", 3, ["a"], "/etc/passwd", "file:///etc/passwd", "no base64 !", "data:,a"])
 def test_inputs_that_are_no_video_are_refused(handler, inputs):
     with pytest.raises(ValueError, match="inputs: must be the http"):
         handler({"inputs": inputs})

@@ -173,9 +173,18 @@ def test_teacher_and_labels_are_both_in_the_students_order(tmp_path, tiny_config
     assert logged["another"]["loss_ce"] == pytest.approx(logged["teacher's order"]["loss_ce"], rel=1e-5)
 
 
-def test_a_cache_of_a_teacher_of_other_classes_is_refused(tmp_path, tiny_config, tiny_processor, rows):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda names: ["cat", *names[1:]], "only the data has 'move_000', only the teacher 'cat'. Choose a teacher"),
+        (lambda names: [f"LABEL_{index}" for index in range(16)], "the teacher's classes have no names .'LABEL_0'"),
+    ],
+)
+def test_a_cache_of_a_teacher_of_other_classes_is_refused(
+    tmp_path, tiny_config, tiny_processor, rows, change, message
+):
     clips = VideoClipDataset(rows, tiny_processor, train=True)
-    teacher = motion_model(tiny_config, ["cat", *rows.features["label"].names[1:]])
-    with pytest.raises(ValueError, match="only the data has 'move_000', only the teacher 'cat'. Choose a teacher"):
+    teacher = motion_model(tiny_config, change(rows.features["label"].names))
+    with pytest.raises(ValueError, match=message):
         cache_teacher(teacher, clips, tmp_path / "cache", views=1)
     assert not (tmp_path / "cache").exists()

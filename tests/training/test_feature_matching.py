@@ -64,11 +64,6 @@ def test_the_distance_is_its_definition():
     torch.testing.assert_close(feature_distance(ours, theirs), (1 - cosines).mean())
 
 
-def test_the_distance_has_the_gradient_of_its_values():
-    ours, theirs = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert torch.autograd.gradcheck(lambda x: feature_distance(x, theirs), ours.requires_grad_())
-
-
 # the training
 
 
@@ -103,6 +98,14 @@ def test_features_are_matched_alike_with(tmp_path, config, teacher, changes):
     plain = logged(trained(tmp_path / "plain", config, teacher, RandomClips(8)), "loss_features")
     found = logged(trained(tmp_path / "other", config, teacher, RandomClips(8), **changes), "loss_features")
     assert found == pytest.approx(plain, rel=0.02 if "bf16" in changes else 1e-4)
+
+
+def test_features_are_matched_after_a_compilation_without_them(tmp_path, config, teacher):
+    compiled = {"torch_compile": True, "torch_compile_backend": "eager", "max_steps": 1}
+    trained(tmp_path, config, teacher, RandomClips(4), feature_weight=0.0, **compiled)
+    expected = logged(trained(tmp_path, config, teacher, RandomClips(4), max_steps=1), "loss_features")
+    found = logged(trained(tmp_path, config, teacher, RandomClips(4), **compiled), "loss_features")
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_clipping_counts_the_gradients_of_the_projection(tmp_path, config, teacher):

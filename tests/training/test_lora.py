@@ -36,11 +36,11 @@ def base(tmp_path, tiny_config) -> Path:
     return tmp_path / "base"
 
 
-def with_adapter(base: Path, seed: int = 0, name: str = "default") -> PeftModel:
+def with_adapter(base: Path, seed: int = 0, **changes) -> PeftModel:
     model = VideoFocalNetForVideoClassification.from_pretrained(base)
     torch.manual_seed(seed)
-    config = LoraConfig(r=2, lora_dropout=0.2, target_modules="all-linear", modules_to_save=["classifier"])
-    return get_peft_model(model, config, adapter_name=name)
+    settings = {"r": 2, "lora_dropout": 0.2, "target_modules": "all-linear", "modules_to_save": ["classifier"]}
+    return get_peft_model(model, LoraConfig(**{**settings, **changes}))
 
 
 def trainer_of(model, folder: Path, **changes) -> VideoClassificationTrainer:
@@ -100,6 +100,18 @@ def test_an_adapter_does_not_resume_from_a_whole_model(base, tmp_path):
     other = trainer_of(with_adapter(base), tmp_path / "run")
     with pytest.raises(ValueError, match=r"checkpoint-2: contains a whole model .* the model is a PeftModel"):
         other.train(resume_from_checkpoint=True)
+
+
+def test_an_adapter_of_other_settings_is_refused(base, tmp_path):
+    trainer_of(with_adapter(base), tmp_path / "run", max_steps=2).train()
+    for changes, difference in (
+        ({"r": 4}, "r was 2 and is 4"),
+        ({"lora_alpha": 16}, "lora_alpha was 8 and is 16"),
+        ({"target_modules": ["fc1"]}, r"target_modules was .* and is \['fc1'\]"),
+    ):
+        other = trainer_of(with_adapter(base, **changes), tmp_path / "run")
+        with pytest.raises(ValueError, match=f"checkpoint-2: was written by a run with other adapter: {difference}"):
+            other.train(resume_from_checkpoint=True)
 
 
 @pytest.mark.parametrize("make", [trainer_of, student_of])
@@ -181,6 +193,13 @@ def test_a_finished_lora_student_is_loaded_and_not_trained_again(distilled, monk
     monkeypatch.setattr(VideoClassificationTrainer, "train", lambda *args, **kwargs: pytest.fail("trained again"))
     run_training("distill", {**options, "resume_from_checkpoint": "last"})
     assert json.loads((folder / "results.json").read_text())["results"] == results
+
+
+def test_a_wrong_cache_ends_a_distillation_before_anything_is_trained(distilled, tmp_path, monkeypatch):
+    monkeypatch.setattr(VideoClassificationTrainer, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    options = {**distilled[1], "output_dir": tmp_path / "out", "teacher_cache": tmp_path / "cache"}
+    with pytest.raises(FileNotFoundError, match="contains no teacher_cache.json"):
+        run_training("distill", options)
 
 
 def test_a_wrong_lora_option_ends_a_distillation_before_its_teacher_is_trained(finished, tmp_path, monkeypatch):

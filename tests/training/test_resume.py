@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 from example_scripts import EXAMPLES, SMALL
-from small_trainings import arguments, labelled, new_model
+from small_trainings import NAMES, RandomClips, arguments, labelled, new_model
 
 from hf_dvflnet import (
     ClipAugmentation,
     DistillationConfig,
     DistillationTrainer,
+    VideoClassificationTrainer,
     VideoClipDataset,
     VideoClipStream,
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
+    VideoTrainingArguments,
     cache_teacher,
     load_benchmark,
     load_video_folder,
@@ -193,6 +195,78 @@ def test_other_clips_a_step_are_taken_where_no_epochs_are_counted(stopped, confi
     trainer = going_on(stopped, config, teacher, make_clips, max_steps=4)
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 4
+
+
+# a run that is not the one of the checkpoint
+
+
+def on_classes(folder, names=NAMES, clips=16, resume=False, **changes) -> VideoClassificationTrainer:
+    """A run of four steps with a checkpoint after the second one."""
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "logging_steps": 1, "weight_decay": 0.1}
+    config = VideoFocalNetConfig(embed_dim=changes.pop("embed_dim", 8), image_size=32, num_frames=4, num_labels=6)
+    args = VideoTrainingArguments(**arguments(folder, **{**options, **changes}))
+    model = new_model(labelled(config, names), seed=0)
+    data = {"train_dataset": RandomClips(clips), "eval_dataset": RandomClips(4)}
+    trainer = VideoClassificationTrainer(model, args, **data)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory) -> Path:
+    """A checkpoint of a run on classes with names."""
+    folder = tmp_path_factory.mktemp("named")
+    on_classes(folder, max_steps=2)
+    return folder / "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"names": ["zap", *NAMES[1:]]}, "other classes: only the checkpoint has 'clap', only this run has 'zap'"),
+        ({"names": NAMES[::-1]}, "other classes: class 0 was 'clap' and is 'wave'"),
+        ({"names": [*NAMES, "zap"]}, "other classes: only the checkpoint has none, only this run has 'zap'"),
+        ({"clips": 32}, "other clips: 16 then, 32 now"),
+        ({"embed_dim": 16}, r"other weights: classifier.weight was \[6, 64\] and is \[6, 128\]"),
+        ({"optim": "sgd"}, "other optimizer: adamw_torch then, sgd now"),
+    ],
+)
+def test_another_run_than_that_of_the_checkpoint_is_refused(tmp_path, named, changes, difference):
+    with pytest.raises(ValueError, match=f"checkpoint-2: was .* {difference}"):
+        on_classes(tmp_path, resume=str(named), **changes)
+
+
+def test_classes_of_the_data_are_compared_if_the_model_has_no_names(tmp_path, tiny_config, tiny_processor, video_tree):
+    def run(resume):
+        args = VideoTrainingArguments(**arguments(tmp_path / "run", max_steps=1, save_strategy="steps", save_steps=1))
+        clips = VideoClipDataset(load_video_folder(video_tree)["train"], tiny_processor, train=True)
+        VideoClassificationTrainer(new_model(tiny_config, 0), args, train_dataset=clips).train(resume)
+
+    run(resume=False)
+    for split in ("train", "val", "test"):
+        (video_tree / split / "jump").rename(video_tree / split / "zoom")
+    with pytest.raises(ValueError, match="only the checkpoint has 'jump', only this run has 'zoom'"):
+        run(resume=True)
+
+
+@pytest.mark.parametrize("schedule", [{}, {"published_schedule": True, "min_learning_rate": 1e-4}])
+def test_a_resumed_run_has_the_rates_of_its_own_arguments(tmp_path, named, schedule):
+    changes = {"learning_rate": 1e-2, "weight_decay": 0.2, "adam_beta1": 0.8, **schedule}
+    whole = on_classes(tmp_path / "whole", **changes)
+    resumed = on_classes(tmp_path / "resumed", resume=str(named), **changes)
+    rates = [[e["learning_rate"] for e in t.state.log_history if "loss" in e] for t in (whole, resumed)]
+    assert rates[0][0] != rates[1][0] and rates[0][2:] == rates[1][2:]
+    for group, expected in zip(resumed.optimizer.param_groups, whole.optimizer.param_groups, strict=True):
+        assert {name: group[name] for name in expected if name != "params"} == {
+            name: value for name, value in expected.items() if name != "params"
+        }
+
+
+def test_a_schedule_that_keeps_the_rates_of_its_checkpoint_says_so(tmp_path, logs):
+    changes = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 2}
+    on_classes(tmp_path, max_steps=2, **changes)
+    on_classes(tmp_path, resume=True, learning_rate=1e-2, **changes)
+    assert "settings of the optimizer are those of the checkpoint, since a ReduceLROnPlateau" in logs.text
 
 
 def test_resuming_where_nothing_is_whole_is_refused(tmp_path, config, teacher, make_clips):

@@ -23,7 +23,7 @@ def with_config(config: VideoFocalNetConfig, **changes) -> VideoFocalNetConfig:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_labels": 1}, "num_labels=1 and the problem_type 'regression'"),
+        ({"num_labels": 1, "problem_type": "regression"}, "num_labels=1 and the problem_type 'regression'"),
         ({"problem_type": "multi_label_classification"}, "problem_type 'multi_label_classification'"),
     ],
 )
@@ -52,6 +52,17 @@ def test_a_teacher_on_the_students_body_is_refused(tmp_path, tiny_config):
     teacher.videofocalnet = student.videofocalnet
     with pytest.raises(ValueError, match="teacher and student share"):
         distillation(tmp_path, student, teacher)
+
+
+def test_a_dropout_of_both_models_is_in_training_mode_in_the_student_alone(tmp_path, tiny_config):
+    student, teacher = new_model(tiny_config, 0), new_model(tiny_config, 1)
+    student.dropout = teacher.dropout = torch.nn.Dropout(0.5)
+    modes = []
+    student.register_forward_hook(
+        lambda *_: modes.append([{module.training for module in model.modules()} for model in (student, teacher)])
+    )
+    distillation(tmp_path, student, teacher).train()
+    assert modes == [[{True}, {False}]]
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])

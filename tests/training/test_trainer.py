@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 from places import HELPERS
-from small_trainings import RandomClips, arguments, labelled, new_model, weights_of
+from small_trainings import RandomClips, arguments, labelled, new_model
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
@@ -53,12 +53,6 @@ def test_ids_and_probabilities_both_train(tmp_path, tiny_config, soft):
     assert losses[-1] < losses[0] - 0.1
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path, tiny_config):
-    config = VideoFocalNetConfig(**{**tiny_config.to_dict(), "drop_path_rate": 0.5})
-    first, again, other = (weights_of(trained(tmp_path, config, RandomClips(24), seed=seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-
-
 def test_label_smoothing_applies_to_training_alone(tmp_path, tiny_config):
     trainer = trained(tmp_path, tiny_config, RandomClips(4), max_steps=1, label_smoothing_factor=0.3)
     batch = RandomClips(4).batch()
@@ -72,11 +66,31 @@ def test_label_smoothing_applies_to_training_alone(tmp_path, tiny_config):
         )
 
 
-def test_evaluation_counts_every_clip_of_an_uneven_last_batch(tmp_path, tiny_config):
-    trainer = trained(tmp_path, tiny_config, RandomClips(8), per_device_eval_batch_size=4)
+@pytest.mark.parametrize("batch", [4, 64])
+def test_evaluation_counts_every_clip_of_an_uneven_last_batch(tmp_path, tiny_config, batch):
+    options = {"per_device_eval_batch_size": batch, "dataloader_drop_last": True}
+    trainer = trained(tmp_path, tiny_config, RandomClips(8), **options)
+    assert trainer.num_examples(trainer.get_eval_dataloader()) == sum(
+        len(inputs["labels"]) for inputs in trainer.get_eval_dataloader()
+    )
     output = trainer.predict(RandomClips(13))
     right = (output.predictions.argmax(-1) == RandomClips(13).labels.numpy()).mean()
     assert output.predictions.shape == (13, 6) and output.metrics["test_top1_accuracy"] == pytest.approx(right)
+
+
+def test_a_batch_that_the_clips_do_not_fill_is_refused(tmp_path, tiny_config):
+    options = {"per_device_train_batch_size": 16, "dataloader_drop_last": True}
+    with pytest.raises(ValueError, match="8 training clips do not fill a batch of 16 for each of 1 processes; choose"):
+        trained(tmp_path, tiny_config, RandomClips(8), **options)
+
+
+def test_a_model_of_one_output_needs_a_problem_type(tmp_path, tiny_config):
+    config = VideoFocalNetConfig(embed_dim=8, image_size=32, num_frames=4, num_labels=1)
+    args = VideoTrainingArguments(**arguments(tmp_path))
+    with pytest.raises(ValueError, match='num_labels=1.*problem_type to "regression" for a value'):
+        VideoClassificationTrainer(new_model(config, 0), args)
+    config.problem_type = "regression"
+    assert VideoClassificationTrainer(new_model(config, 0), args).kind == "regression"
 
 
 def test_the_dataset_is_told_each_epoch(tmp_path, tiny_config):
@@ -164,13 +178,6 @@ def test_each_micro_batch_is_mixed_by_a_draw_of_its_own(tmp_path, tiny_config, m
     assert len(set(seeds)) == 2 * 6
 
 
-def test_mixing_changes_what_is_learned(tmp_path, tiny_config):
-    plain, mixed = (
-        weights_of(trained(tmp_path, tiny_config, RandomClips(8), mixup_alpha=alpha)) for alpha in (0, 0.8)
-    )
-    assert not torch.equal(plain, mixed)
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -231,13 +238,3 @@ def test_a_resumed_run_keeps_its_patience(tmp_path, tiny_config):
     trained(tmp_path / "run", tiny_config, RandomClips(8), **{**STOPPING, "max_steps": 2})
     resumed = trained(tmp_path / "run", tiny_config, RandomClips(8), resume=True, **STOPPING)
     assert resumed.state.global_step == 3
-
-
-def test_the_log_goes_to_tensorboard(tmp_path, tiny_config):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    trained(tmp_path, tiny_config, RandomClips(8), report_to="tensorboard", max_steps=8, logging_steps=4)
-    events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents*")))).Reload()
-    names = {"train/loss", "train/learning_rate", "train/data_seconds", "train/step_seconds"}
-    assert names <= set(events.Tags()["scalars"])
-    assert [event.step for event in events.Scalars("train/loss")] == [4, 8]

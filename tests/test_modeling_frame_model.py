@@ -29,9 +29,9 @@ from hf_dvflnet import (
     load_video_folder,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
-from hf_dvflnet.frame_model.modeling import FrameModelConfig
 from hf_dvflnet.hub.loading import load_teacher
 from hf_dvflnet.inference.evaluation import report_predictions
+from hf_dvflnet.modeling_frame_model import FrameModelConfig
 from hf_dvflnet.training.teacher_cache import TeacherCache
 
 

@@ -1,6 +1,8 @@
 """
 A video classifier made of an image network: features of each frame, pooled over the frames, and a linear head.
 
+This file is saved with a model, hence flat: `trust_remote_code=True` loads it without the package.
+
 There are far more good image networks than video networks. The mean of the features over the frames says what is to be
 seen, and the mean absolute difference between neighbouring frames says how much of it changes. Neither depends on the
 direction of time; the trend over the frames, an option, does.
@@ -18,9 +20,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ..clip_sampling import check_positive
-from ..configuration_videofocalnet import refuse_other_num_frames
-from ..modeling_videofocalnet import average_views
+from .clip_sampling import check_positive
+from .configuration_videofocalnet import let_others_read, refuse_other_num_frames
+from .modeling_videofocalnet import average_views
 
 
 @strict
@@ -149,14 +151,25 @@ class FrameModelForVideoClassification(PreTrainedModel):
             body: The folder or Hub id of a model of transformers, such a model, or a bare `torch.nn.Module`, which
                 cannot be saved.
             fields: Fields of the [`FrameModelConfig`], such as `num_labels`, `id2label`, `image_size`.
+
+        Raises:
+            ValueError: If the network does not take images of `image_size`.
         """
         network: nn.Module = body if isinstance(body, nn.Module) else AutoModel.from_pretrained(body)
         # a copy, since the classifier's own attention implementation is written into it
         config = FrameModelConfig(body_config=copy.deepcopy(getattr(network, "config", None)), **fields)
         weight = next(network.parameters())
         frame = torch.zeros(1, 3, config.image_size, config.image_size, dtype=weight.dtype, device=weight.device)
-        with torch.no_grad():
-            config.feature_size = _features_of(network.eval(), frame).shape[-1]
+        try:
+            with torch.no_grad():
+                config.feature_size = _features_of(network.eval(), frame).shape[-1]
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # each network has its own
+            side = getattr(getattr(network, "config", None), "image_size", None)
+            raise ValueError(
+                f"{type(network).__name__} does not take an image of 3 x {config.image_size} x {config.image_size}: "
+                f"{error}. Expected is an image network that takes images of this size"
+                + (f"; its config has image_size={side}" if side is not None else "")
+            ) from error
         return cls(config, network)
 
     def _init_weights(self, module: nn.Module):
@@ -196,7 +209,11 @@ class FrameModelForVideoClassification(PreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> FrameModelOutput:
         """
         Args:
@@ -205,22 +222,27 @@ class FrameModelForVideoClassification(PreTrainedModel):
                 classified separately, and their scores are averaged.
             labels (`torch.Tensor`, *optional*):
                 Class ids of shape `(batch,)`, or what the loss of `config.problem_type` takes.
+            features (`torch.Tensor` of shape `(batch, 2 * feature_size)`, *optional*):
+                What [`pooled_features`] returned for the clips, instead of `pixel_values`: a frozen image network then
+                runs once for each clip of a training.
 
         Raises:
             ValueError: If `pixel_values` have another number of dimensions, or a clip has a single frame.
         """
-        if pixel_values.ndim not in (5, 6):
-            raise ValueError(
-                "pixel_values must have shape (batch, frames, channels, height, width), or with views after the "
-                f"batch, got {tuple(pixel_values.shape)}"
-            )
-        views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
-        pooled = self.pooled_features(pixel_values if views is None else pixel_values.flatten(0, 1))
-        logits = self.classifier(self.dropout(pooled))
+        views = None
+        if features is None:
+            if pixel_values is None or pixel_values.ndim not in (5, 6):
+                raise ValueError(
+                    "pixel_values must have shape (batch, frames, channels, height, width), or with views after the "
+                    f"batch, got {None if pixel_values is None else tuple(pixel_values.shape)}"
+                )
+            views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
+            features = self.pooled_features(pixel_values if views is None else pixel_values.flatten(0, 1))
+        logits = self.classifier(self.dropout(features))
         if views is not None:
             logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return FrameModelOutput(loss=loss, logits=logits, pooler_output=pooled)
+        return FrameModelOutput(loss=loss, logits=logits, pooler_output=features)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
         if self.config.body_config is None:
@@ -229,7 +251,8 @@ class FrameModelForVideoClassification(PreTrainedModel):
                 "not be loaded again; wrap it in one, or save its state_dict yourself"
             )
         refuse_other_num_frames(save_directory, self.config.num_frames, "video_preprocessor_config.json")
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        let_others_read(save_directory)
 
 
 def _features_of(body: nn.Module, frames: torch.Tensor) -> torch.Tensor:
