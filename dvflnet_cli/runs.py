@@ -1,6 +1,7 @@
 """What `dvflnet train` and `dvflnet distill` do. `options` are those of the command, `args` those of the trainer."""
 
 import copy
+import dataclasses
 import json
 import shutil
 import zipfile
@@ -23,50 +24,92 @@ from hf_dvflnet.data.benchmarks import BENCHMARKS
 from hf_dvflnet.data.label_sets import composed
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.motion_videos import write_motion_videos
-from hf_dvflnet.hub.model_folder import whole_or_nothing
+from hf_dvflnet.hub.image_networks import load_image_network
+from hf_dvflnet.hub.loading import load_model, load_processor, read_config
+from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing
 from hf_dvflnet.inference.evaluation import describe_split
-from hf_dvflnet.plots.charts import save_comparison
+from hf_dvflnet.modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
+from hf_dvflnet.plots.charts import save_comparison, save_training_curves
 from hf_dvflnet.training.checkpoints import last_whole_checkpoint
+from hf_dvflnet.training.diagnosis import accuracy_text, diagnose, wilson_interval
+from hf_dvflnet.training.frame_heads import FeatureClips
 
-from .common import pick
+from . import training_defaults as defaults
+from .common import pick, say
 
 
 SPLITS = ("train", "validation", "test")
+# what a processor does to a frame
+PREPARED = (
+    *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor"),
+    *("do_rescale", "do_normalize"),
+)
 _locks: list[FileLock] = []  # held until the process ends
 
 
 def train(options, args, given: dict[str, Any]):
+    head_only = trains_head_only(options)
+    if head_only and (args.mixup_alpha or args.cutmix_alpha):
+        raise ValueError(
+            "mixup and CutMix mix frames, but a frozen image network sees each clip once; add --fine_tune"
+        )
+    args = with_defaults(args, given, defaults.FRAME_HEAD if head_only else defaults.TRAINING)
     begin(options, args, given)
     data = load_data(options, args)
-    processor = video_processor(options)
-    model = make_model(options.model_name_or_path, options.preset, options.config_overrides, data, options, args.seed)
+    model, processor = make_classifier(options, data, args.seed)
+    clips = training_clips(data["train"], processor, options, args.seed, head_only)
+    validation = hf.VideoClipDataset(data["validation"], processor)
+    if head_only:
+        clips, validation = feature_clips(model, clips, args), feature_clips(model, validation, args)
+        args.dataloader_num_workers = 0  # nothing is left to decode
     trainer = hf.VideoClassificationTrainer(
         with_lora(model, options, args),
         args,
-        train_dataset=training_clips(data["train"], processor, options, args.seed),
-        eval_dataset=hf.VideoClipDataset(data["validation"], processor),
+        train_dataset=clips,
+        eval_dataset=validation,
         processing_class=processor,
     )
-    train_or_load(trainer)
+    history = train_or_load(trainer)
 
-    row = measure(trainer, hf.VideoClipDataset(data["test"], processor))
+    rows = {"validation": measure(trainer, validation)}
+    if options.evaluate_test:
+        rows["test"] = measure(trainer, hf.VideoClipDataset(data["test"], processor))
     if trainer.is_world_process_zero():
-        facts = split_facts(data["test"])
-        results = {"split": describe_split(facts), "listed": facts["listed"], **row, "seed": args.seed}
-        write_json(Path(args.output_dir, "results.json"), {**results, "arguments": given})
-        print(f"\n{results['split']}, {row['clips']} of {facts['listed']} clips: ", end="")
-        print(f"top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%}")
-        print(f"The model is in {args.output_dir}")
+        report(trainer, data, rows, history, given)
     trainer.accelerator.end_training()
 
 
+def report(trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any]], history, given: dict[str, Any]):
+    """Write the figures and curves of a training, and print them with what is to be made of them."""
+    folder, results = Path(trainer.args.output_dir), {}
+    for split, row in rows.items():
+        facts = split_facts(data[split])
+        results[split] = {"split": describe_split(facts), "listed": facts["listed"], **row}
+        print(f"\n{results[split]['split']}, {row['clips']} of {facts['listed']} clips: ", end="")
+        print(f"top-1 {accuracy_text(row['top1'], row['clips'])}, top-5 {row['top5']:.1%}")
+    write_json(folder / "results.json", {**results, "seed": trainer.args.seed, "arguments": given})
+    top1, clips = rows["validation"]["top1"], rows["validation"]["clips"]
+    save_training_curves(history, folder / "curves.png", f"validation: top-1 {accuracy_text(top1, clips)}")
+    if isinstance(data["train"], datasets.Dataset):
+        remark = diagnose(
+            *(history, data["train"]["label"], data["validation"]["label"], top1),
+            smoothing=trainer.args.label_smoothing_factor,
+            image_network=isinstance(trainer.model, FrameModelForVideoClassification),
+        )
+        if remark is not None:
+            say(f"Warning: {remark}", err=True)
+    print(f"The model is in {folder}, its curves are in {folder / 'curves.png'}")
+
+
 def distill(options, args, given: dict[str, Any]):
+    args = with_defaults(args, given, defaults.TRAINING)
     begin(options, args, given)
     output_dir = Path(args.output_dir)
     data = load_data(options, args)
     processor = video_processor(options)
+    measured = "test" if options.evaluate_test else "validation"
     shown_to_student = first_clips_per_class(data["train"], options.student_train_clips)
-    test_clips = hf.VideoClipDataset(data["test"], processor)
+    test_clips = hf.VideoClipDataset(data[measured], processor)
     common = {"eval_dataset": hf.VideoClipDataset(data["validation"], processor), "processing_class": processor}
 
     def new_student() -> torch.nn.Module:
@@ -123,9 +166,9 @@ def distill(options, args, given: dict[str, Any]):
     if trainer.is_world_process_zero():
         losses = ("divergence", "alpha", "temperature", "feature_weight", "modulator_weight")
         facts = {
-            "test split": describe_split(split_facts(data["test"])),
-            "test clips": len(test_clips),
-            "listed test clips": split_facts(data["test"])["listed"],
+            f"{measured} split": describe_split(split_facts(data[measured])),
+            f"{measured} clips": len(test_clips),
+            f"listed {measured} clips": split_facts(data[measured])["listed"],
             "training clips of the student": trainer.about_run()["clips"],
             "processes": args.world_size,
             **{name: value for name in losses if (value := getattr(args, name))},
@@ -134,7 +177,9 @@ def distill(options, args, given: dict[str, Any]):
         table = as_table(results)
         write_card(Path(trainer.args.output_dir, "README.md"), table, facts, trainer.model.config.label2id)
         chart = output_dir / "comparison.png"
-        save_comparison(results, histories, chart, f"{facts['test clips']} test clips ({facts['test split']})")
+        save_comparison(
+            results, histories, chart, f"{len(test_clips)} {measured} clips ({facts[f'{measured} split']})"
+        )
         write_json(output_dir / "results.json", {"results": results, **facts, "arguments": given})
         print(f"\n{table}\n\n" + ", ".join(f"{name}: {value}" for name, value in facts.items()))
         print(f"\n{trainer.args.output_dir}: the distilled student, with its card")
@@ -144,6 +189,14 @@ def distill(options, args, given: dict[str, Any]):
 
 
 # beginning and resuming
+
+
+def with_defaults(args: TrainingArguments, given: dict[str, Any], chosen: dict[str, Any]) -> TrainingArguments:
+    """The arguments with these values where no option was given. Epochs and steps are one choice."""
+    if {"num_train_epochs", "max_steps"} & set(given):
+        chosen = {name: value for name, value in chosen.items() if name not in ("num_train_epochs", "max_steps")}
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.init}
+    return type(args)(**values | {name: value for name, value in chosen.items() if name not in given})
 
 
 def begin(options, args: TrainingArguments, given: dict[str, Any]):
@@ -222,7 +275,8 @@ def write_json(file: Path, content: object):
 
 def load_data(options, args: TrainingArguments) -> dict[str, Any]:
     """
-    Load the train, validation and test splits. With `--streaming`, the train split is a stream.
+    Load the train and validation splits, and with `--evaluate_test` the test split. With `--streaming`, the train
+    split is a stream.
 
     The lists of a benchmark have no third split: validation is then the split that results are reported on. It is not
     used to select anything, since the last weights are kept.
@@ -236,13 +290,15 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
         for local in (False, True):  # once for hosts that share the folder, then on each that has one of its own
             with args.main_process_first(local, desc="rendering videos"):
                 if local or args.process_index == 0:
-                    write_motion_videos(data_dir, clips_per_class=counts, size=options.short_side)
+                    write_motion_videos(
+                        data_dir, clips_per_class=counts, size=options.short_side or defaults.SHORT_SIDE
+                    )
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown dataset {name!r}; choose one of {', '.join(BENCHMARKS)}, folder")
-    lists = pick(options, "protocol fold block_list")
+    lists = pick(options, "protocol fold block_list classes")
     data = {}
     with args.main_process_first(desc="listing videos"):
-        for split in SPLITS:
+        for split in SPLITS if options.evaluate_test else SPLITS[:2]:
             source = split if name == "folder" or split == "train" else BENCHMARKS[name].test_split
             streaming = options.streaming and split == "train"
             data[split] = hf.load_benchmark(name, data_dir, source, streaming=streaming, **lists)
@@ -261,11 +317,18 @@ def first_clips_per_class(rows: Any, clips: int | None):
     return rows.select(numpy.flatnonzero(labels.groupby(labels).cumcount() < clips))
 
 
-def training_clips(rows: Any, processor, options, seed: int) -> hf.VideoClipDataset | hf.VideoClipStream:
+def training_clips(
+    rows: Any, processor, options, seed: int, head_only: bool = False
+) -> hf.VideoClipDataset | hf.VideoClipStream:
     shown: dict[str, Any] = {"seed": seed, "on_error": options.on_error}
-    shown["augmentation"] = hf.ClipAugmentation(flip=options.flip) if options.augment else None
+    if options.augment:
+        shown["augmentation"] = hf.ClipAugmentation(flip=options.flip)
+    elif head_only:
+        shown["augmentation"] = defaults.head_augmentation(options.flip)
     if isinstance(rows, datasets.Dataset):
         return hf.VideoClipDataset(rows, processor, train=True, **shown)
+    if head_only:
+        raise ValueError("--streaming reads each clip once an epoch; with a frozen image network, leave it out")
     facts = split_facts(rows)
     if facts["listed"] is None:
         raise ValueError("the number of clips of this stream is not known; train without --streaming")
@@ -273,34 +336,107 @@ def training_clips(rows: Any, processor, options, seed: int) -> hf.VideoClipData
     return hf.VideoClipStream(rows, processor, num_clips=facts["listed"] - len(absent), **shown)
 
 
-def video_processor(options) -> hf.VideoFocalNetVideoProcessor:
+def feature_clips(model: FrameModelForVideoClassification, clips, args: TrainingArguments) -> FeatureClips:
+    """Clips as features, computed now."""
+    return FeatureClips(
+        *(model, clips),
+        views=defaults.views_of(len(clips)),
+        batch_size=args.per_device_eval_batch_size,
+        num_workers=args.dataloader_num_workers,
+        device=args.device,
+    )
+
+
+def video_processor(options, prepared: dict[str, Any] | None = None) -> hf.VideoFocalNetVideoProcessor:
+    """The processor of a training; `prepared` is how an image network has its frames prepared."""
+    side, short_side = options.image_size, options.short_side
+    if prepared is None:
+        side, short_side = side or defaults.IMAGE_SIZE, short_side or defaults.SHORT_SIDE
+    else:
+        own, own_short = prepared["crop_size"]["height"], prepared["size"]["shortest_edge"]
+        side = side or own
+        short_side = short_side or side * own_short // own
+    shown = {"size": {"shortest_edge": short_side}, "crop_size": {"height": side, "width": side}}
     return hf.VideoFocalNetVideoProcessor(
         num_frames=options.num_frames,
         frame_interval=options.frame_interval,
         fps=options.fps,
-        size={"shortest_edge": options.short_side},
-        crop_size={"height": options.image_size, "width": options.image_size},
+        **{**(prepared or {}), **shown},
     )
+
+
+def starts_from_frames(options) -> bool:
+    """Whether the classifier is made of an image network."""
+    if options.image_model is None:
+        path = options.model_name_or_path
+        return path is not None and isinstance(read_config(path), FrameModelConfig)
+    if options.model_name_or_path is not None:
+        raise ValueError("--image_model and --model_name_or_path are two models to start from; pass one of them")
+    return True
+
+
+def trains_head_only(options) -> bool:
+    frames = starts_from_frames(options)
+    if options.fine_tune and not frames:
+        raise ValueError("--fine_tune is for an image network, --image_model; the other networks are trained whole")
+    if frames and options.num_frames < 2:
+        raise ValueError(f"--num_frames {options.num_frames}: an image network needs at least 2, which are compared")
+    return frames and not options.fine_tune and options.lora_rank is None
+
+
+def make_classifier(options, data: dict[str, Any], seed: int) -> tuple[Any, hf.VideoFocalNetVideoProcessor]:
+    """Make the model of `dvflnet train` with its processor."""
+    path, names = options.model_name_or_path, data["train"].features["label"].names
+    if not starts_from_frames(options):
+        return make_model(path, options.preset, options.config_overrides, data, options, seed), video_processor(
+            options
+        )
+    set_seed(seed)
+    fields = {"num_frames": options.num_frames, "freeze_body": trains_head_only(options)}
+    if path is not None:
+        saved = load_processor(path)
+        processor = video_processor(options, {name: getattr(saved, name) for name in PREPARED})
+        model = FrameModelForVideoClassification.from_pretrained(
+            path, **fields, image_size=processor.crop_size["height"]
+        )
+        give_classes(model, names)
+    else:
+        network, prepared = load_image_network(options.image_model)
+        processor = video_processor(options, prepared)
+        model = FrameModelForVideoClassification.from_image_model(
+            network, **fields, image_size=processor.crop_size["height"], **labels_of(names)
+        )
+    note_training_data(model, data, options.augment or trains_head_only(options))
+    return model, processor
+
+
+def labels_of(names: list[str]) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def note_training_data(model, data: dict[str, Any], augment: bool):
+    """Record the training split in the config, so that an evaluation on the same split gives a warning."""
+    facts = split_facts(data["train"])
+    trained = {key: facts[key] for key in ("benchmark", "part", "protocol", "fold", "split") if key in facts}
+    model.config.training_data = {**trained, "augment": augment}
 
 
 def make_model(
     path: str | None, preset: str, overrides: str | None, data: dict[str, Any], options, seed: int
 ) -> hf.VideoFocalNetForVideoClassification:
     """
-    Make a classifier for the classes of the data.
+    Make a Video-FocalNet for the classes of the data.
 
     The weights are those at `path`, or random ones for a preset with config overrides. If the weights at `path` belong
     to a classifier of the same classes, its head is kept, with its rows in the data's order. Otherwise, the head is
     new.
-    The config records the training split, so that an evaluation on the same split gives a warning.
     """
     names = data["train"].features["label"].names
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-    shown = {"num_frames": options.num_frames, "image_size": options.image_size}
+    shown = {"num_frames": options.num_frames, "image_size": options.image_size or defaults.IMAGE_SIZE}
     set_seed(seed)
     if path is None:
         fields = json.loads(overrides) if overrides and overrides.startswith("{") else {}
-        config = hf.VideoFocalNetConfig.from_preset(preset, **{**shown, **labels, **fields})
+        config = hf.VideoFocalNetConfig.from_preset(preset, **{**shown, **labels_of(names), **fields})
         if overrides and not fields:
             config.update_from_string(overrides)
             config.validate()
@@ -308,13 +444,11 @@ def make_model(
     else:
         model = hf.VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
         give_classes(model, names)
-    facts = split_facts(data["train"])
-    trained = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
-    model.config.training_data = {**trained, "augment": options.augment}
+    note_training_data(model, data, options.augment)
     return model
 
 
-def give_classes(model: hf.VideoFocalNetForVideoClassification, names: list[str]):
+def give_classes(model: Any, names: list[str]):
     """
     Give a model a head for these classes, in this order.
 
@@ -336,7 +470,7 @@ def give_classes(model: hf.VideoFocalNetForVideoClassification, names: list[str]
     config.label2id = {name: index for index, name in enumerate(names)}
 
 
-def with_lora(model: hf.VideoFocalNetForVideoClassification, options, args: TrainingArguments) -> torch.nn.Module:
+def with_lora(model: Any, options, args: TrainingArguments) -> torch.nn.Module:
     """
     Freeze a model and add LoRA matrices to it, of PEFT's default alpha and dropout. The head is trained in full.
 
@@ -346,8 +480,10 @@ def with_lora(model: hf.VideoFocalNetForVideoClassification, options, args: Trai
         if options.lora_target_modules:
             raise ValueError("--lora_target_modules needs --lora_rank")
         return model
-    if not model.name_or_path:
-        raise ValueError("--lora_rank needs trained weights: --model_name_or_path, or --student_model_name_or_path")
+    if not model.name_or_path and not isinstance(model, FrameModelForVideoClassification):
+        raise ValueError(
+            "--lora_rank needs trained weights: --image_model, --model_name_or_path, or --student_model_name_or_path"
+        )
     if args.push_to_hub:
         raise ValueError("--push_to_hub would mix adapter and merged model; run `dvflnet push` at the end instead")
     try:
@@ -391,7 +527,7 @@ def train_or_load(trainer: Trainer) -> list[dict[str, float]]:
     finished = [folder / "model.safetensors", folder / "training_args.bin"]  # `save_model` writes the second one last
     if resume and finished[0].exists() and zipfile.is_zipfile(finished[1]):
         # with its own classes, which the trainer matches with those of the data
-        trainer.model = hf.VideoFocalNetForVideoClassification.from_pretrained(folder).to(trainer.args.device)
+        trainer.model = load_model(str(folder)).to(trainer.args.device)
         return TrainerState.load_from_json(str(folder / "trainer_state.json")).log_history
     checkpoint = last_whole_checkpoint(folder, trainer.args.world_size) if resume else None
     if trainer.is_world_process_zero():
@@ -400,7 +536,7 @@ def train_or_load(trainer: Trainer) -> list[dict[str, float]]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         processor = trainer.processing_class
-        hf.VideoFocalNetImageProcessor(size=processor.size, crop_size=processor.crop_size).save_pretrained(folder)
+        image_processor_like(processor).save_pretrained(folder)
     if hasattr(trainer.model, "merge_and_unload"):
         trainer.save_model(str(folder / "adapter"))
     merge_adapter(trainer)
@@ -415,24 +551,28 @@ def merge_adapter(trainer: Trainer):
         trainer.model = trainer.model.merge_and_unload()
 
 
-def measure(trainer: Trainer, test_clips: hf.VideoClipDataset) -> dict[str, float]:
+def measure(trainer: Trainer, test_clips: hf.VideoClipDataset) -> dict[str, Any]:
     output = trainer.predict(test_clips)
     return figures(trainer.model, output.metrics, "test", clips=len(output.label_ids))
 
 
-def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[str, float]:
+def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[str, Any]:
     return {
         "top1": metrics[f"{prefix}_top1_accuracy"],
+        "interval": wilson_interval(metrics[f"{prefix}_top1_accuracy"], clips),
         "top5": metrics[f"{prefix}_top5_accuracy"],
         "clips": clips,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
 
-def as_table(results: dict[str, dict[str, float]]) -> str:
-    lines = ["| network | parameters | top-1 | top-5 |", "|---|---|---|---|"]
+def as_table(results: dict[str, dict[str, Any]]) -> str:
+    lines = ["| network | parameters | top-1 | 95 % interval | top-5 |", "|---|---|---|---|---|"]
     for name, row in results.items():
-        lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {row['top5']:.1%} |")
+        interval = "{:.0%} to {:.0%}".format(*row["interval"])
+        lines.append(
+            f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {interval} | {row['top5']:.1%} |"
+        )
     return "\n".join(lines)
 
 

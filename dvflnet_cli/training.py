@@ -21,18 +21,24 @@ class TrainingOptions:
     protocol: str | None = shared("protocol")
     fold: int = shared("fold")
     block_list: str | None = shared("block_list")
+    classes: list[str] | None = shared("classes")
     streaming: bool = option(False, "Stream the training clips, from tar files; each process reads its share.")
     on_error: OnError = option("replace", "How to handle an unreadable training clip.")
     num_frames: int = option(8, "Frames per clip.", minimum=1)
     frame_interval: int = option(4, "Interval f of the published sampling rules, in frames.", minimum=1)
     fps: float | None = option(None, "Sample frames at this rate, instead of spreading them over the video.")
-    image_size: int = option(224, "Height and width of a clip (the side of the crop).", minimum=1)
-    short_side: int = option(256, "Length of the short side after resizing, before the crop.", minimum=1)
+    image_size: int | None = option(
+        None, "Height and width of a clip (the crop); 224, or that of the image network, if unset.", minimum=1
+    )
+    short_side: int | None = option(
+        None, "Short side after resizing, before the crop; 256, or that of the image network, if unset.", minimum=1
+    )
     augment: bool = option(False, "Use the published augmentation of training clips: crops, flips and colours.")
     flip: float = option(0.5, "Probability of a horizontal flip with --augment; use 0 if left and right matter.")
     rendered_train_clips: int = option(150, "Number of rendered training clips per class.")
     rendered_validation_clips: int = option(5, "Number of rendered validation clips per class.")
     rendered_test_clips: int = option(25, "Number of rendered test clips per class.")
+    evaluate_test: bool = option(False, "Measure on the test split at the end, too; otherwise it is not read.")
     lora_rank: int | None = option(None, "Rank of the LoRA matrices to train beside the head; all weights if unset.")
     lora_target_modules: list[str] | None = option(None, "Layers for LoRA, such as `fc1 fc2`; all linear if unset.")
 
@@ -42,13 +48,15 @@ class Train(TrainingOptions):
     """
     Train or fine-tune one video classifier.
 
+    On your own videos, in folders DIR/{train,validation}/<class>/<video>, with the features of an image network, which
+    takes minutes on a CPU:
+
+        dvflnet train --data_dir DIR --output_dir runs/mine --image_model efficientnet-lite0
+
     On a benchmark, starting from a converted checkpoint:
 
         dvflnet convert focalnet_tiny_srf.pth start --depths nano --labels ucf101
         dvflnet train --dataset ucf101 --data_dir UCF101 --output_dir runs/ucf101 --model_name_or_path start
-
-    On your own videos, leave out --dataset: they lie in DIR/{train,validation,test}/<class>/<video>, and DIR is the
-    --data_dir.
 
     The options are those below and transformers' TrainingArguments. The published recipes are YAML files for --config
     in examples/recipes of the repository. The same command continues a run that was stopped. On several processes:
@@ -57,6 +65,10 @@ class Train(TrainingOptions):
 
     training_arguments = "VideoTrainingArguments"
 
+    image_model: str | None = option(
+        None, "Train the head of an image network: folder or Hub id (timm: timm/NAME), or efficientnet-lite0."
+    )
+    fine_tune: bool = option(False, "Train all weights of the image network, too.")
     model_name_or_path: str | None = option(None, "Folder or Hub id of the initial weights; random if unset.")
     preset: str = option("nano", "Preset (size) of a model with random initial weights.")
     config_overrides: str | None = option(None, "Overrides of the preset, such as `drop_path_rate=0.2`, or JSON.")
@@ -118,6 +130,7 @@ class CacheTeacher:
     protocol: str | None = shared("protocol")
     fold: int = shared("fold")
     block_list: Path | None = shared("block_list")
+    classes: list[str] | None = shared("classes")
     seed: int = option(0, "Seed of the training run.")
     augment: bool = option(True, "The published crops, flips and colours. Must match the training run.")
     flip: float = option(0.5, "Probability of a flip, as in the training run.")
@@ -136,14 +149,14 @@ class CacheTeacher:
         from accelerate import Accelerator
 
         from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
-        from hf_dvflnet.hub.loaded_models import choose_device, feature_width
+        from hf_dvflnet.hub.loaded_models import choose_device
         from hf_dvflnet.hub.loading import load_processor, load_teacher
-        from hf_dvflnet.training import teacher_cache as cache
+        from hf_dvflnet.training.teacher_cache import cache_teacher
 
         accelerator = Accelerator(cpu=choose_device(self.device).type == "cpu")
         network = load_teacher(self.teacher)
         with accelerator.main_process_first():
-            lists = pick(self, "protocol fold block_list")
+            lists = pick(self, "protocol fold block_list classes")
             rows = load_benchmark(self.dataset, self.data_dir, "train", **lists)
         augmentation = ClipAugmentation(flip=self.flip) if self.augment else None
         clips = VideoClipDataset(
@@ -152,16 +165,9 @@ class CacheTeacher:
             augmentation=augmentation,
             **pick(self, "seed on_error"),
         )
-        labels = network.config.num_labels
-        width = feature_width(network) if self.features else 0
-        size = cache.cache_bytes(len(clips), self.views, labels, self.dtype, width)
         if accelerator.is_main_process:
-            say(
-                f"{len(clips)} clips x {self.views} views x {labels} logits in {self.dtype}"
-                f"{f' and {width} features in float16' if width else ''}: {size / 1e6:.1f} MB before packing",
-                err=True,
-            )
-        done = cache.cache_teacher(
+            say(f"{len(clips)} clips x {self.views} views x {network.config.num_labels} logits", err=True)
+        done = cache_teacher(
             *(network, clips, self.out),
             name=self.teacher,
             device=None if self.device == "auto" else self.device,
@@ -193,6 +199,7 @@ class Evaluate:
     batch_size: int = option(8, "Clips that are classified at once, per process.", minimum=1)
     num_workers: int | None = option(None, "Sandboxes that decode, per process; by default one per CPU.", minimum=0)
     block_list: Path | None = shared("block_list")
+    classes: list[str] | None = shared("classes")
     device: str = shared("device")
     dtype: DType = shared("dtype")
     allow_missing: bool = option(False, "Compute metrics even if clips of the split are missing.")
@@ -209,7 +216,7 @@ class Evaluate:
                 raise ValueError("evaluate needs MODEL, --dataset and --data_dir, or --from_predictions")
             predictions = evaluate_model(
                 *(self.model, self.dataset, self.data_dir, output),
-                **pick(self, "split protocol fold views batch_size num_workers block_list device dtype"),
+                **pick(self, "split protocol fold views batch_size num_workers block_list classes device dtype"),
             )
         if predictions is not None:  # only the main process prints
             for clip in read_predictions(predictions)[0]["unread"]:

@@ -374,6 +374,7 @@ class Visualize:
             raise ValueError(f"{self.out}: visualize writes {', '.join(plots.MAP_SUFFIXES)} files")
         refuse_existing(self.out, self.overwrite)
         network = place_for_inference(load_model(self.model), self.device, self.dtype)
+        plots.refuse_without_modulators(network)
         stages = self.stages or list(range(1, len(network.config.depths) + 1))
         processor = load_processor(self.model)
         pixel_values = processor(self.video, num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]

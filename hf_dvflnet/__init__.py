@@ -21,9 +21,9 @@ from transformers import (
 
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from .data.limits import VideoLimits, limits_of_environment
-from .frame_model.modeling import FrameModelConfig, FrameModelForVideoClassification
 from .hub.version import __version__
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor
+from .modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from .video_decoding import VideoDecodeError, read_video, set_video_limits
 from .video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -81,6 +81,7 @@ AutoModel.register(VideoFocalNetConfig, VideoFocalNetModel)
 AutoModelForVideoClassification.register(VideoFocalNetConfig, VideoFocalNetForVideoClassification)
 AutoConfig.register(FrameModelConfig.model_type, FrameModelConfig)
 AutoModelForVideoClassification.register(FrameModelConfig, FrameModelForVideoClassification)
+AutoImageProcessor.register(FrameModelConfig, image_processor_classes={"torchvision": VideoFocalNetImageProcessor})
 AutoImageProcessor.register(VideoFocalNetConfig, image_processor_classes={"torchvision": VideoFocalNetImageProcessor})
 AutoVideoProcessor.register(FrameModelConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
 AutoVideoProcessor.register(VideoFocalNetConfig, video_processor_classes={"torchvision": VideoFocalNetVideoProcessor})
@@ -89,6 +90,8 @@ AutoVideoProcessor.register(VideoFocalNetConfig, video_processor_classes={"torch
 VideoFocalNetConfig.register_for_auto_class("AutoConfig")
 VideoFocalNetModel.register_for_auto_class("AutoModel")
 VideoFocalNetForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
+FrameModelConfig.register_for_auto_class("AutoConfig")
+FrameModelForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
 VideoFocalNetImageProcessor.register_for_auto_class("AutoImageProcessor")
 VideoFocalNetVideoProcessor.register_for_auto_class("AutoVideoProcessor")
 

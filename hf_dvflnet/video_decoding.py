@@ -19,7 +19,6 @@ This module imports PyAV and NumPy only, so that a process that decodes starts f
 import importlib
 import io
 import multiprocessing
-import operator
 import os
 import stat
 import warnings
@@ -28,6 +27,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import IO, Any
 
 import av
@@ -391,17 +391,20 @@ def scan(container: InputContainer, stream: av.VideoStream, source: Source, by_d
     leading = sum(pts is not None and pts < keyframes[0] for pts, _ in frames) if keyframes else 0
     is_unique = len({pts for pts, _ in frames}) == len(frames)
     if by_decoding or has_fields or leading or placeholders or not (seekable and is_unique):
-        expected = 0 if has_fields else len(frames) - leading - placeholders
-        listed = len(frames)
+        listed, packets = len(frames) - leading - placeholders, sorted(pts for pts, _ in frames if pts is not None)
         with source.open() as (again, decoded):
             found = decode(again, decoded, source)
             frames = [(frame.pts, 0 if has_fields else frame.duration or 0) for frame in found]
-        if len(frames) < max(1, expected):
-            source.warn_of_end(listed, len(frames))
+        if has_fields:  # of a frame that was decoded, the second packet has no frame
+            shown = {pts for pts, _ in frames}
+            lost = [{one, two} & shown for one, two in pairwise(packets[leading:])].count(set())
+            listed = len(frames) + lost
+        if len(frames) < max(1, listed):
+            source.warn_of_end(max(1, listed), len(frames))
     else:
         frames.sort()
     timestamps = [pts for pts, _ in frames if pts is not None]
-    is_ascending = len(timestamps) == len(frames) and all(map(operator.lt, timestamps, timestamps[1:]))
+    is_ascending = len(timestamps) == len(frames) and all(one < two for one, two in pairwise(timestamps))
     return Packets(
         _describe(frames, stream, is_broadcast, source.remarks),
         timestamps=timestamps if seekable and is_ascending else None,

@@ -489,7 +489,7 @@ def test_a_file_with_placeholders_that_is_broken_is_still_said_to_end_early(with
         for packet in [packet for packet in container.demux(video=0) if packet.size][30:]:
             data = data.replace(bytes(packet), bytes(packet.size))
     path.write_bytes(data)
-    with pytest.warns(UserWarning, match="decoding ends after 27 of 43 frames; these are used"):
+    with pytest.warns(UserWarning, match="decoding ends after 27 of 40 frames; these are used"):
         assert read_video(path, [0])[1].total_num_frames == 27
 
 
@@ -557,6 +557,18 @@ def test_frames_in_two_fields_are_frames(tmp_path, kind, parts, recwarn):
     assert metadata.frame_times == pytest.approx(np.arange(20) / 25)
     assert metadata.duration == pytest.approx(0.8) and metadata.fps == pytest.approx(25)
     assert not recwarn.list
+
+
+def test_an_interlaced_file_that_is_broken_is_said_to_end_early(tmp_path):
+    path = write_video(tmp_path / "broken.mp4", options={"x264-params": "tff=1", "g": "40", "bf": "0"})
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        start, size = packets[25].pos, sum(packet.size for packet in packets[25:])
+    data = bytearray(path.read_bytes())
+    data[start : start + size] = bytes(size)
+    path.write_bytes(data)
+    with pytest.warns(VideoWarning, match="broken.mp4: decoding ends after"):
+        assert read_video(path, [0])[1].total_num_frames <= 26
 
 
 def test_fields_that_are_packets_of_a_matroska_are_frames(tmp_path):

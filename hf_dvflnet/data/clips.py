@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import datasets
@@ -12,13 +13,18 @@ import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
 from transformers import default_data_collator
+from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
 from ..clip_sampling import check_positive
 from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .augmentation import ClipAugmentation, ClipDraw, render, training_indices
+from .class_folders import SETTINGS
 from .video_column import IN_TAR, clip_name, undecoded, video_source
+
+
+logger = logging.get_logger(__name__)
 
 
 def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -55,7 +61,12 @@ class _Clips:
         self.shows_teacher = False
         self.label_ids: Sequence[int] | None = None
         # in shared memory, so that workers that persist between epochs see the new epoch
-        self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
+        # epoch, batches to skip, and number of draws, or -1 once `set_epoch` was called
+        self._epoch = torch.zeros(3, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int):
+        """[`VideoClassificationTrainer`] calls this before each epoch, so that each epoch draws different frames."""
+        self._epoch[0], self._epoch[2] = epoch, -1
 
     @property
     def epoch(self) -> int:
@@ -71,7 +82,7 @@ class _Clips:
         return clips
 
     def _label(self, row: dict[str, Any]) -> Any:
-        label = row.get("label")
+        label = row["label"] if "label" in row else row.get("labels")  # of a stream without features
         named = isinstance((self.dataset.features or {}).get("label"), datasets.ClassLabel)
         if label is None or (named and label < 0):  # both mean in `datasets` that there is none
             return -100
@@ -160,10 +171,17 @@ def _prepare(frames: np.ndarray, drawn: ClipDraw | None, processor: VideoFocalNe
     return shown["pixel_values"][0]
 
 
+_ADVICE = (
+    "of a DatasetDict, choose a split, such as dataset['train']; a stream is for VideoClipStream, a list for "
+    "VideoClipDataset"
+)
+
+
 class VideoClipDataset(_Clips, torch.utils.data.Dataset):
     """
-    Clips for a Trainer, from a dataset with the columns `video` (`datasets.Video`) and, optionally, `label` and
-    `video_id`. A clip without a label (no column, None, or a negative number of a `ClassLabel`) has the label -100.
+    Clips for a Trainer, from a dataset with the columns `video` (`datasets.Video`, or paths) and, optionally, `label`
+    (or `labels`) and `video_id`. A clip without a label (no column, None, or a negative number of a `ClassLabel`) has
+    the label -100.
 
     For training, the frames are drawn by the published training rule ([`training_indices`]), or at the processor's
     `fps` from a random position ([`paced_indices`]), with a seed made of (`seed`, epoch, clip). The draws therefore do
@@ -205,22 +223,33 @@ class VideoClipDataset(_Clips, torch.utils.data.Dataset):
         on_error: Literal["raise", "replace"] = "raise",
     ):
         super().__init__(processor, seed, augmentation, on_error)
+        if not isinstance(dataset, datasets.Dataset):
+            raise ValueError(f"VideoClipDataset takes a datasets.Dataset, got {type(dataset).__name__}; {_ADVICE}")
         self.dataset = undecoded(dataset)
         self.train = train
-
-    def set_epoch(self, epoch: int):
-        """[`VideoClassificationTrainer`] calls this before each epoch, so that each epoch draws different frames."""
-        self._epoch[0] = epoch
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.train:
+            self._warn_of_same_epochs()
             return self.draw(index, self.epoch)
         row = self.dataset[index]
         pixel_values = self.processor(video_source(row["video"]), return_tensors="pt")["pixel_values"][0]
         return {"pixel_values": pixel_values, "labels": self._label(row)}
+
+    def _warn_of_same_epochs(self):
+        if self._epoch[2] < 0:
+            return
+        self._epoch[2] += 1
+        if self._epoch[2] > len(self):
+            self._epoch[2] = -1
+            logger.warning(
+                "More training clips were drawn than there are, and `set_epoch` has not been called: each epoch shows "
+                "the same frames, crops and flips. Train with VideoClassificationTrainer, or call `set_epoch` of the "
+                "VideoClipDataset itself before each epoch; wrappers such as Subset do not pass it on"
+            )
 
     def draw(self, index: int, epoch: int) -> dict[str, Any]:
         """The training clip of a row in an epoch."""
@@ -265,6 +294,10 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
     ):
         super().__init__(processor, seed, augmentation, on_error)
         check_positive(num_clips=num_clips)
+        if not isinstance(dataset, datasets.IterableDataset):
+            raise ValueError(
+                f"VideoClipStream takes a datasets.IterableDataset, got {type(dataset).__name__}; {_ADVICE}"
+            )
         self.dataset = undecoded(dataset)
         self.num_clips = num_clips
         self.shuffle_buffer = shuffle_buffer
@@ -286,7 +319,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         return self.num_clips // (self.batch_size * self.processes)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        epoch, skip = self._epoch.tolist()
+        epoch, skip, _ = self._epoch.tolist()
         worker = torch.utils.data.get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         rows = self._rows(epoch)
@@ -322,6 +355,37 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
                     f"process {self.process} of {self.processes} gets no clips: the stream has "
                     f"{self.dataset.num_shards} shards; use fewer processes"
                 )
+
+
+def parts_of(dataset: Any) -> list[Any]:
+    """
+    The [`VideoClipDataset`]s and [`VideoClipStream`]s in a dataset: itself, or those in the attributes of wrappers,
+    such as `Subset` and `ConcatDataset`.
+    """
+    parts: list[Any] = []
+    waiting, seen = [dataset], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, _Clips):
+            parts.append(one)
+        elif isinstance(one, (list, tuple)):
+            waiting += one
+        elif isinstance(one, dict):
+            waiting += one.values()
+        # the rows of `datasets` need not be looked through
+        elif hasattr(type(one), "__getitem__") and not isinstance(one, (datasets.Dataset, datasets.IterableDataset)):
+            waiting += getattr(one, "__dict__", {}).values()
+    return parts
+
+
+def are_prepared(dataset: Any) -> bool:
+    """Whether the first clip of a dataset is one that `dvflnet prepare` has written."""
+    rows = (row for part in parts_of(dataset) for row in part.dataset)
+    path = next((row["video"]["path"] for row in rows), None) or ""
+    return IN_TAR.fullmatch(path) is not None or any((folder / SETTINGS).is_file() for folder in Path(path).parents)
 
 
 def _all_rows(dataset: datasets.IterableDataset) -> Iterator[dict[str, Any]]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import datasets
-import fsspec
 
+from ..video_decoding import VideoDecodeError
 from .storages import open_file, storage_of
 
 
@@ -22,7 +22,10 @@ def video_source(video: dict[str, Any]) -> Any:
 
     Raises:
         OSError: If a shard cannot be read, or ends within the video. The message names the shard.
+        VideoDecodeError: If there is no video in the cell.
     """
+    if not video or (video["bytes"] is None and video["path"] is None):
+        raise VideoDecodeError("the column `video` has neither a path nor bytes")
     if video["bytes"] is not None:
         return video["bytes"]
     path = video["path"]
@@ -37,11 +40,7 @@ def video_source(video: dict[str, Any]) -> Any:
         if len(data) < size:
             raise OSError(f"{part[1]}: the shard is truncated; it has {len(data)} of the {size} bytes of this video")
         return data
-    if storage_of(path) is not None:
-        return open_file(path)
-    if "://" in path and not path.startswith(("http://", "https://")):  # such as zip://a.mp4::hf://...
-        return fsspec.open(path, "rb").open()
-    return path
+    return path if storage_of(path) is None else open_file(path)
 
 
 def video_size(path: str) -> int:
@@ -60,30 +59,49 @@ def clip_name(row: dict[str, Any]) -> str:
     """
     if row.get("video_id"):
         return row["video_id"]
-    video = row["video"]
+    video = row["video"] or {"path": None, "bytes": None}
     if video["bytes"] is None:
-        return video["path"]
+        return video["path"] or "without a video"
     return f"{video['path'] or 'video'}:{hashlib.blake2b(video['bytes'], digest_size=8).hexdigest()}"
 
 
 def undecoded(dataset: Any) -> Any:
     """
-    The dataset with a column `video` that gives paths and bytes, even if the column was set to decode videos.
+    The dataset with a column `video` that gives paths and bytes, and with a column `label`, if it has labels.
+
+    A column `video` of text holds paths. A column `labels`, as transformers calls them, becomes `label`.
 
     Raises:
-        ValueError: If there is no column `video`, or the labels are text.
+        ValueError: If there is no column `video` of videos or paths, if the labels are text, or if it is not clear
+            which column has them.
     """
     features = dataset.features
     if features is None:  # some streams have no features
         return dataset
     if "video" not in features:
         raise ValueError(f"the dataset has the columns {', '.join(features)}: `video` is required")
-    label = features.get("label")
-    if getattr(label, "dtype", None) == "string":
-        raise ValueError("the labels are text; convert them to ids with dataset.class_encode_column('label')")
-    if getattr(features["video"], "decode", False):
+    kind = features["video"]
+    if getattr(kind, "dtype", None) == "large_string":  # of pandas, which `datasets` does not cast to videos
+        cells = datasets.Features({**features, "video": datasets.Video(decode=False)})
+        dataset = dataset.map(_cell_of_path, input_columns="video", features=cells)
+    elif getattr(kind, "dtype", None) == "string" or getattr(kind, "decode", False):
         dataset = dataset.cast_column("video", datasets.Video(decode=False))
-    return dataset
+    elif not isinstance(kind, datasets.Video) and not (isinstance(kind, dict) and {"path", "bytes"} <= set(kind)):
+        raise ValueError(f"the column `video` is {kind}; expected datasets.Video, or text with the paths of videos")
+    classes = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    labels = [name for name in ("label", "labels") if name in features] or classes
+    if len(labels) > 1 or (labels and labels[0] not in ("label", "labels")):
+        raise ValueError(
+            f"the labels are read from the column `label`, but the dataset has {' and '.join(labels)}; rename the one "
+            "with the labels to `label` (dataset.rename_column), and remove the others (dataset.remove_columns)"
+        )
+    if labels and getattr(features[labels[0]], "dtype", None) in ("string", "large_string"):
+        raise ValueError(f"the labels are text; convert them to ids with dataset.class_encode_column({labels[0]!r})")
+    return dataset.rename_column("labels", "label") if labels == ["labels"] else dataset
+
+
+def _cell_of_path(path: str | None) -> dict[str, Any]:
+    return {"video": {"path": path, "bytes": None}}
 
 
 def clip_features(classes: Sequence[str]) -> datasets.Features:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForVideoClassification, PreTrained
 from transformers.utils import cached_file
 
 from ..configuration_videofocalnet import VideoFocalNetConfig
-from ..frame_model.modeling import FrameModelConfig, FrameModelForVideoClassification
+from ..modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
@@ -64,41 +64,31 @@ def refuse_adapter(model: str):
         )
 
 
-def load_config(model: str) -> VideoFocalNetConfig:
+def load_config(model: str) -> VideoFocalNetConfig | FrameModelConfig:
     """
-    Load the config of a Video-FocalNet from a folder or Hub id.
+    Load the config of a model of this package, a Video-FocalNet or an image network, from a folder or Hub id.
 
     Raises:
         ValueError: As in [`read_config`], or if the config is of another architecture.
     """
     config = read_config(model)
-    if not isinstance(config, VideoFocalNetConfig):
-        raise ValueError(f"{model}: is a model of type {config.model_type!r}, not {VideoFocalNetConfig.model_type!r}")
+    if not isinstance(config, (VideoFocalNetConfig, FrameModelConfig)):
+        kinds = f"{VideoFocalNetConfig.model_type!r} or {FrameModelConfig.model_type!r}"
+        raise ValueError(f"{model}: is a model of type {config.model_type!r}, not {kinds}")
     return config
 
 
-def load_model(model: str) -> VideoFocalNetForVideoClassification:
+def load_model(model: str) -> VideoFocalNetForVideoClassification | FrameModelForVideoClassification:
     """
-    Load the Video-FocalNet of a folder or Hub id. Missing weights are an error; transformers would initialise them at
-    random.
+    Load a model of this package, a Video-FocalNet or an image network, from a folder or Hub id. Missing weights are an
+    error; transformers would initialise them at random.
 
     Raises:
         ValueError: If the model cannot be read, or if its weights are not exactly those of its config.
     """
-    return _load(VideoFocalNetForVideoClassification, model, load_config(model))
-
-
-def load_classifier(model: str) -> VideoFocalNetForVideoClassification | FrameModelForVideoClassification:
-    """
-    Load a Video-FocalNet or an image network as a video classifier.
-
-    Raises:
-        ValueError: As in [`load_model`].
-    """
-    config = read_config(model)
-    if isinstance(config, FrameModelConfig):
-        return _load(FrameModelForVideoClassification, model, config)
-    return load_model(model)
+    config = load_config(model)
+    frames = isinstance(config, FrameModelConfig)
+    return _load(FrameModelForVideoClassification if frames else VideoFocalNetForVideoClassification, model, config)
 
 
 def load_teacher(model: str, dtype: str = "auto") -> PreTrainedModel:

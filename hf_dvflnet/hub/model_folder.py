@@ -13,9 +13,11 @@ import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.utils import httpx
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from ..image_processing_videofocalnet import VideoFocalNetImageProcessor
+from ..modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .loading import load_config, refuse_adapter
@@ -69,8 +71,9 @@ def refuse_existing(out: Path, overwrite: bool):
         return
     foreign = [entry.name for entry in out.iterdir() if entry.is_dir() or not _PARTS.fullmatch(entry.name)]
     config = out / "config.json"
-    if any(out.iterdir()) and (foreign or not config.is_file() or '"videofocalnet"' not in config.read_text("utf-8")):
-        holds = f"contains {sorted(foreign)[0]}" if foreign else "has no config.json of a Video-FocalNet"
+    ours = config.is_file() and re.search('"(videofocalnet|frame_model)"', config.read_text("utf-8"))
+    if any(out.iterdir()) and (foreign or not ours):
+        holds = f"contains {sorted(foreign)[0]}" if foreign else "has no config.json of a model of this package"
         raise ValueError(f"{out}: {holds}, so it is not only a model folder and is not overwritten")
 
 
@@ -160,7 +163,7 @@ of what they were trained on.
 
 
 def describe_config(
-    config: VideoFocalNetConfig, num_frames: int | None = None, image_size: int | None = None
+    config: VideoFocalNetConfig | FrameModelConfig, num_frames: int | None = None, image_size: int | None = None
 ) -> dict[str, Any]:
     """
     Compute the size and cost of the network that a config describes. The network is not built in memory.
@@ -172,17 +175,22 @@ def describe_config(
 
     Returns:
         A dict with `parameters`, `multiply_adds` (of convolutions and linear layers, for one clip), `input` (frames x
-        height x width), `preset` (or None), `num_labels`, `labels` (None if the classes have no names), `num_frames`,
-        `image_size`, and every field that describes the architecture.
+        height x width), `preset` (or None) of a Video-FocalNet, `image_network` of a model that is made of one,
+        `num_labels`, `labels` (None if the classes have no names), `num_frames`, `image_size`, and every field that
+        describes the architecture.
 
     Raises:
         ValueError: If the config does not describe a valid network, or if the network does not accept such a clip.
     """
     frames, side = num_frames or config.num_frames, image_size or config.image_size
+    about, architecture = _kind_of(config)
     try:
         with torch.device("meta"):
-            model = VideoFocalNetForVideoClassification(config).eval()
-            clip = torch.empty(1, frames, config.num_channels, side, side)
+            kind = (
+                FrameModelForVideoClassification if "image_network" in about else VideoFocalNetForVideoClassification
+            )
+            model = kind(config).eval()
+            clip = torch.empty(1, frames, getattr(config, "num_channels", 3), side, side)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(clip)
     except (RuntimeError, TypeError, OverflowError) as error:  # from sizes that are too large
@@ -190,16 +198,9 @@ def describe_config(
         raise ValueError(
             f"{name}: does not describe a network for clips of {frames}x{side}x{side}: {error}"
         ) from error
-    sizes = {name: (fields["depths"], fields["embed_dim"]) for name, fields in PRESETS.items()}
-    preset = [name for name, size in sizes.items() if size == (config.depths, config.embed_dim)]
     labels = [config.id2label[index] for index in range(config.num_labels)]
-    architecture = (
-        "depths", "embed_dim", "num_channels", "patch_size", "tubelet_size", "focal_levels", "focal_windows",
-        "mlp_ratio", "hidden_act", "drop_path_rate", "use_conv_embed", "use_layerscale", "use_post_layernorm",
-        "use_post_layernorm_in_modulation", "normalize_modulator", "layer_norm_eps",
-    )  # fmt: skip
     return {
-        "preset": preset[0] if preset else None,
+        **about,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "multiply_adds": counter.get_total_flops() // 2,  # one operation is a multiplication or an addition
         "input": f"{frames}x{side}x{side}",
@@ -211,9 +212,36 @@ def describe_config(
     }
 
 
-def _own_code() -> list[Path]:
-    """The modules that `save_pretrained` writes into a model folder: those at the top level of this package."""
-    return [file for file in sorted(Path(__file__).parents[1].glob("*.py")) if file.name != "__init__.py"]
+def _kind_of(config: VideoFocalNetConfig | FrameModelConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What kind of network a config describes, and the fields that describe its architecture."""
+    if isinstance(config, FrameModelConfig):
+        body: Any = config.body_config
+        name = getattr(body, "architecture", None) or body.model_type  # timm's, or that of transformers
+        return {"image_network": name}, ("feature_size", "freeze_body", "head_dropout")
+    sizes = {name: (fields["depths"], fields["embed_dim"]) for name, fields in PRESETS.items()}
+    preset = [name for name, size in sizes.items() if size == (config.depths, config.embed_dim)]
+    return {"preset": preset[0] if preset else None}, (
+        "depths", "embed_dim", "num_channels", "patch_size", "tubelet_size", "focal_levels", "focal_windows",
+        "mlp_ratio", "hidden_act", "drop_path_rate", "use_conv_embed", "use_layerscale", "use_post_layernorm",
+        "use_post_layernorm_in_modulation", "normalize_modulator", "layer_norm_eps",
+    )  # fmt: skip
+
+
+def image_processor_like(processor: VideoFocalNetVideoProcessor) -> VideoFocalNetImageProcessor:
+    """The image processor that prepares frames like a video processor; pipelines look for one."""
+    names = (
+        *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor"),
+        *("do_resize", "do_center_crop", "do_rescale", "do_normalize"),
+    )
+    return VideoFocalNetImageProcessor(**{name: getattr(processor, name) for name in names})
+
+
+def _own_code(config: VideoFocalNetConfig | FrameModelConfig) -> list[Path]:
+    """The modules that `save_pretrained` writes into the folder of a model with this config."""
+    folder = Path(__file__).parents[1]
+    names = ["modeling_frame_model"] if isinstance(config, FrameModelConfig) else []
+    files = [folder / f"{name}.py" for name in (*names, "video_processing_videofocalnet")]
+    return sorted({Path(file) for first in files for file in (first, *get_relative_import_files(first))})
 
 
 def save_motions_student(out: str | os.PathLike, overwrite: bool = False) -> Path:
@@ -229,7 +257,7 @@ def save_motions_student(out: str | os.PathLike, overwrite: bool = False) -> Pat
     """
     with whole_or_nothing(out, overwrite) as folder:
         folder.mkdir()
-        for file in (*_own_code(), *MOTIONS_STUDENT.iterdir()):
+        for file in (*_own_code(VideoFocalNetConfig()), *MOTIONS_STUDENT.iterdir()):
             shutil.copy(file, folder)
     return Path(out)
 
@@ -255,11 +283,12 @@ def push_model_folder(folder: str | os.PathLike, repo_id: str, *, private: bool 
             raise FileNotFoundError(f"{folder}: has no {name}, which `dvflnet create` and `convert` write")
     if not list(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder}: has no weights (*.safetensors)")
-    auto_map = getattr(load_config(str(folder)), "auto_map", None) or {}
+    config = load_config(str(folder))
+    auto_map = getattr(config, "auto_map", None) or {}
     files = {entry.name: entry for entry in folder.iterdir() if entry.is_file() and _PARTS.fullmatch(entry.name)}
     if auto_map and not list(folder.glob("*.py")):
-        files |= {file.name: file for file in _own_code()}
-    for auto_class in ("AutoConfig", "AutoModel", "AutoModelForVideoClassification"):
+        files |= {file.name: file for file in _own_code(config)}
+    for auto_class in ("AutoConfig", "AutoModelForVideoClassification"):
         if f"{auto_map.get(auto_class, '').split('.')[0]}.py" not in files:
             raise FileNotFoundError(
                 f"{folder}: contains no code for {auto_class}; load the model with this package and save it again"

@@ -123,6 +123,8 @@ def publish_checkpoint(model: VideoFocalNetForVideoClassification, frame_interva
 
     The configuration consists of plain dicts with the published names. The format has no place for class names.
     """
+    if not isinstance(model, VideoFocalNetForVideoClassification):
+        raise ValueError(f"{type(model).__name__} has no published form; only a Video-FocalNet has")
     config: dict[str, Any] = {"AUG": {"FRAME_INTERVAL": frame_interval}}
     for name, published in PUBLISHED_FIELDS.items():
         *sections, last = published.split(".")

@@ -17,11 +17,10 @@ import torch
 
 from ..data.jobs import quiet_videos
 from ..data.limits import VideoLimits
-from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import VideoDecodeError, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
-from .modulation_maps import ModulationMaps, blend_map, modulation_maps, pixels_to_frames
-from .pipeline import best_classes, class_scores, decode_clip
+from .modulation_maps import ModulationMaps, blend_map, has_modulators, modulation_maps, pixels_to_frames
+from .pipeline import best_classes, class_scores, classify, decode_clip
 
 
 MAX_SECONDS = 60.0  # default limit of the duration of a clip
@@ -40,7 +39,7 @@ class ClipAnswer:
     scores: list[tuple[str, float]]  # the best classes and their probabilities, best first
     frames: np.ndarray  # that the model saw, uint8 RGB of shape (frames, height, width, 3)
     indices: list[int]  # of these frames in the file
-    maps: ModulationMaps
+    maps: ModulationMaps | None  # of a Video-FocalNet
     seconds: dict[str, float]  # that each step took
 
 
@@ -51,7 +50,7 @@ def page_limits() -> VideoLimits:
 
 
 def classify_clip(
-    model: VideoFocalNetForVideoClassification,
+    model: Any,
     processor: VideoFocalNetVideoProcessor,
     path: str | os.PathLike,
     *,
@@ -86,14 +85,15 @@ def classify_clip(
         raise RuntimeError(f"{name}: cannot be read") from found.error
     clip, info = found.pixel_values[None], found.info
     steps.append(time.perf_counter())
-    maps = modulation_maps(model, clip)
+    maps = modulation_maps(model, clip) if has_modulators(model) else None
+    scores = classify(model, clip)[0] if maps is None else class_scores(torch.from_numpy(maps.logits), model.config)
     steps.append(time.perf_counter())
     duration = f"{info.duration:.1f} s, " if info.duration else ""
     return ClipAnswer(
         name=name,
         about=f"{duration}{info.total_num_frames} frames, {info.width} × {info.height}, {info.codec}",  # noqa: RUF001
         notes=sorted({remark.replace(os.fspath(path), name) for remark in info.remarks}),
-        scores=best_classes(model, class_scores(torch.from_numpy(maps.logits), model.config), top_k),
+        scores=best_classes(model, scores, top_k),
         frames=pixels_to_frames(clip, processor),
         indices=np.asarray(info.frames_indices).tolist(),
         maps=maps,
@@ -131,7 +131,7 @@ STYLE = """
 
 WELCOME = """<div class="dvflnet-answer"><h2>Which action is it?</h2>
 <p>Upload a clip, record one with the webcam, or pick an example. The five most likely classes then appear here,
-with the frames that the model saw and the regions where its modulators are strong.</p></div>"""
+with the frames that the model saw.</p></div>"""
 
 
 def render_answer(answer: ClipAnswer) -> str:
@@ -143,20 +143,6 @@ def render_answer(answer: ClipAnswer) -> str:
         for label, score in answer.scores
     )
     notes = "".join(f'<p class="dvflnet-note">{html.escape(note)}</p>' for note in answer.notes)
-    # expand the last stage whose maps have more than 4 rows and columns: coarser maps do not show where something is
-    telling = max((n for n, norms in enumerate(answer.maps.spatial, start=1) if min(norms.shape[1:]) > 4), default=1)
-    stages = "".join(
-        f"<details{' open' if stage == telling else ''}><summary>Stage {stage} of "
-        f"{len(answer.maps.spatial)}, {spatial.shape[-1]} × {spatial.shape[-2]} cells</summary>"  # noqa: RUF001
-        + "".join(
-            f'<div class="kind">{kind}</div>' + _strip(blend_map(answer.frames, norms, stride=stride))
-            for kind, norms in (("spatial", spatial), ("temporal", temporal))
-        )
-        + "</details>"
-        for stage, (spatial, temporal, stride) in enumerate(
-            zip(answer.maps.spatial, answer.maps.temporal, answer.maps.strides, strict=True), start=1
-        )
-    )
     times = ", ".join(f"{step} {1000 * seconds:.0f} ms" for step, seconds in answer.seconds.items())
     return (
         f'<div class="dvflnet-answer"><h2>{html.escape(best)}, {share:.0%}</h2>'
@@ -164,9 +150,30 @@ def render_answer(answer: ClipAnswer) -> str:
         f"<p>{1000 * sum(answer.seconds.values()):.0f} ms in total: {times}.</p>"
         f"<h3>What the model saw</h3><p>{len(answer.frames)} frames of the clip, with their frame numbers.</p>"
         + _strip(answer.frames, [str(index) for index in answer.indices])
-        + "<h3>Where its modulators are strong</h3><p>Within each row, blue is weak and yellow is strong. Spatial "
+        + ("" if answer.maps is None else _render_maps(answer.frames, answer.maps))
+        + "</div>"
+    )
+
+
+def _render_maps(frames: np.ndarray, maps: ModulationMaps) -> str:
+    # expand the last stage whose maps have more than 4 rows and columns: coarser maps do not show where something is
+    telling = max((n for n, norms in enumerate(maps.spatial, start=1) if min(norms.shape[1:]) > 4), default=1)
+    stages = "".join(
+        f"<details{' open' if stage == telling else ''}><summary>Stage {stage} of "
+        f"{len(maps.spatial)}, {spatial.shape[-1]} × {spatial.shape[-2]} cells</summary>"  # noqa: RUF001
+        + "".join(
+            f'<div class="kind">{kind}</div>' + _strip(blend_map(frames, norms, stride=stride))
+            for kind, norms in (("spatial", spatial), ("temporal", temporal))
+        )
+        + "</details>"
+        for stage, (spatial, temporal, stride) in enumerate(
+            zip(maps.spatial, maps.temporal, maps.strides, strict=True), start=1
+        )
+    )
+    return (
+        "<h3>Where its modulators are strong</h3><p>Within each row, blue is weak and yellow is strong. Spatial "
         "modulators gather context around a position, temporal modulators at the same position over time.</p>"
-        + f"{stages}</div>"
+        f"{stages}"
     )
 
 

@@ -20,8 +20,7 @@ from transformers.exporters import ExportFormat, ExportQuantizer
 
 from ..data.video_files import list_videos
 from ..hub.loading import load_model, load_processor
-from ..hub.model_folder import refuse_existing, whole_or_nothing
-from ..image_processing_videofocalnet import VideoFocalNetImageProcessor
+from ..hub.model_folder import image_processor_like, refuse_existing, whole_or_nothing
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .exported_program import (
     MANIFEST,
@@ -117,7 +116,7 @@ def export_model(
             f"{model}: its video processor does not crop, but an exported program needs clips of one size"
         )
     clip_shape = (
-        *(network.config.num_frames, network.config.num_channels),
+        *(network.config.num_frames, getattr(network.config, "num_channels", 3)),
         *(processor.crop_size[side] for side in ("height", "width")),
     )
     most = max_calibration_clips * (2 if dtype == "int8" else 1)
@@ -134,7 +133,8 @@ def export_model(
     with whole_or_nothing(out, overwrite) as folder:
         with silenced():
             _write_program(folder, network, clip_shape, calibration, format, dtype, batch_size or 1)
-        _save_processors(folder, processor)
+        processor.save_pretrained(folder)
+        image_processor_like(processor).save_pretrained(folder)
         program = load_exported(folder)
         size = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _PROGRAM_SUFFIXES)
         report = {
@@ -192,15 +192,6 @@ def _read_clips(
     # normalised pixels have about this distribution; the number of clips exceeds a static batch
     generator = torch.Generator().manual_seed(0)
     return list(torch.randn(4 + (batch_size or 1), 1, *clip_shape, generator=generator))
-
-
-def _save_processors(folder: Path, processor: VideoFocalNetVideoProcessor):
-    processor.save_pretrained(folder)
-    shared = (
-        *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor"),
-        *("do_resize", "do_center_crop", "do_rescale", "do_normalize"),
-    )
-    VideoFocalNetImageProcessor(**{name: getattr(processor, name) for name in shared}).save_pretrained(folder)
 
 
 def _write_program(

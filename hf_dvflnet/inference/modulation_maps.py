@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import matplotlib
@@ -22,6 +23,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
+from ..configuration_videofocalnet import VideoFocalNetConfig
 from ..hub.model_folder import whole_or_nothing
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..plots.charts import COLOUR_MAP, FONT_SIZE, SMALL_FONT_SIZE, styled, text_width, wrapped
@@ -55,6 +57,15 @@ class ModulationMaps:
     strides: tuple[int, ...]
 
 
+def has_modulators(model: Any) -> bool:
+    return isinstance(model.config, VideoFocalNetConfig)
+
+
+def refuse_without_modulators(model: Any):
+    if not has_modulators(model):
+        raise ValueError(f"{type(model).__name__} has no modulators to draw; only a Video-FocalNet has")
+
+
 def modulation_maps(model: VideoFocalNetForVideoClassification, pixel_values: torch.Tensor) -> ModulationMaps:
     """
     Compute the modulation maps of one clip.
@@ -65,9 +76,10 @@ def modulation_maps(model: VideoFocalNetForVideoClassification, pixel_values: to
             channels, height, width)`, of any size.
 
     Raises:
-        ValueError: If there is more than one clip or view, or the model is in training mode, where its answers are
-            partly random. The forward pass of the model can raise it, too.
+        ValueError: If the model is no Video-FocalNet; if there is more than one clip or view, or the model is in
+            training mode, where its answers are partly random. The forward pass of the model can raise it, too.
     """
+    refuse_without_modulators(model)
     if pixel_values.ndim == 4:
         pixel_values = pixel_values[None]
     if pixel_values.ndim != 5 or len(pixel_values) != 1:

@@ -24,7 +24,7 @@ from ..data.jobs import default_workers, run_ahead
 from ..data.limits import VideoLimits, worker_limits
 from ..data.sandbox import SandboxError
 from ..hub.loaded_models import DType, HeadInput
-from ..hub.loading import load_classifier
+from ..hub.loading import load_model
 from ..video_decoding import VideoDecodeError, VideoInfo, VideoSource, read_video, video_limits
 from .exported_program import is_exported, load_exported
 from .inference_form import place_for_inference
@@ -39,10 +39,10 @@ def load_placed(model: str, device: str | torch.device = "auto", dtype: DType = 
     Load a classifier, and place it as in [`place_for_inference`]; or an exported program, which runs as it is.
 
     Raises:
-        ValueError: See [`load_classifier`] and [`load_exported`]; also if a program is to be placed.
+        ValueError: See [`load_model`] and [`load_exported`]; also if a program is to be placed.
     """
     if not is_exported(model):
-        return place_for_inference(load_classifier(model), device, dtype, compile=compile)
+        return place_for_inference(load_model(model), device, dtype, compile=compile)
     if str(device) not in ("auto", "cpu") or dtype != "auto" or compile:
         raise ValueError(f"{model}: is exported, and runs as it is; leave out --device, --dtype and --compile")
     return load_exported(model)

@@ -143,10 +143,10 @@ def save_comparison(
     title: str,
 ):
     """
-    Draw students beside their teacher: test accuracies as bars, and validation accuracies in the course of training.
+    Draw students beside their teacher: accuracies at the end as bars, and validation accuracies while training.
 
     Args:
-        results: Test figures by network, with `top1` in [0, 1]; that of `"teacher"`, if there is one, becomes a line.
+        results: Figures by network, with `top1` in [0, 1]; that of `"teacher"`, if there is one, becomes a line.
         histories: A Trainer's `state.log_history` by network. Without validation accuracies there are only bars.
         path: The PNG to write.
         title: Title of the picture.
@@ -166,7 +166,7 @@ def save_comparison(
     for place, name in enumerate(students):
         panels[0].text(place, results[name]["top1"] + 0.015, f"{results[name]['top1']:.1%}", ha="center")
     panels[0].set_ylabel("top-1")
-    panels[0].set_title("test")
+    panels[0].set_title("at the end")
     for name, points in curves.items():
         panels[1].plot(*zip(*points, strict=True), color=colours[name], label=name, marker=".")
     if curves:
@@ -182,4 +182,38 @@ def save_comparison(
         panels[0].text(-0.28, teacher["top1"] + 0.015, f"teacher {teacher['top1']:.1%}", fontsize=SMALL_FONT_SIZE)
     panels[0].set_ylim(0, 1.1)
     panels[0].set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    figure.savefig(path)
+
+
+@styled
+def save_training_curves(history: Sequence[dict[str, Any]], path: str | os.PathLike, title: str):
+    """
+    Draw the losses and the validation accuracy in the course of a training.
+
+    Args:
+        history: A Trainer's `state.log_history`. A curve without points is named as such.
+        path: The PNG to write.
+        title: Title of the picture.
+    """
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure.suptitle(wrapped(title, 8))
+    panels = figure.subplots(1, 2)
+    curves = [
+        (panels[0], "loss", "training"),
+        (panels[0], "eval_loss", "validation"),
+        (panels[1], "eval_top1_accuracy", "validation"),
+    ]
+    for axes, key, name in curves:
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=LINE_COLOURS[name == "validation"], label=name, marker=".")
+        else:
+            axes.plot([], [], label=f"{name}: not measured")
+    panels[0].set_ylabel("loss")
+    panels[1].set_ylabel("top-1")
+    panels[1].set_ylim(0, 1.05)
+    for axes in panels:
+        axes.set_xlabel("step")
+        axes.grid(visible=True, axis="y")
+        axes.legend(loc="best")
     figure.savefig(path)

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..data.clips import VideoClipStream
+from ..data.clips import VideoClipStream, are_prepared, parts_of
 from .checkpoints import RUN, free_space
 
 
@@ -26,7 +26,10 @@ logger = logging.get_logger(__name__)
 
 
 class FollowEpochs(TrainerCallback):
-    """Tells a training dataset with `set_epoch` about each epoch; accelerate tells at most the sampler."""
+    """
+    Tells the training dataset, or the datasets of clips in `Subset`, `ConcatDataset` and other wrappers, about each
+    epoch with `set_epoch`; accelerate tells at most the outermost one.
+    """
 
     def __init__(self, trainer: Any):
         self.trainer = trainer
@@ -37,8 +40,10 @@ class FollowEpochs(TrainerCallback):
             steps = math.ceil(len(dataset) / args.gradient_accumulation_steps)
             seen = 0 if args.ignore_data_skip else state.global_step % steps
             dataset.set_epoch(epoch, skip=seen * args.gradient_accumulation_steps)
-        elif hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(epoch)
+            return
+        for part in {id(part): part for part in (dataset, *parts_of(dataset))}.values():
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
 
 
 class FiniteNumbers(TrainerCallback):
@@ -242,13 +247,15 @@ class BrokenClips(TrainerCallback):
             RuntimeError: If they are more than `args.max_broken_share` of the training clips.
         """
         trainer = self.trainer
-        if getattr(trainer.train_dataset, "on_error", "raise") != "replace":
-            return 0
         found = dict(gather_object(list(self._new.items()))) | self.found
         if len(found) > len(self.found) and trainer.is_world_process_zero():
             self._write(found)
         self.found, self._new = found, {}
-        clips = getattr(trainer.train_dataset, "num_clips", None) or len(trainer.train_dataset)
+        if not found:
+            return 0
+        data = trainer.train_dataset
+        sized = [data] if hasattr(data, "__len__") else parts_of(data)
+        clips = getattr(data, "num_clips", None) or sum(map(len, sized))
         if len(self.found) > trainer.args.max_broken_share * clips:
             listed = "; ".join(f"{clip}: {reason}" for clip, reason in list(self.found.items())[:20])
             raise RuntimeError(
@@ -275,6 +282,7 @@ class StepTimes(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         # -1: the first step is not counted, since it waits for workers to start and, when resumed, for skipped data
         self.steps, self.data, self.total, self.waiting = -1, 0.0, 0.0, 0.0
+        self.clips = kwargs["train_dataloader"].dataset
 
     def waited(self, seconds: float):
         """Record how long the trainer waited for the clips of the step that begins now."""
@@ -294,9 +302,8 @@ class StepTimes(TrainerCallback):
         self.steps, self.data, self.total = 0, 0.0, 0.0
         if data > total / 2 and not self.warned:
             self.warned = True
-            logger.warning(
-                f"{data:.2f} of the {total:.2f} s of a step are spent waiting for clips. Use more decoding processes "
-                f"(dataloader_num_workers, now {workers}), or convert the videos with `dvflnet prepare` to small ones "
-                "that are fast to seek in"
-            )
+            advice = f"Use more decoding processes (dataloader_num_workers, now {workers})"
+            if not are_prepared(self.clips):
+                advice += ", or convert the videos with `dvflnet prepare` to small ones that are fast to seek in"
+            logger.warning(f"{data:.2f} of the {total:.2f} s of a step are spent waiting for clips. {advice}")
         return {"data_seconds": data, "step_seconds": total}

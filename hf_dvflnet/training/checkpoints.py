@@ -128,6 +128,15 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
         )
 
 
+def trained_weights(model: nn.Module) -> dict[str, list[int]]:
+    """Shapes of the weights that are trained, by name, also while a compiler or FSDP's checkpointing wraps layers."""
+    return {
+        name.replace("_orig_mod.", "").replace("_checkpoint_wrapped_module.", ""): list(weight.shape)
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+
+
 def difference(before: Any, now: Any) -> str:
     """The first difference of two values, lists or dicts, in words."""
     if isinstance(before, dict):

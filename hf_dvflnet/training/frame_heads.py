@@ -1,13 +1,83 @@
 """Heads of image networks with a frozen body, trained in seconds on the features of a data set, computed once."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ..data.clips import collate_clips
-from ..frame_model.modeling import FrameModelForVideoClassification
+from ..data.clips import VideoClipDataset, collate_clips
+from ..modeling_frame_model import FrameModelForVideoClassification
 from .labels import with_labels_of
+
+
+class FeatureClips(VideoClipDataset):
+    """
+    Clips as what the head of a frozen image network is given, computed when this dataset is made.
+
+    The head can then be trained by a [`VideoClassificationTrainer`], in seconds: an item is `{"features": (2 *
+    feature_size,), "labels", "clip", "broken"}`. Epoch e shows view e modulo `views`.
+
+    Args:
+        model: A model whose body is frozen. It is moved to `device`.
+        clips: The clips. Those of a training are drawn as in the epochs 0 to `views` - 1.
+        views: Number of draws per clip; 1 if the clips are not of a training.
+        batch_size, num_workers, device: Of the forward passes through the body.
+
+    Raises:
+        ValueError: If the model's body is not frozen.
+        VideoDecodeError: If a clip cannot be read, as in [`VideoClipDataset`].
+    """
+
+    def __init__(
+        self,
+        model: FrameModelForVideoClassification,
+        clips: VideoClipDataset,
+        *,
+        views: int = 1,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        refuse_trained_body(model)
+        vars(self).update(vars(with_labels_of(model, clips)))
+        self._views: list[list[dict[str, Any]]] = []
+        for view in range(views if clips.train else 1):
+            clips.set_epoch(view)  # shared with the view of them in the model's classes
+            computed = _computed(model, with_labels_of(model, clips), batch_size, num_workers, device)
+            self._views.append([item for batch in computed for item in batch])
+        self.set_epoch(0)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._views[self.epoch % len(self._views)][index]
+
+
+def _computed(
+    model: FrameModelForVideoClassification,
+    clips: torch.utils.data.Dataset,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device | str,
+) -> Iterator[list[dict[str, Any]]]:
+    """The items of `clips`, batch by batch, with `features`, float32 on the CPU, in place of `pixel_values`."""
+    loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
+        clips, batch_size=batch_size, num_workers=num_workers, collate_fn=collate_clips
+    )
+    model = model.to(device).eval()
+    for batch in tqdm(loader, desc="features", unit="batch", disable=None):
+        with torch.inference_mode():
+            features = model.pooled_features(batch.pop("pixel_values").to(device, model.dtype)).float().cpu()
+        columns = {"features": features.clone(), **batch}
+        yield [dict(zip(columns, item, strict=True)) for item in zip(*columns.values(), strict=True)]
+
+
+def refuse_trained_body(model: FrameModelForVideoClassification):
+    if not model.config.freeze_body:
+        raise ValueError(
+            "only the head of a model with freeze_body=True is trained on its features; use the Trainer for the rest"
+        )
 
 
 def train_head(
@@ -34,10 +104,7 @@ def train_head(
     Raises:
         ValueError: If the model's body is not frozen.
     """
-    if not model.config.freeze_body:
-        raise ValueError(
-            "only the head of a model with freeze_body=True is trained here; use the Trainer for the rest"
-        )
+    refuse_trained_body(model)
     clips = with_labels_of(model, clips)
     features, labels = pooled_features(model, clips, batch_size=batch_size, num_workers=num_workers, device=device)
     head = fit_head(features, labels, model.config.num_labels, seed=seed, dropout=model.config.head_dropout)
@@ -54,16 +121,9 @@ def pooled_features(
     device: torch.device | str = "cpu",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the head is given, float32 of shape (clips, 2 * feature_size), and the labels, (clips,), on the CPU."""
-    loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
-        clips, batch_size=batch_size, num_workers=num_workers, collate_fn=collate_clips
-    )
-    features, labels = [], []
-    model = model.to(device).eval()
-    for batch in tqdm(loader, desc="features", unit="batch", disable=None):
-        with torch.inference_mode():
-            features.append(model.pooled_features(batch["pixel_values"].to(device, model.dtype)).float().cpu())
-        labels.append(batch["labels"])
-    return torch.cat(features), torch.cat(labels)
+    computed = _computed(model, clips, batch_size, num_workers, device)
+    items = [item for batch in computed for item in batch]
+    return torch.stack([item["features"] for item in items]), torch.stack([item["labels"] for item in items])
 
 
 def fit_head(

@@ -3,6 +3,7 @@ Labels that mean the same to data, model and teacher: classes are matched by nam
 labels that do not fit the model are refused where they are loaded.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..data.clips import VideoClipDataset, VideoClipStream
+from ..data.clips import VideoClipDataset, VideoClipStream, parts_of
 from ..data.label_sets import are_named, listed, match_classes
 from .losses import problem_type
 
@@ -67,17 +68,35 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
 
     Args:
         model: A model. A model without a config has no class names.
-        dataset: The dataset. The labels of a [`VideoClipDataset`] or [`VideoClipStream`] are translated.
+        dataset: The dataset. The labels of a [`VideoClipDataset`] or [`VideoClipStream`] are translated, also in a
+            `Subset` or `ConcatDataset`. Other wrappers may translate labels in their own way.
 
     Returns:
         The dataset itself, or a view of it with translated labels.
 
     Raises:
-        ValueError: If the model does not know a class, or has too few outputs; or if a dataset of a type whose labels
+        ValueError: If the model does not know a class, or has too few outputs; if the parts of a `ConcatDataset` have
+            different classes, and the model has no class names; or if a dataset of a type whose labels
             cannot be translated has its classes in a different order.
     """
-    names = class_names(dataset)
+    if not isinstance(dataset, VideoClipStream) and any(isinstance(one, VideoClipStream) for one in parts_of(dataset)):
+        raise ValueError(
+            f"a VideoClipStream gives batches, and is trained on as it is, not in a {type(dataset).__name__}; combine "
+            "the streams of `datasets` (interleave_datasets) before making one VideoClipStream of them"
+        )
     config = getattr(model, "config", None)
+    if isinstance(dataset, torch.utils.data.Subset):
+        return _with_parts(dataset, dataset=with_labels_of(model, dataset.dataset))
+    if isinstance(dataset, torch.utils.data.ConcatDataset):
+        lists = [names for part in dataset.datasets if (names := class_names(part)) is not None]
+        other = next((names for names in lists if names != lists[0]), None)
+        if other is not None and not (getattr(config, "id2label", None) and are_named(label_names(model))):
+            raise ValueError(
+                f"the parts of a ConcatDataset have different classes, {listed(lists[0])} and {listed(other)}, and "
+                "the model has no class names to match them with; create the model with all of them (id2label)"
+            )
+        return _with_parts(dataset, datasets=[with_labels_of(model, part) for part in dataset.datasets])
+    names = class_names(dataset)
     if names is None or not getattr(config, "id2label", None):
         return dataset
     theirs = label_names(model)
@@ -104,6 +123,15 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
             f"{message}. The labels are used unchanged; check that the dataset's transform translates them"
         )
     return dataset
+
+
+def _with_parts(wrapper: Any, **parts: Any) -> Any:
+    """A copy of a wrapper with other parts; itself if these are the same."""
+    if all(getattr(wrapper, name) == value for name, value in parts.items()):
+        return wrapper
+    wrapper = copy.copy(wrapper)
+    vars(wrapper).update(parts)
+    return wrapper
 
 
 def refuse_other_classes(teacher: PreTrainedModel, names: Sequence[str] | None):

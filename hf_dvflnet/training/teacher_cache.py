@@ -50,11 +50,6 @@ def cache_files(folder: Path, rows: int) -> dict[Path, range]:
     }
 
 
-def cache_bytes(clips: int, views: int, num_labels: int, dtype: str = "float16", features: int = 0) -> int:
-    """Size of a cache's logits, and of its features of a width, in bytes, before Parquet's compression."""
-    return clips * views * (num_labels * np.dtype(dtype).itemsize + features * np.dtype("float16").itemsize)
-
-
 def clip_sizes(rows: datasets.Dataset) -> dict[str, int]:
     """Size of each clip's video in bytes, by clip id; -1 for a video at a URL."""
     sizes: dict[str, int] = {}
@@ -289,7 +284,7 @@ def cache_teacher(
     folder = Path(folder)
     if views < 1:
         raise ValueError(f"views must be at least 1, got {views}")
-    if not clips.train:
+    if not isinstance(clips, VideoClipDataset) or not clips.train:
         raise ValueError("the clips of a cache must be training clips; use VideoClipDataset(..., train=True)")
     refuse_other_than_classifier(teacher, "teacher")
     refuse_other_classes(teacher, class_names(clips))
@@ -391,18 +386,19 @@ class _Views(torch.utils.data.Dataset):
 
 
 def _write_key(folder: Path, key: dict[str, Any]):
-    """Write `teacher_cache.json`, unless the folder has the same one; anything else in the folder is refused."""
+    """Write `teacher_cache.json`, unless it is there; a folder with other answers or other content is refused."""
     file = folder / KEY
     if file.is_file():
         found = json.loads(file.read_text(encoding="utf-8"))
         differing = [name for name in key if name != "teacher_name" and found.get(name) != key[name]]
-        if differing:
+        if not differing:
+            return
+        if any(folder.glob("logits-*.parquet")):
             raise ValueError(
                 f"{folder}: contains a cache with different settings ({', '.join(differing)}); choose a different "
                 "folder, or delete this one"
             )
-        return
-    if folder.is_dir() and any(path.suffix != ".unfinished" for path in folder.iterdir()):
+    elif folder.is_dir() and any(path.suffix != ".unfinished" for path in folder.iterdir()):
         raise ValueError(f"{folder}: is not empty, and does not contain a teacher cache; choose a different folder")
-    with whole_or_nothing(file) as unfinished:
+    with whole_or_nothing(file, overwrite=True) as unfinished:
         unfinished.write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -18,7 +18,7 @@ from transformers.trainer_utils import sort_checkpoints
 
 from ..configuration_videofocalnet import let_others_read, refuse_other_num_frames
 from ..data.augmentation import mix_clips
-from ..data.clips import VideoClipDataset, VideoClipStream, collate_clips
+from ..data.clips import VideoClipStream, collate_clips, parts_of
 from ..data.label_sets import are_named
 from .arguments import VideoTrainingArguments, published_schedule
 from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, OwnSettings, StepTimes, StopOnSignal
@@ -31,6 +31,7 @@ from .checkpoints import (
     place_unsharded,
     refuse_other_run,
     refuse_unfit_sharding,
+    trained_weights,
     whole_weights,
 )
 from .labels import FittingLabels, balanced_class_weights, class_names, label_names, with_labels_of
@@ -73,6 +74,7 @@ class VideoClassificationTrainer(Trainer):
     train_dataset: Any
     eval_dataset: Any
     lr_scheduler: Any
+    _signature_columns: list[str] | None
 
     def __init__(
         self,
@@ -186,6 +188,11 @@ class VideoClassificationTrainer(Trainer):
             if not isinstance(base.worker_init_fn, OwnSession):
                 base.worker_init_fn = OwnSession(base.worker_init_fn)
         return loader
+
+    def _set_signature_columns_if_needed(self):
+        if self._signature_columns is None:  # with `remove_unused_columns`, the marks of unreadable clips are kept
+            super()._set_signature_columns_if_needed()
+            self._signature_columns = [*(self._signature_columns or ()), "clip", "broken"]
 
     def num_examples(self, dataloader: DataLoader) -> int:
         if isinstance(dataloader.dataset, VideoClipStream):
@@ -353,7 +360,7 @@ class VideoClassificationTrainer(Trainer):
             # a model without class names has those of the data
             "classes": names if are_named(names) else class_names(clips),
             "adapter": adapter_settings(self.model),
-            "weights": {name: list(each.shape) for name, each in self.model.named_parameters() if each.requires_grad},
+            "weights": trained_weights(self.model),
             "optimizer": str(self.args.optim.value).removesuffix("_fused"),
             "broken_clips": self.broken_clips.found,
         }
@@ -424,8 +431,8 @@ def refuse_what_cannot_be_saved(model: Any, processor: Any, datasets: dict[str, 
             value is no JSON.
     """
     frames: Any = getattr(getattr(model, "config", None), "num_frames", None)
-    clips = {name: clips for name, clips in datasets.items() if isinstance(clips, (VideoClipDataset, VideoClipStream))}
-    processors = {f"the processor of {name}": each.processor for name, each in clips.items()}
+    clips = [(name, part) for name, each in datasets.items() for part in parts_of(each)]
+    processors = {f"the processor of {name}": part.processor for name, part in clips}
     for name, each in {"processing_class": processor, **processors}.items():
         theirs: Any = getattr(each, "num_frames", None)
         if None not in (frames, theirs) and frames != theirs:

@@ -86,6 +86,18 @@ def test_a_folder_names_the_class_where_its_files_spell_it_otherwise(load):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_release_that_was_copied_on_windows_is_the_same(load, releases, tmp_path):
+    root = Path(shutil.copytree(releases["ucf101"], tmp_path / "ucf101"))
+    (root / "UCF-101" / "HandstandPushups").rename(root / "UCF-101" / "handstandpushups")
+    for file in (root / "ucfTrainTestlist").glob("t*.txt"):
+        file.write_bytes(file.read_bytes().replace(b"/", b"\\"))
+    for protocol in ("official", "dvflnet_8020"):
+        ours, theirs = (load("ucf101", "test", protocol, data_dir=folder) for folder in (root, releases["ucf101"]))
+        assert ours.remove_columns("video").to_list() == theirs.remove_columns("video").to_list()
+        assert all(Path(video["path"]).is_file() for video in ours["video"])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_both_orders_of_ucf101_give_the_same_names(load):
     official, by_folder = load("ucf101", "test"), load("ucf101", "test", label_set="ucf101-sorted")
     names = [[clips.features["label"].names[label] for label in clips["label"]] for clips in (official, by_folder)]
@@ -354,6 +366,17 @@ def test_archives_give_the_same_clips_as_the_extracted_release(load, releases, t
     for streaming in (False, True):
         clips = list(load("ucf101", "test", data_dir=root, streaming=streaming))
         assert {row["video_id"]: (row["label"], row["video"]["bytes"]) for row in clips} == expected
+
+
+@pytest.mark.parametrize("folder", ["[1]", "a*b?", "{a,b}", "a::b"])
+def test_a_folder_may_have_the_characters_of_patterns(load, releases, tmp_path, folder):
+    root = Path(shutil.copytree(releases["kinetics400"], tmp_path / folder / "k400"))
+    assert len(load("kinetics400", "train", data_dir=root)) == 3
+    clips = load("kinetics400", "train", data_dir=root)
+    if "::" not in folder:  # which `datasets` takes for a chain of URLs
+        (tmp_path / folder / "parquet").mkdir()
+        clips.to_parquet(tmp_path / folder / "parquet" / "train.parquet")
+        assert len(load("kinetics400", "train", data_dir=tmp_path / folder / "parquet")) == 3
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -19,6 +19,7 @@ from hf_dvflnet import (
     load_video_folder,
     prepare_videos,
 )
+from hf_dvflnet.data.clips import are_prepared
 
 
 def test_training_draws_depend_on_seed_epoch_and_clip_and_on_nothing_else(video_tree, tiny_processor):
@@ -223,10 +224,66 @@ def test_a_column_that_is_asked_to_decode_is_read_all_the_same(motion_tree, tiny
     )
 
 
-def test_labels_that_are_text_are_refused(motion_tree, tiny_processor):
-    rows = load_video_folder(motion_tree)["train"].cast_column("label", datasets.Value("string"))
-    with pytest.raises(ValueError, match=r"dataset\.class_encode_column\('label'\)"):
-        VideoClipDataset(rows, tiny_processor)
+@pytest.mark.parametrize("streamed", [False, True], ids=["list", "stream"])
+@pytest.mark.parametrize("text", ["string", "large_string"])
+def test_a_column_of_paths_and_a_column_labels_are_read(motion_tree, tiny_processor, streamed, text):
+    rows = load_video_folder(motion_tree)["train"]
+    columns = {"video": [video["path"] for video in rows["video"]], "labels": rows["label"]}
+    features = datasets.Features({"video": datasets.Value(text), "labels": rows.features["label"]})
+    plain = datasets.Dataset.from_dict(columns, features=features)
+    if streamed:
+        clips = VideoClipStream(plain.to_iterable_dataset(), tiny_processor, num_clips=32)
+        found = batches(clips)
+        labels = dict(zip(names(found), torch.cat([batch["labels"] for batch in found]).tolist(), strict=True))
+        assert labels == dict(zip(columns["video"], columns["labels"], strict=True))
+    else:
+        given, expected = VideoClipDataset(plain, tiny_processor)[20], VideoClipDataset(rows, tiny_processor)[20]
+        assert given["labels"] == expected["labels"] and torch.equal(given["pixel_values"], expected["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: rows.cast_column("label", datasets.Value("string")), r"class_encode_column\('label'\)"),
+        (
+            lambda rows: rows.rename_column("label", "category"),
+            "column `label`, but the dataset has category; rename",
+        ),
+        (lambda rows: rows.add_column("labels", rows["label"]), "the dataset has label and labels; rename"),
+        (lambda rows: rows.remove_columns("video"), "columns label, video_id: `video` is required"),
+        (
+            lambda rows: rows.remove_columns("video").add_column("video", list(range(32))),
+            "`video` is Value.*int64.*; expected datasets.Video, or text with the paths",
+        ),
+        (lambda rows: rows.to_iterable_dataset(), "takes a datasets.Dataset, got IterableDataset; .* VideoClipStream"),
+        (lambda rows: datasets.DatasetDict(train=rows), "got DatasetDict; of a DatasetDict, choose a split"),
+    ],
+)
+def test_rows_without_one_column_of_videos_and_one_of_labels_are_refused(motion_tree, tiny_processor, change, reason):
+    rows = load_video_folder(motion_tree)["train"]
+    with pytest.raises(ValueError, match=reason):
+        VideoClipDataset(change(rows), tiny_processor)
+    with pytest.raises(ValueError, match="VideoClipStream takes a datasets.IterableDataset, got Dataset"):
+        VideoClipStream(rows, tiny_processor, num_clips=32)
+
+
+def test_a_row_without_a_video_is_an_unreadable_clip(motion_tree, tiny_processor):
+    rows = load_video_folder(motion_tree)["train"].remove_columns("video_id").to_list()
+    rows[0]["video"] = None
+    features = datasets.Features({"video": datasets.Video(decode=False), "label": datasets.Value("int64")})
+    clips = datasets.Dataset.from_list(rows, features=features)
+    with pytest.raises(
+        VideoDecodeError, match="clip without a video: the column `video` has neither a path nor bytes"
+    ):
+        VideoClipDataset(clips, tiny_processor, train=True)[0]
+    assert VideoClipDataset(clips, tiny_processor, train=True, on_error="replace")[0]["broken"]
+
+
+def test_prepared_clips_are_known_as_such(motion_tree, whole_shards, tiny_processor):
+    for tree, prepared in ((motion_tree, False), (whole_shards, True)):
+        rows = load_video_folder(tree)["train"]
+        clips = VideoClipDataset(rows, tiny_processor, train=True)
+        assert are_prepared(torch.utils.data.Subset(clips, [0])) == prepared
 
 
 @pytest.mark.parametrize("missing", ["no column", None, -1])

@@ -3,7 +3,7 @@ import torch
 from commands import refused
 
 from hf_dvflnet.hub.loaded_models import choose_device, place
-from hf_dvflnet.hub.loading import damage_named, load_classifier
+from hf_dvflnet.hub.loading import damage_named, load_model
 
 
 def with_accelerators(monkeypatch, count: int):
@@ -36,7 +36,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch):
 
 
 def test_the_data_type_is_that_of_the_weights_unless_another_is_asked_for(tiny_folder):
-    model = load_classifier(str(tiny_folder))
+    model = load_model(str(tiny_folder))
     assert place(model, "cpu").dtype == torch.float32
     assert place(model, "cpu", "bfloat16").dtype == torch.bfloat16
     with pytest.raises(ValueError, match="dtype must be auto, float32, bfloat16 or float16, got 'int8'"):
@@ -65,7 +65,7 @@ def test_every_command_that_runs_a_model_refuses_a_device_that_is_not_there(
 def test_every_command_that_runs_a_model_takes_a_data_type(
     dvflnet, tiny_folder, video_files, video_tree, tmp_path, monkeypatch
 ):
-    model = load_classifier(str(tiny_folder))
+    model = load_model(str(tiny_folder))
     model.classifier = torch.nn.Linear(64, 2)
     model.config.id2label = {0: "jump", 1: "wave hands"}
     model.save_pretrained(tiny_folder)

@@ -329,7 +329,8 @@ def test_int8_for_openvino_loads_where_a_map_has_other_rows_than_the_clip_has_fr
 @pytest.mark.slow
 def test_each_command_that_runs_a_model_runs_a_program(exported, dvflnet, colours, tmp_path):
     folder, video = exported[0], colours["red"]
-    shutil.copytree(video.parents[1], tmp_path / "data" / "test")
+    for split in ("train", "test"):
+        shutil.copytree(video.parents[1], tmp_path / "data" / split)
     data = ("--dataset", "folder", "--data_dir", tmp_path / "data")
     for command in (
         ("predict", folder, video),

@@ -1,6 +1,6 @@
 """
 Runs the code blocks of README and the other pages as they stand: the blocks of a page in order, in one copy of the
-repository. Blocks whose first line is `# needs ...` are not run.
+repository. Blocks whose first line is `# needs ...` are not run. `clips` in the copy has real clips as class folders.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
+from real_clips import write_class_folders
 
 
 CARDS = [
@@ -48,6 +49,8 @@ BLOCKS = {str(page.relative_to(ROOT)): blocks_of(page.read_text("utf-8")) for pa
 @pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if blocks])
 def test_the_code_blocks_of_a_page_run(page, tmp_path):
     clone = shutil.copytree(ROOT, tmp_path / "clone", ignore=left_out)
+    if any("clips" in command[-1] for _, command in BLOCKS[page]):
+        write_class_folders(clone / "clips")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(clone)}
     for line, command in BLOCKS[page]:

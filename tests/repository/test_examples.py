@@ -343,7 +343,7 @@ def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tm
     )
     assert process.returncode == 0, process.stderr
     assert "1 of 30 clips are missing" in process.stderr
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["validation"]
     assert (results["split"], results["clips"]) == ("ucf101, official fold 2, test", 10)
     assert results["split"] in process.stdout
     config = hf_dvflnet.VideoFocalNetConfig.from_pretrained(tmp_path / "out")

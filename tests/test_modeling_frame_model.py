@@ -29,9 +29,9 @@ from hf_dvflnet import (
     load_video_folder,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
-from hf_dvflnet.frame_model.modeling import FrameModelConfig
 from hf_dvflnet.hub.loading import load_teacher
 from hf_dvflnet.inference.evaluation import report_predictions
+from hf_dvflnet.modeling_frame_model import FrameModelConfig
 from hf_dvflnet.training.teacher_cache import TeacherCache
 
 
@@ -101,6 +101,22 @@ def test_what_the_head_is_given_is_the_mean_and_the_mean_difference_of_the_frame
     features = torch.stack([model.body(clip).pooler_output.flatten(1) for clip in clips])
     torch.testing.assert_close(pooled[:, :16], features.mean(1))
     torch.testing.assert_close(pooled[:, 16:], (features[:, 1:] - features[:, :-1]).abs().mean(1))
+
+
+def test_the_trend_alone_tells_a_clip_from_the_same_played_backwards(clips):
+    model = frame_model(frame_trend=True)
+    forwards, backwards = model(clips).pooler_output, model(clips.flip(1)).pooler_output
+    torch.testing.assert_close(backwards[:, :32], forwards[:, :32])
+    torch.testing.assert_close(backwards[:, 32:], -forwards[:, 32:])
+    features = torch.stack([model.body(clip).pooler_output.flatten(1) for clip in clips])
+    trend = (features[:, 3] - features[:, 0] + (features[:, 2] - features[:, 1]) / 3) / 2  # of 4 frames
+    torch.testing.assert_close(forwards[:, 32:], trend)
+
+
+def test_a_saved_model_keeps_the_trend(clips, tmp_path):
+    model = frame_model(frame_trend=True)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(AutoModelForVideoClassification.from_pretrained(tmp_path)(clips).logits, model(clips).logits)
 
 
 def test_several_views_are_averaged(clips):

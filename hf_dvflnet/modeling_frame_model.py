@@ -1,8 +1,11 @@
 """
 A video classifier made of an image network: features of each frame, pooled over the frames, and a linear head.
 
+This file is saved with a model, hence flat: `trust_remote_code=True` loads it without the package.
+
 There are far more good image networks than video networks. The mean of the features over the frames says what is to be
-seen, and the mean absolute difference between neighbouring frames says how much of it changes.
+seen, and the mean absolute difference between neighbouring frames says how much of it changes. Neither depends on the
+direction of time; the trend over the frames, an option, does.
 """
 
 import copy
@@ -17,9 +20,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from ..clip_sampling import check_positive
-from ..configuration_videofocalnet import let_others_read, refuse_other_num_frames
-from ..modeling_videofocalnet import average_views
+from .clip_sampling import check_positive
+from .configuration_videofocalnet import let_others_read, refuse_other_num_frames
+from .modeling_videofocalnet import average_views
 
 
 @strict
@@ -41,6 +44,9 @@ class FrameModelConfig(PreTrainedConfig):
             Whether only the head is trained. The image network is then always in evaluation mode.
         head_dropout (`float`, *optional*, defaults to 0.5):
             Dropout rate of the pooled features, in [0, 1).
+        frame_trend (`bool`, *optional*, defaults to `False`):
+            Whether the head is also given the trend of each feature over the frames, which tells a clip from the same
+            played backwards, such as sitting down from standing up.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the normal distribution that initialises the head.
     """
@@ -55,6 +61,7 @@ class FrameModelConfig(PreTrainedConfig):
     num_frames: int = 8
     freeze_body: bool = True
     head_dropout: float | int = 0.5
+    frame_trend: bool = False
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs):
@@ -86,7 +93,8 @@ class FrameModelOutput(ModelOutput):
             Scores before the softmax.
         pooler_output (`torch.FloatTensor` of shape `(batch, 2 * feature_size)`):
             What the head is given: the mean of the frames' features, then the mean absolute difference of neighbouring
-            frames. With several views, the first dimension is `batch * views`.
+            frames, and with `frame_trend` the features' trend, in `3 * feature_size` numbers in all. With several
+            views, the first dimension is `batch * views`.
     """
 
     loss: torch.Tensor | None = None
@@ -129,7 +137,8 @@ class FrameModelForVideoClassification(PreTrainedModel):
             body = AutoModel.from_config(config.body_config, trust_remote_code=False)
         self.body = body
         self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(2 * config.feature_size, config.num_labels)
+        parts = 3 if config.frame_trend else 2
+        self.classifier = nn.Linear(parts * config.feature_size, config.num_labels)
         self.post_init()
         self.train()
 
@@ -142,14 +151,25 @@ class FrameModelForVideoClassification(PreTrainedModel):
             body: The folder or Hub id of a model of transformers, such a model, or a bare `torch.nn.Module`, which
                 cannot be saved.
             fields: Fields of the [`FrameModelConfig`], such as `num_labels`, `id2label`, `image_size`.
+
+        Raises:
+            ValueError: If the network does not take images of `image_size`.
         """
         network: nn.Module = body if isinstance(body, nn.Module) else AutoModel.from_pretrained(body)
         # a copy, since the classifier's own attention implementation is written into it
         config = FrameModelConfig(body_config=copy.deepcopy(getattr(network, "config", None)), **fields)
         weight = next(network.parameters())
         frame = torch.zeros(1, 3, config.image_size, config.image_size, dtype=weight.dtype, device=weight.device)
-        with torch.no_grad():
-            config.feature_size = _features_of(network.eval(), frame).shape[-1]
+        try:
+            with torch.no_grad():
+                config.feature_size = _features_of(network.eval(), frame).shape[-1]
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # each network has its own
+            side = getattr(getattr(network, "config", None), "image_size", None)
+            raise ValueError(
+                f"{type(network).__name__} does not take an image of 3 x {config.image_size} x {config.image_size}: "
+                f"{error}. Expected is an image network that takes images of this size"
+                + (f"; its config has image_size={side}" if side is not None else "")
+            ) from error
         return cls(config, network)
 
     def _init_weights(self, module: nn.Module):
@@ -172,7 +192,7 @@ class FrameModelForVideoClassification(PreTrainedModel):
             pixel_values: Normalised clips, (batch, frames, channels, height, width).
 
         Returns:
-            (batch, 2 * feature_size).
+            (batch, 2 * feature_size), or (batch, 3 * feature_size) with `frame_trend`.
         """
         batch, frames = pixel_values.shape[:2]
         if frames < 2:
@@ -181,11 +201,19 @@ class FrameModelForVideoClassification(PreTrainedModel):
             # the layout that convolutions are fastest in: 1.8 times as fast for EfficientNet-Lite0 on a CPU
             images = pixel_values.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             features = _features_of(self.body, images).unflatten(0, (batch, frames))
-        return torch.cat([features.mean(1), features.diff(dim=1).abs().mean(1)], dim=-1)
+        pooled = [features.mean(1), features.diff(dim=1).abs().mean(1)]
+        if self.config.frame_trend:
+            time = torch.linspace(-1, 1, frames, dtype=features.dtype, device=features.device)
+            pooled.append(2 * (features * time[:, None]).mean(1))
+        return torch.cat(pooled, dim=-1)
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> FrameModelOutput:
         """
         Args:
@@ -194,22 +222,27 @@ class FrameModelForVideoClassification(PreTrainedModel):
                 classified separately, and their scores are averaged.
             labels (`torch.Tensor`, *optional*):
                 Class ids of shape `(batch,)`, or what the loss of `config.problem_type` takes.
+            features (`torch.Tensor` of shape `(batch, 2 * feature_size)`, *optional*):
+                What [`pooled_features`] returned for the clips, instead of `pixel_values`: a frozen image network then
+                runs once for each clip of a training.
 
         Raises:
             ValueError: If `pixel_values` have another number of dimensions, or a clip has a single frame.
         """
-        if pixel_values.ndim not in (5, 6):
-            raise ValueError(
-                "pixel_values must have shape (batch, frames, channels, height, width), or with views after the "
-                f"batch, got {tuple(pixel_values.shape)}"
-            )
-        views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
-        pooled = self.pooled_features(pixel_values if views is None else pixel_values.flatten(0, 1))
-        logits = self.classifier(self.dropout(pooled))
+        views = None
+        if features is None:
+            if pixel_values is None or pixel_values.ndim not in (5, 6):
+                raise ValueError(
+                    "pixel_values must have shape (batch, frames, channels, height, width), or with views after the "
+                    f"batch, got {None if pixel_values is None else tuple(pixel_values.shape)}"
+                )
+            views = pixel_values.shape[1] if pixel_values.ndim == 6 else None
+            features = self.pooled_features(pixel_values if views is None else pixel_values.flatten(0, 1))
+        logits = self.classifier(self.dropout(features))
         if views is not None:
             logits = average_views(logits.unflatten(0, (-1, views)), self.config.problem_type)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return FrameModelOutput(loss=loss, logits=logits, pooler_output=pooled)
+        return FrameModelOutput(loss=loss, logits=logits, pooler_output=features)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs):
         if self.config.body_config is None:
