@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -54,9 +55,10 @@ def _pieces() -> dict[str, list[list[av.VideoFrame]]]:
 
 def _write(frames: list[av.VideoFrame], path: Path):
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
+        stream = container.add_stream("libx264", rate=10)  # so that a piece lasts longer than a second
         stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
-        for frame in frames:
-            frame.pts, frame.pict_type = None, av.video.frame.PictureType.NONE
+        for number, frame in enumerate(frames):
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            frame.pict_type = av.video.frame.PictureType.NONE
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
