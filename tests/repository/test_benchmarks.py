@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_dvflnet import VideoFocalNetForVideoClassification
-from hf_dvflnet.hub.published_checkpoint import publish_checkpoint
+from hf_dvflnet.hub.checkpoint_conversion import publish_checkpoint
 
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
