@@ -6,6 +6,7 @@ torch, and `dvflnet --help` should not wait for it.
 """
 
 import io
+import os
 import re
 import sys
 import warnings
@@ -32,6 +33,10 @@ def main():
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
     warnings.formatwarning = format_warning
+    if (
+        "RANK" not in os.environ
+    ):  # no launcher: a platform has set it for a single process, which would wait for others
+        os.environ.pop("WORLD_SIZE", None)
     try:
         try:
             code = run(sys.argv[1:])

@@ -45,7 +45,8 @@ _SHARED: dict[str, tuple[Any, str, dict[str, Any]]] = {
     ),
     "protocol": (None, "Protocol that defines the splits; the benchmark's first one by default.", {}),
     "fold": (1, "Fold of the protocol.", {"minimum": 1}),
-    "block_list": (None, "Report of `dvflnet verify`; its unusable clips are left out.", {}),
+    "block_list": (None, "Report of `dvflnet verify`; its unusable and leaked clips are left out.", {}),
+    "classes": (None, "Names of classes of the benchmark, or present for those with videos; all if unset.", {}),
 }
 
 

@@ -73,7 +73,7 @@ class Prepare:
 @dataclass
 class Verify:
     """
-    Check every clip of a benchmark or of class folders: missing, empty, undecodable, short and duplicate clips.
+    Find missing, empty, undecodable, short, duplicate and leaked clips of a benchmark or of class folders.
 
     The report can be passed as --block_list. The exit code is 1 if a clip is missing, empty or undecodable, or if the
     split lists are built from the file names and some of these files are missing.
@@ -83,6 +83,7 @@ class Verify:
     data_dir: str = argument("Folder of the extracted release or its archives, or {train,...}/<class>/<video>.")
     protocol: str | None = shared("protocol")
     fold: int = shared("fold")
+    classes: list[str] | None = shared("classes")
     report: Path | None = option(None, "Report, which is continued; verify-DATASET[-PROTOCOL-FOLD].jsonl by default.")
     min_frames: int = option(8, "Clips with fewer frames are reported as short.", minimum=1)
     num_workers: int | None = option(None, "Sandboxes that decode; by default one per CPU.", minimum=0)
@@ -103,11 +104,13 @@ class Verify:
         found = verify_benchmark(
             *(self.dataset, self.data_dir, report),
             protocol=protocol,
-            **pick(self, "fold min_frames num_workers ray"),
+            **pick(self, "fold classes min_frames num_workers ray"),
         )
         splits = found["counts"]
         if not self.json:
             del found["counts"]
+            for video_id, reason in found.pop("leaked").items():
+                say(f"{video_id} in train: {reason}")
             say("  ".join(f"{name:>11}" for name in ("split", "listed", "official", *OUTCOMES)))
             for split, row in splits.items():
                 say("  ".join(f"{'-' if value is None else value:>11}" for value in (split, *row.values())))

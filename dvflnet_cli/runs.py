@@ -295,7 +295,7 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
                     )
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown dataset {name!r}; choose one of {', '.join(BENCHMARKS)}, folder")
-    lists = pick(options, "protocol fold block_list")
+    lists = pick(options, "protocol fold block_list classes")
     data = {}
     with args.main_process_first(desc="listing videos"):
         for split in SPLITS if options.evaluate_test else SPLITS[:2]:
@@ -417,7 +417,7 @@ def labels_of(names: list[str]) -> dict[str, Any]:
 def note_training_data(model, data: dict[str, Any], augment: bool):
     """Record the training split in the config, so that an evaluation on the same split gives a warning."""
     facts = split_facts(data["train"])
-    trained = {key: facts[key] for key in ("benchmark", "protocol", "fold", "split")}
+    trained = {key: facts[key] for key in ("benchmark", "part", "protocol", "fold", "split") if key in facts}
     model.config.training_data = {**trained, "augment": augment}
 
 

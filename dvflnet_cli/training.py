@@ -21,6 +21,7 @@ class TrainingOptions:
     protocol: str | None = shared("protocol")
     fold: int = shared("fold")
     block_list: str | None = shared("block_list")
+    classes: list[str] | None = shared("classes")
     streaming: bool = option(False, "Stream the training clips, from tar files; each process reads its share.")
     on_error: OnError = option("replace", "How to handle an unreadable training clip.")
     num_frames: int = option(8, "Frames per clip.", minimum=1)
@@ -129,6 +130,7 @@ class CacheTeacher:
     protocol: str | None = shared("protocol")
     fold: int = shared("fold")
     block_list: Path | None = shared("block_list")
+    classes: list[str] | None = shared("classes")
     seed: int = option(0, "Seed of the training run.")
     augment: bool = option(True, "The published crops, flips and colours. Must match the training run.")
     flip: float = option(0.5, "Probability of a flip, as in the training run.")
@@ -154,7 +156,7 @@ class CacheTeacher:
         accelerator = Accelerator(cpu=choose_device(self.device).type == "cpu")
         network = load_teacher(self.teacher)
         with accelerator.main_process_first():
-            lists = pick(self, "protocol fold block_list")
+            lists = pick(self, "protocol fold block_list classes")
             rows = load_benchmark(self.dataset, self.data_dir, "train", **lists)
         augmentation = ClipAugmentation(flip=self.flip) if self.augment else None
         clips = VideoClipDataset(
@@ -197,6 +199,7 @@ class Evaluate:
     batch_size: int = option(8, "Clips that are classified at once, per process.", minimum=1)
     num_workers: int | None = option(None, "Sandboxes that decode, per process; by default one per CPU.", minimum=0)
     block_list: Path | None = shared("block_list")
+    classes: list[str] | None = shared("classes")
     device: str = shared("device")
     dtype: DType = shared("dtype")
     allow_missing: bool = option(False, "Compute metrics even if clips of the split are missing.")
@@ -213,7 +216,7 @@ class Evaluate:
                 raise ValueError("evaluate needs MODEL, --dataset and --data_dir, or --from_predictions")
             predictions = evaluate_model(
                 *(self.model, self.dataset, self.data_dir, output),
-                **pick(self, "split protocol fold views batch_size num_workers block_list device dtype"),
+                **pick(self, "split protocol fold views batch_size num_workers block_list classes device dtype"),
             )
         if predictions is not None:  # only the main process prints
             for clip in read_predictions(predictions)[0]["unread"]:

@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ from damaged_videos import FAULTS, damaged, write_materials
 from places import HELPERS
 
 from hf_dvflnet import VideoDecodeError, VideoLimits
-from hf_dvflnet.data.sandbox import call
+from hf_dvflnet.data import sandbox
 
 
 # files that may keep FFmpeg busy until the sandbox ends it: SECURITY.md, "Only the sandbox stops"
@@ -16,6 +17,7 @@ BUSY = "huge durations and counts"
 def outcome(tmp_path, monkeypatch):
     """What comes of the file of a number, read in a child process that a crash or a hang ends."""
     monkeypatch.setenv("PYTHONPATH", str(HELPERS))
+    monkeypatch.setattr(sandbox, "_local", threading.local())  # a child that finds `sandbox_jobs.py`
     materials = write_materials(tmp_path)
 
     def read(seed: int, number: int) -> str:
@@ -24,7 +26,7 @@ def outcome(tmp_path, monkeypatch):
         path.parent.mkdir()
         path.write_bytes(content)
         try:
-            found = call("sandbox_jobs:read_both_ways", path, VideoLimits(max_seconds=20, max_memory=4 << 30))
+            found = sandbox.call("sandbox_jobs:read_both_ways", path, VideoLimits(max_seconds=60, max_memory=4 << 30))
         except VideoDecodeError as error:
             if kind == BUSY and "not decoded within the limit" in str(error):
                 return "ended"

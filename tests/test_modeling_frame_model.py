@@ -103,6 +103,22 @@ def test_what_the_head_is_given_is_the_mean_and_the_mean_difference_of_the_frame
     torch.testing.assert_close(pooled[:, 16:], (features[:, 1:] - features[:, :-1]).abs().mean(1))
 
 
+def test_the_trend_alone_tells_a_clip_from_the_same_played_backwards(clips):
+    model = frame_model(frame_trend=True)
+    forwards, backwards = model(clips).pooler_output, model(clips.flip(1)).pooler_output
+    torch.testing.assert_close(backwards[:, :32], forwards[:, :32])
+    torch.testing.assert_close(backwards[:, 32:], -forwards[:, 32:])
+    features = torch.stack([model.body(clip).pooler_output.flatten(1) for clip in clips])
+    trend = (features[:, 3] - features[:, 0] + (features[:, 2] - features[:, 1]) / 3) / 2  # of 4 frames
+    torch.testing.assert_close(forwards[:, 32:], trend)
+
+
+def test_a_saved_model_keeps_the_trend(clips, tmp_path):
+    model = frame_model(frame_trend=True)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(AutoModelForVideoClassification.from_pretrained(tmp_path)(clips).logits, model(clips).logits)
+
+
 def test_several_views_are_averaged(clips):
     model = frame_model()
     views = torch.stack([clips, clips.flip(-1)], dim=1)

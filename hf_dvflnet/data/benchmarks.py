@@ -12,7 +12,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -50,11 +50,13 @@ class Benchmark:
         protocol: Protocol whose lists are used; by default the first one in `folds`.
         fold: Number of the fold, from 1 to `folds[protocol]`.
         label_set: Label set with a different order of the same classes, for benchmarks that have one.
-        block_list: A report of `dvflnet verify`; clips that it lists as empty or undecodable are left out.
+        block_list: A report of `dvflnet verify`; clips that it lists as empty, undecodable or leaked are left out.
+        classes: Names of the classes to load, or `"present"` for those with videos in the release; by default all.
 
     Raises:
         FileNotFoundError: If the release or an annotation file does not exist.
-        ValueError: If the protocol, fold or label set does not exist, or a list contains an unknown class.
+        ValueError: If the protocol, fold, label set or a class does not exist, a list contains an unknown class, or a
+            training clip is in the list of another split.
     """
 
     key: str
@@ -76,6 +78,7 @@ class Benchmark:
         fold: int = 1,
         label_set: str | None = None,
         block_list: str | os.PathLike | None = None,
+        classes: Sequence[str] | None = None,
     ):
         self.protocol, self.fold = protocol, fold = protocol or next(iter(self.folds)), fold
         if protocol in self.refused:
@@ -104,9 +107,53 @@ class Benchmark:
                     f"{self.release.root}: {name} has the classes {listed(unknown)}, which are not classes of "
                     f"{self.title}"
                 )
+        _refuse_leaks(self.release, self.lists)
         self.places = self._find_videos()
         # on file systems that ignore capitals, copies of a release spell folders and files in their own way
         self.spellings = {name.casefold(): name for name in self.places} if self.in_class_folders else {}
+        if classes is not None:
+            self._choose(classes)
+
+    def _choose(self, classes: Sequence[str]):
+        """Leave out all other classes. The chosen ones keep their order, whatever the order of `classes`."""
+        if classes in ("present", ["present"], ("present",)):
+            classes = self._present_classes()
+            absent = set(self.names).difference(classes)
+            if absent:
+                warnings.warn(
+                    f"{self.title}: {len(absent)} of {len(self.names)} classes have no videos in {self.release.root} "
+                    f"and are left out: {listed(absent)}",
+                    stacklevel=4,
+                )
+        unknown = set(classes).difference(self.names)
+        if unknown or isinstance(classes, str) or not classes:
+            raise ValueError(
+                f"classes must be 'present' or a list of classes of {self.title}, such as {list(self.names[:2])}; got "
+                f"{listed(unknown) if unknown and not isinstance(classes, str) else repr(classes)}"
+            )
+        self.names = tuple(name for name in self.names if name in classes)
+        self.lists = {split: [clip for clip in clips if clip.label in classes] for split, clips in self.lists.items()}
+
+    def _present_classes(self) -> list[str]:
+        """The listed classes with at least one video in the release, whose tars are read to know it."""
+        unlisted = (archive for path, archive in self.release.archives.items() if self._is_unlisted(path))
+        in_tars = {self.video_id(member) for archive in unlisted for member in archive.members if is_video(member)}
+        there = in_tars.union(self.places)
+        listed_clips = (clip for clips in self.lists.values() for clip in clips)
+        present = {
+            clip.label
+            for clip in listed_clips
+            if clip.video_id.casefold() in self.spellings or not there.isdisjoint(self.file_ids(clip))
+        }
+        if not present:
+            raise FileNotFoundError(f"{self.release.root}: contains none of the listed videos.{self.release.hint}")
+        return [name for name in self.names if name in present]
+
+    @property
+    def part(self) -> str | None:
+        """Which part of the benchmark is loaded, such as `16 of 101 classes`; None for the whole."""
+        number = len(LABEL_SETS[self.label_sets[0]].names)
+        return None if len(self.names) == number else f"{len(self.names)} of {number} classes"
 
     @classmethod
     def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
@@ -203,11 +250,15 @@ class Benchmark:
         if dataset is None or (missing and len(missing) == len(clips)):
             raise FileNotFoundError(f"{self.release.root}: contains none of the {split} videos.{self.release.hint}")
         # a list made from file names does not contain the missing clips, so use the official count
-        official = self.official_counts.get((self.protocol, self.fold), {})
-        listed = official.get(split, len(clips)) if self.protocol in self.lists_from_names else len(clips)
+        listed = self.official.get(split, len(clips)) if self.protocol in self.lists_from_names else len(clips)
         blocked = [clip.video_id for clip in clips if clip.video_id in self.blocked]
-        folds = self.folds[self.protocol]
-        return with_facts(dataset, self.key, self.protocol, split, listed, missing, blocked, self.fold, folds)
+        about = {"folds": self.folds[self.protocol], "part": self.part}
+        return with_facts(dataset, self.key, self.protocol, split, listed, missing, blocked, self.fold, **about)
+
+    @property
+    def official(self) -> dict[str, int]:
+        """Number of clips in the official list of each split, where it is known: not for some of the classes."""
+        return {} if self.part else self.official_counts.get((self.protocol, self.fold), {})
 
     def _warn_of_missing(self, split: str, missing: set[str]):
         clips = self.lists[split]
@@ -251,16 +302,18 @@ def with_facts(
     blocked: list[str],
     fold: int = 1,
     folds: int = 1,
+    part: str | None = None,
 ) -> Any:
     """Note in a dataset what [`split_facts`] returns."""
-    facts = {"benchmark": benchmark, "protocol": protocol, "fold": fold, "folds": folds, "split": split}
+    facts: dict[str, Any] = {"benchmark": benchmark, "protocol": protocol, "fold": fold, "folds": folds}
+    facts |= {"split": split} | ({"part": part} if part else {})
     dataset.info.description = json.dumps({**facts, "listed": listed, "missing": missing, "blocked": blocked})
     return dataset
 
 
 def read_block_list(path: str | os.PathLike | None, split: str | None = None) -> set[str]:
     """
-    Ids of the clips that a report of `dvflnet verify` lists as empty or undecodable.
+    Ids of the clips that a report of `dvflnet verify` lists as empty, undecodable or leaked.
 
     Class folders may have the same id in several splits; `split` is the one that is asked for.
     """
@@ -268,7 +321,21 @@ def read_block_list(path: str | os.PathLike | None, split: str | None = None) ->
         return set()
     wrong = "is not a line of a complete report; run `dvflnet verify` to write one"
     rows = read_json_lines(path, lambda row: (row["video_id"], row["outcome"], split and row["split"]), wrong)
-    return {video_id for video_id, outcome, of in rows if outcome in ("empty", "undecodable") and of == split}
+    return {
+        video_id for video_id, outcome, of in rows if outcome in ("empty", "undecodable", "leaked") and of == split
+    }
+
+
+def _refuse_leaks(release: Release, lists: dict[str, list[Clip]]):
+    """Raise `ValueError` if a training clip is in the list of another split."""
+    trained = {clip.video_id for clip in lists.get("train", ())}
+    for split, clips in lists.items():
+        both = trained.intersection(clip.video_id for clip in clips)
+        if both and split != "train":
+            raise ValueError(
+                f"{release.root}: the lists have {listed(both)} in both train and {split}; use the official lists, or "
+                "take them out of one of the two"
+            )
 
 
 @contextmanager

@@ -3,8 +3,7 @@
 import copy
 import hashlib
 import json
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -358,57 +357,33 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
                 )
 
 
-def map_parts(dataset: Any, function: Callable[[Any], Any]) -> Any:
-    """
-    Apply a function to each dataset of clips, and each of `datasets`, that a dataset consists of: to itself, or to
-    those that `Subset`, `ConcatDataset` and other wrappers have in their attributes.
-
-    Returns:
-        What the dataset consists of, in a copy of the wrappers if the function returned anything new.
-    """
-    done: dict[int, Any] = {}  # by the id of an object
-
-    def of_value(value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            values = [of_value(one) for one in value]
-            return value if all(map(operator.is_, values, value)) else type(value)(values)
-        if isinstance(value, dict):
-            values = [of_value(one) for one in value.values()]
-            return value if all(map(operator.is_, values, value.values())) else dict(zip(value, values, strict=True))
-        return of_dataset(value)
-
-    def of_dataset(one: Any) -> Any:
-        if id(one) in done:
-            return done[id(one)]
-        if isinstance(one, (_Clips, datasets.Dataset, datasets.IterableDataset)):
-            done[id(one)] = function(one)
-        elif hasattr(one, "__dict__") and (hasattr(type(one), "__getitem__") or hasattr(type(one), "__iter__")):
-            done[id(one)] = one  # what leads back to it
-            before = vars(one)
-            after = of_value(before)
-            if after is not before:
-                done[id(one)] = copy.copy(one)
-                vars(done[id(one)]).update(after)
-        return done.get(id(one), one)
-
-    return of_dataset(dataset)
-
-
 def parts_of(dataset: Any) -> list[Any]:
-    """The datasets of clips, and those of `datasets`, that a dataset consists of, see [`map_parts`]."""
+    """
+    The [`VideoClipDataset`]s and [`VideoClipStream`]s in a dataset: itself, or those in the attributes of wrappers,
+    such as `Subset` and `ConcatDataset`.
+    """
     parts: list[Any] = []
-
-    def note(part: Any) -> Any:
-        parts.append(part)
-        return part
-
-    map_parts(dataset, note)
+    waiting, seen = [dataset], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, _Clips):
+            parts.append(one)
+        elif isinstance(one, (list, tuple)):
+            waiting += one
+        elif isinstance(one, dict):
+            waiting += one.values()
+        # the rows of `datasets` need not be looked through
+        elif hasattr(type(one), "__getitem__") and not isinstance(one, (datasets.Dataset, datasets.IterableDataset)):
+            waiting += getattr(one, "__dict__", {}).values()
     return parts
 
 
 def are_prepared(dataset: Any) -> bool:
     """Whether the first clip of a dataset is one that `dvflnet prepare` has written."""
-    rows = (row for part in parts_of(dataset) if isinstance(part, _Clips) for row in part.dataset)
+    rows = (row for part in parts_of(dataset) for row in part.dataset)
     path = next((row["video"]["path"] for row in rows), None) or ""
     return IN_TAR.fullmatch(path) is not None or any((folder / SETTINGS).is_file() for folder in Path(path).parents)
 

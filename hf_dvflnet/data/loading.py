@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,6 +31,7 @@ def load_benchmark(
     *,
     label_set: str | None = None,
     block_list: str | os.PathLike | None = None,
+    classes: Sequence[str] | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
     """
@@ -46,7 +48,10 @@ def load_benchmark(
         fold: Number of the fold, from 1.
         streaming: Whether to return an `IterableDataset` in shards, which is read during iteration.
         label_set: `"ucf101-sorted"` for UCF101 in the class order of DVFL-Net's checkpoints.
-        block_list: A report of `dvflnet verify`; clips that it lists as empty or undecodable are left out.
+        block_list: A report of `dvflnet verify`; clips that it lists as empty, undecodable or leaked are left out.
+        classes: For a part of a release: the names of the classes to load, or `"present"` for those that have videos
+            in it. They are numbered from 0 in the order of the label set, and the lists are cut to them. By default
+            all classes, even if some have no videos.
         cache_dir: Folder in which `datasets` caches its tables; by default its own cache.
 
     Returns:
@@ -65,7 +70,7 @@ def load_benchmark(
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")
     cache = _usable_cache() if cache_dir is None else os.fspath(cache_dir)
     if name == "folder" or _is_parquet(data_dir):
-        unused: dict[str, Any] = {"protocol": protocol, "fold": None if fold == 1 else fold}
+        unused: dict[str, Any] = {"protocol": protocol, "fold": None if fold == 1 else fold, "classes": classes}
         unused |= {"label_set": label_set} if name == "folder" else {"block_list": block_list}
         for argument, value in unused.items():
             if value is not None:
@@ -75,7 +80,8 @@ def load_benchmark(
         if name == "folder":
             return _load_folder(data_dir, split, streaming, read_block_list(block_list, split))
         return _load_parquet(name, data_dir, split, streaming, label_set, cache)
-    return BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list).load(split, streaming, cache)
+    benchmark = BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes)
+    return benchmark.load(split, streaming, cache)
 
 
 def _usable_cache() -> str | None:
@@ -94,7 +100,7 @@ def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[st
     """
     Get the origin of a dataset of [`load_benchmark`]: `benchmark`, `protocol`, `fold`, `split`, `listed` (number of
     clips in the lists), `missing` (ids of missing clips; None if they are known only after the archives are read) and
-    `blocked` (ids of clips left out by the block list).
+    `blocked` (ids of clips left out by the block list), and with `classes` the `part`, such as `16 of 101 classes`.
 
     Raises:
         ValueError: If the dataset was not loaded by [`load_benchmark`].

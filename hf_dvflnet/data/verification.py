@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from .storages import read_json_lines, write_whole
 from .video_column import IN_TAR, video_source
 
 
-OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate")
+OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate", "leaked")
+DECODED = ("ok", "short", "duplicate", "leaked")
 
 
 def verify_benchmark(
@@ -29,6 +30,7 @@ def verify_benchmark(
     *,
     protocol: str | None = None,
     fold: int = 1,
+    classes: Sequence[str] | None = None,
     min_frames: int = 8,
     num_workers: int | None = None,
     ray: str | None = None,
@@ -38,15 +40,16 @@ def verify_benchmark(
 
     The report is JSON Lines, one line per clip: `video_id`, `split`, `path`, `outcome`, `reason`, `frames`, `bytes`,
     `sha256`, and the lists that the clip belongs to. Outcomes are `ok`, `missing`, `empty` (0 bytes), `undecodable`,
-    `short` (fewer than `min_frames` frames), and `duplicate` (the same bytes as an earlier clip). [`load_benchmark`]
-    accepts the report as its block list. An existing report on the same lists is continued: a clip is not decoded
+    `short` (fewer than `min_frames` frames), `leaked` (a training clip with the same bytes as a clip of another
+    split), and `duplicate` (the same bytes as an earlier clip). [`load_benchmark`] accepts the report as its block
+    list. An existing report on the same lists is continued: a clip is not decoded
     again if the size and time of its file, or archive, are unchanged.
 
     Args:
         name: As for [`load_benchmark`]: a benchmark, or `"folder"` for class folders.
         data_dir: The release of the benchmark, or the folder with `<split>/<class>/<video>`, prepared or not.
         report: The file to write.
-        protocol, fold: The lists to check, of a benchmark.
+        protocol, fold, classes: The lists to check, of a benchmark, as for [`load_benchmark`].
         min_frames: Clips with fewer frames are `short`.
         num_workers: Number of sandboxes that decode, by default one per CPU; 0 uses this process.
         ray: Decode on a Ray cluster instead: `"auto"` for the one that `RAY_ADDRESS` names or that runs on this
@@ -55,8 +58,8 @@ def verify_benchmark(
 
     Returns:
         `counts` (for each split, the number of listed clips, the number of clips in the official lists, or None if
-        it is unknown, and the number of clips with each outcome), `checked` (number of clips decoded in this run),
-        `protocol` and `fold`.
+        it is unknown, and the number of clips with each outcome), `leaked` (their ids and those of the clips with the
+        same bytes), `checked` (number of clips decoded in this run), `protocol` and `fold`.
 
     Raises:
         ValueError: If the benchmark does not exist, or `report` exists and is not a report on these lists.
@@ -69,17 +72,17 @@ def verify_benchmark(
     official: dict[str, int] = {}
     video_id: Callable[[str], str] = str
     if name == "folder":
-        if protocol is not None or fold != 1:
-            raise ValueError(f"{data_dir}: class folders have no protocols and folds; leave protocol and fold out")
+        if protocol is not None or fold != 1 or classes is not None:
+            raise ValueError(f"{data_dir}: class folders have no lists; leave protocol, fold and classes out")
         tables = load_video_folder(data_dir)
         ids = {split: [*rows["video_id"], *unreadable_videos(data_dir, split)] for split, rows in tables.items()}
         shards = {split: [(None, rows)] for split, rows in tables.items()}
     elif name in BENCHMARKS:
-        benchmark = BENCHMARKS[name](data_dir, protocol, fold)
+        benchmark = BENCHMARKS[name](data_dir, protocol, fold, classes=classes)
         protocol, video_id = benchmark.protocol, benchmark.video_id
         ids = {split: [clip.video_id for clip in clips] for split, clips in benchmark.lists.items()}
         shards = {split: benchmark.shards(split)[0] for split in ids}
-        official = benchmark.official_counts.get((protocol, fold), {})
+        official = benchmark.official
     else:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, folder")
     lists: dict[str, Any] = {"benchmark": name, "protocol": protocol, "fold": fold}
@@ -118,11 +121,20 @@ def verify_benchmark(
     final = []
     counts: dict[str, dict[str, int | None]] = {}
     first_of: dict[str, tuple[str, str]] = {}  # first clip with each digest
+    tested = {
+        row["sha256"]: f"same bytes as {clip} in {split}"
+        for (split, clip), row in rows.items()
+        if split != "train" and row["outcome"] in DECODED
+    }
+    leaked = {}
     for split, of_split in ids.items():
         outcomes = Counter[str]()
         for clip in of_split:
             row = rows.get((split, clip)) or {**lists, "video_id": clip, "split": split, "outcome": "missing"}
-            if row["outcome"] in ("ok", "short", "duplicate"):
+            if split == "train" and row.get("sha256") in tested:
+                leaked[clip] = tested[row["sha256"]]
+                row = {**row, "outcome": "leaked", "reason": leaked[clip]}
+            elif row["outcome"] in DECODED:
                 first = first_of.setdefault(row["sha256"], (split, clip))
                 if first != (split, clip):
                     row = {**row, "outcome": "duplicate", "reason": f"same bytes as {first[1]} in {first[0]}"}
@@ -135,7 +147,7 @@ def verify_benchmark(
         counts[split] = {"listed": len(of_split), "official": official.get(split)}
         counts[split] |= {outcome: outcomes[outcome] for outcome in OUTCOMES}
     write_whole(report, "".join(json.dumps(row) + "\n" for row in final))
-    return {"counts": counts, "checked": checked, "protocol": protocol, "fold": fold}
+    return {"counts": counts, "leaked": leaked, "checked": checked, "protocol": protocol, "fold": fold}
 
 
 def _stamp(path: str) -> list[int] | None:

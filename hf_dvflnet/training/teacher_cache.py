@@ -284,7 +284,7 @@ def cache_teacher(
     folder = Path(folder)
     if views < 1:
         raise ValueError(f"views must be at least 1, got {views}")
-    if not clips.train:
+    if not isinstance(clips, VideoClipDataset) or not clips.train:
         raise ValueError("the clips of a cache must be training clips; use VideoClipDataset(..., train=True)")
     refuse_other_than_classifier(teacher, "teacher")
     refuse_other_classes(teacher, class_names(clips))

@@ -431,7 +431,7 @@ def refuse_what_cannot_be_saved(model: Any, processor: Any, datasets: dict[str, 
             value is no JSON.
     """
     frames: Any = getattr(getattr(model, "config", None), "num_frames", None)
-    clips = [(name, part) for name, each in datasets.items() for part in parts_of(each) if hasattr(part, "processor")]
+    clips = [(name, part) for name, each in datasets.items() for part in parts_of(each)]
     processors = {f"the processor of {name}": part.processor for name, part in clips}
     for name, each in {"processing_class": processor, **processors}.items():
         theirs: Any = getattr(each, "num_frames", None)

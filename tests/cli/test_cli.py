@@ -21,7 +21,7 @@ from transformers import AutoModelForVideoClassification, FocalNetConfig, FocalN
 
 from dvflnet_cli import COMMANDS, GROUPS
 from dvflnet_cli.parser import CommandParser
-from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetModel, VideoFocalNetVideoProcessor
+from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.hub.checkpoint_conversion import load_published_checkpoint
 from hf_dvflnet.hub.loading import load_model
@@ -318,32 +318,6 @@ def test_what_cannot_be_converted_is_one_line_and_no_folder(dvflnet, tmp_path):
 
 
 # predict
-
-
-def test_predict_answers_as_the_pipeline(dvflnet, tiny_folder, video_files):
-    videos = [str(video_files[name]) for name in ("vp9.webm", "xvid.avi")]
-    code, out, _ = dvflnet("predict", tiny_folder, *videos, "--top-k", 2, "--json")
-    assert code == 0
-    lines = [json.loads(line) for line in out.splitlines()]
-    assert [line["video"] for line in lines] == videos
-    classifier = pipeline("video-classification", model=str(tiny_folder), device="cpu")
-    for line, video in zip(lines, videos, strict=True):
-        expected = classifier(video, top_k=2)
-        assert [answer["label"] for answer in line["answers"]] == [answer["label"] for answer in expected]
-        scores = [answer["score"] for answer in line["answers"]]
-        assert scores == pytest.approx([answer["score"] for answer in expected], abs=1e-6)
-
-
-def test_twelve_views_are_averaged_as_softmax(dvflnet, tiny_folder, video_files):
-    video = str(video_files["h264_long_gop.mp4"])
-    _, out, _ = dvflnet("predict", tiny_folder, video, "--views", 12, "--top-k", 6, "--json")
-    scores = {answer["label"]: answer["score"] for answer in json.loads(out)["answers"]}
-    processor, model = VideoFocalNetVideoProcessor.from_pretrained(tiny_folder), load_model(str(tiny_folder))
-    views = processor(video, num_clips=4, num_crops=3, return_tensors="pt")["pixel_values"][0]
-    with torch.no_grad():
-        expected = model(views).logits.softmax(-1).mean(0)
-    assert len(views) == 12
-    assert [scores[model.config.id2label[index]] for index in range(6)] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_predict_names_a_broken_video_and_answers_the_others(dvflnet, tiny_folder, video_files, tmp_path):

@@ -16,6 +16,11 @@ from hf_dvflnet.training.frame_heads import pooled_features
 SMALL = ("--num_frames", 4, "--use_cpu", "--report_to", "none")
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="module")
 def network(tmp_path_factory) -> Path:
     """A tiny image network for images of 32 pixels, with its image processor."""

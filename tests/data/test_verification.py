@@ -27,7 +27,7 @@ def rows(report) -> dict[str, dict]:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_each_fault_is_found_and_counted(ucf101, tmp_path, num_workers):
     found = verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", num_workers=num_workers)
-    nothing = {"missing": 0, "empty": 0, "undecodable": 0, "short": 0, "duplicate": 0}
+    nothing = {"missing": 0, "empty": 0, "undecodable": 0, "short": 0, "duplicate": 0, "leaked": 0}
     assert found["counts"] == {
         "train": {
             **{"listed": 30, "official": 9537, "ok": 26},
@@ -76,8 +76,19 @@ def test_the_command_prints_a_table_and_fails_where_clips_are_unusable(dvflnet, 
     code, out, _ = dvflnet("verify", "kinetics400", tmp_path / "k400", *options)
     assert code == 1
     table = [line.split() for line in out.splitlines()]
-    assert table[0] == ["split", "listed", "official", "ok", "missing", "empty", "undecodable", "short", "duplicate"]
-    assert table[2] == ["validation", "3", "19906", "2", "0", "1", "0", "0", "0"]
+    assert table[0] == [
+        "split",
+        "listed",
+        "official",
+        "ok",
+        "missing",
+        "empty",
+        "undecodable",
+        "short",
+        "duplicate",
+        "leaked",
+    ]
+    assert table[2] == ["validation", "3", "19906", "2", "0", "1", "0", "0", "0", "0"]
     code, out, _ = dvflnet("verify", "kinetics400", tmp_path / "k400", *options, "--json")
     assert json.loads(out)["checked"] == 0
     (tmp_path / "k400" / "annotations" / "val.csv").write_text(
@@ -95,15 +106,15 @@ def test_class_folders_are_verified_and_their_report_is_a_block_list(motion_tree
     code, out, _ = dvflnet("verify", "folder", tree, "--report", report, "--num-workers", 0)
     table = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
     assert code == 1
-    assert table["train"] == ["32", "-", "31", "0", "0", "1", "0", "0"]
-    assert table["test"] == ["16", "-", "15", "0", "0", "0", "0", "1"]
+    assert table["train"] == ["32", "-", "30", "0", "0", "1", "0", "0", "1"]
+    assert table["test"] == ["16", "-", "16", "0", "0", "0", "0", "0", "0"]
     clips = load_benchmark("folder", tree, "train", block_list=report)
-    assert len(clips) == 31 and split_facts(clips)["blocked"] == ["move_000/0000.mp4"]
+    assert len(clips) == 30 and split_facts(clips)["blocked"] == ["move_000/0000.mp4", "move_045/0000.mp4"]
     assert len(load_benchmark("folder", tree, "test", block_list=report)) == 16
 
     prepare_videos(tree, tmp_path / "prepared", num_workers=0)
     found = verify_benchmark("folder", tmp_path / "prepared", report=tmp_path / "prepared.jsonl", num_workers=0)
-    assert (found["counts"]["train"]["ok"], found["counts"]["train"]["missing"]) == (31, 1)
+    assert [found["counts"]["train"][name] for name in ("ok", "missing", "leaked")] == [30, 1, 1]
     again = verify_benchmark("folder", tmp_path / "prepared", report=tmp_path / "prepared.jsonl", num_workers=0)
     assert (found["checked"], again["checked"]) == (63, 0)
 

@@ -25,6 +25,11 @@ VIT = ViTConfig(
 )
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 def test_a_network_of_transformers_has_its_frames_prepared_as_its_image_processor_says(tmp_path):
     ViTModel(VIT).save_pretrained(tmp_path)
     size = {"height": 32, "width": 32}
@@ -68,7 +73,7 @@ def test_a_network_whose_features_lack_weights_is_refused(tmp_path):
         load_image_network(str(tmp_path))
 
 
-def test_weights_that_cannot_be_had_offline_are_named_with_what_can(monkeypatch):
+def test_weights_that_cannot_be_had_offline_are_named_with_what_can():
     with pytest.raises(
         ValueError, match="timm/no_such: is no folder, and cannot be had from the Hub.*efficientnet-lite0"
     ):

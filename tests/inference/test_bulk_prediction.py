@@ -28,7 +28,7 @@ from hf_dvflnet import (
     predict_videos,
     set_video_limits,
 )
-from hf_dvflnet.inference import pipeline, prediction_files
+from hf_dvflnet.inference import bulk_prediction, pipeline
 from hf_dvflnet.inference.pipeline import decode_clip, decode_clips
 from hf_dvflnet.video_decoding import video_limits
 
@@ -59,7 +59,7 @@ def many_videos(few_videos, tmp_path) -> list[str]:
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(prediction_files, "ROWS_PER_PART", 4)
+    monkeypatch.setattr(bulk_prediction, "ROWS_PER_PART", 4)
 
 
 def write(model_and_processor, videos, output, **options):
@@ -211,7 +211,7 @@ def test_the_output_of_another_run_is_refused(
 ):
     output = tmp_path / "scores.parquet"
     if not finished:
-        monkeypatch.setattr(prediction_files.PredictionFile, "finish", lambda self: None)
+        monkeypatch.setattr(bulk_prediction.PredictionFile, "finish", lambda self: None)
     write(model_and_processor, few_videos, output)
     model, processor = model_and_processor
     videos, options = few_videos, {}
@@ -326,7 +326,7 @@ def test_failed_rows_are_counted_and_tried_again_when_it_is_asked_for(
     videos = [few_videos[0], tmp_path / "late.mp4", *few_videos[1:], tmp_path / "none.mp4"]
     with monkeypatch.context() as patch:
         if not finished:
-            patch.setattr(prediction_files.PredictionFile, "finish", lambda self: None)
+            patch.setattr(bulk_prediction.PredictionFile, "finish", lambda self: None)
         write(model_and_processor, videos, tmp_path / output, top_k=2)
     os.link(few_videos[0], tmp_path / "late.mp4")
     again = write(model_and_processor, videos, tmp_path / output, top_k=2)
@@ -365,7 +365,7 @@ def test_a_process_that_waits_for_others_says_so(
 ):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(prediction_files, "SECONDS_OF_SILENCE", 0.0)
+    monkeypatch.setattr(bulk_prediction, "SECONDS_OF_SILENCE", 0.0)
 
     def stop(message, *arguments, **options):
         raise KeyboardInterrupt(message)
@@ -379,7 +379,7 @@ def test_processes_share_the_blocks_and_another_number_of_them_goes_on(
     model_and_processor, many_videos, tmp_path, small_parts, monkeypatch
 ):
     videos, output = many_videos[:30], tmp_path / "scores.csv"
-    monkeypatch.setattr(prediction_files.PredictionFile, "finish", lambda self: None)
+    monkeypatch.setattr(bulk_prediction.PredictionFile, "finish", lambda self: None)
 
     def as_process(rank: int, processes: int) -> int:
         monkeypatch.setenv("RANK", str(rank))
@@ -389,7 +389,7 @@ def test_processes_share_the_blocks_and_another_number_of_them_goes_on(
     # 8 blocks, of which the last has 2 rows; one of three processes never comes
     assert (as_process(0, 3), as_process(1, 3)) == (12, 10)
     monkeypatch.undo()
-    monkeypatch.setattr(prediction_files, "ROWS_PER_PART", 4)
+    monkeypatch.setattr(bulk_prediction, "ROWS_PER_PART", 4)
     assert write(model_and_processor, videos, output)["written"] == 8
     write(model_and_processor, videos, tmp_path / "whole.csv")
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
@@ -411,7 +411,7 @@ def test_a_run_that_is_killed_at_twenty_random_moments_loses_and_repeats_nothing
         assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
         decoded = log.read_text().splitlines()
         assert set(decoded) == set(many_videos)
-        assert len(decoded) <= len(many_videos) + kills * prediction_files.ROWS_PER_PART
+        assert len(decoded) <= len(many_videos) + kills * bulk_prediction.ROWS_PER_PART
         assert beside(output) == ["scores.jsonl", "scores.jsonl.run.json"]
 
     draw = random.Random(0)
@@ -442,7 +442,7 @@ def test_a_run_that_is_killed_at_twenty_random_moments_loses_and_repeats_nothing
 def test_a_run_that_is_killed_before_any_of_its_file_operations_goes_on(
     model_and_processor, few_videos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(prediction_files, "ROWS_PER_PART", 1)
+    monkeypatch.setattr(bulk_prediction, "ROWS_PER_PART", 1)
     output = tmp_path / "out" / "scores.csv"
     write(model_and_processor, few_videos[:2], tmp_path / "whole.csv")
     for operation in range(1000):

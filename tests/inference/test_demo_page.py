@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ import httpx
 import pytest
 import torch
 from places import ROOT
-from videos import write_video
 
 from hf_dvflnet import (
     VideoDecodeError,
@@ -66,12 +64,6 @@ def test_a_clip_that_lasts_too_long_is_refused_before_frames_are_chosen(tiny, vi
         classify_clip(model, processor, video_files["h264_long_gop.mp4"], max_seconds=2)
 
 
-def test_a_clip_that_takes_too_long_to_decode_is_refused(tiny, video_files, monkeypatch):
-    monkeypatch.setitem(demo_answer.PAGE_LIMITS, "max_seconds", 1e-4)
-    with pytest.raises(VideoDecodeError, match=r"^vp9.webm: not decoded within the limit of 0.0001 seconds"):
-        classify_clip(*tiny, video_files["vp9.webm"])
-
-
 @pytest.mark.parametrize(("of_page", "of_process"), [(9600, 1 << 20), (1 << 20, 9600)])
 def test_the_stricter_limit_of_page_and_process_holds(tiny, video_files, monkeypatch, of_page, of_process):
     monkeypatch.setitem(demo_answer.PAGE_LIMITS, "max_pixels", of_page)
@@ -80,15 +72,6 @@ def test_the_stricter_limit_of_page_and_process_holds(tiny, video_files, monkeyp
         VideoDecodeError, match="^vp9.webm: has frames of 160 x 96, more than the limit of 9600 pixels"
     ):
         classify_clip(*tiny, video_files["vp9.webm"])
-
-
-def test_an_index_of_too_many_frames_is_refused(tiny, tmp_path):
-    content = bytearray(write_video(tmp_path / "many.mp4", num_frames=5).read_bytes())
-    sizes, chunks = content.index(b"stsz"), content.index(b"stsc")
-    content[sizes + 8 : sizes + 16] = content[chunks + 12 : chunks + 20] = struct.pack(">II", 1, 80_000_000)
-    (tmp_path / "many.mp4").write_bytes(content)
-    with pytest.raises(VideoDecodeError, match="^many.mp4: its video stream contains no frames"):
-        classify_clip(*tiny, tmp_path / "many.mp4")
 
 
 @pytest.mark.parametrize("content", [b"not a video", b"", b"RIFF" + bytes(64)], ids=["text", "empty", "zeros"])

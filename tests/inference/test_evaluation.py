@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,12 @@ from places import HELPERS
 from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
-    evaluate_model,
     export_model,
     load_benchmark,
 )
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.hub.loading import load_model
-from hf_dvflnet.inference.evaluation import compute_figures, predict_clips, read_predictions, report_predictions
+from hf_dvflnet.inference.evaluation import compute_figures, predict_clips, read_predictions
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +67,10 @@ def evaluate(dvflnet, checkpoint, ucf101, tmp_path):
     return evaluate
 
 
-def test_python_gives_the_figures_that_the_command_gives(evaluate, checkpoint, ucf101, tmp_path):
-    code, out, _ = evaluate("--json", "--allow-missing")
-    assert code == 0
-    options = {"split": "test", "num_workers": 0}
-    predictions = evaluate_model(str(checkpoint), "ucf101", str(ucf101), tmp_path / "again", **options)
-    row = report_predictions(predictions, tmp_path / "again", allow_missing=True)
-    printed = json.loads(out)
-    assert {name: row[name] for name in row if name != "command"} == {
-        name: printed[name] for name in row if name != "command"
-    }
+def test_a_platforms_number_of_processes_without_a_rank_is_not_waited_for(evaluate, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = evaluate("--device", "cpu")
+    assert code == 0, err
 
 
 # figures
@@ -270,19 +262,6 @@ def test_a_checkpoint_that_knows_the_split_warns(evaluate, checkpoint, trained, 
     said = [str(one.message) for one in recwarn if "trained on" in str(one.message)]
     assert bool(said) == bool(warning)
     assert all(warning in one for one in said)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_clip_that_an_archive_lacks_forbids_the_figure_too(evaluate, ucf101, tmp_path):
-    root = tmp_path / "archives"
-    shutil.copytree(ucf101 / "ucfTrainTestlist", root / "ucfTrainTestlist")
-    with tarfile.open(root / "UCF101.tar", "w") as archive:
-        for file in sorted((ucf101 / "UCF-101").rglob("*.avi")):
-            if file.stem != "v_JumpRope_g01_c02":
-                archive.add(file, file.relative_to(ucf101))
-    code, _, err = evaluate(data_dir=root)
-    assert code == 1
-    assert "not read: JumpRope/v_JumpRope_g01_c02: missing" in err and "1 of 10 clips" in err
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

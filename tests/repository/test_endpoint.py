@@ -58,11 +58,6 @@ def test_inputs_that_are_no_video_are_refused(handler, inputs):
         handler({"inputs": inputs})
 
 
-def test_a_request_without_inputs_is_refused(handler):
-    with pytest.raises(ValueError, match="inputs: must be the http"):
-        handler({})
-
-
 @pytest.mark.parametrize("parameters", [{"views": 3}, {"top_k": 0}, {"top_k": "all"}, {"seconds": 1}])
 def test_parameters_that_do_not_exist_are_refused(handler, video, parameters):
     with pytest.raises(ValueError, match="^parameters: "):
