@@ -32,8 +32,8 @@ from transformers.utils import logging
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, prepare_for_inference
 from hf_dvflnet.data.motion_videos import write_motion_videos
+from hf_dvflnet.hub.checkpoint_conversion import publish_checkpoint
 from hf_dvflnet.hub.model_folder import describe_config, save_model_folder
-from hf_dvflnet.hub.published_checkpoint import publish_checkpoint
 from hf_dvflnet.inference.export import export_model
 from hf_dvflnet.inference.exported_program import PAIRS, load_exported
 

@@ -132,9 +132,9 @@ class Convert:
     def publish(self):
         import torch
 
+        from hf_dvflnet.hub.checkpoint_conversion import publish_checkpoint
         from hf_dvflnet.hub.loading import load_model, load_processor
         from hf_dvflnet.hub.model_folder import whole_or_nothing
-        from hf_dvflnet.hub.published_checkpoint import publish_checkpoint
 
         if self.labels or self.num_frames or self.use_postln or self.normalize_modulator or self.depths:
             raise ValueError("--to_published writes the model unchanged: combine it only with --overwrite and --json")

@@ -219,6 +219,10 @@ class Evaluate:
                 **pick(self, "split protocol fold views batch_size num_workers block_list classes device dtype"),
             )
         if predictions is not None:  # only the main process prints
-            for clip in read_predictions(predictions)[0]["unread"]:
+            header, rows = read_predictions(predictions)
+            for row in rows:
+                if "warning" in row:
+                    say(f"{row['video_id']}: {row['warning']}", err=True)
+            for clip in header["unread"]:
                 say(f"not read: {clip['video_id']}: {clip['reason']}", err=True)
             show(report_predictions(predictions, output, allow_missing=self.allow_missing), self.json)

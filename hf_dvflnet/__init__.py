@@ -1,6 +1,6 @@
 """DVFL-Net and Video-FocalNet for transformers. Importing this package registers them with the Auto classes."""
 
-from .hub import torchao_remarks
+from .hub.version import __version__  # before transformers: see hub/__init__.py
 
 
 # isort: split
@@ -21,7 +21,6 @@ from transformers import (
 
 from .configuration_videofocalnet import PRESETS, VideoFocalNetConfig
 from .data.limits import VideoLimits, limits_of_environment
-from .hub.version import __version__
 from .image_processing_videofocalnet import VideoFocalNetImageProcessor
 from .modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
 from .modeling_videofocalnet import VideoFocalNetForVideoClassification, VideoFocalNetModel

@@ -222,7 +222,7 @@ class FrameModelForVideoClassification(PreTrainedModel):
                 classified separately, and their scores are averaged.
             labels (`torch.Tensor`, *optional*):
                 Class ids of shape `(batch,)`, or what the loss of `config.problem_type` takes.
-            features (`torch.Tensor` of shape `(batch, 2 * feature_size)`, *optional*):
+            features (`torch.Tensor`, *optional*):
                 What [`pooled_features`] returned for the clips, instead of `pixel_values`: a frozen image network then
                 runs once for each clip of a training.
 

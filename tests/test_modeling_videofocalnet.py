@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetModel
-from hf_dvflnet.hub.published_checkpoint import convert_published_state_dict, load_published_checkpoint
+from hf_dvflnet.hub.checkpoint_conversion import convert_published_state_dict, load_published_checkpoint
 
 
 PUBLISHED_NAMES = {

@@ -23,6 +23,7 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from ..data.benchmarks import BENCHMARKS
+from ..data.jobs import quiet_videos
 from ..data.label_sets import composed, match_classes, refuse_repeated
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
@@ -58,8 +59,9 @@ def predict_clips(
         accelerator: The accelerator to use. By default a new one is created.
 
     Returns:
-        The predictions in the dataset's order, `{"video_id", "label", "top5": [[class name, score], ...]}`, and the
-        clips that could not be decoded, `{"video_id", "reason"}`. All processes return the same.
+        The predictions in the dataset's order, `{"video_id", "label", "top5": [[class name, score], ...]}`, with
+        `"warning"` where reading warned; and the clips that could not be decoded, `{"video_id", "reason"}`. All
+        processes return the same.
 
     Raises:
         ValueError: If the classes of model and dataset differ, an argument is out of range, the model is for
@@ -89,14 +91,16 @@ def predict_clips(
     found, failed = [], []
     progress = tqdm(total=len(dataset), unit="clip", disable=None if accelerator.is_main_process else True)
     decoded = decode_clips(videos(), processor, views=views, num_workers=num_workers)
-    for clip, scores in scored(model.eval(), decoded, batch_size):
-        row, name, label = waiting.popleft()
-        if scores is None:
-            failed.append((row, {"video_id": name, "reason": str(clip.error)}))
-        else:
-            top = [[spelled[composed(of)], round(score, 6)] for of, score in best_classes(model, scores, 5)]
-            found.append((row, {"video_id": name, "label": label, "top5": top}))
-        progress.update(min(accelerator.num_processes, len(dataset) - progress.n))
+    with quiet_videos():
+        for clip, scores in scored(model.eval(), decoded, batch_size):
+            row, name, label = waiting.popleft()
+            if scores is None:
+                failed.append((row, {"video_id": name, "reason": str(clip.error)}))
+            else:
+                top = [[spelled[composed(of)], round(score, 6)] for of, score in best_classes(model, scores, 5)]
+                warning = {"warning": "; ".join(clip.info.remarks)} if clip.info and clip.info.remarks else {}
+                found.append((row, {"video_id": name, "label": label, "top5": top, **warning}))
+            progress.update(min(accelerator.num_processes, len(dataset) - progress.n))
     progress.close()
     predictions, failures = (sorted(gather_object(part), key=itemgetter(0)) for part in (found, failed))
     return [row for _, row in predictions], [row for _, row in failures]

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers.exporters import ExportFormat, ExportQuantizer
 
+from ..clip_sampling import check_positive
 from ..data.video_files import list_videos
 from ..hub.loading import load_model, load_processor
 from ..hub.model_folder import image_processor_like, refuse_existing, whole_or_nothing
@@ -32,6 +34,7 @@ from .exported_program import (
     silenced,
 )
 from .inference_form import prepare_for_inference
+from .pipeline import decode_clips
 
 
 # Allowed difference between a logit and PyTorch's, relative to the largest logit. float32: another order of summation
@@ -166,10 +169,7 @@ def _check_request(
         raise ValueError(f"cannot export to {format} {dtype}; choose one of: {pairs}")
     if batch_size is not None and format != "executorch":
         raise ValueError(f"batch_size is only for executorch; an {format} program takes any batch size")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if max_calibration_clips < 1:
-        raise ValueError(f"max_calibration_clips must be at least 1, got {max_calibration_clips}")
+    check_positive(batch_size=1 if batch_size is None else batch_size, max_calibration_clips=max_calibration_clips)
     refuse_existing(out, overwrite)
     if out.is_dir() and any(out.iterdir()) and not is_exported(out):
         raise ValueError(f"{out}: is not overwritten, because it is not an exported model ({MANIFEST} is missing)")
@@ -185,10 +185,13 @@ def _read_clips(
     """Return at most `most` clips, each (1, frames, ...), of the videos; without videos, noise to compare with."""
     if videos:
         spread = np.linspace(0, len(videos) - 1, min(len(videos), most)).round().astype(int)
-        return [
-            processor(videos[index], num_clips=1, num_crops=1, return_tensors="pt")["pixel_values"]
-            for index in tqdm(spread, unit="clip", desc="decoding", disable=None)
-        ]
+        clips = []
+        with closing(decode_clips([videos[index] for index in spread], processor)) as decoded:
+            for clip in tqdm(decoded, total=len(spread), unit="clip", desc="decoding", disable=None):
+                if clip.error is not None:
+                    raise clip.error
+                clips.append(clip.pixel_values[None])
+        return clips
     # normalised pixels have about this distribution; the number of clips exceeds a static batch
     generator = torch.Generator().manual_seed(0)
     return list(torch.randn(4 + (batch_size or 1), 1, *clip_shape, generator=generator))

@@ -17,8 +17,8 @@ class FeatureClips(VideoClipDataset):
     """
     Clips as what the head of a frozen image network is given, computed when this dataset is made.
 
-    The head can then be trained by a [`VideoClassificationTrainer`], in seconds: an item is `{"features": (2 *
-    feature_size,), "labels", "clip", "broken"}`. Epoch e shows view e modulo `views`.
+    The head can then be trained by a [`VideoClassificationTrainer`], in seconds: an item is `{"features": (size,),
+    "labels", "clip", "broken"}`. Epoch e shows view e modulo `views`.
 
     Args:
         model: A model whose body is frozen. It is moved to `device`.
@@ -120,7 +120,7 @@ def pooled_features(
     num_workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the head is given, float32 of shape (clips, 2 * feature_size), and the labels, (clips,), on the CPU."""
+    """What the head is given, float32 of shape (clips, size), and the labels, (clips,), on the CPU."""
     computed = _computed(model, clips, batch_size, num_workers, device)
     items = [item for batch in computed for item in batch]
     return torch.stack([item["features"] for item in items]), torch.stack([item["labels"] for item in items])

@@ -23,9 +23,9 @@ from dvflnet_cli import COMMANDS, GROUPS
 from dvflnet_cli.parser import CommandParser
 from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetModel
 from hf_dvflnet.data.label_sets import LABEL_SETS
+from hf_dvflnet.hub.checkpoint_conversion import load_published_checkpoint
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.hub.model_folder import push_model_folder
-from hf_dvflnet.hub.published_checkpoint import load_published_checkpoint
 
 
 def test_help_waits_for_no_heavy_import():

@@ -67,10 +67,17 @@ def evaluate(dvflnet, checkpoint, ucf101, tmp_path):
     return evaluate
 
 
+def test_a_warning_of_a_clip_is_beside_its_prediction_and_printed(evaluate, tmp_path):
+    _, _, err = evaluate()
+    rows = read_predictions(tmp_path / "out" / "predictions.jsonl")[1]
+    warned = {row["video_id"]: row["warning"] for row in rows if "warning" in row}
+    assert warned and all("fewer than the 4 of a clip; frames are repeated" in text for text in warned.values())
+    assert [line for line in err.splitlines() if "repeated" in line] == [": ".join(pair) for pair in warned.items()]
+
+
 def test_a_platforms_number_of_processes_without_a_rank_is_not_waited_for(evaluate, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = evaluate("--device", "cpu")
-    assert code == 0, err
+    assert evaluate("--device", "cpu")[0] == 0
 
 
 # figures

@@ -11,18 +11,6 @@ from hf_dvflnet.plots import charts
 SLOW = pytest.mark.slow
 
 
-def contrast(one: str, other: str) -> float:
-    """Contrast ratio of two colours by the Web Content Accessibility Guidelines, from 1 to 21."""
-
-    def luminance(colour: str) -> float:
-        levels = np.array(matplotlib.colors.to_rgb(colour))
-        linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
 def confusion(classes: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 5, (classes, classes)) + 20 * np.eye(classes, dtype=int)
 
@@ -49,12 +37,6 @@ def drawn(monkeypatch) -> list:
 
 
 # one look
-
-
-def test_text_and_lines_stand_out_from_the_background():
-    background = charts.STYLE["figure.facecolor"]
-    assert contrast(charts.STYLE["text.color"], background) >= 7
-    assert min(contrast(colour, background) for colour in charts.LINE_COLOURS) >= 3
 
 
 @pytest.mark.parametrize("picture", [pytest.param("confusion", marks=SLOW), "bars"])
@@ -123,6 +105,3 @@ def test_names_of_classes_in_a_confusion_matrix_do_not_overlap(tmp_path, drawn, 
     axes = drawn[0].axes[0]
     assert not overlapping(axes.get_yticklabels(), axis=1)
     assert not overlapping(axes.get_xticklabels(), axis=0)
-
-
-# maps

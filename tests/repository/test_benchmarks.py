@@ -8,7 +8,7 @@ import torch
 from mini_releases import write_ucf101
 
 from hf_dvflnet import VideoFocalNetForVideoClassification
-from hf_dvflnet.hub.published_checkpoint import publish_checkpoint
+from hf_dvflnet.hub.checkpoint_conversion import publish_checkpoint
 
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
