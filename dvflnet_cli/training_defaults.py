@@ -1,11 +1,12 @@
 """
 What `dvflnet train` and `dvflnet distill` do where no option says otherwise. The published recipe is in
-`examples/recipes`.
+`examples/recipes`. Values for few clips are those of `benchmarks/small_data.py`.
 """
 
 from typing import Any
 
 from hf_dvflnet import ClipAugmentation
+from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
 
 
 # Of every training: points of a curve, and an evaluation of each epoch
@@ -28,15 +29,23 @@ FRAME_HEAD: dict[str, Any] = {
     "eval_steps": 0.1,
     "save_strategy": "no",
 }
-VIEWS = 6  # draws of each training clip, of which each takes a forward pass
-MOST_VIEWS = 6000  # of all clips
+
+# A small Video-FocalNet for the few clips of one's own: the start, the size, and the training
+STUDENT_OPTIONS: dict[str, Any] = {"model_name_or_path": str(MOTIONS_STUDENT), "image_size": 64, "short_side": 80}
+STUDENT: dict[str, Any] = {
+    "max_steps": 300,
+    "per_device_train_batch_size": 16,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "label_smoothing_factor": 0.1,
+    "logging_steps": 0.05,
+    "eval_strategy": "steps",
+    "eval_steps": 0.1,
+}
 
 
-def head_augmentation(flip: float) -> ClipAugmentation:
-    """That of the views of a frozen image network: crops and flips, milder than the published one."""
+def mild_augmentation(flip: float) -> ClipAugmentation:
+    """Crops and flips, milder than the published ones."""
     return ClipAugmentation(area=(0.5, 1.0), flip=flip, jitter=0.0, grayscale=0.0)
-
-
-def views_of(clips: int) -> int:
-    """How many draws of each clip are computed."""
-    return max(1, min(VIEWS, MOST_VIEWS // max(clips, 1)))

@@ -18,12 +18,11 @@ class FeatureClips(VideoClipDataset):
     Clips as what the head of a frozen image network is given, computed when this dataset is made.
 
     The head can then be trained by a [`VideoClassificationTrainer`], in seconds: an item is `{"features": (size,),
-    "labels", "clip", "broken"}`. Epoch e shows view e modulo `views`.
+    "labels", "clip", "broken"}`. Each epoch shows the same: other draws of the clips do not help a head.
 
     Args:
         model: A model whose body is frozen. It is moved to `device`.
-        clips: The clips. Those of a training are drawn as in the epochs 0 to `views` - 1.
-        views: Number of draws per clip; 1 if the clips are not of a training.
+        clips: The clips. Those of a training are drawn as in the first epoch.
         batch_size, num_workers, device: Of the forward passes through the body.
 
     Raises:
@@ -36,22 +35,18 @@ class FeatureClips(VideoClipDataset):
         model: FrameModelForVideoClassification,
         clips: VideoClipDataset,
         *,
-        views: int = 1,
         batch_size: int = 8,
         num_workers: int = 0,
         device: torch.device | str = "cpu",
     ):
         refuse_trained_body(model)
-        vars(self).update(vars(with_labels_of(model, clips)))
-        self._views: list[list[dict[str, Any]]] = []
-        for view in range(views if clips.train else 1):
-            clips.set_epoch(view)  # shared with the view of them in the model's classes
-            computed = _computed(model, with_labels_of(model, clips), batch_size, num_workers, device)
-            self._views.append([item for batch in computed for item in batch])
-        self.set_epoch(0)
+        clips = with_labels_of(model, clips)
+        vars(self).update(vars(clips))
+        computed = _computed(model, clips, batch_size, num_workers, device)
+        self._items = [item for batch in computed for item in batch]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._views[self.epoch % len(self._views)][index]
+        return self._items[index]
 
 
 def _computed(

