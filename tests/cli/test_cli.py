@@ -556,7 +556,7 @@ def test_an_incomplete_folder_is_not_pushed(tiny_folder):
         push_model_folder(tiny_folder, "me/tiny")
     (tiny_folder / "README.md").touch()
     (tiny_folder / "modeling_videofocalnet.py").unlink()
-    with pytest.raises(FileNotFoundError, match="contains no code for AutoModel;"):
+    with pytest.raises(FileNotFoundError, match="contains no code for AutoModelForVideoClassification;"):
         push_model_folder(tiny_folder, "me/tiny")
 
 
