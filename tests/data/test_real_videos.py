@@ -93,7 +93,7 @@ def test_sampled_frames_of_all_clips_are_those_of_a_full_decode(load):
 
 def test_verification_finds_nothing_missing(jhmdb, tmp_path):
     found = verify_benchmark("jhmdb", jhmdb, tmp_path / "report.jsonl", min_frames=15, num_workers=0)
-    faults = {"missing": 0, "empty": 0, "undecodable": 0, "short": 0, "duplicate": 0}
+    faults = {"missing": 0, "empty": 0, "undecodable": 0, "short": 0, "duplicate": 0, "leaked": 0}
     assert found["counts"] == {
         split: {"listed": count, "official": count, "ok": count, **faults}
         for split, count in {"train": 660, "test": 268}.items()
