@@ -90,7 +90,8 @@ def report(trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any
         facts = split_facts(data[split])
         results[split] = {"split": describe_split(facts), "listed": facts["listed"], **row}
         print(f"\n{results[split]['split']}, {row['clips']} of {facts['listed']} clips: ", end="")
-        print(f"top-1 {accuracy_text(row['top1'], row['clips'])}, top-5 {row['top5']:.1%}")
+        top5 = "" if row["top5"] is None else f", top-5 {row['top5']:.1%}"
+        print(f"top-1 {accuracy_text(row['top1'], row['clips'])}{top5}")
     write_json(folder / "results.json", {**results, "seed": trainer.args.seed, "arguments": given})
     top1, clips = rows["validation"]["top1"], rows["validation"]["clips"]
     save_training_curves(history, folder / "curves.png", f"validation: top-1 {accuracy_text(top1, clips)}")
@@ -590,7 +591,7 @@ def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[s
     return {
         "top1": metrics[f"{prefix}_top1_accuracy"],
         "interval": wilson_interval(metrics[f"{prefix}_top1_accuracy"], clips),
-        "top5": metrics[f"{prefix}_top5_accuracy"],
+        "top5": metrics[f"{prefix}_top5_accuracy"] if model.config.num_labels > 5 else None,
         "clips": clips,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
@@ -600,9 +601,8 @@ def as_table(results: dict[str, dict[str, Any]]) -> str:
     lines = ["| network | parameters | top-1 | 95 % interval | top-5 |", "|---|---|---|---|---|"]
     for name, row in results.items():
         interval = "{:.0%} to {:.0%}".format(*row["interval"])
-        lines.append(
-            f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {interval} | {row['top5']:.1%} |"
-        )
+        top5 = "-" if row["top5"] is None else f"{row['top5']:.1%}"
+        lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {interval} | {top5} |")
     return "\n".join(lines)
 
 

@@ -321,7 +321,7 @@ class Demo:
     their answer.
     """
 
-    models: list[str] = argument("Model folders or Hub ids.", metavar="MODEL...")
+    models: list[str] = argument("Model folders, Hub ids or exported folders.", metavar="MODEL...")
     examples: Path | None = option(None, "Folder of example videos; the first 12 are shown.")
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is open to other machines.")
     port: int = option(7860, "Port to listen on.", minimum=1, maximum=65535)

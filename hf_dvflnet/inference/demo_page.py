@@ -23,10 +23,10 @@ from typing import Any
 
 from ..data.video_files import VIDEO_SUFFIXES, list_videos
 from ..hub.loaded_models import DType
-from ..hub.loading import load_model, load_processor
+from ..hub.loading import load_processor
 from ..hub.model_folder import describe_config
 from .demo_answer import MAX_SECONDS, STYLE, WELCOME, classify_clip, render_answer, render_refusal, thumbnail
-from .inference_form import place_for_inference
+from .pipeline import load_placed
 
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ def serve_demo(
     answer, and after 5 minutes without one. Clips are decoded in the sandbox and classified one at a time.
 
     Args:
-        models: Model folders or Hub ids. Each is loaded once; users choose one of them on the page.
+        models: Model folders, Hub ids, or folders that [`export_model`] wrote, whose answers have no maps. Each is
+            loaded once; users choose one of them on the page.
         examples: A folder of example videos. The page shows the first 12, sorted by path.
         host: The address to listen on. With `"0.0.0.0"`, other machines can reach the page.
         port: The port to listen on.
@@ -93,7 +94,7 @@ def serve_demo(
         if len(set(names)) < len(names):
             names = list(models)
         loaded = {
-            name: (place_for_inference(load_model(model), device, dtype), load_processor(model))
+            name: (load_placed(model, device, dtype), load_processor(model))
             for name, model in zip(names, models, strict=True)
         }
         clips = [] if examples is None else [Path(clip) for clip in list_videos([examples])[:MAX_EXAMPLES]]

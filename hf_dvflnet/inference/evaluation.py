@@ -32,7 +32,7 @@ from ..hub.loading import load_processor
 from ..hub.version import code_version
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .exported_program import is_exported
-from .pipeline import VIEWS, best_classes, check_views, decode_clips, load_placed, scored
+from .pipeline import VIEWS, best_classes, check_views, decode_clips, is_regression, load_placed, scored
 
 
 def predict_clips(
@@ -72,7 +72,7 @@ def predict_clips(
     classes = dataset.features["label"].names
     refuse_other_classes(model, classes)
     spelled = {composed(name): name for name in classes}  # the data's spelling of the model's names
-    if model.config.problem_type == "regression":
+    if is_regression(model.config):
         raise ValueError("the model's problem_type is regression, but accuracies can only be computed for classes")
     unlabelled = sum(label is None or label < 0 for label in dataset["label"])
     if unlabelled:

@@ -58,7 +58,7 @@ class ModulationMaps:
 
 
 def has_modulators(model: Any) -> bool:
-    return isinstance(model.config, VideoFocalNetConfig)
+    return isinstance(model, torch.nn.Module) and isinstance(model.config, VideoFocalNetConfig)
 
 
 def refuse_without_modulators(model: Any):

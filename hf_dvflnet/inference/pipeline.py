@@ -208,14 +208,19 @@ def class_scores(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor
     Convert logits of any shape (..., num_labels) to scores, as transformers' pipeline does: the softmax; the sigmoid
     of each logit, if a clip may have several labels; or the values themselves, for regression.
     """
-    if config.problem_type == "regression":
+    if is_regression(config):
         return logits
     return logits.sigmoid() if config.problem_type == "multi_label_classification" else logits.softmax(-1)
 
 
 def score_text(score: float, config: PreTrainedConfig) -> str:
     """Format a score as `93.1%`, or as a plain number for regression."""
-    return f"{score:.4g}" if config.problem_type == "regression" else f"{score:.1%}"
+    return f"{score:.4g}" if is_regression(config) else f"{score:.1%}"
+
+
+def is_regression(config: PreTrainedConfig) -> bool:
+    """As the loss of transformers takes it: a model of one output is one, if its config does not say otherwise."""
+    return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
 
 
 def best_classes(model: Any, scores: torch.Tensor, top_k: int) -> list[tuple[str, float]]:

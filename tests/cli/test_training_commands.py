@@ -8,7 +8,12 @@ import pytest
 import torch
 from transformers import AutoModel, ConvNextConfig, ConvNextImageProcessor, ViTConfig, ViTImageProcessor, ViTModel
 
-from hf_dvflnet import FrameModelForVideoClassification, load_model, load_processor
+from hf_dvflnet import (
+    FrameModelForVideoClassification,
+    VideoFocalNetForVideoClassification,
+    load_model,
+    load_processor,
+)
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
 from hf_dvflnet.training.frame_heads import pooled_features
@@ -188,3 +193,13 @@ def test_what_does_not_fit_an_image_network_is_refused(words, reason, train, net
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
     code, _, err = train(*(str(word).format(network=network, vit=tmp_path / "vit") for word in words))
     assert code == 1 and reason in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("classes, shown", [(5, "-"), (6, "100.0%")])
+def test_no_top_five_of_up_to_five_classes_is_shown(tiny_config, classes, shown):
+    from dvflnet_cli.runs import as_table, figures
+
+    tiny_config.num_labels = classes
+    model = VideoFocalNetForVideoClassification(tiny_config)
+    row = figures(model, {"test_top1_accuracy": 0.5, "test_top5_accuracy": 1.0}, "test", clips=10)
+    assert as_table({"student": row}).endswith(f"| {shown} |")

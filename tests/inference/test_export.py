@@ -18,9 +18,10 @@ from hf_dvflnet import (
     VideoFocalNetVideoProcessor,
     load_exported,
 )
-from hf_dvflnet.hub.loading import load_model
+from hf_dvflnet.hub.loading import load_model, load_processor
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference import export as exporting
+from hf_dvflnet.inference.demo_answer import classify_clip, render_answer
 
 
 COLOURS = {
@@ -347,3 +348,10 @@ def test_each_command_that_runs_a_model_runs_a_program(exported, dvflnet, colour
 @pytest.mark.slow
 def test_a_command_that_needs_weights_says_that_a_program_has_none(exported, dvflnet, colours, tmp_path):
     refused(dvflnet("visualize", exported[0], colours["red"], tmp_path / "a.png"), "this is an exported program")
+
+
+@pytest.mark.slow
+def test_the_demo_page_shows_the_answer_of_a_program_without_maps(exported, colours):
+    folder, video = exported[0], colours["red"]
+    found = classify_clip(load_exported(folder), load_processor(str(folder)), video)
+    assert found.scores[0][0] == "red" and "modulators" not in render_answer(found)

@@ -7,6 +7,7 @@ from videos import write_video
 
 from hf_dvflnet import (
     VideoDecodeError,
+    VideoFocalNetForVideoClassification,
     VideoStreamClassifier,
     load_model,
     load_processor,
@@ -17,6 +18,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.inference.demo_answer import classify_clip
 from hf_dvflnet.inference.evaluation import predict_clips
+from hf_dvflnet.inference.pipeline import score_text
 from hf_dvflnet.video_decoding import VideoWarning
 
 
@@ -184,3 +186,13 @@ def test_classes_of_one_name_are_not_told_apart(tiny_folder, video_tree):
     model.config.id2label = {0: "jump", 1: "wave hands", 2: "jump"}
     with pytest.raises(ValueError, match="the model has more than one class named 'jump'"):
         predict_clips(model, load_processor(str(tiny_folder)), rows)
+
+
+def test_a_model_of_one_output_answers_with_its_value(tiny_config, tiny_processor, video_files):
+    tiny_config.id2label = {0: "speed"}
+    model = VideoFocalNetForVideoClassification(tiny_config).eval()
+    with torch.no_grad():
+        value = model(**tiny_processor(video_files["h264.mkv"], return_tensors="pt")).logits.item()
+    (row,) = predict_videos(model, tiny_processor, [video_files["h264.mkv"]])
+    assert row["answers"] == [{"label": "speed", "score": pytest.approx(value)}]
+    assert score_text(value, model.config) == f"{value:.4g}"
