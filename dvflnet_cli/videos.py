@@ -247,6 +247,7 @@ class Watch:
     top_k: int = option(5, "Number of classes in a line of JSON.", minimum=1)
     fps: float | None = option(None, "Frame rate to count at, if that of the source is wrong.", minimum=0.001)
     realtime: bool = option(False, "Read a file at its own frame rate.")
+    reconnect: float = option(60.0, "Seconds for which a live source that stopped is opened again.", minimum=0)
     device: str = shared("device")
     dtype: DType = shared("dtype")
     json: bool = option(False, "Print one line of JSON per answer, and one at the end.")
@@ -263,7 +264,8 @@ class Watch:
         causal = getattr(network.config, "causal", False)
         if causal and (self.window or self.fps):
             raise ValueError(f"{self.model}: a causal model has no window; leave out --window and --fps")
-        with live_sources.open_stream(self.source) as stream:
+        with live_sources.open_stream(self.source, reconnect=self.reconnect) as stream:
+            stream.say = lambda sentence: say(f"dvflnet: {one_line(sentence)}", err=True)
             lengths = {"stride": self.stride} if causal else self.lengths(stream.fps)
             options = {**lengths, **pick(self, "smoothing threshold top_k")}
             classifier = VideoStreamClassifier(network, load_processor(self.model), **options)
