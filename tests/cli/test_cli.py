@@ -357,7 +357,7 @@ def test_predict_writes_a_row_per_video_of_a_list_and_of_what_is_named(dvflnet, 
     assert [row["label_1"] for row in answered] == [line["answers"][0]["label"] for line in printed]
     code, out, err = dvflnet(*arguments, "--output", tmp_path / "scores.csv", "--top-k", 2)
     assert code == 0 and re.search(r"^written +0$", out, flags=re.MULTILINE)
-    assert "dvflnet: 1 of 4 rows have an error; --retry_failed reads them again" in err
+    assert "dvflnet: 1 of 4 rows have an error" in err
 
 
 def test_predict_writes_embeddings_instead_of_labels(dvflnet, tiny_folder, video_files, tmp_path):
