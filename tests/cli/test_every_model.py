@@ -1,6 +1,7 @@
 """What every model of this package can do, whatever it is made of: a Video-FocalNet, or an image network."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,7 @@ def test_the_pipeline_gives_the_answer_of_the_model(model, clip, answer):
     assert best["label"] == answer[0] and best["score"] == pytest.approx(answer[1], abs=1e-4)
 
 
+@pytest.mark.parametrize("model", ["image network"], indirect=True)  # the other: tests/test_auto_classes.py
 def test_its_folder_answers_without_the_package(model, clip, answer, tmp_path):
     code = f"""
         import sys
@@ -142,20 +144,26 @@ def test_it_teaches_a_student(model, motion_tree, tmp_path):
     assert (tmp_path / "out" / "student" / "model.safetensors").is_file()
 
 
-def test_it_is_pushed_with_its_code(model, tmp_path, monkeypatch):
-    uploaded = set()
+@pytest.mark.parametrize("has_code", [True, False])
+def test_it_is_pushed_with_its_code(model, tmp_path, monkeypatch, has_code):
+    folder = shutil.copytree(model, tmp_path / "model")
+    code = {path.name: path.read_bytes() for path in folder.glob("*.py")}
+    for name in () if has_code else code:
+        (folder / name).unlink()
+    uploaded = {}
     monkeypatch.setattr(
         "hf_dvflnet.hub.model_folder.HfApi.create_repo", lambda *a, **k: type("R", (), {"repo_id": "a/b"})
     )
 
     def upload(api, repo_id, folder_path, commit_message):
-        uploaded.update(path.name for path in Path(folder_path).iterdir())
+        uploaded.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
         return type("Commit", (), {"commit_url": "url"})
 
     monkeypatch.setattr("hf_dvflnet.hub.model_folder.HfApi.upload_folder", upload)
-    (model / "README.md").write_text("# A card\n")
-    assert push_model_folder(model, "a/b") == "url"
-    assert {"config.json", "model.safetensors", "modeling_videofocalnet.py"} <= uploaded
+    (folder / "README.md").write_text("# A card\n")
+    assert push_model_folder(folder, "a/b") == "url"
+    assert {"config.json", "model.safetensors", "modeling_videofocalnet.py"} <= set(uploaded)
+    assert {name: content for name, content in uploaded.items() if name.endswith(".py")} == code
     assert ("modeling_frame_model.py" in uploaded) == ("image" in model.name)
 
 
