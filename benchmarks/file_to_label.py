@@ -5,16 +5,14 @@ reader and processor, with random weights, one clip at a time.
     python benchmarks/file_to_label.py
 
 On a clip like UCF101's (320 x 240, MPEG-4, 7 s) and a minute of 1080p with a keyframe every 60 frames. The sides take
-turns; medians and quartiles. Beside it the times of ours by stage. Writes JSON.
+turns; medians and quartiles. Beside it the times of ours by stage, as `dvflnet benchmark` gives them. Writes JSON.
 """
 
 import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +25,11 @@ from transformers import VideoMAEImageProcessor
 from transformers.utils import logging
 from transformers.video_utils import read_video_pyav
 
-from hf_dvflnet import VideoFocalNetVideoProcessor, prepare_for_inference, read_video
+from hf_dvflnet import VideoFocalNetVideoProcessor, prepare_for_inference
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference.export import export_model
 from hf_dvflnet.inference.exported_program import load_exported
+from hf_dvflnet.inference.speed import STAGES, time_stages
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
@@ -62,22 +61,6 @@ def exported_nano(folder: Path) -> dict[str, Callable]:
     return {f"nano, {name}": load_exported(folder / format) for name, format in FORMATS.items()}
 
 
-def stages_of(model, processor, path: Path, rounds: int) -> dict[str, float]:
-    """Median seconds of decoding, preprocessing and the model, one after another, after a pass to warm up."""
-    passes = []
-    for _ in range(rounds + 1):
-        times = [time.perf_counter()]
-        frames, _ = read_video(path, partial(processor.sample_frames, num_clips=1))
-        times.append(time.perf_counter())
-        clip = processor(frames, do_sample_frames=False, num_clips=1, num_crops=1, return_tensors="pt")
-        times.append(time.perf_counter())
-        with torch.inference_mode():
-            model(**clip)
-        times.append(time.perf_counter())
-        passes.append(np.diff(times))
-    return dict(zip(("decode", "preprocess", "forward"), np.median(passes[1:], axis=0).tolist(), strict=True))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/file_to_label.json"))
@@ -104,10 +87,11 @@ def main():
                     model, VideoMAEImageProcessor(), path, frames, shown
                 )
             times = take_turns(calls, arguments.rounds)
+            stages = time_stages(nano, processor, [path], repeat=arguments.rounds)
             found[kind] = {
                 "seconds": {side: seconds(times, side) for side in calls},
                 "ratio_to_nano": {side: ratio(times, side, "nano") for side in calls if side != "nano"},
-                "nano_by_stage": stages_of(nano, processor, path, arguments.rounds),
+                "nano_by_stage": {stage: stages[stage]["median"] for stage in STAGES},
             }
             print(kind, json.dumps(found[kind]), flush=True)
     summary = {"machine": machine(), "rounds": arguments.rounds, "videos": found}

@@ -1,4 +1,4 @@
-"""Commands for videos: predict, windows, watch, demo, visualize."""
+"""Commands for videos: predict, windows, watch, demo, visualize, benchmark."""
 
 import csv
 import json
@@ -388,3 +388,45 @@ class Visualize:
             kinds=["spatial", "temporal"] if self.kind == "both" else [self.kind],
         )
         say(f"{self.out}: {', '.join(answers)}")
+
+
+@dataclass
+class Benchmark:
+    """
+    Measure decoding, preprocessing and forward pass separately, with one view per video, without overlap.
+
+    The time of a stage covers all videos of a pass; the table shows its median, minimum and maximum over the passes.
+    The real-time factor is seconds of video per second of computation.
+    """
+
+    model: str = argument(CLASSIFIER)
+    videos: list[str] = argument(VIDEOS, metavar="VIDEO...")
+    repeat: int = option(5, "Number of measured passes, after one that is not measured.", minimum=1)
+    batch_size: int = option(1, "Clips that are classified at once.", minimum=1)
+    device: str = shared("device")
+    dtype: DType = shared("dtype")
+    compile: bool = shared("compile")
+    json: bool = shared("json")
+
+    def run(self):
+        from hf_dvflnet.data.video_files import list_videos
+        from hf_dvflnet.hub.loading import load_processor
+        from hf_dvflnet.inference.pipeline import load_placed
+        from hf_dvflnet.inference.speed import STAGES, time_stages
+
+        network = load_placed(self.model, self.device, self.dtype, self.compile)
+        videos = list_videos(self.videos)
+        found = time_stages(network, load_processor(self.model), videos, **pick(self, "repeat batch_size"))
+        if self.json:
+            return show(found, True)
+        seconds, factor = (found[name] or float("nan") for name in ("video_seconds", "realtime_factor"))
+        say(
+            f"{found['clips']} clips of {found['frames']} frames, {seconds:.1f} s of video; batches of "
+            f"{self.batch_size}; {found['device']}, {found['dtype']}, {found['threads']} threads; {self.repeat} passes"
+        )
+        say(f"{'':12}{'median':>10}{'least':>10}{'greatest':>10}{'clips/s':>10}{'share':>8}")
+        for name in (*STAGES, "overall"):
+            row = found[name]
+            times = "".join(f"{row[key]:8.3f} s" for key in ("median", "least", "greatest"))
+            say(f"{name:12}{times}{row['clips_per_second']:10.2f}{row['share']:8.0%}")
+        say(f"real-time factor {factor:.2f}; bound by {found['bound_by']}")

@@ -32,6 +32,7 @@ COMMANDS = {
     "predict into a file": "predict {model} {clips}/test --output {out}/rows.parquet --embeddings --num_workers 0",
     "windows": "windows {model} {clip} --window 1 --num_workers 0",
     "watch": "watch {model} {clip} --window 1",
+    "benchmark": "benchmark {model} {clip} --repeat 1",
     "evaluate": f"evaluate {{model}} {DATA} --output {{out}}/report --num_workers 0",
     "cache-teacher": f"cache-teacher {{model}} {{out}}/cache {DATA} --views 1 --num_workers 0",
 }

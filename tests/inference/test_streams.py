@@ -35,6 +35,7 @@ from hf_dvflnet.data.jobs import run_ahead
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.inference.live_sources import open_stream
 from hf_dvflnet.inference.sliding_window import SmallPictures
+from hf_dvflnet.inference.speed import time_stages
 from hf_dvflnet.inference.windows import predict_windows
 
 
@@ -1041,6 +1042,35 @@ def test_watch_refuses_what_it_cannot_open_in_one_line(dvflnet, tiny_folder, tmp
         code, out, err = dvflnet("watch", tiny_folder, source)
         assert (code, out, len(err.splitlines())) == (1, "", 1)
         assert reason in err
+
+
+def test_benchmark_times_each_stage_and_names_the_slowest(dvflnet, tiny_folder, video_files):
+    videos = [video_files[name] for name in ("vp9.webm", "h264_long_gop.mp4", "xvid.avi")]
+    code, out, _ = dvflnet("benchmark", tiny_folder, *videos, "--repeat", 2, "--batch-size", 2, "--json")
+    found = json.loads(out)
+    assert code == 0
+    stages = ("decode", "preprocess", "forward")
+    assert found["bound_by"] == max(stages, key=lambda name: found[name]["median"])
+    assert sum(found[name]["share"] for name in stages) == pytest.approx(1)
+    for name in (*stages, "overall"):
+        assert 0 < found[name]["least"] <= found[name]["median"] <= found[name]["greatest"]
+        assert found[name]["clips_per_second"] == pytest.approx(3 / found[name]["median"])
+    assert found["video_seconds"] == pytest.approx((40 + 60 + 40) / 25, abs=0.05)
+    assert found["realtime_factor"] == pytest.approx(found["video_seconds"] / found["overall"]["median"])
+    assert (found["device"], found["dtype"], found["threads"]) == ("cpu", "float32", torch.get_num_threads())
+    code, out, _ = dvflnet("benchmark", tiny_folder, *videos, "--repeat", 1)
+    assert "bound by" in out and "3 clips of 4 frames, 5.6 s of video" in out
+
+
+def test_benchmark_gives_no_figure_that_leaves_a_video_out(dvflnet, tiny_folder, video_files, tmp_path):
+    code, out, err = dvflnet("benchmark", tiny_folder, video_files["vp9.webm"], tmp_path / "none.mp4")
+    assert (code, out) == (1, "") and "none.mp4" in err
+
+
+def test_a_slow_stage_shows_in_its_own_time(tiny_model, tiny_processor, video_files):
+    found = time_stages(SlowModel(tiny_model, 0.5), tiny_processor, [video_files["vp9.webm"]] * 2, repeat=1)
+    assert found["bound_by"] == "forward"
+    assert found["forward"]["median"] >= 1 > found["preprocess"]["median"]
 
 
 # causal models
