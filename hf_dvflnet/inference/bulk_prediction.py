@@ -30,7 +30,7 @@ from ..clip_sampling import check_positive
 from ..data.jobs import default_workers, quiet_videos
 from ..data.storages import LocalFiles, StoredFiles, open_file, storage_of
 from ..hub.loaded_models import feature_width, weights_digest
-from .pipeline import ClipClassifier, check_views, decode_clips
+from .pipeline import Clip, ClipClassifier, check_views, decode_clips
 
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -113,28 +113,32 @@ def predict_to_file(
     process, file.processes = process_share()
     if retry_failed and file.processes > 1:
         raise ValueError("retry_failed works in one process; start it without a launcher")
-    with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier:
-        if num_workers is None:
-            num_workers = default_workers()
-        file.begin(main=process == 0)
-        # the same shares whenever a process looks, also while others write
-        mine: dict[int, Sequence[int] | None] = dict.fromkeys(
-            block for block in file.missing() if block % file.processes == process
-        )
-        if retry_failed:
-            file.reopen()
-            mine |= file.failed()
-        done = _write_blocks(
-            *(file, mine, videos, classifier, processor),
-            views=views,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            quiet=process > 0,
-        )
+    num_workers = default_workers() if num_workers is None else num_workers
+    file.begin(main=process == 0)
+    # the same shares whenever a process looks, also while others write
+    blocks: dict[int, Sequence[int]] = {
+        block: file.blocks[block] for block in file.missing() if block % file.processes == process
+    }
+    if retry_failed:
+        file.reopen()
+        blocks |= file.failed()
+    spent = {"decoding": 0.0, "the model": 0.0}
+    wanted = (videos[row] for rows in blocks.values() for row in rows)
+    with (
+        closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier,
+        quiet_videos(),
+        closing(decode_clips(wanted, processor, views=views, num_workers=num_workers)) as clips,
+    ):
+        rows = _classify(blocks.values(), clips, classifier, batch_size, spent)
+        write_blocks(file, blocks, rows, quiet=process > 0)
+    written = sum(map(len, blocks.values()))
     failures = file.finish() if process == 0 else None
     return {
         "videos": len(videos),
-        **done,
+        "written": written,
+        "decoding_seconds": spent["decoding"],
+        "model_seconds": spent["the model"],
+        "bound_by": max(spent, key=spent.__getitem__) if written else None,
         "process": process,
         "processes": file.processes,
         "failures": None if failures is None else dict(failures.most_common()),
@@ -178,48 +182,33 @@ def open_run(
     return videos, PredictionFile(output, schema, run, len(videos))
 
 
-def _write_blocks(
-    file: "PredictionFile",
-    blocks: Mapping[int, Sequence[int] | None],
-    videos: Sequence[str],
-    classifier: ClipClassifier,
-    processor: Any,
-    *,
-    views: int,
-    batch_size: int,
-    num_workers: int,
-    quiet: bool,
-) -> dict[str, Any]:
-    """
-    Compute blocks, of which only some rows if these are given, and write them; return the part of the summary that
-    tells of it.
-    """
-    spent = {"decoding": 0.0, "the model": 0.0}
-    wanted = {block: numbers or file.blocks[block] for block, numbers in blocks.items()}
-    written = sum(map(len, wanted.values()))
-    sources = (videos[row] for numbers in wanted.values() for row in numbers)
-    with (
-        quiet_videos(),
-        closing(decode_clips(sources, processor, views=views, num_workers=num_workers)) as clips,
-        tqdm(total=written, unit="video", disable=True if quiet or not written else None) as progress,
-    ):
-        for block, numbers in wanted.items():
-            rows: list[Row] = []
-            while missing := len(numbers) - len(rows):
-                started = time.perf_counter()
-                batch = list(islice(clips, min(batch_size, missing)))
-                decoded = time.perf_counter()
-                rows += classifier(batch)
-                spent["decoding"] += decoded - started
-                spent["the model"] += time.perf_counter() - decoded
-                progress.update(len(batch))
-            file.write(block, rows, blocks[block])
-    return {
-        "written": written,
-        "decoding_seconds": spent["decoding"],
-        "model_seconds": spent["the model"],
-        "bound_by": max(spent, key=spent.__getitem__) if written else None,
-    }
+def write_blocks(
+    file: "PredictionFile", blocks: Mapping[int, Sequence[int]], rows: Iterator[Row], *, quiet: bool = False
+):
+    """Write blocks, of which only some rows may be given, with the next of `rows`."""
+    total = sum(map(len, blocks.values()))
+    with tqdm(total=total, unit="video", disable=True if quiet or not total else None) as progress:
+        for block, numbers in blocks.items():
+            found = []
+            for row in islice(rows, len(numbers)):
+                found.append(row)
+                progress.update()
+            file.write(block, numbers, found)
+
+
+def _classify(
+    blocks: Iterable[Sequence[int]], clips: Iterator[Clip], classifier: ClipClassifier, batch_size: int, spent: dict
+) -> Iterator[Row]:
+    """The rows of blocks, each in batches of its own, so that they are the same whichever blocks were there before."""
+    for numbers in blocks:
+        for first in range(0, len(numbers), batch_size):
+            started = time.perf_counter()
+            batch = list(islice(clips, min(batch_size, len(numbers) - first)))
+            decoded = time.perf_counter()
+            rows = classifier(batch)
+            spent["decoding"] += decoded - started
+            spent["the model"] += time.perf_counter() - decoded
+            yield from rows
 
 
 def describe_run(
@@ -390,16 +379,12 @@ class PredictionFile:
             return []
         return [block for block in range(len(self.blocks)) if _part(block) not in there]
 
-    def write(self, block: int, rows: Sequence[Row], numbers: Sequence[int] | None = None):
-        """Write a block, completely or not at all; with `numbers`, replace these rows of it."""
-        if numbers is not None:
-            anew = dict(zip(numbers, rows, strict=True))
-            rows = [
-                anew.get(*pair) for pair in zip(self.blocks[block], self._read_part(block).to_pylist(), strict=True)
-            ]
-        if len(rows) != len(self.blocks[block]):
-            raise ValueError(f"block {block} has {len(self.blocks[block])} rows, got {len(rows)}")
-        self._write_part(block, pyarrow.Table.from_pylist(list(rows), self.schema))
+    def write(self, block: int, numbers: Sequence[int], rows: Sequence[Row]):
+        """Write these rows of a block, completely or not at all; where they are not all, the others stay."""
+        anew = dict(zip(numbers, rows, strict=True))
+        if len(numbers) < len(self.blocks[block]):
+            anew = dict(zip(self.blocks[block], self._read_part(block).to_pylist(), strict=True)) | anew
+        self._write_part(block, pyarrow.Table.from_pylist(list(anew.values()), self.schema))
 
     def _write_part(self, block: int, table: pyarrow.Table):
         with self._files.whole(f"{self.parts}/{_part(block)}", self.parts) as unfinished:

@@ -303,7 +303,7 @@ def decoding() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if "MapBatches(_decode)" in " ".join(process.cmdline()) and process.children():
+            if "ray::_run" in " ".join(process.cmdline()) and process.children():
                 found.append(process)
         except psutil.Error:
             continue
