@@ -12,7 +12,7 @@ OnError = Literal["replace", "raise"]
 
 @dataclass
 class TrainingOptions:
-    """What both trainings need to know of videos, clips and LoRA."""
+    """Options for videos, clips and LoRA that both trainings have."""
 
     dataset: str | None = option(None, f"{DATASETS} or folder (class folders, if unset).")
     data_dir: str | None = option(

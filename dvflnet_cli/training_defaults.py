@@ -1,5 +1,5 @@
 """
-What `dvflnet train` and `dvflnet distill` do where no option says otherwise. The published recipe is in
+Defaults of `dvflnet train` and `dvflnet distill`. The published recipe is in
 `examples/recipes`. Values for few clips are those of `benchmarks/small_data.py`.
 """
 

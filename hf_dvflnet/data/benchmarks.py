@@ -135,7 +135,7 @@ class Benchmark:
         self.lists = {split: [clip for clip in clips if clip.label in classes] for split, clips in self.lists.items()}
 
     def _present_classes(self) -> list[str]:
-        """The listed classes with at least one video in the release, whose tars are read to know it."""
+        """The listed classes with at least one video in the release. This reads all tars."""
         unlisted = (archive for path, archive in self.release.archives.items() if self._is_unlisted(path))
         in_tars = {self.video_id(member) for archive in unlisted for member in archive.members if is_video(member)}
         there = in_tars.union(self.places)
@@ -194,9 +194,9 @@ class Benchmark:
 
     def shards(self, split: str) -> tuple[list[Shard], dict[str, Row]]:
         """
-        The rows of a split without those of blocked clips, in shards, and those of videos that are nowhere, by id.
+        The rows of a split in shards, without blocked clips; and by id, the rows of videos that were not found.
 
-        Where there are tars, these videos may be in any of them.
+        If there are tars, these videos may be in any of them.
         """
         loose: list[Row] = []
         in_archives: dict[str, dict[str, Row]] = {path: {} for path in self.release.archives}

@@ -85,7 +85,7 @@ def load_benchmark(
 
 
 def _usable_cache() -> str | None:
-    """None for the cache of `datasets`; without a writable home, a folder that ends with this process."""
+    """None for the default cache of `datasets`; without a writable home, a folder that is deleted at exit."""
     cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
     with suppress(OSError):
         os.makedirs(cache, exist_ok=True)

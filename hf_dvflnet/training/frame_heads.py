@@ -115,7 +115,7 @@ def pooled_features(
     num_workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the head is given, float32 of shape (clips, size), and the labels, (clips,), on the CPU."""
+    """The inputs of the head, float32 of shape (clips, size), and the labels, (clips,), on the CPU."""
     computed = _computed(model, clips, batch_size, num_workers, device)
     items = [item for batch in computed for item in batch]
     return torch.stack([item["features"] for item in items]), torch.stack([item["labels"] for item in items])
