@@ -143,21 +143,26 @@ def test_it_teaches_a_student(model, motion_tree, tmp_path):
     assert (tmp_path / "out" / "student" / "model.safetensors").is_file()
 
 
-def test_it_is_pushed_with_its_code(model, tmp_path, monkeypatch):
-    uploaded = set()
+def test_what_a_training_leaves_is_pushed_with_its_code_and_card(model, motion_tree, tmp_path, monkeypatch):
+    options = {**SMALL, "data_dir": motion_tree, "output_dir": tmp_path / "out", "model_name_or_path": model}
+    run_training("train", options)
+    uploaded = {}
     monkeypatch.setattr(
         "hf_dvflnet.hub.model_folder.HfApi.create_repo", lambda *a, **k: type("R", (), {"repo_id": "a/b"})
     )
 
     def upload(api, repo_id, folder_path, commit_message):
-        uploaded.update(path.name for path in Path(folder_path).iterdir())
+        uploaded.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
         return type("Commit", (), {"commit_url": "url"})
 
     monkeypatch.setattr("hf_dvflnet.hub.model_folder.HfApi.upload_folder", upload)
-    (model / "README.md").write_text("# A card\n")
-    assert push_model_folder(model, "a/b") == "url"
-    assert {"config.json", "model.safetensors", "modeling_videofocalnet.py"} <= uploaded
+    assert push_model_folder(tmp_path / "out", "a/b") == "url"
+    assert {"config.json", "model.safetensors", "modeling_videofocalnet.py"} <= set(uploaded)
     assert ("modeling_frame_model.py" in uploaded) == ("image" in model.name)
+    assert "training_args.bin" not in uploaded
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["validation"]
+    card = uploaded["README.md"].decode()
+    assert f"| {results['top1']:.1%} |" in card and "- validation split: folder" in card
 
 
 def test_maps_and_published_weights_are_for_a_video_focalnet_alone(model, clip, tmp_path, dvflnet):
