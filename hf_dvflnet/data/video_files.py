@@ -1,7 +1,7 @@
 """
 Finds videos: those below folders, and those of lists in text files and tables.
 
-Hidden files and those that systems put beside videos are never used, neither loose nor in archives.
+Hidden files and those that systems put beside videos are never used.
 """
 
 import csv
@@ -21,6 +21,7 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
     *(".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
+ARCHIVE_SUFFIXES = (".rar", ".zip", ".7z", ".tar", ".tar.gz", ".tgz")
 
 # files and folders of macOS, Windows, Linux and network drives; most others, such as `._a.mp4`, begin with a dot
 _SYSTEM_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
@@ -38,7 +39,7 @@ def is_video(name: str) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a path below a folder, or in an archive, has a part that is hidden or that a system has written."""
+    """Whether a path below a folder has a part that is hidden or that a system has written."""
     parts = PurePosixPath(path).parts
     return any((part.startswith(".") and part != "..") or part in _SYSTEM_NAMES for part in parts)
 
