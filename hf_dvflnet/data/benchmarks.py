@@ -102,23 +102,12 @@ class Benchmark:
     """
     Base class of the benchmarks: the lists of a protocol and fold, and the videos found in a release.
 
-    Args:
-        data_dir: The extracted or prepared release, or a URL such as `hf://datasets/ORG/REPO`.
-        protocol: Protocol whose lists are used; by default the first one in `folds`.
-        fold: Number of the fold, from 1 to `folds[protocol]`.
-        label_set: Label set with a different order of the same classes, for benchmarks that have one.
-        block_list: A report of `dvflnet verify`; clips that it lists as empty, undecodable or leaked are left out.
-        classes: Names of the classes to load, or `"present"` for those with videos in the release; by default all.
-
-    Raises:
-        FileNotFoundError: If the release or an annotation file does not exist.
-        ValueError: If the protocol, fold, label set or a class does not exist, a list contains an unknown class, or a
-            training clip is in the list of another split.
+    Arguments and errors are those of [`load_benchmark`].
     """
 
     key: str
     title: str
-    label_sets: tuple[str, ...]
+    other_label_sets: tuple[str, ...] = ()  # the same classes in another order
     folds: dict[str, int]  # number of folds of each protocol, the default protocol first
     official_counts: dict[tuple[str, int], dict[str, int]]  # clips per split, by protocol and fold
     test_split = "test"  # the split on which results are reported
@@ -148,11 +137,9 @@ class Benchmark:
             )
         if protocol in self.warning:
             warnings.warn(f"{self.title}, {protocol}: {self.warning[protocol]}", stacklevel=3)
-        label_set = label_set or self.label_sets[0]
-        if label_set not in self.label_sets:
-            raise ValueError(
-                f"{self.title}: unknown label set {label_set!r}; choose one of {', '.join(self.label_sets)}"
-            )
+        label_set = label_set or self.key
+        if label_set not in (known := (self.key, *self.other_label_sets)):
+            raise ValueError(f"{self.title}: unknown label set {label_set!r}; choose one of {', '.join(known)}")
         self.names = LABEL_SETS[label_set].names
         self.release = Release(data_dir)
         self.blocked = read_block_list(block_list)
@@ -207,7 +194,7 @@ class Benchmark:
     @property
     def part(self) -> str | None:
         """Which part of the benchmark is loaded, such as `16 of 101 classes`; None for the whole."""
-        number = len(LABEL_SETS[self.label_sets[0]].names)
+        number = len(LABEL_SETS[self.key].names)
         return None if len(self.names) == number else f"{len(self.names)} of {number} classes"
 
     @classmethod
@@ -352,7 +339,7 @@ class UCF101(_InClassFolders):
 
     key = "ucf101"
     title = "UCF101"
-    label_sets = ("ucf101", "ucf101-sorted")
+    other_label_sets = ("ucf101-sorted",)
     lists_from_names = ("dvflnet_8020",)
     folds = {"official": 3, "dvflnet_8020": 1}
     official_counts = {
@@ -384,7 +371,6 @@ class UCF50(_InClassFolders):
 
     key = "ucf50"
     title = "UCF50"
-    label_sets = ("ucf50",)
     lists_from_names = ("groups_20_5", "logo", "dvflnet_8020")
     folds = {"groups_20_5": 1, "logo": 25, "dvflnet_8020": 1}
     official_counts = {
@@ -447,7 +433,6 @@ class HMDB51(_ListPerClass):
 
     key = "hmdb51"
     title = "HMDB51"
-    label_sets = ("hmdb51",)
     official_counts = {("official", fold): {"train": 3570, "test": 1530} for fold in (1, 2, 3)}
     lists_come_with = "test_train_splits.rar"
     splits = {"0": None, "1": "train", "2": "test"}
@@ -464,7 +449,6 @@ class JHMDB(_ListPerClass):
 
     key = "jhmdb"
     title = "JHMDB"
-    label_sets = ("jhmdb",)
     official_counts = {("official", 1): {"train": 660, "test": 268}}
     lists_come_with = "splits.zip"
     splits = {"1": "train", "2": "test"}
@@ -477,28 +461,12 @@ class JHMDB(_ListPerClass):
         match = re.fullmatch(rf"(.+){tail}", stem)
         return match[1] if match else None
 
-    @classmethod
-    def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
-        lists = super().index(release, protocol, fold)
-        # the clips of HMDB51 have the same names, but are not cut to the action
-        classes = set(LABEL_SETS["jhmdb"].names)
-        folders = {PurePosixPath(path).parent for path in release.videos}
-        beside = {folder.parent for folder in folders if folder.name in classes}
-        others = {folder.name for folder in folders if folder.parent in beside} - classes
-        if others:
-            raise ValueError(
-                f"{release.root}: has folders of videos, but no lists, of {listed(others)}, which are not classes of "
-                "JHMDB"
-            )
-        return lists
-
 
 class SomethingSomethingV2(Benchmark):
     """Something-Something-v2 (220,847 clips of 174 classes). `test` needs the file of test answers."""
 
     key = "ssv2"
     title = "Something-Something-v2"
-    label_sets = ("ssv2",)
     test_split = "validation"
     folds = {"official": 1}
     official_counts = {("official", 1): {"train": 168913, "validation": 24777, "test": 27157}}
@@ -532,7 +500,6 @@ class Kinetics400(Benchmark):
 
     key = "kinetics400"
     title = "Kinetics-400"
-    label_sets = ("kinetics400",)
     test_split = "validation"
     folds = {"official": 1}
     official_counts = {("official", 1): {"train": 246534, "validation": 19906, "test": 38685}}

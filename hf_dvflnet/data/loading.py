@@ -57,7 +57,9 @@ def load_benchmark(
         [`split_facts`] gives the number of listed clips and the ids of the missing ones.
 
     Raises:
-        FileNotFoundError, ValueError: As for [`load_benchmark`], or if the benchmark or split does not exist.
+        FileNotFoundError: If the release or an annotation file does not exist, or if there are no videos.
+        ValueError: If the benchmark, split, protocol, fold, label set or a class does not exist, a list contains an
+            unknown class, or a training clip is in the list of another split.
 
     Warns:
         UserWarning: If clips are missing, if the protocol has data leakage between training and test clips, or if
@@ -196,7 +198,7 @@ def _load_parquet(name: str, data_dir: str | os.PathLike, split: str, streaming:
     theirs = columns["label"].names if isinstance(columns["label"], datasets.ClassLabel) else None
     if theirs is None and columns["label"].dtype != "string":
         raise ValueError(f"{data_dir}: its labels are numbers without class names; use names, or a ClassLabel")
-    names = list(LABEL_SETS[label_set or builder.label_sets[0]].names)
+    names = list(LABEL_SETS[label_set or name].names)
     unknown = set(theirs or ()) - set(names)
     if unknown:
         raise ValueError(f"{data_dir}: has the classes {listed(unknown)}, which are not classes of {builder.title}")

@@ -78,23 +78,16 @@ def find_files(root: str | os.PathLike, filesystem: Any = None) -> Files:
 
 def _walk(root: str) -> tuple[list[str], list[str]]:
     """Files below a local folder, and what is neither a file nor a folder and not hidden."""
-    files, others, waiting = [], [], [root]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                listed = list(entries)
-        except PermissionError:
-            if is_hidden(_below(root, folder)):  # `lost+found` may be read by the administrator only
-                continue
-            raise
-        for entry in listed:
-            # os.path, because a link to itself is an error for entries
-            is_link, path = entry.is_symlink(), entry.path
-            if os.path.isdir(path) if is_link else entry.is_dir():
-                if not (is_link and _leads_back(path, root)):
-                    waiting.append(path)
-            elif os.path.isfile(path) if is_link else entry.is_file():
+
+    def refuse(error: OSError):
+        if not (isinstance(error, PermissionError) and is_hidden(_below(root, error.filename))):
+            raise error  # of system folders, `lost+found` may be read by the administrator only
+
+    files, others = [], []
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not _leads_back(os.path.join(folder, name), root)]
+        for path in (os.path.join(folder, name) for name in names):
+            if os.path.isfile(path):
                 files.append(path)
             elif not is_hidden(_below(root, path)):
                 others.append(path)
@@ -104,7 +97,7 @@ def _walk(root: str) -> tuple[list[str], list[str]]:
 def _leads_back(link: str, root: str) -> bool:
     """Whether a link leads to a folder that it is in, `root` or below."""
     above = link
-    while len(above) > len(root):
+    while os.path.islink(link) and len(above) > len(root):
         above = os.path.dirname(above)
         if os.path.samefile(link, above):
             return True

@@ -9,7 +9,7 @@ from local_hub import LocalHub
 from mini_releases import WRITERS
 
 from hf_dvflnet import load_benchmark, read_video
-from hf_dvflnet.data.benchmarks import BENCHMARKS, JHMDB
+from hf_dvflnet.data.benchmarks import JHMDB
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.data.loading import split_facts
 
@@ -62,7 +62,7 @@ def test_each_split_has_its_clips_and_streams_the_same_ones(load, name, protocol
         assert len(mapped) == count
         assert list(mapped) == list(streamed)
         assert streamed.features == mapped.features
-        assert tuple(mapped.features["label"].names) == LABEL_SETS[BENCHMARKS[name].label_sets[0]].names
+        assert tuple(mapped.features["label"].names) == LABEL_SETS[name].names
         assert mapped.features["video"] == datasets.Video(decode=False)
         facts = split_facts(mapped)
         assert (facts["benchmark"], facts["protocol"], facts["fold"], facts["split"]) == (name, protocol, fold, split)
@@ -214,21 +214,6 @@ def test_a_class_that_is_not_in_the_list_is_refused(load, releases, tmp_path):
     csv.write_text(csv.read_text().replace("petting cat", "petting lion"))
     with pytest.raises(ValueError, match="validation has the classes 'petting lion', which are not classes of K"):
         load("kinetics400", "validation", data_dir=tmp_path / "k400")
-
-
-@pytest.fixture
-def jhmdb(releases, tmp_path) -> Path:
-    """A copy of the mini-release of JHMDB that a test may spoil."""
-    return Path(shutil.copytree(releases["jhmdb"], tmp_path / "jhmdb_release"))
-
-
-def test_clips_of_hmdb51_that_have_the_names_of_jhmdbs_are_refused(load, jhmdb):
-    video = next((jhmdb / "ReCompress_Videos" / "run").glob("*.avi"))
-    for label in LABEL_SETS["hmdb51"].names:
-        (jhmdb / "ReCompress_Videos" / label).mkdir(exist_ok=True)
-        shutil.copy(video, jhmdb / "ReCompress_Videos" / label / "Other.avi")
-    with pytest.raises(ValueError, match="no lists, of .*, which are not classes of JHMDB$"):
-        load("jhmdb", "test", data_dir=jhmdb)
 
 
 @pytest.mark.parametrize(
