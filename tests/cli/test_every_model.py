@@ -153,7 +153,7 @@ def uploaded(monkeypatch) -> dict[str, bytes]:
         "hf_dvflnet.hub.model_folder.HfApi.create_repo", lambda *a, **k: type("R", (), {"repo_id": "a/b"})
     )
 
-    def upload(self, *, folder_path, **options):
+    def upload(api, repo_id, folder_path, commit_message):
         found.update((path.name, path.read_bytes()) for path in Path(folder_path).iterdir())
         return type("Commit", (), {"commit_url": "url"})
 
