@@ -111,7 +111,7 @@ def _map_here(
 
 @contextmanager
 def quiet_videos() -> Iterator[None]:
-    """Print no warnings of videos, of which the rows tell."""
+    """Do not print warnings about videos: the rows contain them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VideoWarning)
         yield

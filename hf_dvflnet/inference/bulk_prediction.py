@@ -66,7 +66,7 @@ def predict_to_file(
     - `source`: the path or URL. Bytes that are not UTF-8 are escaped, as in `\\udcff`.
     - `labels` and `scores`: the best classes, best first, lists of length `top_k`. In CSV, `label_1`, `score_1`, ...
     - `frames` and `seconds`: number of frames of the video, and its duration if it states one.
-    - `warning`: what reading the video warned of, such as frames that are missing.
+    - `warning`: warnings from reading the video, such as missing frames.
     - `error_kind` and `error`: why the video could not be read: the name of the exception (`FileNotFoundError`,
       `VideoDecodeError`, ...), `DecoderCrash` if it ended its sandbox twice; and the message.
     - `embedding`: the pooled features, float32, with `embeddings`.
@@ -75,7 +75,8 @@ def predict_to_file(
 
     Rows are written in parts of 256. A folder contains these parts, in Parquet, and any engine reads it
     (`pyarrow.dataset`, `datasets`, DuckDB, Spark). For a file, they lie in `OUTPUT.parts` until the end. After an
-    interruption of any kind, at most one part of each process is computed again. If all is there, nothing is computed.
+    interruption of any kind, at most one part of each process is computed again. If the output is complete, nothing
+    is computed.
 
     Processes that a launcher started (`accelerate launch`, `torchrun`; it sets both `RANK` and `WORLD_SIZE`) share the
     blocks, if `output` lies in a folder that all of them see. They do not communicate otherwise. A run may be
