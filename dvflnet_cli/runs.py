@@ -90,7 +90,7 @@ def train(options, args, given: dict[str, Any]):
 def report(
     trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any]], history, given: dict[str, Any], pace: str
 ):
-    """Write the figures, curves and card of a training, and print the figures with what is to be made of them."""
+    """Write the figures, curves and card of a training, and print the figures with advice."""
     folder, results = Path(trainer.args.output_dir), {}
     for split, row in rows.items():
         facts = split_facts(data[split])
@@ -386,7 +386,7 @@ def feature_clips(model: FrameModelForVideoClassification, clips, args: Training
 
 
 def video_processor(options, prepared: dict[str, Any] | None = None) -> hf.VideoFocalNetVideoProcessor:
-    """The processor of a training; `prepared` is how an image network has its frames prepared."""
+    """The processor of a training; `prepared` has the settings of an image network."""
     side, short_side = options.image_size, options.short_side
     if prepared is None:
         side, short_side = side or defaults.IMAGE_SIZE, short_side or defaults.SHORT_SIDE
@@ -405,7 +405,7 @@ def video_processor(options, prepared: dict[str, Any] | None = None) -> hf.Video
 
 def choose_start(options, given: dict[str, Any]) -> bool:
     """
-    Choose the model where class folders are trained on and no option says which: an image network if its weights are
+    Choose the model for class folders if no option names one: an image network if its weights are
     installed, else a small Video-FocalNet. Returns whether it is the latter.
     """
     named = {"image_model", "model_name_or_path", "preset", "config_overrides", "fine_tune", "streaming"}

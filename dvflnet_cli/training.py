@@ -12,7 +12,7 @@ OnError = Literal["replace", "raise"]
 
 @dataclass
 class TrainingOptions:
-    """What both trainings need to know of videos, clips and LoRA."""
+    """Options for videos, clips and LoRA that both trainings have."""
 
     dataset: str | None = option(None, f"{DATASETS} or folder (class folders, if unset).")
     data_dir: str | None = option(
@@ -196,7 +196,7 @@ class Evaluate:
 
     model: str | None = argument("A model folder or Hub id, or --from_predictions.", metavar="[MODEL]", default=None)
     dataset: str | None = option(None, f"{DATASETS}, or `folder` for class folders.")
-    data_dir: str | None = option(None, "Folder of the extracted release or its archives, or hf://datasets/...")
+    data_dir: str | None = option(None, "Folder of the extracted or prepared release, or hf://datasets/...")
     split: str | None = option(None, "By default the split on which results are reported.")
     protocol: str | None = option(None, "official, groups_20_5, logo or dvflnet_8020, depending on the benchmark.")
     fold: int = shared("fold")

