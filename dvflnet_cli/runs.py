@@ -17,7 +17,6 @@ import pandas
 import torch
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
-from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoVideoProcessor, Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.utils import logging
 
@@ -29,7 +28,7 @@ from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.data.video_column import undecoded, video_source
 from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.hub.loading import load_model, load_processor, read_config
-from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing
+from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing, write_card
 from hf_dvflnet.inference.evaluation import describe_split
 from hf_dvflnet.modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
 from hf_dvflnet.plots.charts import save_comparison, save_training_curves
@@ -120,7 +119,8 @@ def report(
     kind = "image network" if isinstance(trainer.model, FrameModelForVideoClassification) else "Video-FocalNet"
     facts = {f"{name} split": row["split"] for name, row in results.items()}
     facts |= {"frames of a clip": pace, "seed": trainer.args.seed}
-    write_card(trainer, f"A {kind}, trained with `dvflnet train` of hf_dvflnet.", as_table(results), facts)
+    introduction = f"A {kind}, trained with `dvflnet train` of hf_dvflnet.\n\n{as_table(results)}"
+    write_card(folder, "A video classifier", introduction, facts, name=folder.name)
     print(f"The model is in {folder}, its curves are in {folder / 'curves.png'}")
 
 
@@ -195,12 +195,9 @@ def distill(options, args, given: dict[str, Any]):
             "seed": args.seed,
         }
         table = as_table(results)
-        write_card(
-            trainer,
-            "A Video-FocalNet student, trained with `dvflnet distill` of hf_dvflnet, as in DVFL-Net "
-            "([arXiv 2507.12426](https://arxiv.org/abs/2507.12426)).",
-            *(table, facts),
-        )
+        introduction = f"A Video-FocalNet, distilled with `dvflnet distill` of hf_dvflnet.\n\n{table}"
+        folder = Path(trainer.args.output_dir)
+        write_card(folder, "A distilled video classifier", introduction, facts, name=folder.name)
         chart = output_dir / "comparison.png"
         save_comparison(
             results, histories, chart, f"{len(test_clips)} {measured} clips ({facts[f'{measured} split']})"
@@ -627,15 +624,3 @@ def as_table(results: dict[str, dict[str, Any]]) -> str:
         top5 = "-" if row["top5"] is None else f"{row['top5']:.1%}"
         lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {interval} | {top5} |")
     return "\n".join(lines)
-
-
-def write_card(trainer: Trainer, introduction: str, table: str, facts: dict[str, object]):
-    """Write the model card, without which `dvflnet push` uploads no folder."""
-    ModelCard.from_template(
-        ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"]),
-        template_path=str(Path(__file__).with_name("model_card.md")),
-        introduction=introduction,
-        table=table,
-        facts="\n".join(f"- {name}: {value}" for name, value in facts.items()),
-        classes=", ".join(trainer.model.config.label2id),
-    ).save(Path(trainer.args.output_dir, "README.md"))
