@@ -99,12 +99,9 @@ def test_limits_that_cannot_be_read_are_refused(text, monkeypatch):
         limits_of_environment()
 
 
-def test_a_limit_below_its_range_is_refused():
-    with pytest.raises(ValueError, match="max_pixels must be positive and finite, got 0"):
-        VideoLimits(max_pixels=0)
-
-
-@pytest.mark.parametrize("limit", [{"max_memory": 4e9 + 0.5}, {"max_seconds": float("inf")}, {"max_frames": 1.5}])
+@pytest.mark.parametrize(
+    "limit", [{"max_pixels": 0}, {"max_memory": 4e9 + 0.5}, {"max_seconds": float("inf")}, {"max_frames": 1.5}]
+)
 def test_a_limit_that_a_process_cannot_have_is_refused(limit):
     with pytest.raises(ValueError, match=f"{next(iter(limit))} must be"):
         VideoLimits(**limit)
