@@ -90,8 +90,7 @@ class _Clips:
 
     def settings(self) -> dict[str, Any]:
         """
-        What the clip that a teacher is shown depends on besides its video: sampling, augmentation and seed, as plain
-        values.
+        What a teacher's clip depends on besides its video: sampling, augmentation and seed, as plain values.
         """
         # which frames are sampled is up to the student's processor
         frames = {name: getattr(self.processor, name) for name in ("num_frames", "frame_interval")}

@@ -258,7 +258,7 @@ def _info(message: dict[str, Any], times: np.ndarray) -> VideoInfo:
 
 
 def _finish(info: VideoInfo, done: dict[str, Any], request: dict[str, Any]):
-    """Take over what only the end of decoding shows."""
+    """Update the facts that are known only after decoding."""
     remarks = [_named(remark, request) for remark in done["remarks"]]
     for remark in remarks:
         warnings.warn(remark, VideoWarning, stacklevel=5)

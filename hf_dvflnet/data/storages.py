@@ -152,7 +152,7 @@ class LocalFiles:
 
     @contextmanager
     def whole(self, path: str, folder: str) -> Iterator[Path]:
-        """As [`whole_file`], and the content is on the disk before the file is renamed."""
+        """Same as [`whole_file`], but sync the content to the disk before the file is renamed."""
         with whole_file(path, folder) as unfinished:
             yield unfinished
             with open(unfinished, "rb+") as file:

@@ -7,13 +7,12 @@ or not there. A block whose file is missing has yet to be computed, by whichever
 
 import csv
 import hashlib
-import io
 import json
 import math
 import os
 import time
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
@@ -22,15 +21,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.dataset
 import pyarrow.parquet
 from torch import nn
 from tqdm.auto import tqdm
 
 from ..clip_sampling import check_positive
 from ..data.jobs import default_workers, quiet_videos
-from ..data.storages import LocalFiles, StoredFiles, open_file, storage_of
+from ..data.storages import LocalFiles, StoredFiles, filesystem_of, open_file, storage_errors, storage_of
 from ..hub.loaded_models import feature_width, weights_digest
-from .pipeline import ClipClassifier, check_views, decode_clips
+from .pipeline import Clip, ClipClassifier, check_views, decode_clips
 
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -62,7 +62,7 @@ def predict_to_file(
     - `source`: the path or URL. Bytes that are not UTF-8 are escaped, as in `\\udcff`.
     - `labels` and `scores`: the best classes, best first, lists of length `top_k`. In CSV, `label_1`, `score_1`, ...
     - `frames` and `seconds`: number of frames of the video, and its duration if it states one.
-    - `warning`: what reading the video warned of, such as frames that are missing.
+    - `warning`: warnings from reading the video, such as missing frames.
     - `error_kind` and `error`: why the video could not be read: the name of the exception (`FileNotFoundError`,
       `VideoDecodeError`, ...), `DecoderCrash` if it ended its sandbox twice; and the message.
     - `embedding`: the pooled features, float32, with `embeddings`.
@@ -71,7 +71,8 @@ def predict_to_file(
 
     Rows are written in parts of 256. A folder contains these parts, in Parquet, and any engine reads it
     (`pyarrow.dataset`, `datasets`, DuckDB, Spark). For a file, they lie in `OUTPUT.parts` until the end. After an
-    interruption of any kind, at most one part of each process is computed again. If all is there, nothing is computed.
+    interruption of any kind, at most one part of each process is computed again. If the output is complete, nothing
+    is computed.
 
     Processes that a launcher started (`accelerate launch`, `torchrun`; it sets both `RANK` and `WORLD_SIZE`) share the
     blocks, if `output` lies in a folder that all of them see. They do not communicate otherwise. A run may be
@@ -89,7 +90,8 @@ def predict_to_file(
         batch_size: Number of videos that are classified at once.
         num_workers: Number of sandboxes that decode, by default one per CPU, shared by the processes of a machine. 0
             decodes in this process, which then ends with a decoder that crashes.
-        retry_failed: Whether to read videos again whose rows have an error, in a single process.
+        retry_failed: Whether to read videos again whose rows have an error, in a single process. `output` must be a
+            folder, or not be finished.
 
     Returns:
         `videos` (number of rows), `written` (those that this process computed now), `seconds`,
@@ -113,28 +115,31 @@ def predict_to_file(
     process, file.processes = process_share()
     if retry_failed and file.processes > 1:
         raise ValueError("retry_failed works in one process; start it without a launcher")
-    with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier:
-        if num_workers is None:
-            num_workers = default_workers()
-        file.begin(main=process == 0)
-        # the same shares whenever a process looks, also while others write
-        mine: dict[int, Sequence[int] | None] = dict.fromkeys(
-            block for block in file.missing() if block % file.processes == process
-        )
-        if retry_failed:
-            file.reopen()
-            mine |= file.failed()
-        done = _write_blocks(
-            *(file, mine, videos, classifier, processor),
-            views=views,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            quiet=process > 0,
-        )
+    num_workers = default_workers() if num_workers is None else num_workers
+    file.begin(main=process == 0)
+    # the same shares whenever a process looks, also while others write
+    blocks: dict[int, Sequence[int]] = {
+        block: file.blocks[block] for block in file.missing() if block % file.processes == process
+    }
+    if retry_failed:
+        blocks |= file.failed()
+    spent = {"decoding": 0.0, "the model": 0.0}
+    wanted = (videos[row] for rows in blocks.values() for row in rows)
+    with (
+        closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier,
+        quiet_videos(),
+        closing(decode_clips(wanted, processor, views=views, num_workers=num_workers)) as clips,
+    ):
+        rows = _classify(blocks.values(), clips, classifier, batch_size, spent)
+        write_blocks(file, blocks, rows, quiet=process > 0)
+    written = sum(map(len, blocks.values()))
     failures = file.finish() if process == 0 else None
     return {
         "videos": len(videos),
-        **done,
+        "written": written,
+        "decoding_seconds": spent["decoding"],
+        "model_seconds": spent["the model"],
+        "bound_by": max(spent, key=spent.__getitem__) if written else None,
         "process": process,
         "processes": file.processes,
         "failures": None if failures is None else dict(failures.most_common()),
@@ -178,48 +183,33 @@ def open_run(
     return videos, PredictionFile(output, schema, run, len(videos))
 
 
-def _write_blocks(
-    file: "PredictionFile",
-    blocks: Mapping[int, Sequence[int] | None],
-    videos: Sequence[str],
-    classifier: ClipClassifier,
-    processor: Any,
-    *,
-    views: int,
-    batch_size: int,
-    num_workers: int,
-    quiet: bool,
-) -> dict[str, Any]:
-    """
-    Compute blocks, of which only some rows if these are given, and write them; return the part of the summary that
-    tells of it.
-    """
-    spent = {"decoding": 0.0, "the model": 0.0}
-    wanted = {block: numbers or file.blocks[block] for block, numbers in blocks.items()}
-    written = sum(map(len, wanted.values()))
-    sources = (videos[row] for numbers in wanted.values() for row in numbers)
-    with (
-        quiet_videos(),
-        closing(decode_clips(sources, processor, views=views, num_workers=num_workers)) as clips,
-        tqdm(total=written, unit="video", disable=True if quiet or not written else None) as progress,
-    ):
-        for block, numbers in wanted.items():
-            rows: list[Row] = []
-            while missing := len(numbers) - len(rows):
-                started = time.perf_counter()
-                batch = list(islice(clips, min(batch_size, missing)))
-                decoded = time.perf_counter()
-                rows += classifier(batch)
-                spent["decoding"] += decoded - started
-                spent["the model"] += time.perf_counter() - decoded
-                progress.update(len(batch))
-            file.write(block, rows, blocks[block])
-    return {
-        "written": written,
-        "decoding_seconds": spent["decoding"],
-        "model_seconds": spent["the model"],
-        "bound_by": max(spent, key=spent.__getitem__) if written else None,
-    }
+def write_blocks(
+    file: "PredictionFile", blocks: Mapping[int, Sequence[int]], rows: Iterator[Row], *, quiet: bool = False
+):
+    """Write blocks, of which only some rows may be given, with the next of `rows`."""
+    total = sum(map(len, blocks.values()))
+    with tqdm(total=total, unit="video", disable=True if quiet or not total else None) as progress:
+        for block, numbers in blocks.items():
+            found = []
+            for row in islice(rows, len(numbers)):
+                found.append(row)
+                progress.update()
+            file.write(block, numbers, found)
+
+
+def _classify(
+    blocks: Iterable[Sequence[int]], clips: Iterator[Clip], classifier: ClipClassifier, batch_size: int, spent: dict
+) -> Iterator[Row]:
+    """The rows of blocks, each in batches of its own, so that they are the same whichever blocks were there before."""
+    for numbers in blocks:
+        for first in range(0, len(numbers), batch_size):
+            started = time.perf_counter()
+            batch = list(islice(clips, min(batch_size, len(numbers) - first)))
+            decoded = time.perf_counter()
+            rows = classifier(batch)
+            spent["decoding"] += decoded - started
+            spent["the model"] += time.perf_counter() - decoded
+            yield from rows
 
 
 def describe_run(
@@ -303,7 +293,6 @@ class PredictionFile:
             self.parts, self.description = self.output, f"{self.output}/_run.json"
         self.blocks = [range(start, min(start + ROWS_PER_PART, rows)) for start in range(0, rows, ROWS_PER_PART)]
         self._files = LocalFiles() if storage_of(self.output) is None else StoredFiles(self.output)
-        self._reopened = False
         self.processes = 1
 
     def begin(self, *, main: bool = True):
@@ -349,16 +338,15 @@ class PredictionFile:
                     stacklevel=4,
                 )
 
-    def reopen(self):
-        """Take a finished file apart again, so that [`write`] can replace rows. It stays until [`finish`]."""
-        if self._suffix and self.complete:
-            self._files.begin(self.parts)
-            for block, table in enumerate(self._tables_of_file()):
-                self._write_part(block, table)
-            self._reopened = True
-
     def failed(self) -> dict[int, list[int]]:
-        """Rows with an error, by the block whose part has them."""
+        """
+        Rows with an error, by the block whose part has them.
+
+        Raises:
+            ValueError: If the parts were merged into a file.
+        """
+        if self._suffix and self.complete:
+            raise ValueError(f"{self.output}: is finished; only rows in a folder of parts can be replaced, {_OTHER}")
         found = {}
         for block in set(range(len(self.blocks))) - set(self.missing()):
             kinds = self._read_part(block)["error_kind"].to_pylist()
@@ -370,7 +358,7 @@ class PredictionFile:
     @property
     def complete(self) -> bool:
         if self._suffix:
-            return not self._reopened and self._files.exists(self.output)
+            return self._files.exists(self.output)
         there = set(self._files.names(self.parts))
         return all(_part(block) in there for block in range(len(self.blocks)))
 
@@ -390,16 +378,12 @@ class PredictionFile:
             return []
         return [block for block in range(len(self.blocks)) if _part(block) not in there]
 
-    def write(self, block: int, rows: Sequence[Row], numbers: Sequence[int] | None = None):
-        """Write a block, completely or not at all; with `numbers`, replace these rows of it."""
-        if numbers is not None:
-            anew = dict(zip(numbers, rows, strict=True))
-            rows = [
-                anew.get(*pair) for pair in zip(self.blocks[block], self._read_part(block).to_pylist(), strict=True)
-            ]
-        if len(rows) != len(self.blocks[block]):
-            raise ValueError(f"block {block} has {len(self.blocks[block])} rows, got {len(rows)}")
-        self._write_part(block, pyarrow.Table.from_pylist(list(rows), self.schema))
+    def write(self, block: int, numbers: Sequence[int], rows: Sequence[Row]):
+        """Write these rows of a block, completely or not at all; where they are not all, the others stay."""
+        anew = dict(zip(numbers, rows, strict=True))
+        if len(numbers) < len(self.blocks[block]):
+            anew = dict(zip(self.blocks[block], self._read_part(block).to_pylist(), strict=True)) | anew
+        self._write_part(block, pyarrow.Table.from_pylist(list(anew.values()), self.schema))
 
     def _write_part(self, block: int, table: pyarrow.Table):
         with self._files.whole(f"{self.parts}/{_part(block)}", self.parts) as unfinished:
@@ -419,25 +403,16 @@ class PredictionFile:
             UserWarning: If this process waits for long.
         """
         self._wait(lambda: not self.missing(), lambda: f"{len(self.missing())} parts that other processes write")
-        failures = Counter[str]()
         if self._suffix:
-            if self.complete:
-                self._files.remove(self.parts)
-                for table in self._tables_of_file():
-                    failures.update(table["error_kind"].drop_null().to_pylist())
-                return failures
-            with self._files.whole(self.output, self.parts) as unfinished:
-                _WRITERS[self._suffix](unfinished, self.schema, self._tables(failures))
+            if not self.complete:
+                with self._files.whole(self.output, self.parts) as unfinished:
+                    _WRITERS[self._suffix](unfinished, self.schema, map(self._read_part, range(len(self.blocks))))
             self._files.remove(self.parts)
-        else:
-            deque(self._tables(failures), maxlen=0)  # counts
-        return failures
-
-    def _tables(self, failures: Counter[str]) -> Iterator[pyarrow.Table]:
-        for block in range(len(self.blocks)):
-            table = self._read_part(block)
-            failures.update(table["error_kind"].drop_null().to_pylist())
-            yield table
+        kind, form = pyarrow.schema([("error_kind", pyarrow.string())]), _FORMATS[self._suffix]
+        with storage_errors(self.output):
+            filesystem, path = filesystem_of(self.output)
+            rows = pyarrow.dataset.dataset(path, schema=kind, format=form, filesystem=filesystem).to_table()
+        return Counter(filter(None, rows["error_kind"].to_pylist()))  # CSV has an empty text for null
 
     def _read_part(self, block: int) -> pyarrow.Table:
         path = f"{self.parts}/{_part(block)}"
@@ -446,34 +421,6 @@ class PredictionFile:
                 return pyarrow.parquet.read_table(file, schema=self.schema)
         except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
             raise ValueError(f"{path}: cannot be read ({error}); delete it, and run the same command again") from error
-
-    def _tables_of_file(self) -> Iterator[pyarrow.Table]:
-        """The rows of the finished file, cut as its parts were."""
-        try:
-            with open_file(self.output) as file:
-                if self._suffix == ".parquet":
-                    for batch in pyarrow.parquet.ParquetFile(file).iter_batches(ROWS_PER_PART):
-                        yield pyarrow.Table.from_batches([batch], self.schema)
-                    return
-                lines = io.TextIOWrapper(file, encoding="utf-8", newline="")
-                rows = (
-                    map(json.loads, lines)
-                    if self._suffix == ".jsonl"
-                    else map(self._row_of_csv, csv.DictReader(lines))
-                )
-                while some := list(islice(rows, ROWS_PER_PART)):
-                    yield pyarrow.Table.from_pylist(some, self.schema)
-        except (LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.output}: is not as it was written ({error}); {_OTHER}") from error
-
-    def _row_of_csv(self, cells: dict[str, str]) -> Row:
-        row: Row = {name: cells.get(name) or None for name in self.schema.names}
-        if row["error_kind"] is None:
-            row |= {"frames": int(cells["frames"]), "seconds": float(cells["seconds"]) if cells["seconds"] else None}
-            ranks = range(1, self.schema.field("labels").type.list_size + 1)
-            row["labels"] = [cells[f"label_{rank}"] for rank in ranks]
-            row["scores"] = [float(cells[f"score_{rank}"]) for rank in ranks]
-        return row
 
 
 def _part(block: int) -> str:
@@ -519,4 +466,5 @@ def _shortened(value: Any) -> Any:
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
+_FORMATS = {"": "parquet", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
 _WRITERS = {".parquet": _write_parquet, ".jsonl": _write_json_lines, ".csv": _write_csv}

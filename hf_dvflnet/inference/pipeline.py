@@ -1,5 +1,5 @@
 """
-From videos to rows: a worker decodes, the model classifies, whoever calls takes the rows.
+From videos to rows: a worker decodes, the model classifies, the caller takes the rows.
 
     sources -> decode_clip, in workers -> Clip -> classify, in batches -> scores -> rows
 
@@ -219,7 +219,7 @@ def score_text(score: float, config: PreTrainedConfig) -> str:
 
 
 def is_regression(config: PreTrainedConfig) -> bool:
-    """As the loss of transformers takes it: a model of one output is one, if its config does not say otherwise."""
+    """Whether a model is for regression. As in transformers, one output means so unless the config says otherwise."""
     return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
 
 
@@ -269,8 +269,8 @@ def predict_videos(
 
     Yields:
         For each video, in order, `{"video", "views", "answers", "warning"}`: `answers` are `{"label", "score"}`, best
-        first, with the scores of [`class_scores`], and `warning` is what reading warned of, or `None`. Or `{"video",
-        "error"}`, with the exception, if the video cannot be read.
+        first, with the scores of [`class_scores`], and `warning` is the warning from reading it, or `None`. Or
+        `{"video", "error"}`, with the exception, if the video cannot be read.
 
     Raises:
         ValueError: If an argument is out of range, or a score is not finite.

@@ -1,37 +1,28 @@
 """
-Classifies as many videos as there are on a Ray cluster, into one file: `predict_with_ray`.
+Predict a large list of videos on a Ray cluster: `predict_with_ray`.
 
-A pipeline of Ray Data streams: tasks on CPUs decode, each in a child process that may crash, actors run the model, and
-this process writes. It alone touches the output, in the blocks of [`PredictionFile`], which also the local run writes.
-
-These blocks, rather than Ray Data's checkpoints, are what an interrupted run resumes from. A checkpoint of Ray Data is
-a second record of rows, kept by the workers on storage that all of them share, beside Parquet files in the order in
-which tasks end. It refuses neither another model nor other settings, and knows no run without Ray.
+A task decodes and classifies some videos, and returns their rows. This process alone writes, in the blocks of
+[`PredictionFile`], so that a run on a cluster and a local one continue each other.
 """
 
-import logging
 import os
-import pickle  # between Ray's own processes, which exchange nothing else
 import time
-import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext
-from functools import partial
+from functools import lru_cache, partial
+from itertools import chain
 from typing import Any, Literal
 
-import pyarrow
 from torch import nn
-from tqdm.auto import tqdm
 
-from ..data.jobs import RETRIES, WorkerState, connected, quiet_videos
+from ..data.jobs import connected, map_on_ray
+from ..data.limits import VideoLimits
 from ..hub.loaded_models import place
-from .bulk_prediction import PredictionFile, Row, open_run, process_share
-from .pipeline import Clip, ClipClassifier, decode_clip
+from .bulk_prediction import Row, open_run, process_share, write_blocks
+from .pipeline import ClipClassifier, batches, decode_clips
 
 
 VIDEOS_PER_TASK = 16  # a few seconds of work
-# What a task that decodes and a model without a GPU reserve: a core has one of each, and whichever is ahead waits.
-CORE_OF_EACH = 0.5
 
 
 def predict_with_ray(
@@ -60,8 +51,8 @@ def predict_with_ray(
         processor, sources, output: As in [`predict_to_file`].
         address: `"auto"` for the cluster that `RAY_ADDRESS` names or that runs on this machine, `"local"` to start one
             on this machine that ends with the call, or `HOST:PORT`. If Ray is already connected, it stays so.
-        device: Where copies of the model run: `"cuda"` for one on each GPU of the cluster, `"cpu"` for one on a core,
-            and more as needed, up to one on each. `"auto"` takes GPUs if there are any.
+        device: Where the model runs: `"cuda"` on each GPU of the cluster, beside which the cores of its node decode;
+            `"cpu"` on each core. `"auto"` takes GPUs if there are any.
         compile: Whether to compile the model, as in [`place`].
         views, top_k, embeddings, batch_size: As in [`predict_to_file`]. Batches have at most 16 videos.
 
@@ -84,160 +75,78 @@ def predict_with_ray(
     if process_share()[1] > 1:
         raise ValueError("Ray shares the videos by itself; start one process, without a launcher")
     began = time.perf_counter()
-    options: dict[str, Any] = {"top_k": top_k, "embeddings": embeddings}
-    videos, file = open_run(model, processor, sources, output, views=views, batch_size=batch_size, **options)
+    options: dict[str, Any] = {"views": views, "top_k": top_k, "embeddings": embeddings}
+    videos, file = open_run(model, processor, sources, output, batch_size=batch_size, **options)
     found = {"nodes": 0, "gpus": 0}
     with nullcontext() if file.complete else connected(address):
         file.begin()
-        blocks = file.missing()
+        blocks = {block: file.blocks[block] for block in file.missing()}
         if blocks:
-            from ray.exceptions import ActorUnavailableError
+            import ray
 
-            found = _resources(device)
-            here = WorkerState.here()
-            clips = partial(_decode, processor=processor, views=views, state=here, size=batch_size)
-            for attempt in range(RETRIES + 1):
-                missing = file.missing()
-                tasks = _tasks(file, missing, videos)
-                try:
-                    with closing(_pipeline(tasks, clips, model, found["gpus"], compile, options)) as answers:
-                        _write(file, missing, answers)
-                    break
-                except ActorUnavailableError:  # Ray Data called an actor before Ray knew that its node is gone
-                    if attempt == RETRIES:
-                        raise
+            found, resources = _resources(device)
+            tasks = (
+                [videos[row] for row in rows[first : first + VIDEOS_PER_TASK]]
+                for rows in blocks.values()
+                for first in range(0, len(rows), VIDEOS_PER_TASK)
+            )
+            work = partial(
+                _classify,
+                # in a tuple, Ray leaves it to the task to fetch the model, which a worker does once
+                classifier=(ray.put(model), "cuda" if found["gpus"] else "cpu", compile, top_k, embeddings),
+                processor=processor,
+                views=views,
+                batch_size=batch_size,
+                num_workers=resources["num_cpus"] if found["gpus"] else 0,
+            )
+            with closing(map_on_ray(work, tasks, **resources)) as answers:
+                write_blocks(file, blocks, chain.from_iterable(answers))
     failures = file.finish()
     return {
         "videos": len(videos),
-        "written": sum(len(file.blocks[block]) for block in blocks),
+        "written": sum(map(len, blocks.values())),
         **found,
         "failures": dict(failures.most_common()),
         "seconds": time.perf_counter() - began,
     }
 
 
-def _resources(device: str) -> dict[str, int]:
+def _resources(device: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Numbers of nodes and GPUs of the cluster, and what a task reserves: a core, or a GPU with its share of cores."""
     import ray
-    import ray.data  # sets up its logging
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # traces of errors, which are raised too
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that there is one bar, ours
-    there = ray.cluster_resources()
-    cpus, gpus = int(there.get("CPU", 0)), 0 if device == "cpu" else int(there.get("GPU", 0))
+    there = [
+        (node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]
+    ]
+    gpus = 0 if device == "cpu" else int(sum(gpus for _, gpus in there))
     if device == "cuda" and not gpus:
         raise ValueError("device cuda: the Ray cluster has no GPU")
-    if cpus < 1:
+    if sum(cpus for cpus, _ in there) < 1:
         raise ValueError("the Ray cluster has no CPU; it takes one to decode")
-    return {"nodes": sum(node["Alive"] for node in ray.nodes()), "gpus": gpus}
+    if not gpus:
+        return {"nodes": len(there), "gpus": 0}, {"num_cpus": 1}
+    share = min(int(cpus / gpus) for cpus, gpus in there if gpus)
+    return {"nodes": len(there), "gpus": gpus}, {"num_cpus": max(1, share), "num_gpus": 1}
 
 
-def _tasks(file: PredictionFile, blocks: Sequence[int], videos: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-    """Numbers and names of the videos of each task."""
-    for block in blocks:
-        rows = file.blocks[block]
-        for first in range(0, len(rows), VIDEOS_PER_TASK):
-            yield [(row, videos[row]) for row in rows[first : first + VIDEOS_PER_TASK]]
+def _classify(
+    videos: Sequence[str],
+    limits: VideoLimits,
+    *,
+    classifier: tuple[Any, ...],
+    processor: Any,
+    views: int,
+    batch_size: int,
+    num_workers: int,
+) -> list[Row]:
+    """The rows of the videos of a task."""
+    classify = _classifier(*classifier)
+    with closing(decode_clips(videos, processor, views=views, num_workers=num_workers, limits=limits)) as clips:
+        return [row for batch in batches(clips, batch_size) for row in classify(batch)]
 
 
-def _pipeline(
-    tasks: Iterable[Any], decode: Any, model: nn.Module, gpus: int, compile: bool, options: dict[str, Any]
-) -> Generator[tuple[int, Row | str], None, None]:
-    """Number and row of each video, as they come; instead of a row, the message of an error that ends the run."""
+@lru_cache(maxsize=1)
+def _classifier(model: Any, device: str, compile: bool, top_k: int, embeddings: bool) -> ClipClassifier:
     import ray
-    from ray.data import ActorPoolStrategy, DataContext, from_items
 
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    actors = gpus or int(ray.cluster_resources()["CPU"])
-    shared = [ray.put(model)]  # in a list, Ray leaves it to the actor to fetch it; held here, for actors to come
-    with DataContext.current(context):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of arguments that the versions of setup.cfg have
-            # one item is a block of Ray Data, and so a task
-            items = [{"pickle": pickle.dumps(task)} for task in tasks]
-            # functions for what Ray Data would repeat for ever
-            rows = (
-                from_items(items, override_num_blocks=len(items))
-                .map_batches(
-                    decode,
-                    batch_size=None,
-                    batch_format="pyarrow",
-                    num_cpus=1 if gpus else CORE_OF_EACH,
-                    ray_remote_args_fn=partial(dict, max_retries=RETRIES),
-                )
-                .map_batches(
-                    _Classify,
-                    fn_constructor_args=(shared, "cuda" if gpus else "cpu", compile, options),
-                    batch_size=None,
-                    batch_format="pyarrow",
-                    compute=ActorPoolStrategy(min_size=1, max_size=actors),
-                    ray_remote_args_fn=partial(dict, max_restarts=RETRIES, max_task_retries=RETRIES),
-                    num_cpus=0 if gpus else CORE_OF_EACH,
-                    num_gpus=1 if gpus else None,
-                )
-            )
-        for table in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for answers in _items(table):
-                yield from answers
-
-
-def _table(item: Any) -> pyarrow.Table:
-    """An item as Ray Data carries it: Arrow has no strings that are not UTF-8, as names of files may be."""
-    return pyarrow.table({"pickle": pyarrow.array([pickle.dumps(item, protocol=5)], pyarrow.large_binary())})
-
-
-def _items(table: pyarrow.Table) -> Iterator[Any]:
-    for item in table["pickle"]:
-        yield pickle.loads(item.as_py())  # noqa: S301
-
-
-def _decode(
-    table: pyarrow.Table, *, processor: Any, views: int, state: WorkerState, size: int
-) -> Iterator[pyarrow.Table]:
-    """Decode the videos of a task, and give them to the model as batches of `size`, as soon as one is full."""
-    decode = partial(decode_clip, processor=processor, views=views, limits=state.take())
-    for videos in _items(table):
-        for first in range(0, len(videos), size):
-            batch = videos[first : first + size]
-            with quiet_videos():
-                clips = [(row, decode(video)) for row, video in batch]
-            yield _table(clips)
-
-
-class _Classify:
-    """The model, in an actor."""
-
-    def __init__(self, model: list[Any], device: str, compile: bool, options: dict[str, Any]):
-        import ray
-
-        self.classifier = ClipClassifier(place(ray.get(model[0]), device, compile=compile), **options)
-
-    def __call__(self, table: pyarrow.Table) -> Iterator[pyarrow.Table]:
-        batch: list[tuple[int, Clip]]
-        for batch in _items(table):
-            try:
-                rows: list[Any] = self.classifier([clip for _, clip in batch])
-            except ValueError as error:  # of a video, by name; raised here, it would come wrapped in traces of Ray
-                rows = [str(error)] * len(batch)
-            yield _table([(number, row) for (number, _), row in zip(batch, rows, strict=True)])
-
-
-def _write(file: PredictionFile, blocks: Sequence[int], answers: Iterable[tuple[int, Row | str]]):
-    """Write blocks as soon as they are whole."""
-    rows_per_block = len(file.blocks[0])  # the last one may have fewer
-    waiting: dict[int, dict[int, Row]] = {block: {} for block in blocks}
-    total = sum(len(file.blocks[block]) for block in blocks)
-    with tqdm(total=total, unit="video", disable=None) as progress:
-        for number, row in answers:
-            if isinstance(row, str):
-                raise ValueError(row)
-            block = number // rows_per_block
-            rows = waiting[block]
-            rows[number] = row
-            progress.update()
-            if len(rows) == len(file.blocks[block]):
-                file.write(block, [rows[number] for number in sorted(rows)])
-                del waiting[block]
-    if waiting:
-        raise OSError(f"{file.output}: Ray ended without all rows of {len(waiting)} parts; run the same again")
+    return ClipClassifier(place(ray.get(model), device, compile=compile), top_k=top_k, embeddings=embeddings)

@@ -77,9 +77,9 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
     """
     Raise `ValueError` if a run cannot resume from a checkpoint. The message names what differs.
 
-    The same must be: whether the model has adapters, with their settings and base weights; the classes and their
+    These must be the same: whether the model has adapters, with their settings and base weights; the classes and their
     order; the weights that are trained; the kind of optimizer; and the number of clips, of an epoch and of a step.
-    `now` is what [`run_of`] will say of the new run; what an earlier version did not write down is not compared.
+    `now` is what [`run_of`] will say of the new run; what an earlier version did not record is not compared.
     """
     adapted, adapters = has_adapters(model), list(checkpoint.rglob("adapter_model.*"))
     if not adapted and adapters:
@@ -153,7 +153,7 @@ def difference(before: Any, now: Any) -> str:
 
 @contextmanager
 def naming_full_disk(folder: Path, what: str, advice: str = "") -> Iterator[None]:
-    """Turn the errors of a full disk, which PyTorch does not call so, into an `OSError` with the free space."""
+    """Turn PyTorch's unspecific errors on a full disk into an `OSError` that states the free space."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -226,7 +226,7 @@ def refuse_unfit_sharding(accelerator: Accelerator):
 
 @contextmanager
 def whole_weights(accelerator: Accelerator) -> Iterator[None]:
-    """Within it, the Trainer saves whole weights. With `"SHARDED_STATE_DICT"`, it would save no model at all."""
+    """Have the Trainer save whole weights. With `"SHARDED_STATE_DICT"`, it would save no model at all."""
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None:
         yield

@@ -174,7 +174,7 @@ class VideoClassificationTrainer(Trainer):
 
     @contextmanager
     def _all_clips(self) -> Iterator[None]:
-        """Within it, data loaders take all clips: `dataloader_drop_last` is for training alone."""
+        """Context manager in which data loaders take all clips: `dataloader_drop_last` is for training only."""
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             yield
