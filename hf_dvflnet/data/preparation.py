@@ -31,6 +31,7 @@ from .frames import encode_clip
 from .jobs import map_jobs
 from .limits import VideoLimits
 from .storages import read_json_lines, whole_file, write_whole
+from .video_column import file_stamp
 from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
 
 
@@ -129,7 +130,7 @@ def prepare_videos(
             write_whole(out / SETTINGS, json.dumps(settings, indent=1) + "\n", unfinished)
         for path in others:  # unless there is a copy of the same size and time
             target = out / path
-            if not target.exists() or _stamp(source / path) != _stamp(target):
+            if file_stamp(source / path) != file_stamp(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(target, unfinished) as copy:
                     shutil.copy2(source / path, copy)
@@ -200,7 +201,7 @@ def _find_sources(source: Path) -> tuple[dict[str, Row], list[str]]:
             raise ValueError(f"{file} and {taken[target]} would both be named {target}; move one of them away")
         taken[target] = file
         if is_video(file):
-            rows[target] = {"path": target, "source": str(path), "stamp": _stamp(file)}
+            rows[target] = {"path": target, "source": str(path), "stamp": file_stamp(file)}
         else:
             others.append(target)
     if not rows:
@@ -353,9 +354,3 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes):
     member = tarfile.TarInfo(name)  # no time and no owner: the same clips give the same bytes
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-
-
-def _stamp(file: str | Path) -> list[int]:
-    """Size and time of a file."""
-    status = os.stat(file)
-    return [status.st_size, status.st_mtime_ns]
