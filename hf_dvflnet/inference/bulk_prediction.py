@@ -7,13 +7,12 @@ or not there. A block whose file is missing has yet to be computed, by whichever
 
 import csv
 import hashlib
-import io
 import json
 import math
 import os
 import time
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
@@ -22,13 +21,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.dataset
 import pyarrow.parquet
 from torch import nn
 from tqdm.auto import tqdm
 
 from ..clip_sampling import check_positive
 from ..data.jobs import default_workers, quiet_videos
-from ..data.storages import LocalFiles, StoredFiles, open_file, storage_of
+from ..data.storages import LocalFiles, StoredFiles, filesystem_of, open_file, storage_errors, storage_of
 from ..hub.loaded_models import feature_width, weights_digest
 from .pipeline import Clip, ClipClassifier, check_views, decode_clips
 
@@ -90,7 +90,8 @@ def predict_to_file(
         batch_size: Number of videos that are classified at once.
         num_workers: Number of sandboxes that decode, by default one per CPU, shared by the processes of a machine. 0
             decodes in this process, which then ends with a decoder that crashes.
-        retry_failed: Whether to read videos again whose rows have an error, in a single process.
+        retry_failed: Whether to read videos again whose rows have an error, in a single process. `output` must be a
+            folder, or not be finished.
 
     Returns:
         `videos` (number of rows), `written` (those that this process computed now), `seconds`,
@@ -121,7 +122,6 @@ def predict_to_file(
         block: file.blocks[block] for block in file.missing() if block % file.processes == process
     }
     if retry_failed:
-        file.reopen()
         blocks |= file.failed()
     spent = {"decoding": 0.0, "the model": 0.0}
     wanted = (videos[row] for rows in blocks.values() for row in rows)
@@ -293,7 +293,6 @@ class PredictionFile:
             self.parts, self.description = self.output, f"{self.output}/_run.json"
         self.blocks = [range(start, min(start + ROWS_PER_PART, rows)) for start in range(0, rows, ROWS_PER_PART)]
         self._files = LocalFiles() if storage_of(self.output) is None else StoredFiles(self.output)
-        self._reopened = False
         self.processes = 1
 
     def begin(self, *, main: bool = True):
@@ -339,16 +338,15 @@ class PredictionFile:
                     stacklevel=4,
                 )
 
-    def reopen(self):
-        """Take a finished file apart again, so that [`write`] can replace rows. It stays until [`finish`]."""
-        if self._suffix and self.complete:
-            self._files.begin(self.parts)
-            for block, table in enumerate(self._tables_of_file()):
-                self._write_part(block, table)
-            self._reopened = True
-
     def failed(self) -> dict[int, list[int]]:
-        """Rows with an error, by the block whose part has them."""
+        """
+        Rows with an error, by the block whose part has them.
+
+        Raises:
+            ValueError: If the parts were merged into a file.
+        """
+        if self._suffix and self.complete:
+            raise ValueError(f"{self.output}: is finished; only rows in a folder of parts can be replaced, {_OTHER}")
         found = {}
         for block in set(range(len(self.blocks))) - set(self.missing()):
             kinds = self._read_part(block)["error_kind"].to_pylist()
@@ -360,7 +358,7 @@ class PredictionFile:
     @property
     def complete(self) -> bool:
         if self._suffix:
-            return not self._reopened and self._files.exists(self.output)
+            return self._files.exists(self.output)
         there = set(self._files.names(self.parts))
         return all(_part(block) in there for block in range(len(self.blocks)))
 
@@ -405,25 +403,16 @@ class PredictionFile:
             UserWarning: If this process waits for long.
         """
         self._wait(lambda: not self.missing(), lambda: f"{len(self.missing())} parts that other processes write")
-        failures = Counter[str]()
         if self._suffix:
-            if self.complete:
-                self._files.remove(self.parts)
-                for table in self._tables_of_file():
-                    failures.update(table["error_kind"].drop_null().to_pylist())
-                return failures
-            with self._files.whole(self.output, self.parts) as unfinished:
-                _WRITERS[self._suffix](unfinished, self.schema, self._tables(failures))
+            if not self.complete:
+                with self._files.whole(self.output, self.parts) as unfinished:
+                    _WRITERS[self._suffix](unfinished, self.schema, map(self._read_part, range(len(self.blocks))))
             self._files.remove(self.parts)
-        else:
-            deque(self._tables(failures), maxlen=0)  # counts
-        return failures
-
-    def _tables(self, failures: Counter[str]) -> Iterator[pyarrow.Table]:
-        for block in range(len(self.blocks)):
-            table = self._read_part(block)
-            failures.update(table["error_kind"].drop_null().to_pylist())
-            yield table
+        kind, form = pyarrow.schema([("error_kind", pyarrow.string())]), _FORMATS[self._suffix]
+        with storage_errors(self.output):
+            filesystem, path = filesystem_of(self.output)
+            rows = pyarrow.dataset.dataset(path, schema=kind, format=form, filesystem=filesystem).to_table()
+        return Counter(filter(None, rows["error_kind"].to_pylist()))  # CSV has an empty text for null
 
     def _read_part(self, block: int) -> pyarrow.Table:
         path = f"{self.parts}/{_part(block)}"
@@ -432,34 +421,6 @@ class PredictionFile:
                 return pyarrow.parquet.read_table(file, schema=self.schema)
         except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
             raise ValueError(f"{path}: cannot be read ({error}); delete it, and run the same command again") from error
-
-    def _tables_of_file(self) -> Iterator[pyarrow.Table]:
-        """The rows of the finished file, cut as its parts were."""
-        try:
-            with open_file(self.output) as file:
-                if self._suffix == ".parquet":
-                    for batch in pyarrow.parquet.ParquetFile(file).iter_batches(ROWS_PER_PART):
-                        yield pyarrow.Table.from_batches([batch], self.schema)
-                    return
-                lines = io.TextIOWrapper(file, encoding="utf-8", newline="")
-                rows = (
-                    map(json.loads, lines)
-                    if self._suffix == ".jsonl"
-                    else map(self._row_of_csv, csv.DictReader(lines))
-                )
-                while some := list(islice(rows, ROWS_PER_PART)):
-                    yield pyarrow.Table.from_pylist(some, self.schema)
-        except (LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.output}: is not as it was written ({error}); {_OTHER}") from error
-
-    def _row_of_csv(self, cells: dict[str, str]) -> Row:
-        row: Row = {name: cells.get(name) or None for name in self.schema.names}
-        if row["error_kind"] is None:
-            row |= {"frames": int(cells["frames"]), "seconds": float(cells["seconds"]) if cells["seconds"] else None}
-            ranks = range(1, self.schema.field("labels").type.list_size + 1)
-            row["labels"] = [cells[f"label_{rank}"] for rank in ranks]
-            row["scores"] = [float(cells[f"score_{rank}"]) for rank in ranks]
-        return row
 
 
 def _part(block: int) -> str:
@@ -505,4 +466,5 @@ def _shortened(value: Any) -> Any:
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
+_FORMATS = {"": "parquet", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
 _WRITERS = {".parquet": _write_parquet, ".jsonl": _write_json_lines, ".csv": _write_csv}

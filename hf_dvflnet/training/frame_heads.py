@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -15,7 +17,8 @@ from .labels import with_labels_of
 
 class FeatureClips(VideoClipDataset):
     """
-    Clips as what the head of a frozen image network is given, computed when this dataset is made.
+    Clips as what the head of a frozen image network is given, computed when this dataset is made. Several processes
+    share the work.
 
     The head can then be trained by a [`VideoClassificationTrainer`], in seconds: an item is `{"features": (size,),
     "labels", "clip", "broken"}`. Each epoch shows the same: other draws of the clips do not help a head.
@@ -42,8 +45,10 @@ class FeatureClips(VideoClipDataset):
         refuse_trained_body(model)
         clips = with_labels_of(model, clips)
         vars(self).update(vars(clips))
-        computed = _computed(model, clips, batch_size, num_workers, device)
-        self._items = [item for batch in computed for item in batch]
+        with PartialState().split_between_processes(range(len(clips))) as mine:
+            computed = _computed(model, torch.utils.data.Subset(clips, mine), batch_size, num_workers, device)
+            items = [item for batch in computed for item in batch]
+        self._items = gather_object(items)  # a copy of each tensor, in the order of the processes
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._items[index]

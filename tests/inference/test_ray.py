@@ -3,8 +3,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet
 import pytest
-from commands import refused
+from commands import DVFLNET, refused, start
 from mini_releases import write_ucf50
 from places import HELPERS, ROOT
 from videos import write_video
@@ -282,14 +280,6 @@ def test_workers_have_the_folder_and_the_limits_of_the_command(
     assert "more frames than the limit of 10 (max_frames)" in rows[3]["error"]
 
 
-def start(tiny_folder, tmp_path, videos: list[str], cluster) -> subprocess.Popen:
-    (tmp_path / "list.txt").write_text("\n".join(videos))
-    words = ["--list", tmp_path / "list.txt", "--output", tmp_path / "scores.parquet", "--ray", cluster.address]
-    command = [sys.executable, "-m", "dvflnet_cli", "predict", tiny_folder, *words]
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, command)), cwd=tmp_path, env=dict(os.environ), **output)
-
-
 def wait_until(holds, is_running):
     end = time.monotonic() + 400
     while not (found := holds()) and is_running() and time.monotonic() < end:
@@ -344,7 +334,9 @@ def test_the_command_is_killed_and_run_again_and_leaves_no_child(
     tiny_folder, model_and_processor, videos, tmp_path, cluster, gated, dvflnet
 ):
     output = tmp_path / "scores.parquet"
-    run = start(tiny_folder, tmp_path, videos, cluster)
+    (tmp_path / "list.txt").write_text("\n".join(videos))
+    words = ("--list", tmp_path / "list.txt", "--output", output, "--ray", cluster.address)
+    run = start(*DVFLNET, "predict", tiny_folder, *words, PYTHONPATH=PATH)
     try:
         wait_until(lambda: parts_of(output) and gated.asked, lambda: run.poll() is None)
         children = children_of(decoding())
@@ -355,7 +347,6 @@ def test_the_command_is_killed_and_run_again_and_leaves_no_child(
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive and not decoding()
     gated.gate.set()
-    words = ["--list", tmp_path / "list.txt", "--output", output, "--ray", cluster.address]
     code, said, error = dvflnet("predict", tiny_folder, *words)
     assert code == 0 and re.search(r"^written +64$", said, flags=re.MULTILINE), error
     predict_to_file(*model_and_processor, videos, tmp_path / "local.parquet", num_workers=0)
