@@ -24,8 +24,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow.parquet
-from machine import continued
-from timing import ratio, spread
+from measuring import continued, ratio, spread
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
 from hf_dvflnet.hub.model_folder import save_model_folder
