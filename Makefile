@@ -49,8 +49,10 @@ demo-short: $(CORE)
 		--rendered_validation_clips 1 --rendered_test_clips 2 --student_train_clips 4 --teacher_epochs 1 \
 		--num_train_epochs 2 --train_teacher true
 
-# two processes of one thread each take little more than half the time of one of two
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two processes of one thread each take little more than half the time of one of two. One that dies is not replaced:
+# xdist waits for ever if that was in the last test of a file.
+IN_TWO := -m pytest -n 2 --dist loadfile --max-worker-restart 0
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python $(IN_TWO)
 
 # the checks and the tests that are not slow
 test: $(READY) quality
@@ -75,7 +77,7 @@ test-transformers: $(READY)
 # the tests that are not slow, with each dependency at the lower bound that setup.cfg gives it; the exporters and the
 # demo page, which ask for newer ones, come second
 LOWEST := .venv-lowest
-LOWEST_PYTEST := OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
+LOWEST_PYTEST := OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(IN_TWO)
 LATER_TESTS := tests/inference/test_export.py tests/inference/test_demo_page.py
 
 test-lowest:

@@ -9,12 +9,13 @@ half an hour of one core). Each run is written to `benchmarks/small_data.json` w
 same command continues where it was stopped. The parts:
 
 - `features`: what the others read;
-- `choose_heads`, `heads`: temporal focal modulation over the features of frames, against the pooled head of the
-  package, by three folds of JHMDB's training titles, and those in `CHOSEN` on the test clips of split 1;
-- `motions`: the same on rendered motions, each of which is its opposite when it is played backwards;
-- `choose_draws`, `draws`: ten classes, 60 / 10 / 20 clips of 6 / 1 / 2 groups a class, for a pooled head;
+- `heads`: heads of the package on the test clips of split 1;
+- `choose_draws`, `draws`: ten classes, 60 / 10 / 20 clips of 6 / 1 / 2 groups a class, for a head;
 - `choose_students`, `students`: the same for a student of 0.7 M parameters and 64 x 64 pixels;
-- `sizes`: how many clips, how many classes: what to expect of a pooled head.
+- `sizes`: how many clips, how many classes: what to expect of a head.
+
+The JSON also has `choose_heads` and `motions`, and in `heads` the head "temporal": temporal focal modulation, which
+was worse than pooling and is not in the package (FINDINGS.md); its code is in the history, up to commit `1c71491`.
 
 What is chosen for the draws is chosen on groups 14 to 25 of UCF101; the draws are of groups 1 to 13, and of JHMDB.
 """
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import machine
+from measuring import machine
 from small_data_features import FRAMES, PACES, jhmdb, kept_at, ucf101, write_all
 from torch import nn
 from torch.nn import functional as F
@@ -44,7 +45,6 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.clip_sampling import evaluation_indices, paced_indices
 from hf_dvflnet.data.augmentation import training_indices
-from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
 
 
@@ -60,7 +60,7 @@ def kept(file: Path, array: str, views: int | None) -> torch.Tensor:
 
 
 def load(cache: Path, name: str, clips: list[dict], array: str = "features", views: int | None = None) -> torch.Tensor:
-    """An array of each clip, stacked, float16; of `features`, (clips, views, frames, 5, 1280)."""
+    """An array of each clip, stacked, float16; of `features`, (clips, views, frames, 1280)."""
     return torch.stack([kept(kept_at(cache, name, clip), array, views) for clip in clips])
 
 
@@ -108,9 +108,9 @@ def draw(clips: list[dict], seed: int, classes: int = 10) -> dict[str, list[dict
 class PooledHead(nn.Module):
     """The package's head: mean and mean absolute difference of the frames. With `trend`, also their linear trend."""
 
-    def __init__(self, features: int, classes: int, trend: bool = False, dropout: float = 0.5):
+    def __init__(self, features: int, classes: int, trend: bool = False):
         super().__init__()
-        self.trend, self.dropout = trend, dropout
+        self.trend = trend
         self.classifier = nn.Linear((2 + trend) * features, classes)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
@@ -118,99 +118,17 @@ class PooledHead(nn.Module):
         if self.trend:
             time = torch.linspace(-1, 1, frames.shape[1])
             pooled.append((frames * time[:, None]).mean(1) * 2)
-        return self.classifier(F.dropout(torch.cat(pooled, -1), self.dropout, self.training))
+        return self.classifier(F.dropout(torch.cat(pooled, -1), 0.5, self.training))
 
 
-class TemporalModulation(nn.Module):
-    """The temporal half of Video-FocalNet's modulation with its query, over frames, (clips, frames, channels)."""
-
-    def __init__(self, channels: int, windows: tuple[int, ...] = (3, 5)):
-        super().__init__()
-        self.split = [channels, channels, len(windows) + 1]
-        self.projection_in = nn.Linear(channels, sum(self.split))
-        self.focal_layers = nn.ModuleList(
-            nn.Conv1d(channels, channels, size, padding=size // 2, bias=False) for size in windows
-        )
-        self.projection_context = nn.Linear(channels, channels)
-        self.projection_out = nn.Linear(channels, channels)
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        query, context, gates = self.projection_in(frames).split(self.split, -1)
-        context, gates = context.transpose(1, 2), gates.transpose(1, 2)
-        gathered = torch.zeros(())
-        for level, focal_layer in enumerate(self.focal_layers):
-            context = F.gelu(focal_layer(context))
-            gathered = gathered + context * gates[:, level : level + 1]
-        gathered = gathered + F.gelu(context.mean(-1, keepdim=True)) * gates[:, -1:]
-        return self.projection_out(query * self.projection_context(gathered.transpose(1, 2)))
-
-
-class TemporalHead(nn.Module):
-    """
-    Blocks of temporal focal modulation over projected features of frames, their mean over the frames, a linear layer.
-
-    Args:
-        differences: Whether each frame is given beside its difference from the frame before.
-        frame_dropout: Share of the frames of a training clip that are replaced by the frame before.
-    """
-
-    def __init__(
-        self,
-        features: int,
-        classes: int,
-        channels: int = 128,
-        blocks: int = 1,
-        differences: bool = False,
-        frame_dropout: float = 0.0,
-    ):
-        super().__init__()
-        self.differences, self.frame_dropout = differences, frame_dropout
-        self.projection = nn.Linear(features * (1 + differences), channels)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(channels), TemporalModulation(channels), nn.Dropout(0.2)) for _ in range(blocks)
-        )
-        self.norm = nn.LayerNorm(channels)
-        self.classifier = nn.Linear(channels, classes)
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        if self.training and self.frame_dropout:
-            number = torch.arange(frames.shape[1]).expand(frames.shape[:2])
-            kept = torch.where(torch.rand(number.shape) < self.frame_dropout, 0, number).cummax(1).values
-            frames = frames.gather(1, kept[..., None].expand_as(frames))
-        if self.differences:
-            frames = torch.cat([frames, F.pad(frames.diff(dim=1), (0, 0, 1, 0))], -1)
-        states = self.projection(F.dropout(frames, 0.3, self.training))
-        for block in self.blocks:
-            states = states + block(states)
-        return self.classifier(F.dropout(self.norm(states).mean(1), 0.5, self.training))
-
-
-def fit(
-    head: nn.Module,
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    seed: int,
-    known: torch.Tensor | None = None,
-    opposites: torch.Tensor | None = None,
-    steps: int = 400,
-    batch_size: int = 64,
-    learning_rate: float = 3e-3,
-    weight_decay: float = 0.01,
-    smoothing: float = 0.1,
-) -> nn.Module:
-    """
-    Train a head on features (clips, views, frames, features): AdamW, cosine schedule, a random view of each clip.
-
-    Args:
-        known: Scores that are added to the head's, (clips, classes).
-        opposites: The class of each class's clips when they are played backwards, which half of the clips then are.
-    """
+def fit(head: nn.Module, features: torch.Tensor, labels: torch.Tensor, *, seed: int, steps: int = 400) -> nn.Module:
+    """Train a head on features (clips, views, frames, features): AdamW, cosine, a random view of each clip."""
     torch.manual_seed(seed)
+    batch_size, learning_rate = 64, 3e-3
     weights = [[], []]
     for weight in head.parameters():
         weights[weight.ndim > 1].append(weight)
-    groups = [{"params": weights[1], "weight_decay": weight_decay}, {"params": weights[0], "weight_decay": 0.0}]
+    groups = [{"params": weights[1], "weight_decay": 0.01}, {"params": weights[0], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.1)
     order = torch.empty(0, dtype=torch.long)
@@ -219,13 +137,8 @@ def fit(
         while len(order) < min(batch_size, len(labels)):
             order = torch.cat([order, torch.randperm(len(labels))])
         batch, order = order[:batch_size], order[batch_size:]
-        shown, truth = features[batch, torch.randint(features.shape[1], batch.shape)].float(), labels[batch]
-        if opposites is not None:
-            backwards = torch.rand(len(batch)) < 0.5
-            shown = torch.where(backwards[:, None, None], shown.flip(1), shown)
-            truth = torch.where(backwards, opposites[truth], truth)
-        logits = head(shown) if known is None else head(shown) + known[batch]
-        loss = F.cross_entropy(logits, truth, label_smoothing=smoothing)
+        shown = features[batch, torch.randint(features.shape[1], batch.shape)].float()
+        loss = F.cross_entropy(head(shown), labels[batch], label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 5.0)
@@ -234,106 +147,20 @@ def fit(
     return head.eval().requires_grad_(False)
 
 
-def scores(head: nn.Module, features: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the evaluation's view, (clips, classes)."""
-    with torch.inference_mode():
-        return torch.cat([head(part.float()) for part in features[:, 0].split(256)]).log_softmax(-1)
-
-
-def principal(features: torch.Tensor, size: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and principal directions of the training clips' frames, scaled to a variance of about 1."""
-    torch.manual_seed(0)
-    frames = features[:, 0].flatten(0, 1)
-    frames = frames[:: 1 + len(frames) // 4096].float()
-    mean = frames.mean(0)
-    _, _, directions = torch.pca_lowrank(frames - mean, size, center=False, niter=2)
-    return mean, directions / ((frames - mean) @ directions)[:, :10].std()
-
-
-def reduced(features: torch.Tensor, mean: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    return torch.stack([(view.float() - mean) @ directions for view in features.unbind(1)], 1)
-
-
-POOLED = {"head": "pooled", "views": 4}
-TEMPORAL = {"head": "temporal", "views": 4, "frame_dropout": 0.2, "weight_decay": 0.1, "learning_rate": 1e-3}
-HEADS: dict[str, dict[str, Any]] = {
-    "pooled, one view": POOLED | {"views": 1},  # as `train_head`
-    "pooled": POOLED,
-    "pooled, trend": POOLED | {"trend": True},
-    "pooled, trend, quarters": POOLED | {"trend": True, "quarters": True},
-    "temporal": TEMPORAL,
-    "temporal, two blocks": TEMPORAL | {"blocks": 2},
-    "temporal, differences": TEMPORAL | {"differences": True},
-    "temporal, reversed clips": TEMPORAL | {"reverse": True},
-    "temporal, quarters": TEMPORAL | {"quarters": True},
-    "temporal beside pooled": TEMPORAL | {"beside": True, "reverse": True},
-}
-
-
 def answers(
-    kind: dict[str, Any],
-    train: torch.Tensor,
-    labels: torch.Tensor,
-    groups: list[str],
-    test: torch.Tensor,
-    classes: int,
-    seed: int,
-    opposites: torch.Tensor | None = None,
+    kind: dict[str, Any], train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, classes: int, seed: int
 ) -> torch.Tensor:
     """
-    Train a head of a kind on (clips, views, frames, 5, features), and classify clips of the same shape, one view.
+    Train a head of a kind on (clips, views, frames, features), and classify clips of the same shape, one view.
 
     Returns:
-        Log-probabilities, (clips, classes).
+        Scores, (clips, classes).
     """
-    options = {name: kind[name] for name in ("steps", "learning_rate", "weight_decay") if name in kind}
-    train, test = train[:, : kind["views"]], test[:, :1]
-    if kind["head"] == "pooled":
-        torch.manual_seed(seed)
-        if kind.get("quarters"):
-            train, test = train.flatten(3), test.flatten(3)
-        else:
-            train, test = train[..., 0, :], test[..., 0, :]
-        head = PooledHead(train.shape[-1], classes, kind.get("trend", False), kind.get("dropout", 0.5))
-        return scores(fit(head, train, labels, seed=seed, opposites=opposites, **options), test)
-    known, beside = None, None
-    if kind.get("beside"):  # scores of pooled heads that have not seen the clip's group, as those of new clips will be
-        folds = fold_of(groups, 3)
-        known = torch.zeros(len(train), classes)
-        for fold in range(3):
-            inside = [index for index in range(len(train)) if folds[index] != fold]
-            outside = [index for index in range(len(train)) if folds[index] == fold]
-            some = [groups[index] for index in inside]
-            known[outside] = answers(POOLED, train[inside], labels[inside], some, train[outside], classes, seed)
-        beside = answers(POOLED, train, labels, groups, test, classes, seed)
-    if kind.get("quarters"):
-        train, test = train.flatten(3), test.flatten(3)
-    else:
-        train, test = train[..., 0, :], test[..., 0, :]
-    basis = principal(train)
-    train, test = reduced(train, *basis), reduced(test, *basis)
     torch.manual_seed(seed)
-    outputs = classes
-    if kind.get("reverse") and opposites is None:  # clips played backwards are clips of as many other classes
-        outputs = 2 * classes
-        opposites = torch.arange(outputs).roll(classes)
-        known = None if known is None else torch.cat([known, known], -1)
-    head = TemporalHead(train.shape[-1], outputs, **{name: kind[name] for name in ARCHITECTURE if name in kind})
-    if known is not None:  # begins as the pooled head
-        nn.init.zeros_(head.classifier.weight)
-    head = fit(head, train, labels, seed=seed, known=known, opposites=opposites, **options)
-    found = scores(head, test)[:, :classes]
-    return found if beside is None else (found + beside).log_softmax(-1)
-
-
-ARCHITECTURE = ("blocks", "differences", "frame_dropout")
-
-
-def fold_of(groups: list[str], folds: int) -> list[int]:
-    """A fold for each clip, the same for all clips of a group."""
-    names = sorted(set(groups))
-    number = dict(zip(names, np.random.default_rng(0).permutation(len(names)) % folds, strict=True))
-    return [int(number[group]) for group in groups]
+    head = PooledHead(train.shape[-1], classes, kind.get("trend", False))
+    head = fit(head, train[:, : kind["views"]], labels, seed=seed, steps=kind.get("steps", 400))
+    with torch.inference_mode():
+        return torch.cat([head(part.float()) for part in test[:, 0].split(256)])
 
 
 # Results
@@ -367,36 +194,16 @@ def right(found: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
 # Parts
 
 
-def choose_heads(results: Results, cache: Path, of: dict[str, list[dict]]):
-    """Each head on JHMDB's training clips, by three folds of titles, one seed."""
-    clips = [clip for clip in of["jhmdb"] if not clip["test"]]
-    features, labels = load(cache, "jhmdb", clips, views=4), labels_of(clips)
-    groups = [clip["group"] for clip in clips]
-    folds = torch.tensor(fold_of(groups, 3))
-
-    def measure(kind: dict[str, Any]) -> dict[str, Any]:
-        found = torch.zeros(len(clips), 21)
-        for fold in range(3):
-            some = [group for group, other in zip(groups, folds.tolist(), strict=True) if other != fold]
-            given = (features[folds != fold], labels[folds != fold], some, features[folds == fold], 21, 0)
-            found[folds == fold] = answers(kind, *given)
-        return right(found, labels)
-
-    for name, kind in HEADS.items():
-        results.run("choose_heads", {"head": name, "settings": kind}, lambda kind=kind: measure(kind))
-
-
 def heads(results: Results, cache: Path, of: dict[str, list[dict]]):
-    """The chosen heads on JHMDB's and UCF101's test clips of split 1, three seeds."""
+    """Heads on JHMDB's and UCF101's test clips of split 1, three seeds."""
     for name in ("jhmdb", "ucf101"):
         train, test = sides(of[name])
         labels, truth = labels_of(train), labels_of(test)
-        classes, groups = int(labels.max()) + 1, [clip["group"] for clip in train]
+        classes = int(labels.max()) + 1
         features = [load(cache, name, train, views=4), load(cache, name, test, views=1)]
-        for head in CHOSEN:
+        for head, kind in HEADS.items():
             for seed in range(3):
-                kind = HEADS[head]
-                given = (kind, features[0], labels, groups, features[1], classes, seed)
+                given = (kind, features[0], labels, features[1], classes, seed)
                 key = {"data": name, "head": head, "seed": seed, "settings": kind}
                 results.run("heads", key, lambda given=given, truth=truth: right(answers(*given), truth))
 
@@ -407,53 +214,18 @@ def sides(clips: list[dict]) -> tuple[list[dict], list[dict]]:
     return [clip for clip in clips if not clip["test"]], [clip for clip in clips if clip["test"]]
 
 
-def motions(results: Results, cache: Path, of: dict[str, list[dict]]):
-    """Heads on 100 rendered motions a class, and the share of 25 a class that is told from its opposite."""
-    names = list(MOTIONS)
-    features = torch.stack(
-        [torch.from_numpy(np.load(cache / "motions" / f"{name}.npz")["features"]) for name in names]
-    )
-    labels = torch.arange(len(names))[:, None].expand(features.shape[:2])
-    backwards = torch.tensor([names.index(opposite(name)) for name in names])
-    train, test = features[:, :100].flatten(0, 1)[:, None], features[:, 100:].flatten(0, 1)[:, None]
-    truth = labels[:, 100:].flatten()
-
-    def measure(kind: dict[str, Any], seed: int) -> dict[str, Any]:
-        given = (train, labels[:, :100].flatten(), [], test, len(names), seed)
-        found = answers(kind, *given, opposites=backwards)
-        margin = found.gather(1, truth[:, None]) - found.gather(1, backwards[truth][:, None])
-        told = (margin > 0).float().unflatten(0, (-1, 25)).mean((1, 2))
-        kinds = {part: told[[name.startswith(part) for name in names]].mean() for part in ("move", "turn", "zoom")}
-        told_apart = {name: round(float(value), 3) for name, value in {"all": told.mean(), **kinds}.items()}
-        return {**right(found, truth), "told_from_opposite": told_apart}
-
-    for head, kind in MOTION_HEADS.items():
-        for seed in range(2):
-            key = {"head": head, "seed": seed, "settings": kind}
-            results.run("motions", key, lambda kind=kind, seed=seed: measure(kind, seed))
-
-
-def opposite(motion: str) -> str:
-    """The motion that a clip shows when it is played backwards."""
-    if motion.startswith("move_"):
-        return f"move_{(int(motion[5:]) + 180) % 360:03d}"
-    swap = {"left": "right", "right": "left", "in": "out", "out": "in"}
-    return "_".join(swap.get(word, word) for word in motion.split("_"))
-
-
 def classified(cache: Path, name: str, drawn: dict[str, list[dict]], kind: dict[str, Any], seed: int = 0) -> dict:
     """Accuracy on each side of a draw of a pooled head, of a pace where the kind names one."""
 
     def of(clips: list[dict], views: int) -> torch.Tensor:
         if "fps" not in kind:
             return load(cache, name, clips, views=views)
-        return load(cache, name, clips, "paced")[:, PACES.index(kind["fps"]), None, :, None]
+        return load(cache, name, clips, "paced")[:, PACES.index(kind["fps"]), None]
 
     train = drawn["train"]
-    groups = [clip["group"] for clip in train]
     parts = {side: drawn[side] for side in ("validation", "test", "others") if side in drawn}
     clips = [clip for part in parts.values() for clip in part]
-    given = (kind, of(train, kind["views"]), labels_of(train), groups, of(clips, 1))
+    given = (kind, of(train, kind["views"]), labels_of(train), of(clips, 1))
     classes = sorted({clip["class"] for clip in train})
     found = answers(*given, len(classes), seed)
     truth = torch.tensor([classes.index(clip["class"]) for clip in clips])
@@ -619,15 +391,9 @@ def students(results: Results, cache: Path, of: dict[str, list[dict]]):
                 results.run("students", key, lambda n=name, d=drawn, s=settings: student(cache, n, d, s))
 
 
-MOTION_TEMPORAL = TEMPORAL | {"steps": 1000, "views": 1, "frame_dropout": 0.0}
-MOTION_HEADS = {
-    "pooled": POOLED,
-    "pooled, trend": POOLED | {"trend": True},
-    "temporal": MOTION_TEMPORAL,
-    "temporal, quarters": MOTION_TEMPORAL | {"quarters": True},
-}
-CHOSEN = ("pooled, one view", "pooled", "pooled, trend", "temporal")
-ONE = POOLED | {"views": 1}
+POOLED = {"head": "pooled", "views": 4}
+ONE = POOLED | {"views": 1}  # as `train_head`
+HEADS = {"pooled, one view": ONE, "pooled": POOLED, "pooled, trend": POOLED | {"trend": True}}
 DRAWN = {
     "one view": ONE,
     "four views": POOLED,
@@ -665,7 +431,7 @@ STUDENTS = {
     "600 steps, 1e-3": STEPS | {"arguments": RECIPE | {"max_steps": 600}},
 }
 AFTER_STUDENT = "300 steps, 1e-3"
-PARTS = (choose_heads, heads, motions, choose_draws, draws, choose_students, students, sizes)
+PARTS = (heads, choose_draws, draws, choose_students, students, sizes)
 
 
 def main():

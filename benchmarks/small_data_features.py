@@ -2,9 +2,9 @@
 What `small_data.py` reads instead of videos: each clip is decoded once, and shown to an image network in a few views.
 
 A clip's file, `CACHE/<set>/<class>/<clip>.npz`, holds
-- `features`, float16 (views, 8 frames, 5, 1280): of ImageNet's EfficientNet-Lite0, the mean over all positions and
-  over each quarter of the picture. View 0 is that of the evaluation (frames spread over the clip, centre crop), views
-  1 to 3, of training clips, are drawn: frames, a crop of at least half of the picture, a flip;
+- `features`, float16 (views, 8 frames, 1280), of ImageNet's EfficientNet-Lite0. View 0 is that of the evaluation
+  (frames spread over the clip, centre crop), views 1 to 3, of training clips, are drawn: frames, a crop of at least
+  half of the picture, a flip;
 - `paced`, float16 (3, 8, 1280), of UCF101: frames at 2, 4 and 8 a second from the middle of the clip, centre crop;
 - `frames`, uint8 (frames, height, width, 3): up to 64 frames spread over the clip, with a short side of 80 pixels, and
   `seconds`, the length of the clip.
@@ -23,7 +23,6 @@ from tqdm import tqdm
 from hf_dvflnet import ClipAugmentation
 from hf_dvflnet.clip_sampling import evaluation_indices, frame_times, paced_indices
 from hf_dvflnet.data.augmentation import render, training_indices
-from hf_dvflnet.data.motion_videos import MOTIONS, render_clip
 from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.video_decoding import read_video
 
@@ -33,27 +32,25 @@ MILD = ClipAugmentation(area=(0.5, 1.0), jitter=0.0, grayscale=0.0)
 TWINS = {"v_Basketball_g23_c01", "v_Basketball_g05_c03"}  # equal to clips of another group, byte for byte
 
 
-class Quarters(torch.nn.Module):
-    """Features of frames, (frames, 5, 1280): over the whole picture, and over each of its quarters."""
+class Features(torch.nn.Module):
+    """Features of frames, (frames, 1280)."""
 
     def __init__(self):
         super().__init__()
         self.body, _ = load_image_network(EFFICIENTNET_LITE0)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        maps = self.body(frames).last_hidden_state
-        quarters = F.adaptive_avg_pool2d(maps, 2).flatten(2).transpose(1, 2)
-        return torch.cat([maps.mean((-2, -1))[:, None], quarters], 1)
+        return self.body(frames).last_hidden_state.mean((-2, -1))
 
 
-def compiled(size: int) -> openvino.CompiledModel:
+def compiled() -> openvino.CompiledModel:
     """The network in OpenVINO, which has PyTorch's outputs (to 2e-5) in a third of the time, on one thread."""
-    program = openvino.convert_model(Quarters().eval(), example_input=torch.zeros(FRAMES, 3, size, size))
+    program = openvino.convert_model(Features().eval(), example_input=torch.zeros(FRAMES, 3, 224, 224))
     return openvino.compile_model(program, "CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
 
 
 def features_of(network: openvino.CompiledModel, clip: torch.Tensor) -> np.ndarray:
-    """Features of frames, (8, 3, size, size) uint8, as float16 (8, 5, 1280)."""
+    """Features of frames, (8, 3, 224, 224) uint8, as float16 (8, 1280)."""
     return network(((clip / 255 - 0.498) / 0.502).numpy())[0].astype(np.float16)  # EfficientNet-Lite's own values
 
 
@@ -93,7 +90,7 @@ def of_video(network: openvino.CompiledModel, path: Path, num_views: int, paced:
     }
     if paced:
         at = [centre(clip[paced_indices(times, num_frames=FRAMES, fps=fps)], 224) for fps in PACES]
-        found["paced"] = np.stack([features_of(network, view)[:, 0] for view in at])
+        found["paced"] = np.stack([features_of(network, view) for view in at])
     return found
 
 
@@ -143,24 +140,9 @@ def kept_at(cache: Path, name: str, clip: dict) -> Path:
 
 def write_videos(cache: Path, name: str, clips: list[dict], views: int, paced: bool = False):
     missing = [clip for clip in clips if not kept_at(cache, name, clip).exists()]
-    network = compiled(224) if missing else None
+    network = compiled() if missing else None
     for clip in tqdm(missing, desc=name, mininterval=10):
         write(kept_at(cache, name, clip), of_video(network, clip["video"], views, paced))
-
-
-def write_motions(cache: Path, clips_per_class: int = 125):
-    """Rendered motions of 128 x 128 pixels, of 8 frames: `features` (clips, 8, 5, 1280) of each class, one view."""
-    network = None
-    for number, (name, motion) in enumerate(tqdm(MOTIONS.items(), desc="motions")):
-        file = cache / "motions" / f"{name}.npz"
-        if file.exists():
-            continue
-        network = network or compiled(128)
-        found = []
-        for clip in range(clips_per_class):
-            frames = render_clip(motion, np.random.default_rng([number, clip]), FRAMES, 128)
-            found.append(features_of(network, torch.from_numpy(frames).permute(0, 3, 1, 2)))
-        write(file, {"features": np.stack(found)})
 
 
 def write_all(cache: Path, jhmdb_folder: Path, ucf101_folder: Path):
@@ -171,6 +153,5 @@ def write_all(cache: Path, jhmdb_folder: Path, ucf101_folder: Path):
     clips = jhmdb(jhmdb_folder)
     write_videos(cache, "jhmdb", [clip for clip in clips if not clip["test"]], VIEWS)
     write_videos(cache, "jhmdb", [clip for clip in clips if clip["test"]], 0)
-    write_motions(cache)
     clips = ucf101(ucf101_folder)
     write_videos(cache, "ucf101", [clip for clip in clips if clip["place"] == 1], 0)

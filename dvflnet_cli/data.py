@@ -40,7 +40,7 @@ class Prepare:
     ok, repaired or unreadable. If any video is unreadable, the exit code is 1.
     """
 
-    source: Path = argument("Folder of videos or archives. It is not modified.")
+    source: Path = argument("Folder of videos. It is not modified.")
     out: Path = argument("Output folder. One with the same settings is continued.")
     format: Literal["tar", "folder"] = option("tar", "Archives that `datasets` can stream, or one file per clip.")
     short_side: int = option(256, "Maximum short side of a clip in pixels, an even number.")
@@ -80,7 +80,7 @@ class Verify:
     """
 
     dataset: str = argument(f"{DATASETS}, or folder.")
-    data_dir: str = argument("Folder of the extracted release or its archives, or {train,...}/<class>/<video>.")
+    data_dir: str = argument("Folder of the extracted or prepared release, or {train,...}/<class>/<video>.")
     protocol: str | None = shared("protocol")
     fold: int = shared("fold")
     classes: list[str] | None = shared("classes")

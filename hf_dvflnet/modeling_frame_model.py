@@ -3,9 +3,9 @@ A video classifier made of an image network: features of each frame, pooled over
 
 This file is saved with a model, hence flat: `trust_remote_code=True` loads it without the package.
 
-There are far more good image networks than video networks. The mean of the features over the frames says what is to be
-seen, and the mean absolute difference between neighbouring frames says how much of it changes. Neither depends on the
-direction of time; the trend over the frames, an option, does.
+There are far more good image networks than video networks. The mean of the features over the frames says what
+they show, and the mean absolute difference between neighbouring frames says how much of it changes. Neither depends
+on the direction of time; the trend over the frames, an option, does.
 """
 
 import copy

@@ -39,6 +39,13 @@ def pytest_configure(config):
         multiprocessing.set_start_method(config.option.start_method, force=True)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    # A worker that dies between two tests takes the tests that it still had with it, and xdist calls that a success.
+    if error:
+        node.config.pluginmanager.get_plugin("dsession").shouldstop = f"{node.gateway.id} died"
+
+
 @pytest.fixture
 def tiny_config() -> VideoFocalNetConfig:
     """A network of 32 pixels a side and 4 frames that runs in milliseconds."""

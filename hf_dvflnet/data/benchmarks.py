@@ -5,32 +5,89 @@ A release is indexed by its annotation files and file names; no video is decoded
 """
 
 import csv
-import hashlib
 import io
 import json
 import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-import datasets
-
+from .class_folders import SETTINGS, prepared_clips
 from .label_sets import LABEL_SETS, listed
-from .releases import Archive, Release
-from .storages import read_json_lines
-from .video_column import clip_features
-from .video_files import is_video
+from .storages import filesystem_of, read_json_lines
+from .video_files import ARCHIVE_SUFFIXES, find_files, is_video, warn_of_left_out
 
 
-MAX_SHARDS = 1024  # shards of a streamed split: enough for any number of workers, few enough to shuffle at once
+class Release:
+    """
+    The files of an official release below a folder or URL, extracted, or as `dvflnet prepare` wrote them.
 
+    Raises:
+        FileNotFoundError: If the folder does not exist.
 
-Row = dict[str, Any]  # of a dataset
-Shard = tuple[Archive | None, Any]  # rows of loose files, or an archive and the rows of videos in it, by their ids
+    Warns:
+        UserWarning: If broken links and the like are left out, or hidden or system files with the ending of a video.
+    """
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = os.fspath(root)
+        self.filesystem, path = filesystem_of(self.root)
+        if not self.filesystem.isdir(path):
+            raise FileNotFoundError(f"{self.root}: the folder does not exist; archives must be extracted first")
+        files, left_out = find_files(path, None if self.is_local else self.filesystem)
+        warn_of_left_out(self.root, left_out)
+        # upper folders first: a copy of an annotation file in a subfolder does not hide the release's own file
+        self.files = sorted(files, key=lambda file: (file.count("/"), file))
+        self.videos: dict[str, str | None]  # path of each video in the release, and where it is, if it can be read
+        if f"{path}/{SETTINGS}" in self.files:
+            self.videos = {row["path"]: place for row, place in prepared_clips(self.root)}
+        else:
+            self.videos = {file.removeprefix(path): self._location(file) for file in self.files if is_video(file)}
+
+    @property
+    def is_local(self) -> bool:
+        return "file" in self.filesystem.protocol
+
+    def _location(self, file: str) -> str:
+        return file if self.is_local else self.filesystem.unstrip_protocol(file)
+
+    def read(self, *names: str) -> str | None:
+        """Text of the first file with one of these names."""
+        path = next((file for file in self.files if os.path.basename(file) in names), None)
+        if path is None:
+            return None
+        try:
+            return self.filesystem.cat_file(path).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+    def need(self, *names: str, where: str) -> str:
+        """Same as `read`, but a missing file is an error that says where to get it."""
+        text = self.read(*names)
+        if text is None:
+            raise FileNotFoundError(
+                f"{self.root}: has no {' or '.join(names)}, which comes with {where}. Is this the folder of "
+                f"the extracted release?{self.hint}"
+            )
+        return text
+
+    @cached_property
+    def hint(self) -> str:
+        """A sentence to append to an error message about files that cannot be read, or nothing."""
+        for name in map(os.path.basename, self.files):
+            if name.lower().endswith(ARCHIVE_SUFFIXES):
+                return f" It contains {name}: extract archives first (unrar x, unzip, tar -xf)."
+            if re.search(r"-something-v2-\d\d$", name):
+                join = "cat 20bn-something-something-v2-?? | tar -xzf -"
+                return f" It contains the parts {name}, ...: join and extract them first ({join})."
+            if name.endswith(".py"):
+                return f" It contains {name}: loading scripts are no longer supported; download the release itself."
+        return ""
 
 
 class Clip(NamedTuple):
@@ -45,23 +102,12 @@ class Benchmark:
     """
     Base class of the benchmarks: the lists of a protocol and fold, and the videos found in a release.
 
-    Args:
-        data_dir: The extracted release, its zip or tar archives, or a URL such as `hf://datasets/ORG/REPO`.
-        protocol: Protocol whose lists are used; by default the first one in `folds`.
-        fold: Number of the fold, from 1 to `folds[protocol]`.
-        label_set: Label set with a different order of the same classes, for benchmarks that have one.
-        block_list: A report of `dvflnet verify`; clips that it lists as empty, undecodable or leaked are left out.
-        classes: Names of the classes to load, or `"present"` for those with videos in the release; by default all.
-
-    Raises:
-        FileNotFoundError: If the release or an annotation file does not exist.
-        ValueError: If the protocol, fold, label set or a class does not exist, a list contains an unknown class, or a
-            training clip is in the list of another split.
+    Arguments and errors are those of [`load_benchmark`].
     """
 
     key: str
     title: str
-    label_sets: tuple[str, ...]
+    other_label_sets: tuple[str, ...] = ()  # the same classes in another order
     folds: dict[str, int]  # number of folds of each protocol, the default protocol first
     official_counts: dict[tuple[str, int], dict[str, int]]  # clips per split, by protocol and fold
     test_split = "test"  # the split on which results are reported
@@ -69,7 +115,6 @@ class Benchmark:
     has_groups = False
     in_class_folders = False  # the same file name may occur in several
     warning: dict[str, str] = {}  # by protocol
-    refused: dict[str, str] = {}  # why there are no lists, by protocol
 
     def __init__(
         self,
@@ -81,8 +126,6 @@ class Benchmark:
         classes: Sequence[str] | None = None,
     ):
         self.protocol, self.fold = protocol, fold = protocol or next(iter(self.folds)), fold
-        if protocol in self.refused:
-            raise ValueError(f"{self.title}, {protocol}: {self.refused[protocol]}")
         if protocol not in self.folds:
             raise ValueError(f"{self.title}: unknown protocol {protocol!r}; choose one of {', '.join(self.folds)}")
         if not 1 <= fold <= self.folds[protocol]:
@@ -91,24 +134,31 @@ class Benchmark:
             )
         if protocol in self.warning:
             warnings.warn(f"{self.title}, {protocol}: {self.warning[protocol]}", stacklevel=3)
-        label_set = label_set or self.label_sets[0]
-        if label_set not in self.label_sets:
-            raise ValueError(
-                f"{self.title}: unknown label set {label_set!r}; choose one of {', '.join(self.label_sets)}"
-            )
+        label_set = label_set or self.key
+        if label_set not in (known := (self.key, *self.other_label_sets)):
+            raise ValueError(f"{self.title}: unknown label set {label_set!r}; choose one of {', '.join(known)}")
         self.names = LABEL_SETS[label_set].names
         self.release = Release(data_dir)
         self.blocked = read_block_list(block_list)
         self.lists = self.index(self.release, protocol, fold)
+        trained = {clip.video_id for clip in self.lists.get("train", ())}
         for name, clips in self.lists.items():
-            unknown = {clip.label for clip in clips}.difference(self.names)
-            if unknown:
+            if unknown := {clip.label for clip in clips}.difference(self.names):
                 raise ValueError(
                     f"{self.release.root}: {name} has the classes {listed(unknown)}, which are not classes of "
                     f"{self.title}"
                 )
-        _refuse_leaks(self.release, self.lists)
-        self.places = self._find_videos()
+            if name != "train" and (both := trained.intersection(clip.video_id for clip in clips)):
+                raise ValueError(
+                    f"{self.release.root}: the lists have {listed(both)} in both train and {name}; use the official "
+                    "lists, or take them out of one of the two"
+                )
+        # replacements first
+        found = sorted(self.release.videos.items(), key=lambda item: "replacement" not in item[0])
+        self.places: dict[str, str] = {}  # path, URL or place in a tar of each video, by its id
+        for path, place in found:
+            if place is not None:
+                self.places.setdefault(self.video_id(path), place)
         # on file systems that ignore capitals, copies of a release spell folders and files in their own way
         self.spellings = {name.casefold(): name for name in self.places} if self.in_class_folders else {}
         if classes is not None:
@@ -135,16 +185,9 @@ class Benchmark:
         self.lists = {split: [clip for clip in clips if clip.label in classes] for split, clips in self.lists.items()}
 
     def _present_classes(self) -> list[str]:
-        """The listed classes with at least one video in the release, whose tars are read to know it."""
-        unlisted = (archive for path, archive in self.release.archives.items() if self._is_unlisted(path))
-        in_tars = {self.video_id(member) for archive in unlisted for member in archive.members if is_video(member)}
-        there = in_tars.union(self.places)
+        """The listed classes with at least one video in the release."""
         listed_clips = (clip for clips in self.lists.values() for clip in clips)
-        present = {
-            clip.label
-            for clip in listed_clips
-            if clip.video_id.casefold() in self.spellings or not there.isdisjoint(self.file_ids(clip))
-        }
+        present = {clip.label for clip in listed_clips if self._place(clip) is not None}
         if not present:
             raise FileNotFoundError(f"{self.release.root}: contains none of the listed videos.{self.release.hint}")
         return [name for name in self.names if name in present]
@@ -152,7 +195,7 @@ class Benchmark:
     @property
     def part(self) -> str | None:
         """Which part of the benchmark is loaded, such as `16 of 101 classes`; None for the whole."""
-        number = len(LABEL_SETS[self.label_sets[0]].names)
+        number = len(LABEL_SETS[self.key].names)
         return None if len(self.names) == number else f"{len(self.names)} of {number} classes"
 
     @classmethod
@@ -163,7 +206,7 @@ class Benchmark:
     @classmethod
     def video_id(cls, path: str) -> str:
         """Id that the lists use for the video at this path."""
-        path_ = PurePosixPath(path.replace("\\", "/"))  # lists and archives from Windows
+        path_ = PurePosixPath(path.replace("\\", "/"))  # lists from Windows
         return f"{path_.parent.name}/{path_.stem}" if cls.in_class_folders else path_.stem
 
     @staticmethod
@@ -171,96 +214,30 @@ class Benchmark:
         """Ids that the clip's video file may have, the most reliable one first."""
         return (clip.video_id,)
 
-    def _find_videos(self) -> dict[str, tuple[str | None, str]]:
-        """
-        Archive, or None for a loose file, and path of each video, by id: replacements first, then loose files.
+    def _place(self, clip: Clip) -> str | None:
+        names = (*self.file_ids(clip), self.spellings.get(clip.video_id.casefold()))
+        return next((self.places[name] for name in names if name in self.places), None)
 
-        Tars are not among them, unless they replace other files: listing one takes reading it to its end.
-        """
-        release = self.release
-        places: dict[str, tuple[str | None, str]] = {}
-        for of_replacements in (True, False):
-            for file in filter(is_video, release.files):
-                if release.is_replacement(file) == of_replacements:
-                    places.setdefault(self.video_id(file), (None, release.location(file)))
-            for path, archive in release.archives.items():
-                if release.is_replacement(path) == of_replacements and not self._is_unlisted(path):
-                    for member in filter(is_video, archive.members):
-                        places.setdefault(self.video_id(member), (path, member))
-        return places
-
-    def _is_unlisted(self, archive: str) -> bool:
-        return not self.release.archives[archive].is_zip and not self.release.is_replacement(archive)
-
-    def shards(self, split: str) -> tuple[list[Shard], dict[str, Row]]:
-        """
-        The rows of a split without those of blocked clips, in shards, and those of videos that are nowhere, by id.
-
-        Where there are tars, these videos may be in any of them.
-        """
-        loose: list[Row] = []
-        in_archives: dict[str, dict[str, Row]] = {path: {} for path in self.release.archives}
-        absent: dict[str, Row] = {}
+    def rows(self, split: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """The rows of a split's clips that are found, without blocked ones, and the ids of those that are missing."""
+        rows, missing = [], dict[str, None]()
         for clip in self.lists[split]:
-            row: Row = {"video": None, "label": clip.label, "video_id": clip.video_id}
-            row |= {"group": clip.group} if self.has_groups else {}
-            names = (*self.file_ids(clip), self.spellings.get(clip.video_id.casefold()))
-            found = next((self.places[name] for name in names if name in self.places), None)
             if clip.video_id in self.blocked:
                 continue
-            if found is None:
-                absent |= dict.fromkeys(self.file_ids(clip), row)
-            elif found[0] is None:
-                loose.append({**row, "video": {"path": found[1], "bytes": None}})
-            else:
-                in_archives[found[0]][self.video_id(found[1])] = row
-        in_archives |= dict.fromkeys(filter(self._is_unlisted, in_archives), absent)
-        size = math.ceil(len(loose) / MAX_SHARDS) or 1
-        shards: list[Shard] = [(None, tuple(loose[start : start + size])) for start in range(0, len(loose), size)]
-        return [*shards, *((self.release.archives[path], rows) for path, rows in in_archives.items() if rows)], absent
-
-    def load(self, split: str, streaming: bool, cache_dir: str | None) -> Any:
-        """The clips of a split that are found and not blocked, as [`load_benchmark`] returns them."""
-        if split not in self.lists:
-            raise ValueError(
-                f"{self.title}, {self.protocol}: has no split {split!r}; choose one of {', '.join(self.lists)}"
-            )
-        clips, (shards, absent) = self.lists[split], self.shards(split)
-        missing: list[str] | None = list(dict.fromkeys(row["video_id"] for row in absent.values()))
-        features = clip_features(self.names)
-        if self.has_groups:
-            features["group"] = datasets.Value("string")
-        about: dict[str, Any] = {"features": features, "gen_kwargs": {"shards": shards, "video_id": self.video_id}}
-        dataset: Any = None
-        if streaming and shards:
-            dataset = datasets.IterableDataset.from_generator(read_shards, **about)
-            if missing and any(map(self._is_unlisted, self.release.archives)):
-                missing = None
-        elif shards:
-            if not self.release.is_local:
-                about["gen_kwargs"]["shards"] = list(map(_downloaded, shards))
-            # other lists, files or archives give another table
-            digest = repr((self.names, [(archive and archive.stamp(), rows) for archive, rows in shards]))
-            about["fingerprint"] = hashlib.sha256(digest.encode()).hexdigest()
-            dataset = datasets.Dataset.from_generator(read_shards, cache_dir=cache_dir, **about)
-            there = {*dataset["video_id"], *self.blocked}
-            missing = [clip.video_id for clip in clips if clip.video_id not in there]
-        if missing:
-            self._warn_of_missing(split, set(missing))
-        if dataset is None or (missing and len(missing) == len(clips)):
-            raise FileNotFoundError(f"{self.release.root}: contains none of the {split} videos.{self.release.hint}")
-        # a list made from file names does not contain the missing clips, so use the official count
-        listed = self.official.get(split, len(clips)) if self.protocol in self.lists_from_names else len(clips)
-        blocked = [clip.video_id for clip in clips if clip.video_id in self.blocked]
-        about = {"folds": self.folds[self.protocol], "part": self.part}
-        return with_facts(dataset, self.key, self.protocol, split, listed, missing, blocked, self.fold, **about)
+            place = self._place(clip)
+            if place is None:
+                missing[clip.video_id] = None
+                continue
+            row = {"video": {"path": place, "bytes": None}, "label": clip.label, "video_id": clip.video_id}
+            rows.append(row | ({"group": clip.group} if self.has_groups else {}))
+        return rows, list(missing)
 
     @property
     def official(self) -> dict[str, int]:
         """Number of clips in the official list of each split, where it is known: not for some of the classes."""
         return {} if self.part else self.official_counts.get((self.protocol, self.fold), {})
 
-    def _warn_of_missing(self, split: str, missing: set[str]):
+    def warn_of_missing(self, split: str, missing: set[str]):
         clips = self.lists[split]
         whole = {clip.label for clip in clips} - {clip.label for clip in clips if clip.video_id not in missing}
         shown = [f"all of {label}" for label in sorted(whole)]
@@ -270,45 +247,6 @@ class Benchmark:
             f"{', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}",
             stacklevel=4,
         )
-
-
-def read_shards(shards: list[Shard], video_id: Callable[[str], str]) -> Iterator[Row]:
-    """Rows of loose files, with their paths, and of archives, with the content of the videos."""
-    for archive, rows in shards:
-        if archive is None:
-            yield from rows
-            continue
-        left = dict(rows)  # of two files with the same name, the first one is read
-        for path, content in archive.contents():
-            if (row := left.pop(video_id(path), None)) is not None:
-                yield {**row, "video": {"path": f"{archive.path}::{path}", "bytes": content}}
-
-
-def _downloaded(shard: Shard) -> Shard:
-    archive, rows = shard
-    if archive is not None:
-        return shard
-    paths = datasets.DownloadManager().download([row["video"]["path"] for row in rows])
-    return None, tuple({**row, "video": {"path": path, "bytes": None}} for path, row in zip(paths, rows, strict=True))
-
-
-def with_facts(
-    dataset: Any,
-    benchmark: str,
-    protocol: str,
-    split: str,
-    listed: int | None,
-    missing: list[str] | None,
-    blocked: list[str],
-    fold: int = 1,
-    folds: int = 1,
-    part: str | None = None,
-) -> Any:
-    """Note in a dataset what [`split_facts`] returns."""
-    facts: dict[str, Any] = {"benchmark": benchmark, "protocol": protocol, "fold": fold, "folds": folds}
-    facts |= {"split": split} | ({"part": part} if part else {})
-    dataset.info.description = json.dumps({**facts, "listed": listed, "missing": missing, "blocked": blocked})
-    return dataset
 
 
 def read_block_list(path: str | os.PathLike | None, split: str | None = None) -> set[str]:
@@ -324,18 +262,6 @@ def read_block_list(path: str | os.PathLike | None, split: str | None = None) ->
     return {
         video_id for video_id, outcome, of in rows if outcome in ("empty", "undecodable", "leaked") and of == split
     }
-
-
-def _refuse_leaks(release: Release, lists: dict[str, list[Clip]]):
-    """Raise `ValueError` if a training clip is in the list of another split."""
-    trained = {clip.video_id for clip in lists.get("train", ())}
-    for split, clips in lists.items():
-        both = trained.intersection(clip.video_id for clip in clips)
-        if both and split != "train":
-            raise ValueError(
-                f"{release.root}: the lists have {listed(both)} in both train and {split}; use the official lists, or "
-                "take them out of one of the two"
-            )
 
 
 @contextmanager
@@ -384,7 +310,7 @@ class _InClassFolders(Benchmark):
 
     @classmethod
     def clips_found(cls, release: Release) -> list[Clip]:
-        clips = sorted({cls.clip(path) for path in release.videos()})
+        clips = sorted(set(map(cls.clip, release.videos)))
         if not clips:
             raise FileNotFoundError(f"{release.root}: contains no videos.{release.hint}")
         total = sum(cls.official_counts["dvflnet_8020", 1].values())
@@ -402,7 +328,7 @@ class UCF101(_InClassFolders):
 
     key = "ucf101"
     title = "UCF101"
-    label_sets = ("ucf101", "ucf101-sorted")
+    other_label_sets = ("ucf101-sorted",)
     lists_from_names = ("dvflnet_8020",)
     folds = {"official": 3, "dvflnet_8020": 1}
     official_counts = {
@@ -434,7 +360,6 @@ class UCF50(_InClassFolders):
 
     key = "ucf50"
     title = "UCF50"
-    label_sets = ("ucf50",)
     lists_from_names = ("groups_20_5", "logo", "dvflnet_8020")
     folds = {"groups_20_5": 1, "logo": 25, "dvflnet_8020": 1}
     official_counts = {
@@ -497,11 +422,9 @@ class HMDB51(_ListPerClass):
 
     key = "hmdb51"
     title = "HMDB51"
-    label_sets = ("hmdb51",)
     official_counts = {("official", fold): {"train": 3570, "test": 1530} for fold in (1, 2, 3)}
     lists_come_with = "test_train_splits.rar"
     splits = {"0": None, "1": "train", "2": "test"}
-    refused = {"dvflnet_8020": "the lists were drawn at random and cannot be rebuilt by a rule; use 'official'"}
 
 
 class JHMDB(_ListPerClass):
@@ -514,7 +437,6 @@ class JHMDB(_ListPerClass):
 
     key = "jhmdb"
     title = "JHMDB"
-    label_sets = ("jhmdb",)
     official_counts = {("official", 1): {"train": 660, "test": 268}}
     lists_come_with = "splits.zip"
     splits = {"1": "train", "2": "test"}
@@ -527,28 +449,12 @@ class JHMDB(_ListPerClass):
         match = re.fullmatch(rf"(.+){tail}", stem)
         return match[1] if match else None
 
-    @classmethod
-    def index(cls, release: Release, protocol: str, fold: int) -> dict[str, list[Clip]]:
-        lists = super().index(release, protocol, fold)
-        # the clips of HMDB51 have the same names, but are not cut to the action
-        classes = set(LABEL_SETS["jhmdb"].names)
-        folders = {PurePosixPath(file).parent for file in release.files if is_video(file)}
-        beside = {folder.parent for folder in folders if folder.name in classes}
-        others = {folder.name for folder in folders if folder.parent in beside} - classes
-        if others:
-            raise ValueError(
-                f"{release.root}: has folders of videos, but no lists, of {listed(others)}, which are not classes of "
-                "JHMDB"
-            )
-        return lists
-
 
 class SomethingSomethingV2(Benchmark):
     """Something-Something-v2 (220,847 clips of 174 classes). `test` needs the file of test answers."""
 
     key = "ssv2"
     title = "Something-Something-v2"
-    label_sets = ("ssv2",)
     test_split = "validation"
     folds = {"official": 1}
     official_counts = {("official", 1): {"train": 168913, "validation": 24777, "test": 27157}}
@@ -582,7 +488,6 @@ class Kinetics400(Benchmark):
 
     key = "kinetics400"
     title = "Kinetics-400"
-    label_sets = ("kinetics400",)
     test_split = "validation"
     folds = {"official": 1}
     official_counts = {("official", 1): {"train": 246534, "validation": 19906, "test": 38685}}

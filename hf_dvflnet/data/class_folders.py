@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import datasets
 
 from .label_sets import composed
-from .storages import read_json_lines
-from .video_column import IN_TAR, clip_features, video_source
+from .storages import filesystem_of, read_json_lines
+from .video_column import IN_TAR, clip_features
 from .video_files import (
     HIDDEN,
     OTHER_SUFFIX,
@@ -157,15 +157,10 @@ def _read_tree(data_dir: Path) -> tuple[dict[str, list[_Clip]], dict[str, list[s
 
 def _read_prepared(data_dir: Path) -> tuple[dict[str, list[_Clip]], dict[str, list[str]]]:
     """Same as `_read_tree`, for a tree that `dvflnet prepare` wrote."""
-    if (data_dir / UNFINISHED).exists() or not (data_dir / MANIFEST).is_file():
-        raise ValueError(f"{data_dir}: preparation is not finished; run `dvflnet prepare` again to continue it")
     splits: dict[str, list[_Clip]] = {}
     left_out: dict[str, list[str]] = {HIDDEN: [], _MISPLACED: []}
     folders: dict[tuple[str, str], str] = {}
-    for row in read_json_lines(data_dir / MANIFEST, check_row, "is not a manifest line; prepare the videos again"):
-        for name in (row["path"], row["tar"] or "a"):
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ValueError(f"{data_dir / MANIFEST}: contains the path {name}, which is outside of the folder")
+    for row, place in prepared_clips(data_dir):
         video_id, label = original_id(row)
         if is_hidden(row["path"]) or label is None:
             left_out[HIDDEN if is_hidden(row["path"]) else _MISPLACED].append(row["path"])
@@ -178,15 +173,31 @@ def _read_prepared(data_dir: Path) -> tuple[dict[str, list[_Clip]], dict[str, li
                 f"{data_dir}: {other} and {path.parent} are the same split and class; merge these folders of the "
                 "original videos, and prepare them again"
             )
-        place: str | None = str(data_dir / path)
-        if row["outcome"] == "unreadable":
-            place = None
-        elif row["tar"] is not None:
-            place = f"{data_dir / row['tar']}#bytes={row['offset']}-{row['offset'] + row['bytes'] - 1}"
         splits.setdefault(split, []).append(_Clip(video_id, label, place))
     if "train" not in splits:
         raise FileNotFoundError(f"{data_dir}: was not prepared from class folders, `train/<class>/<video>`")
     return {split: splits[split] for split in SPLITS if split in splits}, left_out
+
+
+def prepared_clips(data_dir: str | os.PathLike) -> list[tuple[Row, str | None]]:
+    """
+    The manifest that `dvflnet prepare` wrote, and the place of each clip: a path or URL, `TAR#bytes=FIRST-LAST` for a
+    clip in a tar, or None if the video could not be read.
+    """
+    filesystem, root = filesystem_of(os.fspath(data_dir))
+    manifest = os.path.join(data_dir, MANIFEST)
+    if filesystem.exists(f"{root}/{UNFINISHED}") or not filesystem.exists(f"{root}/{MANIFEST}"):
+        raise ValueError(f"{data_dir}: preparation is not finished; run `dvflnet prepare` again to continue it")
+    clips: list[tuple[Row, str | None]] = []
+    for row in read_json_lines(manifest, check_row, "is not a manifest line; prepare the videos again"):
+        for name in (row["path"], row["tar"] or "a"):
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"{manifest}: contains the path {name}, which is outside of the folder")
+        place = os.path.join(data_dir, row["tar"] or row["path"])
+        if row["tar"] is not None:
+            place += f"#bytes={row['offset']}-{row['offset'] + row['bytes'] - 1}"
+        clips.append((row, None if row["outcome"] == "unreadable" else place))
+    return clips
 
 
 def original_id(row: Row) -> tuple[str, str | None]:
@@ -223,7 +234,7 @@ def unreadable_videos(data_dir: str | os.PathLike, split: str) -> list[str]:
 
 
 def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
-    """Stream a prepared split with the videos' bytes, one shard per tar, in order; None if it is not in tars."""
+    """Stream a prepared split, one shard per tar, in order; None if it is not in tars."""
     tars: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for row in dataset:
         part = IN_TAR.fullmatch(row["video"]["path"])
@@ -231,15 +242,9 @@ def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
             return None
         tars.setdefault(part[1], []).append((int(part[2]), row))
     shards = [tuple(row for _, row in sorted(rows, key=lambda one: one[0])) for _, rows in sorted(tars.items())]
-    return datasets.IterableDataset.from_generator(
-        _read_rows, features=dataset.features, gen_kwargs={"shards": shards}
-    )
+    return datasets.IterableDataset.from_generator(_rows, features=dataset.features, gen_kwargs={"shards": shards})
 
 
-def _read_rows(shards: list[tuple[dict[str, Any], ...]]) -> Iterator[dict[str, Any]]:
-    for row in (row for rows in shards for row in rows):
-        try:
-            data = video_source(row["video"])
-        except OSError:
-            data = None  # reading it fails again when the clip is drawn, and the clip then counts as broken
-        yield {**row, "video": {"path": row["video"]["path"], "bytes": data}}
+def _rows(shards: list[tuple[Row, ...]]) -> Iterator[Row]:
+    for shard in shards:
+        yield from shard

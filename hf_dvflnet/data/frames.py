@@ -1,6 +1,6 @@
 """
-Decodes a video from its start to its end, frame by frame, without keeping the frames: `open_video`. Encodes it so as a
-small clip that allows fast seeking, H.264 with a short distance between keyframes: `encode_clip`.
+Decodes a video from its start to its end, frame by frame, without keeping the frames: `open_video`.
+`encode_clip` re-encodes it as a small H.264 clip with many keyframes, which allows fast seeking.
 
 This module imports PyAV and NumPy only, as the process that decodes does (`sandbox_child.py`).
 """

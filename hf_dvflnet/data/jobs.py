@@ -94,7 +94,7 @@ def map_jobs(num_workers: int | None, ray: str | None) -> Iterator[MapJobs]:
     if num_workers is not None:
         raise ValueError("a Ray cluster has its own workers; leave out num_workers (--num-workers)")
     with connected(ray):
-        yield _map_on_ray
+        yield map_on_ray
 
 
 def _map_here(
@@ -111,16 +111,19 @@ def _map_here(
 
 @contextmanager
 def quiet_videos() -> Iterator[None]:
-    """Print no warnings of videos, of which the rows tell."""
+    """Do not print warnings about videos: the rows contain them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VideoWarning)
         yield
 
 
-def _map_on_ray(function: Callable[[Any, VideoLimits], Any], jobs: Iterable[Any]) -> Generator[Any, None, None]:
+def map_on_ray(
+    function: Callable[[Any, VideoLimits], Any], jobs: Iterable[Any], num_cpus: int = 1, num_gpus: int = 0
+) -> Generator[Any, None, None]:
+    """The results of a function for each job, in order, by tasks on the cluster that this process is connected to."""
     import ray
 
-    run = ray.remote(num_cpus=1, max_retries=RETRIES)(_run)
+    run = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=RETRIES)(_run)
     shared = ray.put((function, WorkerState.here()))
     jobs, waiting = iter(jobs), deque[Any]()
     try:

@@ -1,24 +1,23 @@
 """Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
 
-import atexit
 import glob
 import json
 import os
 import re
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import datasets
 
-from .benchmarks import BENCHMARKS, MAX_SHARDS, read_block_list, with_facts
+from .benchmarks import BENCHMARKS, Benchmark, read_block_list
 from .class_folders import SPLITS, load_video_folder, stream_tars, unreadable_videos
 from .label_sets import LABEL_SETS, listed
-from .releases import ARCHIVE_SUFFIXES
 from .storages import filesystem_of
-from .video_column import clip_features, clip_name
-from .video_files import VIDEO_SUFFIXES, find_files
+from .video_column import IN_TAR, clip_features, clip_name
+from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files
+
+
+MAX_SHARDS = 1024  # shards of a streamed split: enough for any number of workers, few enough to shuffle at once
 
 
 def load_benchmark(
@@ -32,7 +31,6 @@ def load_benchmark(
     label_set: str | None = None,
     block_list: str | os.PathLike | None = None,
     classes: Sequence[str] | None = None,
-    cache_dir: str | os.PathLike | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
     """
     Load a split of a benchmark, or of your own class folders.
@@ -40,8 +38,8 @@ def load_benchmark(
     Args:
         name: `"ucf50"`, `"ucf101"`, `"hmdb51"`, `"jhmdb"`, `"ssv2"`, `"kinetics400"`, or `"folder"` for
             `data_dir/<split>/<class>/<video>`.
-        data_dir: The extracted official release, the folder of its zip or tar archives, or an `fsspec` URL such as
-            `hf://datasets/ORG/REPO`, with loose files, archives or Parquet files.
+        data_dir: The extracted official release, also after `dvflnet prepare`, or an `fsspec` URL such as
+            `hf://datasets/ORG/REPO`, with such files or with Parquet files.
         split: `"train"`, `"validation"` or `"test"`, if the benchmark has it.
         protocol: `"groups_20_5"` or `"logo"` (UCF50), `"official"` (all others), `"dvflnet_8020"` (UCF50, UCF101: the
             DVFL-Net repository's own lists). By default the benchmark's first protocol.
@@ -52,7 +50,6 @@ def load_benchmark(
         classes: For a part of a release: the names of the classes to load, or `"present"` for those that have videos
             in it. They are numbered from 0 in the order of the label set, and the lists are cut to them. By default
             all classes, even if some have no videos.
-        cache_dir: Folder in which `datasets` caches its tables; by default its own cache.
 
     Returns:
         A dataset with the columns `video` (`{"path", "bytes"}`), `label`, `video_id`, and `group` for UCF (number)
@@ -60,7 +57,9 @@ def load_benchmark(
         [`split_facts`] gives the number of listed clips and the ids of the missing ones.
 
     Raises:
-        FileNotFoundError, ValueError: As for [`load_benchmark`], or if the benchmark or split does not exist.
+        FileNotFoundError: If the release or an annotation file does not exist, or if there are no videos.
+        ValueError: If the benchmark, split, protocol, fold, label set or a class does not exist, a list contains an
+            unknown class, or a training clip is in the list of another split.
 
     Warns:
         UserWarning: If clips are missing, if the protocol has data leakage between training and test clips, or if
@@ -68,7 +67,6 @@ def load_benchmark(
     """
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")
-    cache = _usable_cache() if cache_dir is None else os.fspath(cache_dir)
     if name == "folder" or _is_parquet(data_dir):
         unused: dict[str, Any] = {"protocol": protocol, "fold": None if fold == 1 else fold, "classes": classes}
         unused |= {"label_set": label_set} if name == "folder" else {"block_list": block_list}
@@ -79,28 +77,15 @@ def load_benchmark(
                 )
         if name == "folder":
             return _load_folder(data_dir, split, streaming, read_block_list(block_list, split))
-        return _load_parquet(name, data_dir, split, streaming, label_set, cache)
-    benchmark = BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes)
-    return benchmark.load(split, streaming, cache)
-
-
-def _usable_cache() -> str | None:
-    """None for the cache of `datasets`; without a writable home, a folder that ends with this process."""
-    cache = os.fspath(datasets.config.HF_DATASETS_CACHE)
-    with suppress(OSError):
-        os.makedirs(cache, exist_ok=True)
-        if os.access(cache, os.W_OK):
-            return None
-    folder = tempfile.TemporaryDirectory(prefix="dvflnet-tables-", ignore_cleanup_errors=True)
-    atexit.register(folder.cleanup)
-    return folder.name
+        return _load_parquet(name, data_dir, split, streaming, label_set)
+    return _load_release(BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes), split, streaming)
 
 
 def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:
     """
     Get the origin of a dataset of [`load_benchmark`]: `benchmark`, `protocol`, `fold`, `split`, `listed` (number of
-    clips in the lists), `missing` (ids of missing clips; None if they are known only after the archives are read) and
-    `blocked` (ids of clips left out by the block list), and with `classes` the `part`, such as `16 of 101 classes`.
+    clips in the lists), `missing` (ids of missing clips) and `blocked` (ids of clips left out by the block list), and
+    with `classes` the `part`, such as `16 of 101 classes`.
 
     Raises:
         ValueError: If the dataset was not loaded by [`load_benchmark`].
@@ -109,6 +94,54 @@ def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[st
         return dict(json.loads(dataset.info.description))
     except (ValueError, TypeError) as error:
         raise ValueError("this dataset was not loaded by load_benchmark") from error
+
+
+def _with_facts(dataset: Any, **facts: Any) -> Any:
+    """Note in a dataset what [`split_facts`] returns."""
+    dataset.info.description = json.dumps(facts)
+    return dataset
+
+
+def _load_release(benchmark: Benchmark, split: str, streaming: bool) -> Any:
+    release = benchmark.release
+    if split not in benchmark.lists:
+        raise ValueError(
+            f"{benchmark.title}, {benchmark.protocol}: has no split {split!r}; choose one of "
+            f"{', '.join(benchmark.lists)}"
+        )
+    clips, (rows, missing) = benchmark.lists[split], benchmark.rows(split)
+    if missing:
+        benchmark.warn_of_missing(split, set(missing))
+    if not rows:
+        raise FileNotFoundError(f"{release.root}: contains none of the {split} videos.{release.hint}")
+    features = clip_features(benchmark.names)
+    if benchmark.has_groups:
+        features["group"] = datasets.Value("string")
+    if not (release.is_local or streaming or IN_TAR.fullmatch(rows[0]["video"]["path"])):
+        paths = datasets.DownloadManager().download([row["video"]["path"] for row in rows])
+        rows = [{**row, "video": {"path": path, "bytes": None}} for row, path in zip(rows, paths, strict=True)]
+    dataset: Any = datasets.Dataset.from_list(rows, features=features)
+    # a list made from file names does not contain the missing clips, so use the official count
+    from_names = benchmark.protocol in benchmark.lists_from_names
+    return _with_facts(
+        _streamed(dataset) if streaming else dataset,
+        benchmark=benchmark.key,
+        protocol=benchmark.protocol,
+        fold=benchmark.fold,
+        folds=benchmark.folds[benchmark.protocol],
+        split=split,
+        **({"part": benchmark.part} if benchmark.part else {}),
+        listed=benchmark.official.get(split, len(clips)) if from_names else len(clips),
+        missing=missing,
+        blocked=[clip.video_id for clip in clips if clip.video_id in benchmark.blocked],
+    )
+
+
+def _streamed(dataset: datasets.Dataset) -> datasets.IterableDataset:
+    return stream_tars(dataset) or dataset.to_iterable_dataset(num_shards=min(len(dataset), MAX_SHARDS))
+
+
+_NO_LISTS: dict[str, Any] = {"fold": 1, "folds": 1, "missing": [], "blocked": []}
 
 
 def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool, block_list: set[str]) -> Any:
@@ -120,13 +153,12 @@ def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool, block
     dataset: Any = found[split]
     missing = unreadable_videos(data_dir, split)
     blocked = [video_id for video_id in dataset["video_id"] if video_id in block_list]
-    listed = len(dataset) + len(missing)
+    facts = {**_NO_LISTS, "listed": len(dataset) + len(missing), "missing": missing, "blocked": blocked}
     if blocked:
         kept = [index for index, video_id in enumerate(dataset["video_id"]) if video_id not in block_list]
         dataset = dataset.select(kept)
-    if streaming:
-        dataset = stream_tars(dataset) or dataset.to_iterable_dataset(num_shards=min(len(dataset), MAX_SHARDS))
-    return with_facts(dataset, "folder", "class folders", split, listed, missing, blocked)
+    dataset = _streamed(dataset) if streaming else dataset
+    return _with_facts(dataset, benchmark="folder", protocol="class folders", split=split, **facts)
 
 
 def _is_parquet(data_dir: str | os.PathLike) -> bool:
@@ -137,9 +169,7 @@ def _is_parquet(data_dir: str | os.PathLike) -> bool:
     )
 
 
-def _load_parquet(
-    name: str, data_dir: str | os.PathLike, split: str, streaming: bool, label_set: str | None, cache_dir: str | None
-) -> Any:
+def _load_parquet(name: str, data_dir: str | os.PathLike, split: str, streaming: bool, label_set: str | None) -> Any:
     """Load Parquet files that contain the videos, with the splits of these files; classes are matched by name."""
     builder = BENCHMARKS[name]
     filesystem, path = filesystem_of(os.fspath(data_dir))
@@ -159,7 +189,6 @@ def _load_parquet(
         data_files=[glob.escape(filesystem.unstrip_protocol(file)) for file in chosen],
         split="train",
         streaming=streaming,
-        cache_dir=cache_dir,
     )
     columns = dataset.features
     if "video" not in columns or "label" not in columns:
@@ -169,7 +198,7 @@ def _load_parquet(
     theirs = columns["label"].names if isinstance(columns["label"], datasets.ClassLabel) else None
     if theirs is None and columns["label"].dtype != "string":
         raise ValueError(f"{data_dir}: its labels are numbers without class names; use names, or a ClassLabel")
-    names = list(LABEL_SETS[label_set or builder.label_sets[0]].names)
+    names = list(LABEL_SETS[label_set or name].names)
     unknown = set(theirs or ()) - set(names)
     if unknown:
         raise ValueError(f"{data_dir}: has the classes {listed(unknown)}, which are not classes of {builder.title}")
@@ -187,4 +216,5 @@ def _load_parquet(
     dataset = dataset.cast_column("video", datasets.Video(decode=False))
     dataset = dataset.select_columns([column for column in ("video", "label", "video_id") if column in columns])
     dataset = dataset.map(to_our_columns, with_indices=True, features=clip_features(names))
-    return with_facts(dataset, name, "repository", split, None if streaming else len(dataset), [], [])
+    listed_clips = None if streaming else len(dataset)
+    return _with_facts(dataset, benchmark=name, protocol="repository", split=split, listed=listed_clips, **_NO_LISTS)

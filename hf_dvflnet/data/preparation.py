@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import re
@@ -17,7 +18,7 @@ import tarfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -29,9 +30,9 @@ from .class_folders import MANIFEST, SETTINGS, SPLITS, UNFINISHED, Row, check_ro
 from .frames import encode_clip
 from .jobs import map_jobs
 from .limits import VideoLimits
-from .releases import Release
 from .storages import read_json_lines, whole_file, write_whole
-from .video_files import VIDEO_SUFFIXES, is_video
+from .video_column import file_stamp
+from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
 
 
 # No arithmetic coding, deblocking or B frames: decoding takes 60 % of the time, and files are an eighth larger.
@@ -55,27 +56,25 @@ def prepare_videos(
     """
     Re-encode every video in a folder as a small clip that allows fast seeking, and copy the other files.
 
-    Videos are found as loose files and in zip and tar archives. The clips of an archive are written as if the archive
-    had been extracted where it is. A prepared benchmark release is read by [`load_benchmark`] with the same
-    `video_id`s; prepared class folders (`<split>/<class>/<video>`) are read by `load_benchmark("folder", out, split)`.
-    Rar archives and parts of a split archive are skipped with a warning. Hidden and system files are neither read nor
-    copied, with a warning if they have the ending of a video.
+    A prepared benchmark release is read by [`load_benchmark`] with the same `video_id`s; prepared class folders
+    (`<split>/<class>/<video>`) are read by `load_benchmark("folder", out, split)`. Archives are skipped with a
+    warning. Hidden and system files are neither read nor copied, with a warning if they have the ending of a video.
 
     A clip is H.264 (4:2:0, mp4, no sound). It contains all frames that [`read_video`] returns, upright and in the same
     order, so that the sampling rules choose the same frames. They have the source's average frame rate, or, if that
     would move a frame by more than half a frame, the source's times. Frames are scaled down to a short side of at most
     `short_side`, never enlarged, with both sides even.
 
-    `out/manifest.jsonl` has one line per video: `path` (in `out`, or in its tar), `source` (`ARCHIVE::MEMBER` for a
-    video in an archive), `outcome`, `reason`, `frames`, `width`, `height`, `source_bytes`, `bytes`, `sha256`, `tar`,
-    `offset` (start of the clip in the tar, in bytes) and `stamp` (size and time of the source file). Outcomes are
-    `ok`, `repaired` (only a part can be read; this part was kept) and `unreadable` (there is no clip).
+    `out/manifest.jsonl` has one line per video: `path` (in `out`, or in its tar), `source`, `outcome`, `reason`,
+    `frames`, `width`, `height`, `source_bytes`, `bytes`, `sha256`, `tar`, `offset` (start of the clip in the tar, in
+    bytes) and `stamp` (size and time of the source file). Outcomes are `ok`, `repaired` (only a part can be read; this
+    part was kept) and `unreadable` (there is no clip).
     `out/prepare.json` contains the settings.
 
     A second run continues where the first one stopped, and prepares changed videos again. The source is not modified.
 
     Args:
-        source: A local folder or archive.
+        source: A local folder.
         out: The folder to write, outside of `source`: new, empty, or from an earlier run with the same settings.
         layout: `"tar"` writes shards in the layout of webdataset, `NAME-00000.tar`, with the clips in random order,
             each followed by a `.json` file. NAME is the split for class folders, `replacement` for clips that replace
@@ -99,8 +98,7 @@ def prepare_videos(
     Raises:
         FileNotFoundError: If the source does not exist or contains no videos.
         ValueError: If a setting is out of range or differs from the earlier run in `out`; if `out` is inside the
-            source, or the source inside `out`; if `out` contains other files; if an archive cannot be read; or if two
-            files would get the same name.
+            source, or the source inside `out`; if `out` contains other files; or if two files would get the same name.
         ImportError, ConnectionError, OSError: With `ray`, if Ray is not installed, cannot be reached, or gave up.
     """
     started = time.monotonic()
@@ -114,19 +112,15 @@ def prepare_videos(
         raise ValueError(f"short_side must be even, got {short_side}")
     if layout not in ("tar", "folder"):
         raise ValueError(f"layout must be 'tar' or 'folder', got {layout!r}")
-    release = Release(source)
-    if not release.is_local:
-        raise ValueError(f"{source}: is not a local folder; download it first")
-    out = Path(out)
-    settings = {"source": str(Path(source).resolve()), **settings, "x264": _X264}
+    source, out = Path(source), Path(out)
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: is not a local folder; download and extract the videos first")
+    settings = {"source": str(source.resolve()), **settings, "x264": _X264}
     if layout == "folder":
         del settings["clips_per_shard"], settings["seed"]
-    _refuse_out(Path(source), out, settings)
-    work = _Sources(release, out)
-    shards = _plan_shards(work.rows, clips_per_shard, seed) if layout == "tar" else {}
-    for shard in shards:
-        if shard in work.taken:
-            raise ValueError(f"{work.taken[shard]}: has the same name as a tar that would be written; rename it")
+    _refuse_out(source, out, settings)
+    wanted, others = _find_sources(source)
+    shards = _plan_shards(wanted, clips_per_shard, seed) if layout == "tar" else {}
 
     unfinished = out / UNFINISHED
     clips = unfinished / "clips" if layout == "tar" else out
@@ -134,22 +128,24 @@ def prepare_videos(
         unfinished.mkdir(parents=True, exist_ok=True)
         if not (out / SETTINGS).exists():
             write_whole(out / SETTINGS, json.dumps(settings, indent=1) + "\n", unfinished)
-        work.copy_others()
-        packed = _read_shards(out) if layout == "tar" else {}
-        in_tars = {(path, clip.sha256) for shard in packed.values() for path, clip in shard.items()}
-
-        rows = _take_over(out, clips, work.rows, in_tars)
-        todo = len(work.rows) - len(rows)
-        tasks = (
-            _Task(row, video, clips / row["path"], unfinished, settings) for row, video in work.read_missing(rows)
-        )
+        for path in others:  # unless there is a copy of the same size and time
+            target = out / path
+            if file_stamp(source / path) != file_stamp(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(target, unfinished) as copy:
+                    shutil.copy2(source / path, copy)
+        rows = _take_over(out, clips, wanted, shards)
+        tasks = [
+            _Task(row, str(source / row["source"]), clips / path, unfinished, settings)
+            for path, row in wanted.items()
+            if path not in rows
+        ]
         with open(out / MANIFEST, "a", encoding="utf-8") as file:
-            for row in tqdm(run(_prepare_one, tasks), total=todo, desc="preparing videos", unit="video"):
+            for row in tqdm(run(_prepare_one, tasks), total=len(tasks), desc="preparing videos", unit="video"):
                 rows[row["path"]] = row
                 file.write(json.dumps(row) + "\n")
                 file.flush()
-    if layout == "tar":
-        _pack(out, clips, shards, rows, packed)
+    _pack(out, clips, shards, rows)
     _write_manifest(out, rows.values())
     shutil.rmtree(unfinished)
 
@@ -157,7 +153,7 @@ def prepare_videos(
     return {
         "videos": len(rows),
         **{outcome: outcomes[outcome] for outcome in ("ok", "repaired", "unreadable")},
-        "prepared": todo,
+        "prepared": len(tasks),
         "failures": [row for _, row in sorted(rows.items()) if row["outcome"] == "unreadable"],
         "source_bytes": sum(row["source_bytes"] for row in rows.values()),
         "bytes": sum(row["bytes"] or 0 for row in rows.values()),
@@ -188,126 +184,97 @@ def _refuse_out(source: Path, out: Path, settings: dict[str, Any]):
         raise ValueError(f"{out}: is neither empty nor a folder of prepared videos; choose another folder")
 
 
-class _Sources:
-    """The videos of a release, as the first columns of the manifest, by path, and the other files, to be copied."""
-
-    def __init__(self, release: Release, out: Path):
-        self.release, self.out = release, out
-        self.root = release.path if os.path.isdir(release.path) else os.path.dirname(release.path)
-        self.rows: dict[str, Row] = {}
-        self.taken: dict[str, str] = {MANIFEST: "", SETTINGS: ""}  # source of each output path
-        self.in_archives: dict[str, dict[str, str]] = {}  # output path of each member, of archives with videos
-        self.loose: dict[str, str] = {}
-        copied, left = [], []
-        for archive in release.archives:
-            members = release.archives[archive].members
-            if any(map(is_video, members)):
-                self.in_archives[archive] = {
-                    member: self._take(member, f"{archive}::{member}", archive) for member in members
-                }
-        for file in release.files:
-            if file in self.in_archives:
-                continue
-            if file.lower().endswith((".rar", ".7z")) or re.search(r"20bn-something-something-v2-\d\d$", file):
-                left.append(file)
-                continue
-            path = self._take(os.path.relpath(file, self.root), file)
-            if path in self.rows:
-                self.loose[path] = file
-            else:
-                copied.append((file, path))
-        if not self.rows:
-            raise FileNotFoundError(f"{release.root}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
-        if left:
-            warnings.warn(
-                f"{len(left)} archives are neither read nor copied, {', '.join(left[:3])}: extract them first if "
-                "you need their content",
-                stacklevel=3,
-            )
-        self.copied = copied
-
-    def copy_others(self):
-        """Copy the files that are not videos and contain none, unless a copy of the same size and time exists."""
-        for file, path in self.copied:
-            target = self.out / path
-            if not target.exists() or _stamp(file) != _stamp(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(target, self.out / UNFINISHED) as copy:
-                    shutil.copy2(file, copy)
-
-    def _take(self, name: str, source: str, archive: str | None = None) -> str:
-        """Output path of a file or archive member, relative to `out`."""
-        path = PurePosixPath(Path(name).as_posix())
-        if archive is not None:
-            about = PurePosixPath(Path(os.path.relpath(archive, self.root)).as_posix())
-            if path.is_absolute() or ".." in path.parts or not path.parts:  # `.`
-                raise ValueError(
-                    f"{source}: would be written outside of the archive's folder; extract the archive first"
-                )
-            path = about.parent / path
-            # keep the mark of a replacement: the path of a clip does not contain the archive's name
-            if "replacement" in str(about) and "replacement" not in str(path):
-                path = path.parent / "replacement" / path.name
-        row: Row | None = None
-        if is_video(name):
-            relative = os.path.relpath(archive or source, self.root)
-            row = {"source": relative if archive is None else f"{relative}::{name}"}
-            row["stamp"] = _stamp(archive or source)
-            path = path.with_suffix(".mp4")
-        if str(path) in self.taken:
-            other = self.taken[str(path)] or "a file that is written next to the clips"
-            raise ValueError(f"{source} and {other} would both be named {path}; move one of them away")
-        self.taken[str(path)] = source
-        if row is not None:
-            self.rows[str(path)] = {"path": str(path), **row}
-        return str(path)
-
-    def read_missing(self, done: dict[str, Row]) -> Iterator[tuple[Row, str | bytes]]:
-        """Manifest line, and path or bytes, of each video that is not done yet. Each archive is read once."""
-        for path, file in self.loose.items():
-            if path not in done:
-                yield self.rows[path], file
-        for archive, members in self.in_archives.items():
-            beside = [path for path in members.values() if path not in self.rows]
-            missing = {path for path in members.values() if path in self.rows and path not in done}
-            if not missing and all((self.out / path).exists() for path in beside):
-                continue
-            for member, content in self.release.archives[archive].contents(suffixes=("",)):
-                path = members[member]
-                if path in missing:
-                    yield self.rows[path], content
-                elif path not in self.rows:
-                    (self.out / path).parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(self.out / path, content, self.out / UNFINISHED)
+def _find_sources(source: Path) -> tuple[dict[str, Row], list[str]]:
+    """The videos, as the first columns of the manifest, by path in the output, and the other files, to be copied."""
+    rows: dict[str, Row] = {}
+    others, archives = [], []
+    taken = dict.fromkeys((MANIFEST, SETTINGS), "a file that is written next to the clips")  # by path in the output
+    files, left_out = find_files(source)
+    warn_of_left_out(source, left_out)
+    for file in files:
+        path = PurePosixPath(Path(file).relative_to(source).as_posix())
+        if path.name.lower().endswith(ARCHIVE_SUFFIXES) or re.search(r"20bn-something-something-v2-\d\d$", path.name):
+            archives.append(file)
+            continue
+        target = str(path.with_suffix(".mp4") if is_video(file) else path)
+        if target in taken:
+            raise ValueError(f"{file} and {taken[target]} would both be named {target}; move one of them away")
+        taken[target] = file
+        if is_video(file):
+            rows[target] = {"path": target, "source": str(path), "stamp": file_stamp(file)}
+        else:
+            others.append(target)
+    if not rows:
+        raise FileNotFoundError(f"{source}: contains no videos ({', '.join(VIDEO_SUFFIXES)})")
+    if archives:
+        warnings.warn(
+            f"{len(archives)} archives are neither read nor copied, {', '.join(archives[:3])}: extract them first if "
+            "you need their content",
+            stacklevel=3,
+        )
+    return rows, others
 
 
-def _take_over(out: Path, clips: Path, wanted: dict[str, Row], in_tars: set[tuple[str, str]]) -> dict[str, Row]:
+def _take_over(out: Path, clips: Path, wanted: dict[str, Row], shards: dict[str, list[str]]) -> dict[str, Row]:
     """Manifest lines of an earlier run that are still valid: the source is unchanged, and its clip exists."""
     wrong = "is not a manifest line; remove it, or the whole file"
     known = {}
     if (out / MANIFEST).is_file():
         known = {row["path"]: row for row in read_json_lines(out / MANIFEST, check_row, wrong, unfinished=True)}
-    for path in set(known) - set(wanted):  # its source no longer exists
-        del known[path]
+    for path in set(known) - set(wanted):
         (clips / path).unlink(missing_ok=True)
-    _write_manifest(out, known.values())  # drops a last line that an interrupted run truncated
-    rows: dict[str, Row] = {}
-    for path, row in wanted.items():
-        before = known.get(path)
-        if before is None or any(before[key] != row[key] for key in ("source", "stamp")):
-            continue
-        whole = before["outcome"] == "unreadable" or (path, before["sha256"]) in in_tars
+    valid = {
+        path: row
+        for path, row in known.items()
+        if path in wanted and all(row[key] == wanted[path][key] for key in ("source", "stamp"))
+    }
+    stale = _unpack_stale(out, clips, shards, known, valid)
+    # before other tars take their names, their places are out of the manifest; so is a last line that was truncated
+    _write_manifest(out, valid.values())
+    for tar in stale:
+        tar.unlink()
+    for path, row in list(valid.items()):
         clip = clips / path
-        if whole or (clip.is_file() and clip.stat().st_size == before["bytes"]):
-            rows[path] = before
-    return rows
+        in_place = row["tar"] is not None or (clip.is_file() and clip.stat().st_size == row["bytes"])
+        if row["outcome"] != "unreadable" and not in_place:
+            del valid[path]
+    return valid
+
+
+def _unpack_stale(
+    out: Path, clips: Path, shards: dict[str, list[str]], known: dict[str, Row], valid: dict[str, Row]
+) -> list[Path]:
+    """Extract the valid clips of the tars whose content is not the planned one, and return these tars."""
+    held: dict[str, list[Row]] = {}  # clips in each tar, in its order
+    for row in sorted((row for row in known.values() if row["tar"]), key=lambda row: row["offset"]):
+        held.setdefault(row["tar"], []).append(row)
+    kept, stale = set(), []
+    for tar in out.glob("*.tar"):
+        found, size = held.get(tar.name, []), tar.stat().st_size
+        planned = [path for path in shards.get(tar.name, ()) if valid.get(path, {}).get("outcome") != "unreadable"]
+        is_whole = size % tarfile.RECORDSIZE == 0 and all(row["offset"] + row["bytes"] <= size for row in found)
+        if is_whole and found and [row["path"] for row in found] == planned and valid.keys() >= set(planned):
+            kept.add(tar.name)
+            continue
+        stale.append(tar)
+        with open(tar, "rb") as file:
+            for row in (row for row in found if row["path"] in valid):
+                file.seek(row["offset"])
+                content = file.read(row["bytes"])
+                if len(content) == row["bytes"]:
+                    (clips / row["path"]).parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(clips / row["path"], content, out / UNFINISHED)
+    for row in known.values():
+        if row["tar"] not in kept:
+            row |= {"tar": None, "offset": None}
+    return stale
 
 
 class _Task(NamedTuple):
     """The manifest line to fill in, the video, and where to write its clip."""
 
     row: Row
-    video: str | bytes
+    video: str
     target: Path
     unfinished: Path
     settings: dict[str, Any]
@@ -315,9 +282,7 @@ class _Task(NamedTuple):
 
 def _prepare_one(task: _Task, limits: VideoLimits) -> Row:
     row: Row = {**task.row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
-    row["source_bytes"] = len(task.video) if isinstance(task.video, bytes) else task.row["stamp"][0]
-    row |= {"bytes": None, "sha256": None, "tar": None, "offset": None}
-    name = task.video if isinstance(task.video, str) else f"<{len(task.video)} bytes>"
+    row |= {"source_bytes": row["stamp"][0], "bytes": None, "sha256": None, "tar": None, "offset": None}
     try:
         if not row["source_bytes"]:
             raise VideoDecodeError("0 bytes")
@@ -334,24 +299,16 @@ def _prepare_one(task: _Task, limits: VideoLimits) -> Row:
         if isinstance(error, OSError) and error.errno in _DISK:
             raise
         task.target.unlink(missing_ok=True)  # the clip of an earlier run, in which the video was different
-        return {**row, "outcome": "unreadable", "reason": str(error).removeprefix(f"{name}: ")}
+        return {**row, "outcome": "unreadable", "reason": str(error).removeprefix(f"{task.video}: ")}
     remarks = about.pop("remarks")
     if remarks:
-        row |= {"outcome": "repaired", "reason": "; ".join(one.removeprefix(f"{name}: ") for one in remarks)}
+        row |= {"outcome": "repaired", "reason": "; ".join(one.removeprefix(f"{task.video}: ") for one in remarks)}
     return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
 
 
 def _write_manifest(out: Path, rows: Iterable[Row]):
     lines = "".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["path"]))
     write_whole(out / MANIFEST, lines, out / UNFINISHED)
-
-
-class _Packed(NamedTuple):
-    """Offset and size of a clip in a tar, in bytes, and its digest."""
-
-    offset: int
-    size: int
-    sha256: str
 
 
 def _plan_shards(rows: dict[str, Row], clips_per_shard: int, seed: int) -> dict[str, list[str]]:
@@ -370,78 +327,30 @@ def _plan_shards(rows: dict[str, Row], clips_per_shard: int, seed: int) -> dict[
     return shards
 
 
-def _read_shards(out: Path) -> dict[str, dict[str, _Packed]]:
-    """Clips in each tar of an earlier run, by path, in the order of the tar."""
-    kinds = (*(name for names in SPLITS.values() for name in names), "videos", "replacement")
-    shards = {}
-    for tar in sorted(out.glob("*.tar")):
-        if not re.fullmatch(rf"({'|'.join(kinds)})-\d{{5}}[.]tar", tar.name):
-            continue
-        clips: dict[str, _Packed] = {}
-        try:
-            with tarfile.open(tar) as file:
-                for member in file:
-                    if member.name.endswith(".mp4"):
-                        clip = member
-                    elif (content := file.extractfile(member)) is not None:
-                        sha256 = json.loads(content.read())["sha256"]
-                        clips[clip.name] = _Packed(clip.offset_data, clip.size, sha256)
-        except (tarfile.TarError, EOFError, ValueError):
-            pass  # the rest of the tar is damaged and is packed again
-        shards[tar.name] = clips
-    return shards
-
-
-def _pack(
-    out: Path,
-    clips: Path,
-    shards: dict[str, list[str]],
-    rows: dict[str, Row],
-    packed: dict[str, dict[str, _Packed]],
-):
-    """Write the tars that are missing or out of date, and store the position of each clip in its row."""
+def _pack(out: Path, clips: Path, shards: dict[str, list[str]], rows: dict[str, Row]):
+    """Write the tars that are missing, and note the place of each clip in its row and in the manifest."""
     readable = {
         shard: [path for path in paths if rows[path]["outcome"] != "unreadable"] for shard, paths in shards.items()
     }
-    wanted = {shard: [(path, rows[path]["sha256"]) for path in paths] for shard, paths in readable.items() if paths}
-    stale = [
-        shard
-        for shard, found in packed.items()
-        if [(path, clip.sha256) for path, clip in found.items()] != wanted.get(shard)
-    ]
-    # before any stale tar is replaced, extract its clips that are still valid
-    for shard in stale:
-        with open(out / shard, "rb") as tar:
-            for path, clip in packed[shard].items():
-                if path in rows and rows[path]["sha256"] == clip.sha256 and not (clips / path).exists():
-                    tar.seek(clip.offset)
-                    (clips / path).parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(clips / path, tar.read(clip.size), out / UNFINISHED)
-    for shard in stale:
-        (out / shard).unlink()
-    written = [shard for shard in wanted if shard in stale or shard not in packed]
-    for shard in tqdm(written, desc="packing", unit="tar", disable=None if written else True):
+    missing = [shard for shard, paths in readable.items() if any(rows[path]["tar"] is None for path in paths)]
+    for shard in tqdm(missing, desc="packing", unit="tar", disable=None if missing else True):
         with whole_file(out / shard, out / UNFINISHED) as unfinished, tarfile.open(unfinished, "w") as tar:
             for path in readable[shard]:
                 video_id, label = original_id(rows[path])
                 about = {"video_id": video_id, **({} if label is None else {"label": label})}
                 about |= {key: rows[path][key] for key in ("sha256", "frames", "width", "height", "outcome", "source")}
-                described = str(PurePosixPath(path).with_suffix(".json"))
-                for name, content in (
-                    (path, (clips / path).read_bytes()),
-                    (described, json.dumps(about).encode()),
-                ):
-                    member = tarfile.TarInfo(name)  # no time and no owner: the same clips give the same bytes
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
+                clip = (clips / path).read_bytes()
+                _add(tar, path, clip)
+                padded = math.ceil(len(clip) / tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                rows[path] |= {"tar": shard, "offset": tar.offset - padded}
+                _add(tar, str(PurePosixPath(path).with_suffix(".json")), json.dumps(about).encode())
+        with open(out / MANIFEST, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(rows[path]) + "\n" for path in readable[shard])
         for path in readable[shard]:
             (clips / path).unlink()
-    for shard, found in _read_shards(out).items():
-        for path, clip in found.items():
-            rows[path] |= {"tar": shard, "offset": clip.offset}
 
 
-def _stamp(file: str | Path) -> list[int]:
-    """Size and time of a file."""
-    status = os.stat(file)
-    return [status.st_size, status.st_mtime_ns]
+def _add(tar: tarfile.TarFile, name: str, content: bytes):
+    member = tarfile.TarInfo(name)  # no time and no owner: the same clips give the same bytes
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))

@@ -103,7 +103,8 @@ def read_json_lines(
         ValueError: If a line is not JSON, or if `parse` raises ValueError, KeyError or TypeError.
     """
     rows = []
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    with open_file(path, "r", encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(parse(json.loads(line)))
@@ -140,7 +141,6 @@ class LocalFiles:
     """Files on this machine, each of which is written completely or not at all."""
 
     begin = staticmethod(partial(os.makedirs, exist_ok=True))
-    is_begun = staticmethod(os.path.isdir)
     exists = staticmethod(os.path.exists)
     remove = staticmethod(partial(shutil.rmtree, ignore_errors=True))
 
@@ -151,7 +151,7 @@ class LocalFiles:
 
     @contextmanager
     def whole(self, path: str, folder: str) -> Iterator[Path]:
-        """As [`whole_file`], and the content is on the disk before the file is renamed."""
+        """Same as [`whole_file`], but sync the content to the disk before the file is renamed."""
         with whole_file(path, folder) as unfinished:
             yield unfinished
             with open(unfinished, "rb+") as file:
@@ -168,9 +168,6 @@ class StoredFiles:
 
     def begin(self, folder: str):
         """Storages have no folders to create."""
-
-    def is_begun(self, folder: str) -> bool:
-        return True
 
     def names(self, folder: str) -> list[str]:
         with storage_errors(folder), suppress(FileNotFoundError):

@@ -4,19 +4,19 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from ..video_decoding import read_video
-from .benchmarks import BENCHMARKS, Shard, read_shards
+from .benchmarks import BENCHMARKS
 from .class_folders import load_video_folder, unreadable_videos
 from .jobs import map_jobs
 from .limits import VideoLimits
 from .storages import read_json_lines, write_whole
-from .video_column import IN_TAR, video_source
+from .video_column import file_stamp, video_source
 
 
 OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate", "leaked")
@@ -43,7 +43,7 @@ def verify_benchmark(
     `short` (fewer than `min_frames` frames), `leaked` (a training clip with the same bytes as a clip of another
     split), and `duplicate` (the same bytes as an earlier clip). [`load_benchmark`] accepts the report as its block
     list. An existing report on the same lists is continued: a clip is not decoded
-    again if the size and time of its file, or archive, are unchanged.
+    again if the size and time of its file are unchanged.
 
     Args:
         name: As for [`load_benchmark`]: a benchmark, or `"folder"` for class folders.
@@ -68,21 +68,18 @@ def verify_benchmark(
     Warns:
         UserWarning: If files of the release are left out, as in [`load_benchmark`].
     """
-    shards: dict[str, list[Shard]]
     official: dict[str, int] = {}
-    video_id: Callable[[str], str] = str
+    clips: dict[str, Any]
     if name == "folder":
         if protocol is not None or fold != 1 or classes is not None:
             raise ValueError(f"{data_dir}: class folders have no lists; leave protocol, fold and classes out")
-        tables = load_video_folder(data_dir)
-        ids = {split: [*rows["video_id"], *unreadable_videos(data_dir, split)] for split, rows in tables.items()}
-        shards = {split: [(None, rows)] for split, rows in tables.items()}
+        clips = dict(load_video_folder(data_dir))
+        ids = {split: [*rows["video_id"], *unreadable_videos(data_dir, split)] for split, rows in clips.items()}
     elif name in BENCHMARKS:
         benchmark = BENCHMARKS[name](data_dir, protocol, fold, classes=classes)
-        protocol, video_id = benchmark.protocol, benchmark.video_id
-        ids = {split: [clip.video_id for clip in clips] for split, clips in benchmark.lists.items()}
-        shards = {split: benchmark.shards(split)[0] for split in ids}
-        official = benchmark.official
+        protocol, official = benchmark.protocol, benchmark.official
+        ids = {split: [clip.video_id for clip in listed] for split, listed in benchmark.lists.items()}
+        clips = {split: benchmark.rows(split)[0] for split in ids}
     else:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, folder")
     lists: dict[str, Any] = {"benchmark": name, "protocol": protocol, "fold": fold}
@@ -97,17 +94,16 @@ def verify_benchmark(
     known = dict(read_json_lines(report, parse, wrong, unfinished=True)) if report.is_file() else {}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def jobs() -> Iterator[tuple[dict[str, Any], bytes | None]]:
-        parts = ((split, part) for split, of_split in shards.items() for part in of_split)
-        for split, part in parts:
-            for row in read_shards([part], video_id):
-                path, content = row["video"]["path"], row["video"]["bytes"]
-                stamp = _stamp(path) if part[0] is None else part[0].stamp()
-                before = known.get((split, row["video_id"]))
+    def jobs() -> Iterator[dict[str, Any]]:
+        for split, of_split in clips.items():
+            for row in of_split:
+                path, key = row["video"]["path"], (split, row["video_id"])
+                stamp = file_stamp(path)
+                before = known.get(key)
                 if before is not None and before.get("stamp") == stamp:
-                    rows[split, row["video_id"]] = before
+                    rows[key] = before
                 else:
-                    yield {**lists, "video_id": row["video_id"], "split": split, "path": path, "stamp": stamp}, content
+                    yield {**lists, "video_id": row["video_id"], "split": split, "path": path, "stamp": stamp}
 
     checked = 0
     with map_jobs(num_workers, ray) as run:
@@ -150,20 +146,9 @@ def verify_benchmark(
     return {"counts": counts, "leaked": leaked, "checked": checked, "protocol": protocol, "fold": fold}
 
 
-def _stamp(path: str) -> list[int] | None:
-    """Size and time of a file, or of the tar with a prepared clip; None if it is not a local file."""
-    part = IN_TAR.fullmatch(path)
-    file = path if part is None else part[1]
-    if not os.path.isfile(file):
-        return None
-    status = os.stat(file)
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _check(job: tuple[dict[str, Any], bytes | None], limits: VideoLimits) -> dict[str, Any]:
-    row, video = job
+def _check(row: dict[str, Any], limits: VideoLimits) -> dict[str, Any]:
     try:
-        source = video_source({"path": row["path"], "bytes": video})
+        source = video_source({"path": row["path"], "bytes": None})
         content = Path(source).read_bytes() if isinstance(source, str) else source
         if not isinstance(content, bytes):
             content = content.read()

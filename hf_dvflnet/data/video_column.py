@@ -32,7 +32,7 @@ def video_source(video: dict[str, Any]) -> Any:
     if (part := IN_TAR.fullmatch(path)) is not None:
         size = video_size(path)
         try:
-            with open(part[1], "rb") as tar:
+            with open_file(part[1]) as tar:
                 tar.seek(int(part[2]))
                 data = tar.read(size)
         except OSError as error:
@@ -48,6 +48,16 @@ def video_size(path: str) -> int:
     if (part := IN_TAR.fullmatch(path)) is not None:
         return int(part[3]) - int(part[2]) + 1
     return os.path.getsize(path) if os.path.isfile(path) else -1
+
+
+def file_stamp(path: str | os.PathLike) -> list[int] | None:
+    """Size and time of a file, or of the tar that a clip is in; None if it is not a local file."""
+    part = IN_TAR.fullmatch(os.fspath(path))
+    file = path if part is None else part[1]
+    if not os.path.isfile(file):
+        return None
+    status = os.stat(file)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def clip_name(row: dict[str, Any]) -> str:

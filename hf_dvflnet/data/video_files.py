@@ -1,7 +1,7 @@
 """
 Finds videos: those below folders, and those of lists in text files and tables.
 
-Hidden files and those that systems put beside videos are never used, neither loose nor in archives.
+Hidden files and those that systems put beside videos are never used.
 """
 
 import csv
@@ -21,6 +21,7 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
     *(".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
+ARCHIVE_SUFFIXES = (".rar", ".zip", ".7z", ".tar", ".tar.gz", ".tgz")
 
 # files and folders of macOS, Windows, Linux and network drives; most others, such as `._a.mp4`, begin with a dot
 _SYSTEM_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
@@ -38,7 +39,7 @@ def is_video(name: str) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a path below a folder, or in an archive, has a part that is hidden or that a system has written."""
+    """Whether a path below a folder has a part that is hidden or that a system has written."""
     parts = PurePosixPath(path).parts
     return any((part.startswith(".") and part != "..") or part in _SYSTEM_NAMES for part in parts)
 
@@ -77,23 +78,16 @@ def find_files(root: str | os.PathLike, filesystem: Any = None) -> Files:
 
 def _walk(root: str) -> tuple[list[str], list[str]]:
     """Files below a local folder, and what is neither a file nor a folder and not hidden."""
-    files, others, waiting = [], [], [root]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                listed = list(entries)
-        except PermissionError:
-            if is_hidden(_below(root, folder)):  # `lost+found` may be read by the administrator only
-                continue
-            raise
-        for entry in listed:
-            # os.path, because a link to itself is an error for entries
-            is_link, path = entry.is_symlink(), entry.path
-            if os.path.isdir(path) if is_link else entry.is_dir():
-                if not (is_link and _leads_back(path, root)):
-                    waiting.append(path)
-            elif os.path.isfile(path) if is_link else entry.is_file():
+
+    def refuse(error: OSError):
+        if not (isinstance(error, PermissionError) and is_hidden(_below(root, error.filename))):
+            raise error  # of system folders, `lost+found` may be read by the administrator only
+
+    files, others = [], []
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not _leads_back(os.path.join(folder, name), root)]
+        for path in (os.path.join(folder, name) for name in names):
+            if os.path.isfile(path):
                 files.append(path)
             elif not is_hidden(_below(root, path)):
                 others.append(path)
@@ -103,7 +97,7 @@ def _walk(root: str) -> tuple[list[str], list[str]]:
 def _leads_back(link: str, root: str) -> bool:
     """Whether a link leads to a folder that it is in, `root` or below."""
     above = link
-    while len(above) > len(root):
+    while os.path.islink(link) and len(above) > len(root):
         above = os.path.dirname(above)
         if os.path.samefile(link, above):
             return True

@@ -68,7 +68,7 @@ def _why_not(name: str, error: OSError) -> str:
 
 
 def _settings(processor: Any) -> dict[str, Any]:
-    """Those of an image processor of transformers."""
+    """Read the settings of an image processor of transformers."""
     size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
     if not getattr(processor, "do_center_crop", False):
         crop = {}
@@ -82,7 +82,7 @@ def _settings(processor: Any) -> dict[str, Any]:
 
 
 def _timm_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Those of timm's pretrained config."""
+    """Read the settings of timm's pretrained config."""
     side = config["input_size"][-1]
     return {
         **_sides(int(side / config["crop_pct"]), side),

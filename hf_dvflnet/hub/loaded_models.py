@@ -108,7 +108,7 @@ def feature_width(model: nn.Module) -> int:
 
 
 class HeadInput:
-    """Keeps what the head of a model was given last."""
+    """Records the last input of a model's head."""
 
     def __init__(self, model: nn.Module):
         self._given: torch.Tensor | None = None

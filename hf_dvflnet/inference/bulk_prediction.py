@@ -7,34 +7,37 @@ or not there. A block whose file is missing has yet to be computed, by whichever
 
 import csv
 import hashlib
-import io
 import json
 import math
 import os
 import time
 import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.dataset
 import pyarrow.parquet
 from torch import nn
 from tqdm.auto import tqdm
 
 from ..clip_sampling import check_positive
-from ..data.jobs import default_workers, quiet_videos
-from ..data.storages import LocalFiles, StoredFiles, open_file, storage_of
-from ..hub.loaded_models import feature_width, weights_digest
-from .pipeline import ClipClassifier, check_views, decode_clips
+from ..data.jobs import connected, map_on_ray, quiet_videos
+from ..data.limits import VideoLimits
+from ..data.storages import LocalFiles, StoredFiles, filesystem_of, open_file, storage_errors, storage_of
+from ..hub.loaded_models import feature_width, place, weights_digest
+from .pipeline import ClipClassifier, batches, check_views, decode_clips
 
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 ROWS_PER_PART = 256
+VIDEOS_PER_TASK = 16  # of Ray: a few seconds of work
 SECONDS_OF_SILENCE = 60.0  # that a process waits for others before it says so
 PARTS_PER_GROUP = 64  # row groups of the Parquet file at the end, which are put together in memory
 
@@ -52,6 +55,7 @@ def predict_to_file(
     embeddings: bool = False,
     batch_size: int = 8,
     num_workers: int | None = None,
+    ray: str | None = None,
     retry_failed: bool = False,
 ) -> dict[str, Any]:
     """
@@ -62,7 +66,7 @@ def predict_to_file(
     - `source`: the path or URL. Bytes that are not UTF-8 are escaped, as in `\\udcff`.
     - `labels` and `scores`: the best classes, best first, lists of length `top_k`. In CSV, `label_1`, `score_1`, ...
     - `frames` and `seconds`: number of frames of the video, and its duration if it states one.
-    - `warning`: what reading the video warned of, such as frames that are missing.
+    - `warning`: warnings from reading the video, such as missing frames.
     - `error_kind` and `error`: why the video could not be read: the name of the exception (`FileNotFoundError`,
       `VideoDecodeError`, ...), `DecoderCrash` if it ended its sandbox twice; and the message.
     - `embedding`: the pooled features, float32, with `embeddings`.
@@ -71,14 +75,19 @@ def predict_to_file(
 
     Rows are written in parts of 256. A folder contains these parts, in Parquet, and any engine reads it
     (`pyarrow.dataset`, `datasets`, DuckDB, Spark). For a file, they lie in `OUTPUT.parts` until the end. After an
-    interruption of any kind, at most one part of each process is computed again. If all is there, nothing is computed.
+    interruption of any kind, at most one part of each process is computed again. If the output is complete, nothing
+    is computed.
 
     Processes that a launcher started (`accelerate launch`, `torchrun`; it sets both `RANK` and `WORLD_SIZE`) share the
     blocks, if `output` lies in a folder that all of them see. They do not communicate otherwise. A run may be
-    continued with another number of processes.
+    continued with another number of processes, or on a Ray cluster.
+
+    All nodes of a Ray cluster must have this package, and see the current folder and the videos at the same paths;
+    only this process writes. A task that loses its worker or node is run again, at most 5 times.
 
     Args:
-        model: The classifier, on any device, in evaluation mode; or an exported program ([`load_exported`]).
+        model: The classifier, on any device, in evaluation mode; or an exported program ([`load_exported`]). For Ray,
+            a model on the CPU, which is copied to the workers.
         processor: Its video processor.
         sources: Paths, http(s) URLs, or paths in storages (`hf://`, `s3://`) of videos. They obey [`VideoLimits`].
         output: A folder, or a file that ends in `.parquet`, `.jsonl` or `.csv`, here or in a storage
@@ -89,18 +98,24 @@ def predict_to_file(
         batch_size: Number of videos that are classified at once.
         num_workers: Number of sandboxes that decode, by default one per CPU, shared by the processes of a machine. 0
             decodes in this process, which then ends with a decoder that crashes.
-        retry_failed: Whether to read videos again whose rows have an error, in a single process.
+        ray: Address of a Ray cluster that does the work: `"auto"` for the one that `RAY_ADDRESS` names or that runs on
+            this machine, `"local"` to start one on this machine that ends with the call, or `HOST:PORT`. If it has
+            GPUs, the model runs on each, beside which the cores of its node decode; else on each core.
+        retry_failed: Whether to read videos again whose rows have an error, in a single process. `output` must be a
+            folder, or not be finished.
 
     Returns:
         `videos` (number of rows), `written` (those that this process computed now), `seconds`,
-        `decoding_seconds` (waited for decoders), `model_seconds`, `bound_by` (`"decoding"`, `"the model"`, or `None`
-        if nothing was computed), `process` and `processes`; and `failures`, the number of rows of the output with an
-        error by `error_kind`, which is `None` in all processes except the main one. When the main one returns, all
-        rows are there.
+        `process` and `processes`; unless Ray does the work, `decoding_seconds` (waited for decoders), `model_seconds`
+        and `bound_by` (`"decoding"`, `"the model"`, or `None` if nothing was computed); and `failures`, the number of
+        rows of the output with an error by `error_kind`, which is `None` in all processes except the main one. When
+        the main one returns, all rows are there.
 
     Raises:
         FileExistsError: If `output` exists and no earlier run is known.
-        ImportError: If the package that reads a storage is not installed.
+        ImportError: If the package that reads a storage, or Ray, is not installed.
+        ConnectionError: If no Ray cluster can be reached.
+        OSError: If Ray gave up. Finished blocks stay.
         ValueError: If `output` belongs to a run with another list of videos, model, processor or settings; if an
             argument is out of range; or if a score is not finite.
 
@@ -108,38 +123,56 @@ def predict_to_file(
         UserWarning: If sources occur several times, or if `output` cannot be continued, since it is in memory.
     """
     began = time.perf_counter()
+    check_views(views, model.config)
+    check_positive(batch_size=batch_size, **{} if embeddings and not top_k else {"top_k": top_k})
+    if embeddings and os.fspath(output).lower().endswith(".csv"):
+        raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
+    process, processes = process_share()
+    if processes > 1 and (retry_failed or ray is not None):
+        raise ValueError("retry_failed and Ray work in one process; start it without a launcher")
+    if ray is not None and (not isinstance(model, nn.Module) or model.device.type != "cpu"):
+        raise ValueError("Ray takes a model that lies on the CPU, and no exported program; it moves copies to GPUs")
+    videos = _each_once(sources, output)
     options: dict[str, Any] = {"views": views, "top_k": top_k, "embeddings": embeddings}
-    videos, file = open_run(model, processor, sources, output, batch_size=batch_size, **options)
-    process, file.processes = process_share()
-    if retry_failed and file.processes > 1:
-        raise ValueError("retry_failed works in one process; start it without a launcher")
-    with closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier:
-        if num_workers is None:
-            num_workers = default_workers()
-        file.begin(main=process == 0)
+    schema = columns(model, min(top_k, model.config.num_labels), embeddings)
+    file = PredictionFile(output, schema, describe_run(model, processor, videos, **options), len(videos), processes)
+    with nullcontext() if ray is None or (file.complete and not retry_failed) else connected(ray):
+        file.begin()
         # the same shares whenever a process looks, also while others write
-        mine: dict[int, Sequence[int] | None] = dict.fromkeys(
-            block for block in file.missing() if block % file.processes == process
-        )
+        blocks: dict[int, Sequence[int]] = {
+            block: file.blocks[block] for block in file.missing() if block % processes == process
+        }
         if retry_failed:
-            file.reopen()
-            mine |= file.failed()
-        done = _write_blocks(
-            *(file, mine, videos, classifier, processor),
-            views=views,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            quiet=process > 0,
-        )
+            blocks |= file.failed()
+        spent = {"decoding": 0.0, "the model": 0.0}
+        options |= {"batch_size": batch_size}
+        if ray is None:
+            rows = _rows_here(blocks.values(), videos, model, processor, num_workers, spent, **options)
+        else:
+            rows = _rows_on_ray(blocks.values(), videos, model, processor, **options)
+        with closing(rows):
+            _write_blocks(file, blocks, rows, quiet=process > 0)
+    written = sum(map(len, blocks.values()))
     failures = file.finish() if process == 0 else None
+    found = {
+        "decoding_seconds": spent["decoding"],
+        "model_seconds": spent["the model"],
+        "bound_by": max(spent, key=spent.__getitem__) if written else None,
+    }
     return {
         "videos": len(videos),
-        **done,
+        "written": written,
+        **(found if ray is None else {}),
         "process": process,
-        "processes": file.processes,
+        "processes": processes,
         "failures": None if failures is None else dict(failures.most_common()),
         "seconds": time.perf_counter() - began,
     }
+
+
+def predict_with_ray(model: Any, processor: Any, sources: Any, output: Any, *, address: str = "auto", **options: Any):
+    """[`predict_to_file`] with `ray`. Will be removed."""
+    return predict_to_file(model, processor, sources, output, ray=address, **options)
 
 
 def process_share() -> tuple[int, int]:
@@ -147,22 +180,7 @@ def process_share() -> tuple[int, int]:
     return (int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", 1))) if "RANK" in os.environ else (0, 1)
 
 
-def open_run(
-    model: Any,
-    processor: Any,
-    sources: Iterable[str | os.PathLike],
-    output: str | os.PathLike,
-    *,
-    views: int,
-    top_k: int,
-    embeddings: bool,
-    batch_size: int,
-) -> "tuple[list[str], PredictionFile]":
-    """Check the arguments of [`predict_to_file`]; return the videos, each once, and the file, which is not begun."""
-    check_views(views, model.config)
-    check_positive(batch_size=batch_size, **{} if embeddings and not top_k else {"top_k": top_k})
-    if embeddings and os.fspath(output).lower().endswith(".csv"):
-        raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
+def _each_once(sources: Iterable[str | os.PathLike], output: str | os.PathLike) -> list[str]:
     listed = [os.fspath(source) for source in sources]
     videos = list(dict.fromkeys(listed))
     if not videos:
@@ -173,53 +191,111 @@ def open_run(
         warnings.warn(
             f"{len(listed) - len(videos)} of {len(listed)} sources repeat others, and get no further row", stacklevel=3
         )
-    run = describe_run(model, processor, videos, views=views, top_k=top_k, embeddings=embeddings)
-    schema = columns(model, min(top_k, model.config.num_labels), embeddings)
-    return videos, PredictionFile(output, schema, run, len(videos))
+    return videos
 
 
 def _write_blocks(
-    file: "PredictionFile",
-    blocks: Mapping[int, Sequence[int] | None],
+    file: "PredictionFile", blocks: Mapping[int, Sequence[int]], rows: Iterator[Row], *, quiet: bool = False
+):
+    """Write blocks, of which only some rows may be given, with the next of `rows`."""
+    total = sum(map(len, blocks.values()))
+    with tqdm(total=total, unit="video", disable=True if quiet or not total else None) as progress:
+        for block, numbers in blocks.items():
+            found = []
+            for row in islice(rows, len(numbers)):
+                found.append(row)
+                progress.update()
+            file.write(block, numbers, found)
+
+
+def _rows_here(
+    blocks: Iterable[Sequence[int]],
     videos: Sequence[str],
-    classifier: ClipClassifier,
+    model: Any,
+    processor: Any,
+    num_workers: int | None,
+    spent: dict[str, float],
+    *,
+    views: int,
+    top_k: int,
+    embeddings: bool,
+    batch_size: int,
+) -> Generator[Row, None, None]:
+    """The rows of blocks, each in batches of its own, so that they are the same whichever blocks were there before."""
+    wanted = (videos[row] for rows in blocks for row in rows)
+    with (
+        closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier,
+        quiet_videos(),
+        closing(decode_clips(wanted, processor, views=views, num_workers=num_workers)) as clips,
+    ):
+        for numbers in blocks:
+            for first in range(0, len(numbers), batch_size):
+                started = time.perf_counter()
+                batch = list(islice(clips, min(batch_size, len(numbers) - first)))
+                decoded = time.perf_counter()
+                rows = classifier(batch)
+                spent["decoding"] += decoded - started
+                spent["the model"] += time.perf_counter() - decoded
+                yield from rows
+
+
+def _rows_on_ray(
+    blocks: Iterable[Sequence[int]],
+    videos: Sequence[str],
+    model: nn.Module,
     processor: Any,
     *,
     views: int,
+    top_k: int,
+    embeddings: bool,
+    batch_size: int,
+) -> Generator[Row, None, None]:
+    """The rows of blocks. A task decodes and classifies some videos on a core, or on a GPU and its share of cores."""
+    import ray
+
+    tasks = (
+        [videos[row] for row in rows[first : first + VIDEOS_PER_TASK]]
+        for rows in blocks
+        for first in range(0, len(rows), VIDEOS_PER_TASK)
+    )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    shares = [int(node.get("CPU", 0) / node["GPU"]) for node in nodes if node.get("GPU")]
+    cores = max(1, min(shares, default=1))
+    work = partial(
+        _classify_task,
+        # in a tuple, Ray leaves it to the task to fetch the model, which a worker does once
+        classifier=(ray.put(model), "cuda" if shares else "cpu", top_k, embeddings),
+        processor=processor,
+        views=views,
+        batch_size=batch_size,
+        num_workers=cores if shares else 0,
+    )
+    with closing(map_on_ray(work, tasks, num_cpus=cores, num_gpus=1 if shares else 0)) as answers:
+        for rows in answers:
+            yield from rows
+
+
+def _classify_task(
+    videos: Sequence[str],
+    limits: VideoLimits,
+    *,
+    classifier: tuple[Any, ...],
+    processor: Any,
+    views: int,
     batch_size: int,
     num_workers: int,
-    quiet: bool,
-) -> dict[str, Any]:
-    """
-    Compute blocks, of which only some rows if these are given, and write them; return the part of the summary that
-    tells of it.
-    """
-    spent = {"decoding": 0.0, "the model": 0.0}
-    wanted = {block: numbers or file.blocks[block] for block, numbers in blocks.items()}
-    written = sum(map(len, wanted.values()))
-    sources = (videos[row] for numbers in wanted.values() for row in numbers)
-    with (
-        quiet_videos(),
-        closing(decode_clips(sources, processor, views=views, num_workers=num_workers)) as clips,
-        tqdm(total=written, unit="video", disable=True if quiet or not written else None) as progress,
-    ):
-        for block, numbers in wanted.items():
-            rows: list[Row] = []
-            while missing := len(numbers) - len(rows):
-                started = time.perf_counter()
-                batch = list(islice(clips, min(batch_size, missing)))
-                decoded = time.perf_counter()
-                rows += classifier(batch)
-                spent["decoding"] += decoded - started
-                spent["the model"] += time.perf_counter() - decoded
-                progress.update(len(batch))
-            file.write(block, rows, blocks[block])
-    return {
-        "written": written,
-        "decoding_seconds": spent["decoding"],
-        "model_seconds": spent["the model"],
-        "bound_by": max(spent, key=spent.__getitem__) if written else None,
-    }
+) -> list[Row]:
+    """The rows of the videos of a task."""
+    classify = _classifier(*classifier)
+    with closing(decode_clips(videos, processor, views=views, num_workers=num_workers, limits=limits)) as clips:
+        return [row for batch in batches(clips, batch_size) for row in classify(batch)]
+
+
+@lru_cache(maxsize=1)
+def _classifier(model: Any, device: str, top_k: int, embeddings: bool) -> ClipClassifier:
+    import ray
+
+    return ClipClassifier(place(ray.get(model), device), top_k=top_k, embeddings=embeddings)
 
 
 def describe_run(
@@ -279,10 +355,10 @@ class PredictionFile:
         schema: Names and types of the columns.
         run: What the rows depend on, as JSON, by name: the list of videos, the model, the settings.
         rows: Number of rows of the whole output.
+        processes: Number of processes that share the run.
 
     Attributes:
         blocks: The rows of each block.
-        processes: Number of processes that share the run.
 
     Raises:
         ImportError: If the package that reads the storage is not installed.
@@ -292,7 +368,9 @@ class PredictionFile:
         UserWarning: If the run cannot be continued, since `output` lies in the memory of this process.
     """
 
-    def __init__(self, output: str | os.PathLike, schema: pyarrow.Schema, run: dict[str, Any], rows: int):
+    def __init__(
+        self, output: str | os.PathLike, schema: pyarrow.Schema, run: dict[str, Any], rows: int, processes: int
+    ):
         self.output, self.schema = os.fspath(output).rstrip("/"), schema
         self._suffix = PurePath(self.output).suffix.lower()
         if self._suffix not in ("", *SUFFIXES):
@@ -303,29 +381,20 @@ class PredictionFile:
             self.parts, self.description = self.output, f"{self.output}/_run.json"
         self.blocks = [range(start, min(start + ROWS_PER_PART, rows)) for start in range(0, rows, ROWS_PER_PART)]
         self._files = LocalFiles() if storage_of(self.output) is None else StoredFiles(self.output)
-        self._reopened = False
-        self.processes = 1
+        self.processes = processes
 
-    def begin(self, *, main: bool = True):
+    def begin(self):
         """
-        Begin or continue the run. With several processes, the main one does, and the others wait for it.
-
-        Warns:
-            UserWarning: If this process waits for long.
+        Begin or continue the run, which each of several processes does.
 
         Raises:
             FileExistsError: If the output exists and was not written by such a run.
             ValueError: If it, or its parts, belong to a different run. The message names the difference.
         """
-        if not main:
-            self._wait(
-                lambda: self._described() == self.run and (self.complete or self._files.is_begun(self.parts)),
-                lambda: "the process with RANK 0 to begin",
-            )
-            return
-        found = self._described()
+        # the names first: a process writes the description before any part
         names = [name for name in self._files.names(self.parts) if not name.startswith(".")]
         begun = bool(names) if not self._suffix else self.complete or any(name.startswith("part-") for name in names)
+        found = self._described()
         if begun and found != self.run:
             if found is None:
                 raise FileExistsError(f"{self.output}: exists, and no earlier run of this command is known; {_OTHER}")
@@ -336,29 +405,15 @@ class PredictionFile:
             with self._files.whole(self.description, self.parts) as unfinished:
                 unfinished.write_text(json.dumps(self.run, indent=1) + "\n", encoding="utf-8")
 
-    def _wait(self, holds: Callable[[], bool], what: Callable[[], str]):
-        end = time.monotonic() + SECONDS_OF_SILENCE
-        while not holds():
-            time.sleep(0.1)
-            if time.monotonic() > end:
-                end = math.inf
-                warnings.warn(
-                    f"{self.output}: waits for {what()}; there should be {self.processes} processes (WORLD_SIZE). If "
-                    "this one is alone, stop it, and run the same command without RANK and WORLD_SIZE in its "
-                    "environment",
-                    stacklevel=4,
-                )
-
-    def reopen(self):
-        """Take a finished file apart again, so that [`write`] can replace rows. It stays until [`finish`]."""
-        if self._suffix and self.complete:
-            self._files.begin(self.parts)
-            for block, table in enumerate(self._tables_of_file()):
-                self._write_part(block, table)
-            self._reopened = True
-
     def failed(self) -> dict[int, list[int]]:
-        """Rows with an error, by the block whose part has them."""
+        """
+        Rows with an error, by the block whose part has them.
+
+        Raises:
+            ValueError: If the parts were merged into a file.
+        """
+        if self._suffix and self.complete:
+            raise ValueError(f"{self.output}: is finished; only rows in a folder of parts can be replaced, {_OTHER}")
         found = {}
         for block in set(range(len(self.blocks))) - set(self.missing()):
             kinds = self._read_part(block)["error_kind"].to_pylist()
@@ -370,7 +425,7 @@ class PredictionFile:
     @property
     def complete(self) -> bool:
         if self._suffix:
-            return not self._reopened and self._files.exists(self.output)
+            return self._files.exists(self.output)
         there = set(self._files.names(self.parts))
         return all(_part(block) in there for block in range(len(self.blocks)))
 
@@ -390,16 +445,12 @@ class PredictionFile:
             return []
         return [block for block in range(len(self.blocks)) if _part(block) not in there]
 
-    def write(self, block: int, rows: Sequence[Row], numbers: Sequence[int] | None = None):
-        """Write a block, completely or not at all; with `numbers`, replace these rows of it."""
-        if numbers is not None:
-            anew = dict(zip(numbers, rows, strict=True))
-            rows = [
-                anew.get(*pair) for pair in zip(self.blocks[block], self._read_part(block).to_pylist(), strict=True)
-            ]
-        if len(rows) != len(self.blocks[block]):
-            raise ValueError(f"block {block} has {len(self.blocks[block])} rows, got {len(rows)}")
-        self._write_part(block, pyarrow.Table.from_pylist(list(rows), self.schema))
+    def write(self, block: int, numbers: Sequence[int], rows: Sequence[Row]):
+        """Write these rows of a block, completely or not at all; where they are not all, the others stay."""
+        anew = dict(zip(numbers, rows, strict=True))
+        if len(numbers) < len(self.blocks[block]):
+            anew = dict(zip(self.blocks[block], self._read_part(block).to_pylist(), strict=True)) | anew
+        self._write_part(block, pyarrow.Table.from_pylist(list(anew.values()), self.schema))
 
     def _write_part(self, block: int, table: pyarrow.Table):
         with self._files.whole(f"{self.parts}/{_part(block)}", self.parts) as unfinished:
@@ -418,26 +469,27 @@ class PredictionFile:
         Warns:
             UserWarning: If this process waits for long.
         """
-        self._wait(lambda: not self.missing(), lambda: f"{len(self.missing())} parts that other processes write")
-        failures = Counter[str]()
+        end = time.monotonic() + SECONDS_OF_SILENCE
+        while missing := self.missing():
+            time.sleep(0.1)
+            if time.monotonic() > end:
+                end = math.inf
+                warnings.warn(
+                    f"{self.output}: waits for {len(missing)} parts that other processes write; there should be "
+                    f"{self.processes} processes (WORLD_SIZE). If this one is alone, stop it, and run the same "
+                    "command without RANK and WORLD_SIZE in its environment",
+                    stacklevel=3,
+                )
         if self._suffix:
-            if self.complete:
-                self._files.remove(self.parts)
-                for table in self._tables_of_file():
-                    failures.update(table["error_kind"].drop_null().to_pylist())
-                return failures
-            with self._files.whole(self.output, self.parts) as unfinished:
-                _WRITERS[self._suffix](unfinished, self.schema, self._tables(failures))
+            if not self.complete:
+                with self._files.whole(self.output, self.parts) as unfinished:
+                    _WRITERS[self._suffix](unfinished, self.schema, map(self._read_part, range(len(self.blocks))))
             self._files.remove(self.parts)
-        else:
-            deque(self._tables(failures), maxlen=0)  # counts
-        return failures
-
-    def _tables(self, failures: Counter[str]) -> Iterator[pyarrow.Table]:
-        for block in range(len(self.blocks)):
-            table = self._read_part(block)
-            failures.update(table["error_kind"].drop_null().to_pylist())
-            yield table
+        kind, form = pyarrow.schema([("error_kind", pyarrow.string())]), _FORMATS[self._suffix]
+        with storage_errors(self.output):
+            filesystem, path = filesystem_of(self.output)
+            rows = pyarrow.dataset.dataset(path, schema=kind, format=form, filesystem=filesystem).to_table()
+        return Counter(filter(None, rows["error_kind"].to_pylist()))  # CSV has an empty text for null
 
     def _read_part(self, block: int) -> pyarrow.Table:
         path = f"{self.parts}/{_part(block)}"
@@ -446,34 +498,6 @@ class PredictionFile:
                 return pyarrow.parquet.read_table(file, schema=self.schema)
         except (OSError, ValueError) as error:  # pyarrow's are ValueErrors
             raise ValueError(f"{path}: cannot be read ({error}); delete it, and run the same command again") from error
-
-    def _tables_of_file(self) -> Iterator[pyarrow.Table]:
-        """The rows of the finished file, cut as its parts were."""
-        try:
-            with open_file(self.output) as file:
-                if self._suffix == ".parquet":
-                    for batch in pyarrow.parquet.ParquetFile(file).iter_batches(ROWS_PER_PART):
-                        yield pyarrow.Table.from_batches([batch], self.schema)
-                    return
-                lines = io.TextIOWrapper(file, encoding="utf-8", newline="")
-                rows = (
-                    map(json.loads, lines)
-                    if self._suffix == ".jsonl"
-                    else map(self._row_of_csv, csv.DictReader(lines))
-                )
-                while some := list(islice(rows, ROWS_PER_PART)):
-                    yield pyarrow.Table.from_pylist(some, self.schema)
-        except (LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.output}: is not as it was written ({error}); {_OTHER}") from error
-
-    def _row_of_csv(self, cells: dict[str, str]) -> Row:
-        row: Row = {name: cells.get(name) or None for name in self.schema.names}
-        if row["error_kind"] is None:
-            row |= {"frames": int(cells["frames"]), "seconds": float(cells["seconds"]) if cells["seconds"] else None}
-            ranks = range(1, self.schema.field("labels").type.list_size + 1)
-            row["labels"] = [cells[f"label_{rank}"] for rank in ranks]
-            row["scores"] = [float(cells[f"score_{rank}"]) for rank in ranks]
-        return row
 
 
 def _part(block: int) -> str:
@@ -519,4 +543,5 @@ def _shortened(value: Any) -> Any:
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
+_FORMATS = {"": "parquet", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
 _WRITERS = {".parquet": _write_parquet, ".jsonl": _write_json_lines, ".csv": _write_csv}

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from ..configuration_videofocalnet import VideoFocalNetConfig
 from ..hub.model_folder import whole_or_nothing
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
-from ..plots.charts import COLOUR_MAP, FONT_SIZE, SMALL_FONT_SIZE, styled, text_width, wrapped
+from ..plots.charts import COLOUR_MAP, SMALL_FONT_SIZE, styled, wrapped
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 
 
@@ -122,23 +123,20 @@ def pixels_to_frames(pixel_values: torch.Tensor, processor: VideoFocalNetVideoPr
 # Pictures
 
 
-def upsample_maps(norms: np.ndarray, frames: int, height: int, width: int, stride: int | None = None) -> np.ndarray:
+def upsample_maps(norms: np.ndarray, frames: int, height: int, width: int, stride: int) -> np.ndarray:
     """
     Upsample maps to the frame size (bilinear), and repeat each map for the frames of its tubelet.
 
     Args:
         norms: Maps of shape (map frames, rows, columns). `frames` must be a multiple of map frames.
         frames, height, width: The number and size of the frames of the clip.
-        stride: Number of pixels that a cell spans. By default the map is stretched over the frame, which is the same
-            if height and width are multiples of the stride.
+        stride: Number of pixels that a cell spans.
 
     Returns:
         float32 of shape (frames, height, width). Pixels at the lower and right border that do not fill a cell are NaN.
     """
     count, rows, columns = norms.shape
-    if frames % count:
-        raise ValueError(f"a map of {count} frames does not fit a clip of {frames}, which is not a multiple")
-    size = (height, width) if stride is None else (rows * stride, columns * stride)
+    size = (rows * stride, columns * stride)
     maps = F.interpolate(torch.from_numpy(norms).float()[None], size=size, mode="bilinear", align_corners=False)
     maps = maps[0, :, :height, :width]
     maps = F.pad(maps, (0, width - maps.shape[2], 0, height - maps.shape[1]), value=math.nan)
@@ -151,7 +149,7 @@ CELL_INCHES = 1.2
 MAP_SUFFIXES = (".gif", ".mp4", ".png")
 
 
-def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int | None = None) -> np.ndarray:
+def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int) -> np.ndarray:
     """
     Draw a map over its frames: the map is upsampled, scaled, coloured and blended with the frames. The frames are
     converted to grey, because their own colours could be mistaken for those of the map.
@@ -215,7 +213,7 @@ def save_modulation_maps(
             blended[kind, stage] = blend_map(frames, norms, maps.strides[stage - 1])
             ranges[kind, stage] = f"{norms.min():.3g} to {norms.max():.3g}"
     if suffix == ".png":
-        steps = [[list(frames), *(list(pictures) for pictures in blended.values())]]
+        steps = [[list(frames), *map(list, blended.values())]]
         rows = ["input", *(f"{kind} {stage}\n{ranges[kind, stage]}" for kind, stage in blended)]
         columns, captions = [f"frame {number}" for number in range(1, len(frames) + 1)], []
     else:
@@ -225,7 +223,7 @@ def save_modulation_maps(
         ]
         rows, columns = list(kinds), ["input", *(f"stage {stage}" for stage in stages)]
         captions = [["", *(ranges[kind, stage] for stage in stages)] for kind in kinds]
-    pictures = _draw_mosaic(steps, rows, columns, captions, title)
+    pictures = _draw(steps, rows, columns, captions, title)
     with whole_or_nothing(path, overwrite=True) as unfinished:
         if suffix == ".mp4":
             return _encode(pictures, unfinished)
@@ -237,14 +235,7 @@ def save_modulation_maps(
         first.save(unfinished, format="gif", save_all=True, append_images=others, duration=duration, loop=0)
 
 
-def _mosaic(rows: Sequence[Sequence[np.ndarray]], gap_down: int, gap_across: int) -> np.ndarray:
-    """Arrange pictures of one size in rows, uint8, on white, with a gap below and to the right of each."""
-    padding = ((0, gap_down), (0, gap_across), (0, 0))
-    lines = [np.concatenate([np.pad(cell, padding, constant_values=255) for cell in row], axis=1) for row in rows]
-    return np.concatenate(lines)
-
-
-def _draw_mosaic(
+def _draw(
     steps: Sequence[Sequence[Sequence[np.ndarray]]],
     row_labels: Sequence[str],
     column_labels: Sequence[str],
@@ -253,41 +244,30 @@ def _draw_mosaic(
 ) -> Iterator[np.ndarray]:
     """Draw a figure of rows of pictures once for each step, and yield it as uint8 RGB of even height and width."""
     height, width = steps[0][0][0].shape[:2]
-    per_inch = max(height, width) / CELL_INCHES  # picture pixels per inch of the figure
-    gap_across = math.ceil(0.04 * per_inch)
-    gap_down = math.ceil(0.2 * per_inch) if captions else gap_across
-    grid = _mosaic(steps[0], gap_down, gap_across)
-
-    # all sizes are in inches; constrained layout would take seconds, and would move elements between steps
-    left = max(text_width(line) for label in row_labels for line in label.splitlines()) + 0.15
-    size = grid.shape[1] / per_inch, grid.shape[0] / per_inch
-    total_width = max(left + size[0] + 0.1, 5)
-    title = wrapped(title, total_width)
-    top, bottom = 0.17 * (title.count("\n") + 1) + 0.35, 0.6
-    total_height = top + size[1] + bottom
-    figure = Figure(figsize=(total_width, total_height))
+    inches = CELL_INCHES / max(height, width)  # of a picture's pixel
+    size = len(column_labels) * width * inches + 1.5, len(row_labels) * height * inches + 1.3
+    figure = Figure(figsize=(max(size[0], 5), size[1]), layout="compressed")
     canvas = FigureCanvasAgg(figure)
-    figure.text(0.5, 1 - 0.08 / total_height, title, ha="center", va="top", fontsize=FONT_SIZE + 1)
-    left += (total_width - left - size[0] - 0.1) / 2  # centred if the title is wider
-    place = (left / total_width, bottom / total_height, size[0] / total_width, size[1] / total_height)
-    axes = figure.add_axes(place)
-    image = axes.imshow(grid)
-    axes.spines[:].set_visible(False)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.set_yticks([row * (height + gap_down) + height / 2 for row in range(len(row_labels))], row_labels)
-    axes.set_xticks([column * (width + gap_across) + width / 2 for column in range(len(column_labels))], column_labels)
-    for row, texts in enumerate(captions):
-        for column, text in enumerate(texts):
-            across, down = column * (width + gap_across) + width / 2, row * (height + gap_down) + height
-            axes.text(across, down, text, ha="center", va="top", fontsize=SMALL_FONT_SIZE - 1)
-    bar = figure.add_axes((0.5 - 0.7 / total_width, 0.38 / total_height, 1.4 / total_width, 0.1 / total_height))
-    figure.colorbar(ScalarMappable(), cax=bar, orientation="horizontal", ticks=[])
-    bar.text(-0.05, 0.5, "least", ha="right", va="center", transform=bar.transAxes, fontsize=SMALL_FONT_SIZE)
-    bar.text(1.05, 0.5, "greatest", ha="left", va="center", transform=bar.transAxes, fontsize=SMALL_FONT_SIZE)
-    bar.set_xlabel("L2 norm over channels, of each map in this clip", fontsize=SMALL_FONT_SIZE)
+    figure.suptitle(wrapped(title, figure.get_figwidth()))
+    panels = figure.subplots(len(row_labels), len(column_labels), squeeze=False)
+    images = [axes.imshow(picture) for axes, picture in zip(panels.flat, chain(*steps[0]), strict=True)]
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for axes, label in zip(panels[0], column_labels, strict=True):
+        axes.set_title(label, fontsize=SMALL_FONT_SIZE)
+    for axes, label in zip(panels[:, 0], row_labels, strict=True):
+        axes.set_ylabel(label, fontsize=SMALL_FONT_SIZE, rotation=0, ha="right", va="center")
+    for axes, caption in zip(panels.flat, chain(*captions), strict=False):
+        axes.set_xlabel(caption, fontsize=SMALL_FONT_SIZE - 1)
+    bar = figure.colorbar(ScalarMappable(), ax=panels, orientation="horizontal", aspect=15, shrink=0.3, ticks=[0, 1])
+    bar.ax.set_xticklabels(["least", "greatest"])
+    bar.set_label("L2 norm over channels, of each map in this clip", fontsize=SMALL_FONT_SIZE)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # nothing moves between steps
     for step in steps:
-        image.set_data(_mosaic(step, gap_down, gap_across))
+        for image, picture in zip(images, chain(*step), strict=True):
+            image.set_data(picture)
         canvas.draw()
         drawn = np.asarray(canvas.buffer_rgba())[..., :3]
         yield drawn[: drawn.shape[0] // 2 * 2, : drawn.shape[1] // 2 * 2].copy()

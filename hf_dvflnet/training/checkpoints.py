@@ -77,9 +77,9 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
     """
     Raise `ValueError` if a run cannot resume from a checkpoint. The message names what differs.
 
-    The same must be: whether the model has adapters, with their settings and base weights; the classes and their
+    These must be the same: whether the model has adapters, with their settings and base weights; the classes and their
     order; the weights that are trained; the kind of optimizer; and the number of clips, of an epoch and of a step.
-    `now` is what [`run_of`] will say of the new run; what an earlier version did not write down is not compared.
+    `now` is what [`run_of`] will say of the new run; what an earlier version did not record is not compared.
     """
     adapted, adapters = has_adapters(model), list(checkpoint.rglob("adapter_model.*"))
     if not adapted and adapters:
@@ -101,22 +101,12 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
             "hf_dvflnet 0.1.0, which kept it in a separate file; resume without feature_weight, or begin anew in "
             "another output folder"
         )
-    classes = before.get("classes")
-    if classes and now["classes"] and classes != now["classes"]:
-        raise ValueError(
-            f"{checkpoint}: was trained on other classes: {difference(classes, now['classes'])}. Give the "
-            "classes the names and the order that they had, or choose a different output folder"
-        )
-    if "base_weights" in before and "base_weights" in now and before["base_weights"] != now["base_weights"]:
-        raise ValueError(
-            f"{checkpoint}: contains an adapter of a model with other weights than the one given here; give the model "
-            "that the run started from, or choose a different output folder"
-        )
-    for name in ("adapter", "weights", "optimizer", "clips"):
-        if name in before and before[name] != now[name]:
+    for name in ("classes", "base_weights", "adapter", "weights", "optimizer", "clips"):
+        then, given = before.get(name), now.get(name)
+        if then and given and then != given:
             raise ValueError(
-                f"{checkpoint}: was written by a run with other {name}: {difference(before[name], now[name])}. Give "
-                "this run the same, or choose a different output folder"
+                f"{checkpoint}: was written by a run with other {name}: {difference(then, given)}. Give this run the "
+                "same, or choose a different output folder"
             )
     counted = args.max_steps <= 0 and not args.auto_find_batch_size  # which reuses the batch size that was found
     if counted and before.get("clips_per_step", now["clips_per_step"]) != now["clips_per_step"]:
@@ -153,16 +143,13 @@ def difference(before: Any, now: Any) -> str:
 
 @contextmanager
 def naming_full_disk(folder: Path, what: str, advice: str = "") -> Iterator[None]:
-    """Turn the errors of a full disk, which PyTorch does not call so, into an `OSError` with the free space."""
+    """Turn PyTorch's unspecific errors on a full disk into an `OSError` that states the free space."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise OSError(f"{folder}: the {what} cannot be written ({error}; {free_space(folder)}){advice}") from error
-
-
-def free_space(folder: Path) -> str:
-    existing = next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
-    return f"{shutil.disk_usage(existing).free / 1e6:.1f} MB are free there"
+        existing = next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
+        free = f"{shutil.disk_usage(existing).free / 1e6:.1f} MB are free there"
+        raise OSError(f"{folder}: the {what} cannot be written ({error}; {free}){advice}") from error
 
 
 # Adapters
@@ -226,7 +213,7 @@ def refuse_unfit_sharding(accelerator: Accelerator):
 
 @contextmanager
 def whole_weights(accelerator: Accelerator) -> Iterator[None]:
-    """Within it, the Trainer saves whole weights. With `"SHARDED_STATE_DICT"`, it would save no model at all."""
+    """Have the Trainer save whole weights. With `"SHARDED_STATE_DICT"`, it would save no model at all."""
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None:
         yield

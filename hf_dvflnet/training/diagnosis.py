@@ -1,4 +1,4 @@
-"""What the figures of a training say: their interval, and what to try where nothing was learned."""
+"""Interprets the figures of a training: confidence intervals, and what to try if nothing was learned."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ def accuracy_text(share: float, clips: int) -> str:
 
 
 def chance_loss(labels: Sequence[int]) -> float:
-    """The cross-entropy of answering each class as often as it occurs in `labels`: what is known without looking."""
+    """The cross-entropy of answering each class as often as it occurs in `labels`, without looking at the clips."""
     return sum(
         -labels.count(label) / len(labels) * math.log(labels.count(label) / len(labels)) for label in set(labels)
     )
@@ -44,7 +44,7 @@ def diagnose(
     image_network: bool = False,
 ) -> str | None:
     """
-    Say in a sentence or two if a training learned nothing, or nothing that holds for other clips, and what to try.
+    Say in a sentence or two if a training learned nothing or does not generalize, and what to try.
 
     Args:
         history: A Trainer's `state.log_history`, with the cross-entropy of the training clips as `loss`.

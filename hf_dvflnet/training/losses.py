@@ -1,6 +1,5 @@
 """
-What a training makes small: losses for labels, divergences of a student from its teacher, and distances of their
-features and modulators.
+Losses for labels, divergences of a student from its teacher, and distances of their features and modulators.
 
 All of them return the mean over the batch. Divergences and distances compute in float32, or in float64 if the
 student's tensors are float64, and are 0 where student and teacher agree.

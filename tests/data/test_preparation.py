@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import datasets
+import fsspec
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
@@ -282,13 +283,13 @@ def test_a_run_that_is_really_killed_goes_on_to_the_same_files(motion_tree, tmp_
     assert contents(out) == contents(whole)
 
 
-@pytest.mark.parametrize("moment", [2, 3, 6])
+@pytest.mark.parametrize("moment", [2, 6, 7, 8, 9])  # of clips from two tars, manifest, new clip, two tars
 def test_a_run_that_is_killed_while_it_packs_anew_goes_on(tree, tmp_path, prepare_killed, moment):
     # a new video moves others to other tars; killed while these are unpacked and packed
     prepare(tree, tmp_path / "out", "tar")
     write_video(tree / "train" / "run" / "new.avi", "mpeg4", 9, tag="XVID", first_number=500)
     prepare_killed(moment, tree, tmp_path / "out", "tar")
-    assert prepare(tree, tmp_path / "out", "tar")["prepared"] == (moment == 2)
+    assert prepare(tree, tmp_path / "out", "tar")["prepared"] == (moment <= 7)
     prepare(tree, tmp_path / "whole", "tar")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
@@ -351,6 +352,17 @@ def test_a_folder_that_holds_something_else_is_refused(tree, tmp_path):
         prepare(tree, tmp_path / "out")
 
 
+def test_archives_and_hidden_files_are_neither_prepared_nor_copied(tree, tmp_path):
+    for name in ("parts.tar.gz", "train/videos.rar", "train/run/._a.avi", ".DS_Store"):
+        (tree / name).touch()
+    with (
+        pytest.warns(UserWarning, match=r"2 archives are neither read nor copied, .*gz, .*rar: extract them first"),
+        pytest.warns(UserWarning, match=r"left out: 1 hidden or system files \(train/run/\._a\.avi\)"),
+    ):
+        assert prepare(tree, tmp_path / "out")["videos"] == 7
+    assert {Path(name).suffix for name in contents(tmp_path / "out")} == {".mp4", ".jsonl", ".json"}
+
+
 def test_two_videos_of_one_name_are_refused(tree, tmp_path):
     (tree / "train" / "run" / "a.webm").touch()
     with pytest.raises(ValueError, match=r"a\.(avi|webm) and .*a\.(avi|webm) would both be named train/run/a\.mp4"):
@@ -379,52 +391,43 @@ def same_rows(prepared, source, size: int):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("layout", "packed"), [("tar", False), ("folder", True)])
-def test_a_prepared_release_of_ucf101_is_one(tmp_path, layout, packed):
-    source = tmp_path / "ucf101"
-    WRITERS["ucf101"](source)
-    given = source
-    if packed:
-        given = tmp_path / "packed"
-        given.mkdir()
-        shutil.make_archive(str(given / "UCF101"), "gztar", source, "UCF-101")
-        shutil.make_archive(str(given / "lists"), "zip", source, "ucfTrainTestlist")
-    prepare(given, tmp_path / "out", layout)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_prepared_release_of_ucf101_is_one(tmp_path, layout):
+    WRITERS["ucf101"](tmp_path / "ucf101")
+    prepare(tmp_path / "ucf101", tmp_path / "out", layout)
     for protocol in ("official", "dvflnet_8020"):
         for streaming in (False, True):
             ours, theirs = (
-                load_benchmark(
-                    "ucf101", folder, "test", protocol, streaming=streaming, cache_dir=tmp_path / folder.name / "cache"
-                )
-                for folder in (tmp_path / "out", source)
+                load_benchmark("ucf101", tmp_path / folder, "test", protocol, streaming=streaming)
+                for folder in ("out", "ucf101")
             )
             by_id = [sorted(rows, key=lambda row: row["video_id"]) for rows in (ours, theirs)]
             same_rows(*by_id, {"official": 10, "dvflnet_8020": 5}[protocol])
             assert [row["group"] for row in by_id[0]] == [row["group"] for row in by_id[1]]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_prepared_release_is_read_where_it_is_stored(tmp_path, layout):
+    WRITERS["jhmdb"](tmp_path / "jhmdb")
+    prepare(tmp_path / "jhmdb", tmp_path / "out", layout)
+    storage = fsspec.filesystem("memory")
+    storage.put(str(tmp_path / "out"), "/prepared", recursive=True)
+    try:
+        clips = load_benchmark("jhmdb", "memory://prepared", "test", streaming=True)
+        same_rows(list(clips), list(load_benchmark("jhmdb", tmp_path / "out", "test", streaming=True)), 3)
+    finally:
+        storage.rm("/prepared", recursive=True)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("layout", "packed"), [("folder", False), ("tar", True)])
-def test_a_replacement_stays_one(tmp_path, layout, packed):
-    source, given = tmp_path / "k400", tmp_path / "k400"
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_replacement_stays_one(tmp_path, layout):
+    source = tmp_path / "k400"
     write_kinetics400(source)
-    if packed:
-        given = tmp_path / "packed"
-        shutil.copytree(source / "annotations", given / "annotations")
-        for name in ("train", "val"):
-            (given / name).mkdir()
-            shutil.make_archive(str(given / name / "part_0"), "gztar", source / name)
-        shutil.make_archive(
-            str(given / "replacement"), "gztar", source / "replacement" / "replacement_for_corrupted_k400"
-        )
-    else:  # a namesake that can be read, and that must not be taken
-        write_video(source / "val" / "zzzzzzzzzz0_000000_000010.mp4", num_frames=12, first_number=1)
-    found = prepare(given, tmp_path / "out", layout)
-    assert found["unreadable"] == (2 if packed else 1)
-    clips = {
-        row["video_id"]: row["video"]
-        for row in load_benchmark("kinetics400", tmp_path / "out", "validation", cache_dir=tmp_path / "cache")
-    }
+    # a namesake that can be read, and that must not be taken
+    write_video(source / "val" / "zzzzzzzzzz0_000000_000010.mp4", num_frames=12, first_number=1)
+    assert prepare(source, tmp_path / "out", layout)["unreadable"] == 1
+    clips = {row["video_id"]: row["video"] for row in load_benchmark("kinetics400", tmp_path / "out", "validation")}
     assert sorted(clips) == ["--6bJUbfpnQ_000017_000027", "zzzzzzzzzz0_000000_000010"]
     replaced = read_video(video_source(clips["zzzzzzzzzz0_000000_000010"]))[0]
     original = next((source / "replacement").rglob("*.mp4"))

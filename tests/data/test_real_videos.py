@@ -39,9 +39,9 @@ def jhmdb() -> Path:
 
 
 @pytest.fixture
-def load(jhmdb, tmp_path):
+def load(jhmdb):
     def load(split: str, data_dir: Path = jhmdb, name: str = "jhmdb", **options):
-        return load_benchmark(name, data_dir, split, cache_dir=tmp_path / "cache", **options)
+        return load_benchmark(name, data_dir, split, **options)
 
     return load
 

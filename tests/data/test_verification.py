@@ -63,9 +63,7 @@ def test_a_report_is_gone_on_with_and_a_changed_file_read_again(ucf101, tmp_path
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_report_is_the_builders_block_list(ucf101, tmp_path):
     verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", num_workers=0)
-    clips = load_benchmark(
-        "ucf101", ucf101, "train", block_list=tmp_path / "report.jsonl", cache_dir=tmp_path / "cache"
-    )
+    clips = load_benchmark("ucf101", ucf101, "train", block_list=tmp_path / "report.jsonl")
     assert len(clips) == 27
     assert {"JumpRope/v_JumpRope_g08_c01", "JumpRope/v_JumpRope_g08_c02"} <= set(split_facts(clips)["blocked"])
 
@@ -139,13 +137,3 @@ def test_a_file_that_is_no_report_on_these_lists_is_kept(ucf101, tmp_path, conte
     with pytest.raises(ValueError, match=r"report\.jsonl: line 1 is not part of a report on ucf101, official, 1"):
         verify_benchmark("ucf101", ucf101, tmp_path / "report.jsonl", num_workers=0)
     assert (tmp_path / "report.jsonl").read_text() == content
-
-
-def test_archives_are_verified_and_gone_on_with(ucf101, tmp_path):
-    root = tmp_path / "archives"
-    shutil.copytree(ucf101 / "ucfTrainTestlist", root / "ucfTrainTestlist")
-    shutil.make_archive(str(root / "UCF101"), "tar", ucf101, "UCF-101")
-    loose = verify_benchmark("ucf101", ucf101, tmp_path / "loose.jsonl", num_workers=0)
-    packed = verify_benchmark("ucf101", root, tmp_path / "packed.jsonl", num_workers=0)
-    assert packed["counts"] == loose["counts"]
-    assert verify_benchmark("ucf101", root, tmp_path / "packed.jsonl", num_workers=0)["checked"] == 0

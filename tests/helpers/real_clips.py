@@ -32,7 +32,7 @@ def write_class_folders(root: Path) -> Path:
 
 def _clips_of_jhmdb(release: str, root: Path) -> dict[str, list[str]]:
     """A clip of each of nine recordings, for the first ten classes that have as many."""
-    rows = load_benchmark("jhmdb", release, "train", cache_dir=str(root.with_name("jhmdb")))
+    rows = load_benchmark("jhmdb", release, "train")
     names, found = rows.features["label"].names, {}
     for row in rows.to_list():
         found.setdefault(names[row["label"]], {}).setdefault(row["group"], row["video"]["path"])

@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,8 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 import torch
-from places import HELPERS, ROOT
+from commands import DVFLNET, LAUNCH, finished, start
+from places import ROOT
 from videos import write_video
 
 from hf_dvflnet import (
@@ -31,9 +31,6 @@ from hf_dvflnet import (
 from hf_dvflnet.inference import bulk_prediction, pipeline
 from hf_dvflnet.inference.pipeline import decode_clip, decode_clips
 from hf_dvflnet.video_decoding import video_limits
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture
@@ -115,13 +112,6 @@ def test_a_folder_has_the_rows_of_a_file_and_is_continued(model_and_processor, f
     assert pyarrow.dataset.dataset(tmp_path / "scores").to_table().to_pylist() == dataset.to_table().to_pylist()
 
 
-def test_a_folder_with_other_files_is_kept(model_and_processor, few_videos, tmp_path):
-    (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="no earlier run of this command is known"):
-        write(model_and_processor, few_videos, tmp_path / "scores")
-
-
 def test_json_lines_and_csv_say_the_same_as_parquet(model_and_processor, few_videos, tmp_path):
     videos = [*few_videos, tmp_path / "none.mp4"]
     for suffix in ("parquet", "jsonl", "csv"):
@@ -153,17 +143,6 @@ def test_an_embedding_is_what_the_head_is_given(model_and_processor, few_videos,
             expected = model.videofocalnet(clips).pooler_output.mean(0)
         assert np.allclose(row["embedding"], expected, atol=1e-5)
     assert not model.classifier._forward_pre_hooks
-
-
-@pytest.mark.slow
-def test_a_video_that_crashes_its_decoder_is_named_and_the_others_are_answered(
-    few_videos, tiny_processor, monkeypatch
-):
-    monkeypatch.setenv("PYTHONPATH", str(HELPERS / "crashing"))
-    monkeypatch.setenv("DVFLNET_TEST_CRASH", few_videos[1].name)
-    clips = list(decode_clips(map(str, few_videos[:3]), tiny_processor, num_workers=1))
-    assert [type(clip.error).__name__ for clip in clips] == ["NoneType", "DecoderCrash", "NoneType"]
-    assert str(clips[1].error).startswith(f"{few_videos[1]}: the process that decoded it ended (SIGSEGV)")
 
 
 @pytest.mark.slow
@@ -227,11 +206,13 @@ def test_the_output_of_another_run_is_refused(
         write((model, processor), videos, output, **options)
 
 
-def test_a_file_of_unknown_origin_is_kept(model_and_processor, few_videos, tmp_path):
-    (tmp_path / "scores.csv").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"scores.csv: exists, and no earlier run of this command is known"):
-        write(model_and_processor, few_videos, tmp_path / "scores.csv")
-    assert (tmp_path / "scores.csv").read_text() == "mine"
+@pytest.mark.parametrize("file", ["scores.csv", "scores/notes.txt"])
+def test_what_another_program_wrote_is_kept(model_and_processor, few_videos, tmp_path, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("mine")
+    with pytest.raises(FileExistsError, match=r"scores.*: exists, and no earlier run of this command is known"):
+        write(model_and_processor, few_videos, tmp_path / file.partition("/")[0])
+    assert (tmp_path / file).read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -312,40 +293,46 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_run_that_is_complete_computes_nothing(model_and_processor, few_videos, tmp_path):
-    write(model_and_processor, few_videos, tmp_path / "scores.jsonl")
-    again = write(model_and_processor, few_videos, tmp_path / "scores.jsonl")
-    assert (again["videos"], again["written"], again["bound_by"], again["failures"]) == (5, 0, None, {})
-
-
-@pytest.mark.parametrize("output", ["scores", "scores.parquet", "scores.jsonl", "scores.csv"])
-@pytest.mark.parametrize("finished", [True, False])
-def test_failed_rows_are_counted_and_tried_again_when_it_is_asked_for(
-    model_and_processor, few_videos, tmp_path, small_parts, monkeypatch, output, finished
+@pytest.mark.parametrize("output", ["scores", "scores.jsonl"])
+def test_failed_rows_are_tried_again_when_it_is_asked_for(
+    model_and_processor, few_videos, tmp_path, small_parts, monkeypatch, output
 ):
     videos = [few_videos[0], tmp_path / "late.mp4", *few_videos[1:], tmp_path / "none.mp4"]
     with monkeypatch.context() as patch:
-        if not finished:
-            patch.setattr(bulk_prediction.PredictionFile, "finish", lambda self: None)
+        patch.setattr(bulk_prediction.PredictionFile, "finish", lambda self: None)
         write(model_and_processor, videos, tmp_path / output, top_k=2)
     os.link(few_videos[0], tmp_path / "late.mp4")
-    again = write(model_and_processor, videos, tmp_path / output, top_k=2)
-    assert (again["written"], again["failures"]) == (0, {"FileNotFoundError": 2})
     again = write(model_and_processor, videos, tmp_path / output, top_k=2, retry_failed=True)
     assert (again["written"], again["failures"]) == (2, {"FileNotFoundError": 1})
-    write(model_and_processor, videos, tmp_path / f"whole_{output}", top_k=2)
-    if output == "scores":
-        tables = [pyarrow.dataset.dataset(tmp_path / name).to_table() for name in ("scores", "whole_scores")]
-        assert tables[0] == tables[1]
-    else:
-        assert (tmp_path / output).read_bytes() == (tmp_path / f"whole_{output}").read_bytes()
-        assert beside(tmp_path / output) == [output, f"{output}.run.json"]
+    write(model_and_processor, videos, tmp_path / "whole", top_k=2)
+    kind = "parquet" if output == "scores" else "json"
+    rows = pyarrow.dataset.dataset(tmp_path / output, format=kind).to_table().to_pylist()
+    expected = pyarrow.dataset.dataset(tmp_path / "whole").to_table().to_pylist()
+    assert [row["source"] for row in rows] == [row["source"] for row in expected]
+    assert [row["labels"] for row in rows] == [row["labels"] for row in expected]
+
+
+@pytest.mark.parametrize("output", ["scores", "scores.parquet", "scores.jsonl", "scores.csv"])
+def test_a_complete_run_computes_nothing_and_counts_its_failures(
+    model_and_processor, few_videos, tmp_path, small_parts, output
+):
+    videos = [*few_videos, tmp_path / "none.mp4"]
+    write(model_and_processor, videos, tmp_path / output)
+    again = write(model_and_processor, videos, tmp_path / output)
+    assert (again["videos"], again["written"], again["bound_by"]) == (6, 0, None)
+    assert again["failures"] == {"FileNotFoundError": 1}
+
+
+def test_rows_of_a_finished_file_are_not_tried_again(model_and_processor, few_videos, tmp_path):
+    write(model_and_processor, few_videos, tmp_path / "scores.csv")
+    with pytest.raises(ValueError, match=r"scores.csv: is finished; only rows in a folder of parts can be replaced"):
+        write(model_and_processor, few_videos, tmp_path / "scores.csv", retry_failed=True)
 
 
 def test_failed_rows_are_tried_again_in_one_process(model_and_processor, few_videos, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="retry_failed works in one process"):
+    with pytest.raises(ValueError, match="retry_failed and Ray work in one process"):
         write(model_and_processor, few_videos, tmp_path / "scores.csv", retry_failed=True)
 
 
@@ -357,13 +344,8 @@ def test_a_platforms_number_of_processes_without_a_rank_is_not_waited_for(
     assert (done["written"], done["processes"]) == (5, 1)
 
 
-@pytest.mark.parametrize(
-    ("rank", "what"), [("0", "1 parts that other processes write"), ("1", "the process with RANK")]
-)
-def test_a_process_that_waits_for_others_says_so(
-    model_and_processor, few_videos, tmp_path, small_parts, monkeypatch, rank, what
-):
-    monkeypatch.setenv("RANK", rank)
+def test_a_process_that_waits_for_others_says_so(model_and_processor, few_videos, tmp_path, small_parts, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(bulk_prediction, "SECONDS_OF_SILENCE", 0.0)
 
@@ -371,7 +353,7 @@ def test_a_process_that_waits_for_others_says_so(
         raise KeyboardInterrupt(message)
 
     monkeypatch.setattr("warnings.warn", stop)
-    with pytest.raises(KeyboardInterrupt, match=rf"waits for {what}.* without RANK and WORLD_SIZE"):
+    with pytest.raises(KeyboardInterrupt, match="waits for 1 parts that other.* without RANK and WORLD_SIZE"):
         write(model_and_processor, few_videos, tmp_path / "scores.csv")
 
 
@@ -486,8 +468,7 @@ def test_a_command_with_decoding_processes_that_is_killed_leaves_none_of_them_an
     (tmp_path / "list.txt").write_text("\n".join(many_videos))
     output = tmp_path / "scores.parquet"
     words = [tiny_folder, "--list", tmp_path / "list.txt", "--output", output, "--num-workers", 2]
-    command = [sys.executable, "-m", "dvflnet_cli", "predict", *map(str, words)]
-    first = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = start(*DVFLNET, "predict", *words)
     end = time.monotonic() + 400
     while not parts_of(output) and first.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
@@ -495,9 +476,8 @@ def test_a_command_with_decoding_processes_that_is_killed_leaves_none_of_them_an
     first.kill()
     first.communicate()
     assert len(parts_of(output)) == 1 and len(children) >= 2
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^written +244$", done.stdout, flags=re.MULTILINE)  # of 500, without the part of 256
+    done = finished(start(*DVFLNET, "predict", *words))
+    assert re.search(r"^written +244$", done, flags=re.MULTILINE)  # of 500, without the part of 256
     assert [row["source"] for row in rows_of(output)] == many_videos
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
@@ -510,15 +490,9 @@ def test_two_processes_of_a_launcher_write_one_file(tiny_folder, few_videos, tmp
         videos[-1].parent.mkdir(exist_ok=True)
         os.link(few_videos[number % 5], videos[-1])
     output = tmp_path / "scores.csv"
-    launcher = [
-        "accelerate.commands.launch",
-        "--config_file",
-        ROOT / "examples/accelerate_configs/cpu_2_processes.yaml",
-    ]
-    words = ["-m", "dvflnet_cli", "predict", tiny_folder, tmp_path / "more", "--output", output, "--num-workers", 0]
-    command = [sys.executable, "-m", *map(str, [*launcher, *words])]
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
-    assert sorted(re.findall(r"^written +(\d+)$", done.stdout, flags=re.MULTILINE)) == ["256", "344"]
+    launcher = (*LAUNCH, "--config_file", ROOT / "examples/accelerate_configs/cpu_2_processes.yaml", *DVFLNET[1:])
+    words = ("predict", tiny_folder, tmp_path / "more", "--output", output, "--num-workers", 0)
+    done = finished(start(*launcher, *words))
+    assert sorted(re.findall(r"^written +(\d+)$", done, flags=re.MULTILINE)) == ["256", "344"]
     write(model_and_processor, videos, tmp_path / "one.csv")
     assert output.read_text().splitlines() == (tmp_path / "one.csv").read_text().splitlines()

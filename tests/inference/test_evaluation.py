@@ -1,28 +1,32 @@
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
-from commands import refused
+from commands import DVFLNET, LAUNCH, finished, refused, start
 from mini_releases import write_ucf101
-from places import HELPERS
 
 from hf_dvflnet import (
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
+    evaluate_model,
     export_model,
     load_benchmark,
 )
 from hf_dvflnet.data.label_sets import LABEL_SETS
+from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.hub.loading import load_model
-from hf_dvflnet.inference.evaluation import compute_figures, predict_clips, read_predictions
+from hf_dvflnet.inference.evaluation import (
+    compute_figures,
+    predict_clips,
+    read_predictions,
+    warn_of_training_data,
+)
+from hf_dvflnet.plots import charts
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,19 @@ CLASSES = ("ApplyEyeMakeup", "HammerThrow", "Hammering", "HandstandPushups", "Ju
 
 
 @pytest.fixture
-def evaluate(dvflnet, checkpoint, ucf101, tmp_path):
+def undrawn(monkeypatch):
+    """Without the charts, which take longer than all else."""
+    for name in ("save_class_bars", "save_confusion_matrix"):
+        monkeypatch.setattr(charts, name, lambda *arguments: None)
+
+
+@pytest.fixture
+def predictions(checkpoint, ucf101, tmp_path) -> Path:
+    return evaluate_model(str(checkpoint), "ucf101", str(ucf101), tmp_path / "evaluated", num_workers=0, device="cpu")
+
+
+@pytest.fixture
+def evaluate(dvflnet, checkpoint, ucf101, tmp_path, undrawn):
     def evaluate(*arguments, data_dir=ucf101, output="out"):
         options = ("--dataset", "ucf101", "--data-dir", data_dir, "--output", tmp_path / output, "--num-workers", 0)
         return dvflnet("evaluate", checkpoint, *options, *arguments)
@@ -67,12 +83,12 @@ def evaluate(dvflnet, checkpoint, ucf101, tmp_path):
     return evaluate
 
 
-def test_a_warning_of_a_clip_is_beside_its_prediction_and_printed(evaluate, tmp_path):
-    _, _, err = evaluate()
-    rows = read_predictions(tmp_path / "out" / "predictions.jsonl")[1]
+def test_a_warning_of_a_clip_is_beside_its_prediction_and_printed(dvflnet, predictions, undrawn):
+    rows = read_predictions(predictions)[1]
     warned = {row["video_id"]: row["warning"] for row in rows if "warning" in row}
     assert warned and all("fewer than the 4 of a clip; frames are repeated" in text for text in warned.values())
-    assert [line for line in err.splitlines() if "repeated" in line] == [": ".join(pair) for pair in warned.items()]
+    _, _, err = dvflnet("evaluate", "--from_predictions", predictions)
+    assert err.splitlines() == [": ".join(pair) for pair in warned.items()]
 
 
 def test_a_platforms_number_of_processes_without_a_rank_is_not_waited_for(evaluate, monkeypatch):
@@ -124,6 +140,7 @@ def exported(tmp_path, video_tree, tiny_folder) -> tuple[Path, Path]:
     return tiny_folder, tmp_path / "program"
 
 
+@pytest.mark.slow
 def test_an_exported_program_is_evaluated_as_its_model(dvflnet, exported, video_tree, tmp_path):
     rows = []
     for number, model in enumerate(exported):
@@ -147,8 +164,9 @@ def test_figures_of_an_unknown_class_are_refused():
 # the command
 
 
-def test_evaluate_counts_each_clip_once_and_writes_what_it_says(evaluate, tmp_path):
-    code, out, _ = evaluate("--batch-size", 4, "--json")  # 10 clips: the last batch is uneven
+def test_evaluate_counts_each_clip_once_and_writes_what_it_says(dvflnet, checkpoint, ucf101, tmp_path):
+    words = ("--dataset", "ucf101", "--data-dir", ucf101, "--output", tmp_path / "out", "--num-workers", 0, "--json")
+    code, out, _ = dvflnet("evaluate", checkpoint, *words, "--batch-size", 4)  # 10 clips: the last batch is uneven
     assert code == 0
     row = json.loads(out)
     out = tmp_path / "out"
@@ -171,8 +189,7 @@ def test_evaluate_counts_each_clip_once_and_writes_what_it_says(evaluate, tmp_pa
 
 def test_the_figures_can_be_computed_again_from_the_predictions(evaluate, dvflnet, tmp_path):
     _, first, _ = evaluate("--json")
-    predictions = tmp_path / "out" / "predictions.jsonl"
-    _, again, _ = dvflnet("evaluate", "--from-predictions", predictions, "--output", tmp_path / "again", "--json")
+    _, again, _ = dvflnet("evaluate", "--from-predictions", tmp_path / "out" / "predictions.jsonl", "--json")
     assert json.loads(again) == json.loads(first)
 
 
@@ -206,15 +223,6 @@ def test_clips_without_a_label_are_not_counted_as_the_last_class(checkpoint, ucf
         predict_clips(load_model(str(checkpoint)), tiny_processor, clips)
 
 
-def test_a_clip_that_crashes_its_decoder_is_reported(checkpoint, ucf101, tiny_processor, monkeypatch):
-    rows = load_benchmark("ucf101", ucf101, "test").select([3, 4])
-    monkeypatch.setenv("PYTHONPATH", str(HELPERS / "crashing"))
-    monkeypatch.setenv("DVFLNET_TEST_CRASH", rows[0]["video_id"])
-    found, failed = predict_clips(load_model(checkpoint), tiny_processor, rows, num_workers=1)
-    assert [row["video_id"] for row in found] == [rows[1]["video_id"]]
-    assert failed[0]["video_id"] == rows[0]["video_id"] and "its decoder crashed" in failed[0]["reason"]
-
-
 def test_a_model_of_other_classes_is_refused(dvflnet, tiny_folder, ucf101, tmp_path):
     result = dvflnet(
         *("evaluate", tiny_folder, "--dataset", "ucf101", "--data-dir", ucf101, "--output", tmp_path / "out")
@@ -222,13 +230,10 @@ def test_a_model_of_other_classes_is_refused(dvflnet, tiny_folder, ucf101, tmp_p
     refused(result, "the model has 6 and the data 101", "only the model has 'LABEL_0'", "ApplyEyeMakeup")
 
 
-def test_twelve_views_are_repeatable_to_the_last_digit(evaluate, tmp_path):
-    for name in ("one", "two"):
-        assert evaluate("--views", 12, output=name)[0] == 0
-    first, second = (read_predictions(tmp_path / name / "predictions.jsonl")[1] for name in ("one", "two"))
-    assert first == second
-    evaluate(output="single")
-    assert first != read_predictions(tmp_path / "single" / "predictions.jsonl")[1]
+def test_twelve_views_are_repeatable_to_the_last_digit(checkpoint, ucf101, tiny_processor):
+    model, clips = load_model(str(checkpoint)), load_benchmark("ucf101", ucf101, "test").select(range(3))
+    first, second, single = (predict_clips(model, tiny_processor, clips, views=views)[0] for views in (12, 12, 1))
+    assert first == second != single
 
 
 def test_a_clip_that_cannot_be_decoded_forbids_the_figure_unless_allowed(evaluate, ucf101, tmp_path):
@@ -262,10 +267,10 @@ def test_a_clip_that_is_not_there_forbids_the_figure_too(evaluate, ucf101, tmp_p
         ({"benchmark": "ucf50", "protocol": "logo", "fold": 1, "split": "train"}, None),
     ],
 )
-def test_a_checkpoint_that_knows_the_split_warns(evaluate, checkpoint, trained, warning, recwarn):
-    config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps({**config, "training_data": trained}))
-    assert evaluate()[0] == 0
+def test_a_checkpoint_that_knows_the_split_warns(tiny_config, ucf101, trained, warning, recwarn):
+    tiny_config.training_data = trained
+    facts = split_facts(load_benchmark("ucf101", ucf101, "test"))
+    warn_of_training_data(VideoFocalNetForVideoClassification(tiny_config), facts)
     said = [str(one.message) for one in recwarn if "trained on" in str(one.message)]
     assert bool(said) == bool(warning)
     assert all(warning in one for one in said)
@@ -282,8 +287,9 @@ def test_a_blocked_clip_is_counted_once(evaluate, dvflnet, ucf101, tmp_path):
     assert code == 1 and "2 of 10 clips" in err
 
 
-def test_an_earlier_evaluation_is_not_overwritten(evaluate):
-    evaluate()
+def test_an_earlier_evaluation_is_not_overwritten(evaluate, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.jsonl").touch()
     refused(evaluate(), "out: already exists and is not an empty folder; choose another --output")
 
 
@@ -295,11 +301,10 @@ def test_what_evaluate_needs_is_said(dvflnet, tmp_path, checkpoint):
     )
 
 
-def test_a_predictions_file_that_names_a_clip_twice_is_refused(evaluate, dvflnet, tmp_path):
-    evaluate()
-    path = tmp_path / "out" / "predictions.jsonl"
-    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
-    refused(dvflnet("evaluate", "--from-predictions", path, "--output", tmp_path / "x"), "contains a clip twice")
+def test_a_predictions_file_that_names_a_clip_twice_is_refused(predictions):
+    predictions.write_text(predictions.read_text() + predictions.read_text().splitlines()[-1] + "\n")
+    with pytest.raises(ValueError, match="contains a clip twice"):
+        read_predictions(predictions)
 
 
 @pytest.mark.slow
@@ -309,22 +314,12 @@ def test_two_processes_give_the_figures_of_one_to_the_last_digit(evaluate, check
     shutil.copytree(ucf101, root)
     (root / "UCF-101" / "JumpRope" / "v_JumpRope_g01_c02.avi").write_bytes(b"broken")
     _, alone, _ = evaluate("--batch-size", 2, "--allow-missing", "--json", data_dir=root, output="one")
-    process = subprocess.run(
-        [
-            *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
-            *("--main_process_port", "0"),
-            *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-            *("-m", "dvflnet_cli", "evaluate", str(checkpoint)),
-            *("--dataset", "ucf101", "--data-dir", str(root), "--output", str(tmp_path / "two"), "--json"),
-            *("--batch-size", "2", "--allow-missing"),
-        ],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr
-    rows = [json.loads(text) for text in (alone, process.stdout.splitlines()[-1])]
+    launcher = (*LAUNCH, "--multi_gpu", "--num_processes", 2, "--main_process_port", 0, "--num_machines", 1)
+    launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", *DVFLNET[1:])
+    words = ("evaluate", checkpoint, "--dataset", "ucf101", "--data-dir", root, "--output", tmp_path / "two", "--json")
+    words += ("--batch-size", 2, "--allow-missing")
+    said = finished(start(*launcher, *words, ACCELERATE_USE_CPU="true"))
+    rows = [json.loads(text) for text in (alone, said.splitlines()[-1])]
     assert {**rows[0], "command": None} == {**rows[1], "command": None}
     one, two = (read_predictions(tmp_path / name / "predictions.jsonl")[1] for name in ("one", "two"))
     assert one == two

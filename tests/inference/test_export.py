@@ -21,7 +21,7 @@ from hf_dvflnet import (
 from hf_dvflnet.hub.loading import load_model, load_processor
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference import export as exporting
-from hf_dvflnet.inference.demo_answer import classify_clip, render_answer
+from hf_dvflnet.inference.demo_page import classify_clip, render_answer
 
 
 COLOURS = {

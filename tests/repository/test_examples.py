@@ -235,7 +235,10 @@ def test_every_recipe_is_the_published_one(recipe, benchmark, tmp_path):
     files = [str(EXAMPLES / "recipes" / f"{name}.yaml") for name in (recipe, benchmark)]
     words = [word for file in files for word in ("--config", file)]
     command = "distill" if recipe == "distillation" else "train"
-    options, args = parse_training(command, *words, "--output_dir", str(tmp_path), "--use_cpu", "true")
+    kind = COMMANDS[command]
+    parser = CommandParser(command, kind, getattr(hf_dvflnet, kind.training_arguments))
+    (options, args), given = parser.parse([*words, "--output_dir", str(tmp_path), "--use_cpu", "true"])
+    args = runs.with_recipe(options, args, given, {})
     assert (options.dataset, options.num_frames, options.frame_interval) == (benchmark, 8, 4)
     assert options.augment and options.flip == (0.0 if benchmark == "ssv2" else 0.5)
     assert args.published_schedule and (args.learning_rate, args.min_learning_rate) == (0.1, 0.001)
