@@ -142,11 +142,17 @@ def first_of_each_class(rows: datasets.Dataset, number: int) -> datasets.Dataset
 
 
 def train_student(
-    variant: str, seed: int, budget: dict[str, int], rows: datasets.DatasetDict, processor: Any, work: Path
+    variant: str,
+    seed: int,
+    budget: dict[str, int],
+    rows: datasets.DatasetDict,
+    processor: Any,
+    work: Path,
+    student: VideoFocalNetForVideoClassification | None = None,
 ) -> VideoClassificationTrainer:
     """Train a student; the same seed gives the same first weights and order of clips, whatever the variant."""
     train = first_of_each_class(rows["train"], budget["clips"])
-    student = student_of(seed, train.features["label"].names)
+    student = student_of(seed, train.features["label"].names) if student is None else student
     clips = MotionClips(train, processor, train=True)
     recipe: dict[str, Any] = {
         "output_dir": str(work / "student"),

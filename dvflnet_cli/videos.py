@@ -264,7 +264,7 @@ class Segments:
         )
         rows, failed = [], 0
         for video in videos:
-            finder = EventFinder(**pick(self, EVENTS), lag=0.0 if causal else self.window / 2)
+            finder = EventFinder.of(classifier, **pick(self, EVENTS))
             try:
                 for answer in classifier.run(video):
                     ended = list(finder.add(answer.time or 0.0, dict(answer.top)))
@@ -334,11 +334,10 @@ class Watch:
             stream.say = lambda sentence: say(f"dvflnet: {one_line(sentence)}", err=True)
             lengths = {"stride": self.stride} if causal else self.lengths(stream.fps)
             options = {**lengths, **pick(self, "smoothing threshold top_k")}
-            window = lengths.get("window_seconds") or (lengths.get("window") or 0) / (self.fps or 1)
-            finder = EventFinder(**pick(self, EVENTS), lag=window / 2) if self.events else None
-            if finder is not None:
+            if self.events:
                 options["top_k"] = network.config.num_labels
             classifier = VideoStreamClassifier(network, load_processor(self.model), **options)
+            finder = EventFinder.of(classifier, self.fps, **pick(self, EVENTS)) if self.events else None
             try:
                 for answer in classifier.run(stream, realtime=self.realtime):
                     latencies.append(answer.latency)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from .streams import VideoStreamClassifier
+
 
 @dataclass
 class Event:
@@ -40,26 +42,40 @@ class EventFinder:
 
     Args:
         lag: Seconds by which an answer comes after what it is about: half a window, and 0 for a causal model.
+        stride: Seconds between two answers, at most `longest_gap`.
     """
 
     def __init__(
         self,
-        start_score: float = 0.6,
-        end_score: float = 0.4,
-        shortest: float = 1.0,
-        longest_gap: float = 1.0,
+        start_score: float = 0.4,
+        end_score: float = 0.1,
+        shortest: float = 0.25,
+        longest_gap: float = 0.75,
         *,
         lag: float = 0.0,
+        stride: float = 0.0,
     ):
         if not 0 < end_score <= start_score <= 1:
             raise ValueError(
                 "the score that starts an event must be at most 1 and the one that ends it above 0 and not higher, "
                 f"got {start_score} and {end_score}"
             )
+        if stride > longest_gap:
+            raise ValueError(
+                f"there is an answer every {stride:g} s, and a gap of {longest_gap:g} s ends an event: take a smaller "
+                "stride or a longer gap"
+            )
         self.start_score, self.end_score = start_score, end_score
         self.shortest, self.longest_gap, self.lag = shortest, longest_gap, lag
         self.open: dict[str, Event] = {}
         self.until = 0.0  # up to where there were answers
+
+    @classmethod
+    def of(cls, classifier: VideoStreamClassifier, fps: float | None = None, **settings: float) -> "EventFinder":
+        """A finder for the answers of a classifier, which counts frames at `fps` if its window is in frames."""
+        window = classifier.window_seconds or (classifier.window or 0) / (fps or 1)
+        stride = classifier.stride_seconds or (classifier.stride or 1) / (fps or classifier.processor.fps or 1)
+        return cls(**settings, lag=window / 2, stride=stride)
 
     def add(self, time: float, scores: dict[str, float]) -> Iterator[tuple[str, Event]]:
         """

@@ -59,10 +59,10 @@ def test_events_by_hand(scores, settings, expected):
 
 def test_the_score_of_an_event_is_the_mean_of_its_answers_and_classes_do_not_disturb_each_other():
     finder = EventFinder(shortest=0.0)
-    told = [event for kind, event in finder.add(1.0, {"a": 0.6, "b": 0.9}) if kind == "start"]
-    list(finder.add(2.0, {"a": 0.8}))
-    list(finder.add(3.0, {"a": 0.1}))
-    assert [(event.label, event.end, round(event.score, 6)) for event in told] == [("a", 2.0, 0.7), ("b", 1.0, 0.9)]
+    told = [event for kind, event in finder.add(0.5, {"a": 0.6, "b": 0.9}) if kind == "start"]
+    list(finder.add(1.0, {"a": 0.8}))
+    list(finder.add(1.5, {"a": 0.05}))
+    assert [(event.label, event.end, round(event.score, 6)) for event in told] == [("a", 1.0, 0.7), ("b", 0.5, 0.9)]
 
 
 @pytest.mark.parametrize("scores", [(0.4, 0.6), (1.1, 0.5), (0.5, 0.0), (float("nan"), 0.5)])
@@ -129,7 +129,8 @@ def test_subtitles_are_escaped(tmp_path):
         (("v.mp4", "--output", "a.txt"), "--output needs a .csv, .json or .vtt file"),
         (("v.mp4", "w.mp4", "--output", "a.vtt"), "a .vtt file is of one video, but there are 2"),
         (("none.mp4",), "none.mp4"),
-        (("none.mp4", "--end_score", 0.9), "the score that starts an event must be"),
+        (("none.mp4", "--stride", 2), "there is an answer every 2 s"),
+        (("none.mp4", "--end_score", 0.5), "the score that starts an event must be"),
     ],
 )
 def test_what_segments_cannot_do_is_said_in_a_sentence(dvflnet, arguments, reason):
