@@ -163,7 +163,6 @@ class LocalFiles:
     """Files on this machine, each of which is written completely or not at all."""
 
     begin = staticmethod(partial(os.makedirs, exist_ok=True))
-    is_begun = staticmethod(os.path.isdir)
     exists = staticmethod(os.path.exists)
     remove = staticmethod(partial(shutil.rmtree, ignore_errors=True))
 
@@ -191,9 +190,6 @@ class StoredFiles:
 
     def begin(self, folder: str):
         """Storages have no folders to create."""
-
-    def is_begun(self, folder: str) -> bool:
-        return True
 
     def names(self, folder: str) -> list[str]:
         with storage_errors(folder), suppress(FileNotFoundError):

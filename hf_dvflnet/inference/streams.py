@@ -15,7 +15,7 @@ from ..clip_sampling import check_positive
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from . import live_sources
-from .live_sources import VideoStream, open_stream
+from .live_sources import VideoStream, open_stream, worth_answering
 from .paced_frames import PacedFrames
 from .pipeline import best_classes, class_scores, classify
 from .sliding_window import DueWindow, SlidingWindow
@@ -240,11 +240,14 @@ class VideoStreamClassifier:
         def read():
             start = time.perf_counter()
             try:
-                for picture, seconds in _never_back(stream.frames):
+                for picture, seconds, anew in worth_answering(_never_back(stream.frames), stream):
                     if not stream.live:
                         stop.wait(start + seconds - time.perf_counter())
                     if stop.is_set():
                         return
+                    if anew:
+                        self._window.begin_anew()
+                        self._window.fps, self._scores = stream.fps, None
                     numbers = self._window.add(picture, seconds)
                     if numbers:
                         due = self._window.window_of(numbers[-1])

@@ -16,7 +16,7 @@ from hf_dvflnet import (
     predict_windows,
     read_video,
 )
-from hf_dvflnet.inference.demo_answer import classify_clip
+from hf_dvflnet.inference.demo_page import classify_clip
 from hf_dvflnet.inference.evaluation import predict_clips
 from hf_dvflnet.inference.pipeline import score_text
 from hf_dvflnet.video_decoding import VideoWarning
