@@ -190,7 +190,9 @@ class VideoStreamClassifier:
             raise ValueError(f"a frame must be a uint8 array of shape (height, width, 3), RGB, but it is {found}")
         if self._in_seconds:
             if timestamp is None or not math.isfinite(timestamp):
-                raise ValueError(f"a window in seconds needs a finite timestamp for each frame, got {timestamp}")
+                raise ValueError(
+                    f"a window in seconds or a causal model needs a finite timestamp for each frame, got {timestamp}"
+                )
             last = self._window.timestamp
             if last is not None and timestamp < last:
                 raise ValueError(f"timestamps must not go backwards, got {timestamp} after {last}")
