@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .jobs import default_workers, run_ahead
-from .storages import whole_file, write_whole
+from .storages import refuse_other_settings, whole_file, write_whole
 
 
 FRAMES_PER_SECOND = 8
@@ -141,14 +141,7 @@ def write_motion_videos(
     data_dir = Path(data_dir)
     settings = {"num_frames": num_frames, "size": size, "seed": seed}
     settings_file = data_dir / "motion_videos.json"
-    if settings_file.is_file():
-        found = json.loads(settings_file.read_text())
-        if found != settings:
-            raise ValueError(
-                f"{data_dir}: contains motion videos with settings {found}, not {settings}; choose another folder"
-            )
-    elif data_dir.is_dir() and any(data_dir.iterdir()):
-        raise ValueError(f"{data_dir}: is not empty, and contains no motion videos; choose another folder")
+    refuse_other_settings(settings_file, settings)
     data_dir.mkdir(parents=True, exist_ok=True)
     write_whole(settings_file, json.dumps(settings) + "\n")
 

@@ -30,7 +30,7 @@ from .class_folders import MANIFEST, SETTINGS, SPLITS, UNFINISHED, Row, check_ro
 from .frames import encode_clip
 from .jobs import map_jobs
 from .limits import VideoLimits
-from .storages import read_json_lines, whole_file, write_whole
+from .storages import read_json_lines, refuse_other_settings, whole_file, write_whole
 from .video_column import file_stamp
 from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
 
@@ -118,7 +118,10 @@ def prepare_videos(
     settings = {"source": str(source.resolve()), **settings, "x264": _X264}
     if layout == "folder":
         del settings["clips_per_shard"], settings["seed"]
-    _refuse_out(source, out, settings)
+    inside, outside = out.resolve(), source.resolve()
+    if inside == outside or outside in inside.parents or inside in outside.parents:
+        raise ValueError(f"{out}: must be outside of {source}, and must not contain it; choose another folder")
+    refuse_other_settings(out / SETTINGS, settings, UNFINISHED)
     wanted, others = _find_sources(source)
     shards = _plan_shards(wanted, clips_per_shard, seed) if layout == "tar" else {}
 
@@ -161,27 +164,6 @@ def prepare_videos(
         "seconds": round(time.monotonic() - started, 1),
         "manifest": str(out / MANIFEST),
     }
-
-
-def _refuse_out(source: Path, out: Path, settings: dict[str, Any]):
-    inside, outside = out.resolve(), source.resolve()
-    if inside == outside or outside in inside.parents or inside in outside.parents:
-        raise ValueError(f"{out}: must be outside of {source}, and must not contain it; choose another folder")
-    if (out / SETTINGS).is_file():
-        try:
-            found = dict(json.loads((out / SETTINGS).read_text("utf-8")))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"{out / SETTINGS}: is not a settings file of an earlier run; choose another folder"
-            ) from error
-        other = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
-        if other:
-            raise ValueError(
-                f"{out}: was prepared with {', '.join(f'{name} {found.get(name)}' for name in other)}, not "
-                f"{', '.join(str(settings.get(name)) for name in other)}; choose another folder"
-            )
-    elif out.exists() and (not out.is_dir() or any(entry.name != UNFINISHED for entry in out.iterdir())):
-        raise ValueError(f"{out}: is neither empty nor a folder of prepared videos; choose another folder")
 
 
 def _find_sources(source: Path) -> tuple[dict[str, Row], list[str]]:

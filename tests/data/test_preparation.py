@@ -333,7 +333,7 @@ def test_other_settings_are_refused(tree, tmp_path, dvflnet):
     prepare(tree, tmp_path / "out", "tar")
     code, _, err = dvflnet("prepare", tree, tmp_path / "out", "--clips-per-shard", 3, "--short-side", 128)
     assert code == 1
-    assert err == (f"dvflnet: {tmp_path / 'out'}: was prepared with short_side 256, not 128; choose another folder\n")
+    assert err == (f"dvflnet: {tmp_path / 'out'}: was written with short_side 256, not 128; choose another folder\n")
 
 
 # What is refused
@@ -348,7 +348,7 @@ def test_an_output_in_its_source_is_refused(tree, out):
 def test_a_folder_that_holds_something_else_is_refused(tree, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "diary.txt").touch()
-    with pytest.raises(ValueError, match="is neither empty nor a folder of prepared videos"):
+    with pytest.raises(ValueError, match="is neither empty nor a folder of an earlier run"):
         prepare(tree, tmp_path / "out")
 
 
