@@ -94,11 +94,8 @@ def make_files(folder: Path) -> dict[str, Path]:
 
 
 def command(side: str, model: Path, listed: Path, output: Path, *more: str) -> list[str]:
-    ray = ["--ray", "local"] if side == "Ray" else []
-    return [
-        *(*SIDES[side], "predict", str(model), "--list", str(listed), "--output", str(output)),
-        *("--device", "cpu", *ray, *more),
-    ]
+    where = ["--ray", "local"] if side == "Ray" else ["--device", "cpu"]
+    return [*SIDES[side], "predict", str(model), "--list", str(listed), "--output", str(output), *where, *more]
 
 
 def run(side: str, model: Path, listed: Path, folder: Path, *more: str) -> tuple[float, list[int]]:

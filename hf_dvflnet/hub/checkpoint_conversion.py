@@ -161,23 +161,16 @@ def look_up(config: Any, name: str) -> Any:
     return config
 
 
-def rename_published_key(key: str) -> str:
-    """Return this package's name for a published weight name, and any other name unchanged."""
-    return _rename(key, _PUBLISHED_NAMES, 1)
-
-
 def publish_key(key: str) -> str:
     """Return the published name for a weight name of this package, and any other name unchanged."""
     return _rename(key, [(ours, published) for published, ours in reversed(_PUBLISHED_NAMES)], -1)
 
 
-def rename_transformers_key(key: str) -> str:
-    """Return this package's name for a weight name of transformers' FocalNet, and any other name unchanged."""
-    return _rename(key, _TRANSFORMERS_NAMES, 1)
-
-
-def _rename(key: str, rules: Iterable[tuple[str, str]], stages: int) -> str:
-    """Published downsamplings end a stage, those of this package begin the next one, `stages` further."""
+def _rename(key: str, rules: Iterable[tuple[str, str]], stages: int = 1) -> str:
+    """
+    The name that the rules give a weight; a name that none fits stays the same. Other networks' downsamplings end a
+    stage, those of this package begin the next one, `stages` further.
+    """
     renamed = key
     for old, new in rules:
         pattern = re.escape(old).replace(r"\^", "^").replace(r"\#", r"(\d+)")
@@ -208,7 +201,7 @@ def convert_published_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict
     - A tubelet stem becomes a 2-D convolution over folded frames: (out, channels, frames, h, w) -> (out, frames *
       channels, h, w).
     """
-    renamed = {rename_published_key(key): weight for key, weight in state_dict.items()}
+    renamed = {_rename(key, _PUBLISHED_NAMES): weight for key, weight in state_dict.items()}
     return {key: reshape_weight(key, weight) for key, weight in renamed.items()}
 
 
@@ -365,7 +358,7 @@ def _read_transformers(source: str) -> _Source:
             f"{', '.join(unknown) or 'none'}. With a different shape: {info['mismatched_keys'] or 'none'}"
         )
     weights = {
-        rename_transformers_key(name): weight
+        _rename(name, _TRANSFORMERS_NAMES): weight
         for name, weight in model.state_dict().items()
         if name not in info["missing_keys"]
     }

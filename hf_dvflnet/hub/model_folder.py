@@ -111,31 +111,25 @@ def save_model_folder(
             num_frames=model.config.num_frames, frame_interval=frame_interval, **shown
         ).save_pretrained(folder)
         VideoFocalNetImageProcessor(**shown).save_pretrained(folder)
-        _model_card(model.config, title, introduction, Path(out).name, frame_interval).save(folder / "README.md")
+        about = describe_config(model.config)
+        facts = {
+            "parameters": f"{about['parameters'] / 1e6:.2f} M",
+            "multiply-adds": f"{about['multiply_adds'] / 1e9:.1f} G for a clip of {about['input']}",
+            "blocks, width": f"{model.config.depths}, {model.config.embed_dim}",
+            "classes": model.config.num_labels,
+            "sampling": f"{model.config.num_frames} frames, interval {frame_interval}",
+            "frames": f"short side {shown['size']['shortest_edge']} (bilinear, no antialiasing), centre crop {side}, "
+            "ImageNet mean and standard deviation",
+        }
+        write_card(folder, title, introduction, facts, name=Path(out).name)
     return Path(out)
 
 
-def _model_card(
-    config: VideoFocalNetConfig, title: str, introduction: str, name: str, frame_interval: int
-) -> ModelCard:
+def write_card(folder: Path, title: str, introduction: str, facts: dict[str, Any], name: str):
+    """Write the model card of a folder, with facts in a table. `name` is that of the model in the example."""
     data = ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=["dvflnet"])
-    about = describe_config(config)
-    rows = "\n".join(
-        f"| {key} | {value} |"
-        for key, value in (
-            ("parameters", f"{about['parameters'] / 1e6:.2f} M"),
-            ("multiply-adds", f"{about['multiply_adds'] / 1e9:.1f} G for a clip of {about['input']}"),
-            ("blocks, width", f"{config.depths}, {config.embed_dim}"),
-            ("classes", config.num_labels),
-            ("sampling", f"{config.num_frames} frames, interval {frame_interval}"),
-            (
-                "frames",
-                f"short side {config.image_size * 256 // 224} (bilinear, no antialiasing), centre crop "
-                f"{config.image_size}, ImageNet mean and standard deviation",
-            ),
-        )
-    )
-    return ModelCard(
+    rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    ModelCard(
         f"""---
 {data.to_yaml()}
 ---
@@ -159,7 +153,7 @@ Papers, to be cited: [DVFL-Net](https://arxiv.org/abs/2507.12426),
 [Video-FocalNets](https://arxiv.org/abs/2307.06947). Converted weights have the licence of their source, and the limits
 of what they were trained on.
 """
-    )
+    ).save(folder / "README.md")
 
 
 def describe_config(

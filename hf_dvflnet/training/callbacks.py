@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from ..data.clips import VideoClipStream, are_prepared, parts_of
-from .checkpoints import RUN, free_space
+from .checkpoints import RUN
 
 
 logger = logging.get_logger(__name__)
@@ -249,7 +249,8 @@ class BrokenClips(TrainerCallback):
         trainer = self.trainer
         found = dict(gather_object(list(self._new.items()))) | self.found
         if len(found) > len(self.found) and trainer.is_world_process_zero():
-            self._write(found)
+            rows = [json.dumps({"clip": clip, "reason": reason}) + "\n" for clip, reason in found.items()]
+            self.file.write_text("".join(rows), encoding="utf-8")
         self.found, self._new = found, {}
         if not found:
             return 0
@@ -264,13 +265,6 @@ class BrokenClips(TrainerCallback):
                 f"{'; ...' if len(self.found) > 20 else ''}. The full list is in {self.file}"
             )
         return len(self.found)
-
-    def _write(self, found: dict[str, str]):
-        rows = [json.dumps({"clip": clip, "reason": reason}) + "\n" for clip, reason in found.items()]
-        try:
-            self.file.write_text("".join(rows), encoding="utf-8")
-        except OSError as error:  # the log names the clips too, so the run can continue
-            logger.warning(f"{self.file}: cannot be written ({error}; {free_space(self.file.parent)})")
 
 
 class StepTimes(TrainerCallback):

@@ -101,22 +101,12 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
             "hf_dvflnet 0.1.0, which kept it in a separate file; resume without feature_weight, or begin anew in "
             "another output folder"
         )
-    classes = before.get("classes")
-    if classes and now["classes"] and classes != now["classes"]:
-        raise ValueError(
-            f"{checkpoint}: was trained on other classes: {difference(classes, now['classes'])}. Give the "
-            "classes the names and the order that they had, or choose a different output folder"
-        )
-    if "base_weights" in before and "base_weights" in now and before["base_weights"] != now["base_weights"]:
-        raise ValueError(
-            f"{checkpoint}: contains an adapter of a model with other weights than the one given here; give the model "
-            "that the run started from, or choose a different output folder"
-        )
-    for name in ("adapter", "weights", "optimizer", "clips"):
-        if name in before and before[name] != now[name]:
+    for name in ("classes", "base_weights", "adapter", "weights", "optimizer", "clips"):
+        then, given = before.get(name), now.get(name)
+        if then and given and then != given:
             raise ValueError(
-                f"{checkpoint}: was written by a run with other {name}: {difference(before[name], now[name])}. Give "
-                "this run the same, or choose a different output folder"
+                f"{checkpoint}: was written by a run with other {name}: {difference(then, given)}. Give this run the "
+                "same, or choose a different output folder"
             )
     counted = args.max_steps <= 0 and not args.auto_find_batch_size  # which reuses the batch size that was found
     if counted and before.get("clips_per_step", now["clips_per_step"]) != now["clips_per_step"]:
@@ -157,12 +147,9 @@ def naming_full_disk(folder: Path, what: str, advice: str = "") -> Iterator[None
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise OSError(f"{folder}: the {what} cannot be written ({error}; {free_space(folder)}){advice}") from error
-
-
-def free_space(folder: Path) -> str:
-    existing = next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
-    return f"{shutil.disk_usage(existing).free / 1e6:.1f} MB are free there"
+        existing = next((place for place in (folder, *folder.parents) if place.is_dir()), Path())
+        free = f"{shutil.disk_usage(existing).free / 1e6:.1f} MB are free there"
+        raise OSError(f"{folder}: the {what} cannot be written ({error}; {free}){advice}") from error
 
 
 # Adapters

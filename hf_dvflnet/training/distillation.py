@@ -134,8 +134,7 @@ class DistillationTrainer(VideoClassificationTrainer):
         elif args.teacher_dtype is not None:
             teacher = teacher.to(getattr(torch, args.teacher_dtype))
         refuse_other_than_classifier(teacher, "teacher")
-        refuse_shared_weights(self.model, teacher)
-        separate_modules(self.model, teacher)
+        refuse_shared_modules(self.model, teacher)
         if clips_of_its_own(self.model, self.processing_class, teacher, processor, self.train_dataset):
             self._teacher_processor = self.train_dataset.teacher_processor = processor
             self.train_dataset.shows_teacher = args.teacher_cache is None
@@ -439,24 +438,16 @@ class FeatureProjection:
             return outputs, self.layer(features.float())
 
 
-def refuse_shared_weights(student: nn.Module, teacher: nn.Module):
-    """Raise `ValueError` if a weight belongs to both models: freezing the teacher would freeze the student."""
-    weights = {id(weight) for weight in teacher.parameters()}
-    shared = [name for name, weight in student.named_parameters() if id(weight) in weights]
-    if shared:
-        raise ValueError(
-            f"teacher and student share {len(shared)} weights, such as {shared[0]}, but the teacher is frozen; give "
-            "the teacher weights of its own, for example with copy.deepcopy"
-        )
-
-
-def separate_modules(student: nn.Module, teacher: nn.Module):
-    """Replace modules that both models have, such as a dropout, by copies: only the student's are in training mode."""
-    students = set(student.modules())
-    for parent in list(teacher.modules()):
-        for name, module in list(parent.named_children()):
-            if module in students:
-                setattr(parent, name, copy.deepcopy(module))
+def refuse_shared_modules(student: nn.Module, teacher: nn.Module):
+    """Raise `ValueError` if the models share a weight or module: the teacher's are frozen, in evaluation mode."""
+    for kind in ("parameters", "modules"):
+        ids = {id(part) for part in getattr(teacher, kind)()}
+        shared = [name for name, part in getattr(student, f"named_{kind}")() if id(part) in ids]
+        if shared:
+            raise ValueError(
+                f"teacher and student share {len(shared)} {kind}, such as {shared[0]}, but the teacher is frozen; "
+                "give the teacher its own, for example with copy.deepcopy"
+            )
 
 
 def clips_of_its_own(

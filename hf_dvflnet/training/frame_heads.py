@@ -1,6 +1,5 @@
 """Heads of image networks with a frozen body, trained in seconds on the features of a data set, computed once."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -42,42 +41,39 @@ class FeatureClips(VideoClipDataset):
         num_workers: int = 0,
         device: torch.device | str = "cpu",
     ):
-        refuse_trained_body(model)
         clips = with_labels_of(model, clips)
         vars(self).update(vars(clips))
         with PartialState().split_between_processes(range(len(clips))) as mine:
-            computed = _computed(model, torch.utils.data.Subset(clips, mine), batch_size, num_workers, device)
-            items = [item for batch in computed for item in batch]
-        self._items = gather_object(items)  # a copy of each tensor, in the order of the processes
+            part = torch.utils.data.Subset(clips, mine)
+            items = _with_features(model, part, batch_size, num_workers, device)
+        self._items = gather_object(items)  # in the order of the processes
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._items[index]
 
 
-def _computed(
+def _with_features(
     model: FrameModelForVideoClassification,
     clips: torch.utils.data.Dataset,
     batch_size: int,
     num_workers: int,
     device: torch.device | str,
-) -> Iterator[list[dict[str, Any]]]:
-    """The items of `clips`, batch by batch, with `features`, float32 on the CPU, in place of `pixel_values`."""
-    loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
-        clips, batch_size=batch_size, num_workers=num_workers, collate_fn=collate_clips
-    )
-    model = model.to(device).eval()
-    for batch in tqdm(loader, desc="features", unit="batch", disable=None):
-        with torch.inference_mode():
-            features = model.pooled_features(batch.pop("pixel_values").to(device, model.dtype)).float().cpu()
-        columns = {"features": features.clone(), **batch}
-        yield [dict(zip(columns, item, strict=True)) for item in zip(*columns.values(), strict=True)]
-
-
-def refuse_trained_body(model: FrameModelForVideoClassification):
+) -> list[dict[str, Any]]:
+    """The items of `clips` with `features`, float32 on the CPU, in place of `pixel_values`."""
     if not model.config.freeze_body:
         raise ValueError(
             "only the head of a model with freeze_body=True is trained on its features; use the Trainer for the rest"
         )
+    loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
+        clips, batch_size=batch_size, num_workers=num_workers, collate_fn=collate_clips
+    )
+    model, items = model.to(device).eval(), []
+    for batch in tqdm(loader, desc="features", unit="batch", disable=None):
+        with torch.inference_mode():
+            features = model.pooled_features(batch.pop("pixel_values").to(device, model.dtype)).float().cpu()
+        columns = {"features": features.clone(), **batch}
+        items += [dict(zip(columns, item, strict=True)) for item in zip(*columns.values(), strict=True)]
+    return items
 
 
 def train_head(
@@ -104,26 +100,11 @@ def train_head(
     Raises:
         ValueError: If the model's body is not frozen.
     """
-    refuse_trained_body(model)
-    clips = with_labels_of(model, clips)
-    features, labels = pooled_features(model, clips, batch_size=batch_size, num_workers=num_workers, device=device)
+    items = _with_features(model, with_labels_of(model, clips), batch_size, num_workers, device)
+    features, labels = (torch.stack([item[name] for item in items]) for name in ("features", "labels"))
     head = fit_head(features, labels, model.config.num_labels, seed=seed, dropout=model.config.head_dropout)
     model.classifier.load_state_dict(head.state_dict())
     return float((head(features).argmax(-1) == labels).float().mean())
-
-
-def pooled_features(
-    model: FrameModelForVideoClassification,
-    clips: torch.utils.data.Dataset,
-    *,
-    batch_size: int = 8,
-    num_workers: int = 0,
-    device: torch.device | str = "cpu",
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inputs of the head, float32 of shape (clips, size), and the labels, (clips,), on the CPU."""
-    computed = _computed(model, clips, batch_size, num_workers, device)
-    items = [item for batch in computed for item in batch]
-    return torch.stack([item["features"] for item in items]), torch.stack([item["labels"] for item in items])
 
 
 def fit_head(

@@ -5,7 +5,6 @@ import tempfile
 import datasets
 import evaluate
 import numpy as np
-import torch
 from transformers import EvalPrediction
 
 
@@ -104,32 +103,11 @@ METRICS = {
 }
 
 
-class EvaluationMetrics:
+def compute_metrics(problem_type: str, prediction: EvalPrediction) -> dict[str, float]:
     """
-    `compute_metrics` for a Trainer: the metrics of a problem type, as returned by [`problem_type`], of a whole
-    evaluation, or batch by batch (`args.batch_eval_metrics`). If a model returns several arrays, the first one is its
-    logits.
+    The metrics of a problem type, as returned by [`problem_type`]. If a model returns several arrays, the first one is
+    its logits.
     """
-
-    def __init__(self, problem_type: str):
-        self.compute = METRICS[problem_type]
-        self.begin()
-
-    def begin(self):
-        """Forget the batches of an evaluation that has not ended."""
-        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
-        logits = prediction.predictions
-        logits = logits[0] if isinstance(logits, tuple) else logits
-        self._batches.append((_as_numpy(logits), _as_numpy(prediction.label_ids)))
-        if not compute_result:
-            return {}
-        predictions, labels = map(np.concatenate, zip(*self._batches, strict=True))
-        self.begin()
-        return self.compute(EvalPrediction(predictions, labels))
-
-
-def _as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
-    values = torch.as_tensor(values).cpu()
-    return (values.float() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
+    logits = prediction.predictions
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    return METRICS[problem_type](EvalPrediction(logits, prediction.label_ids))

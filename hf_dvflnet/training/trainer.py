@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,7 +37,7 @@ from .checkpoints import (
 )
 from .labels import FittingLabels, balanced_class_weights, class_names, label_names, with_labels_of
 from .losses import as_probabilities, problem_type, soft_loss
-from .metrics import EvaluationMetrics
+from .metrics import compute_metrics
 
 
 class VideoClassificationTrainer(Trainer):
@@ -106,7 +107,7 @@ class VideoClassificationTrainer(Trainer):
             self.data_collator = FittingLabels(self.data_collator, self.kind, self.model.config.num_labels)
         # ours are of logits, and not of what `preprocess_logits_for_metrics` makes of them
         if self.kind and self.compute_metrics is None and self.preprocess_logits_for_metrics is None:
-            self.compute_metrics = EvaluationMetrics(self.kind)
+            self.compute_metrics = partial(compute_metrics, self.kind)
         self._match_classes()
         self._class_weights: torch.Tensor | None = None
         if args.class_weights == "balanced" and self.train_dataset is not None:
@@ -310,8 +311,6 @@ class VideoClassificationTrainer(Trainer):
     # Evaluation
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
-        if isinstance(self.compute_metrics, EvaluationMetrics):
-            self.compute_metrics.begin()
         self._labelled = []
         place_unsharded(self.model, self.accelerator)
         # a data loader draws a seed, which would change the training of a run resumed from before an evaluation

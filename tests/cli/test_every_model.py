@@ -19,7 +19,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.hub.model_folder import image_processor_like, push_model_folder
-from hf_dvflnet.inference.demo_answer import classify_clip, render_answer
+from hf_dvflnet.inference.demo_page import classify_clip, render_answer
 
 
 NAMES = sorted(MOTIONS)
@@ -182,7 +182,7 @@ def test_what_a_training_leaves_is_pushed_with_its_card(model, motion_tree, tmp_
     assert "training_args.bin" not in uploaded
     results = json.loads((tmp_path / "out" / "results.json").read_text())["validation"]
     card = uploaded["README.md"].decode()
-    assert f"| {results['top1']:.1%} |" in card and "- validation split: folder" in card
+    assert f"| {results['top1']:.1%} |" in card and "| validation split | folder" in card
 
 
 def test_maps_and_published_weights_are_for_a_video_focalnet_alone(model, clip, tmp_path, dvflnet):

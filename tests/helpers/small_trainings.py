@@ -47,6 +47,10 @@ def arguments(folder, **changes) -> dict:
     }
 
 
+def logged(trainer, name: str) -> list[float]:
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
 class RandomClips(torch.utils.data.Dataset):
     """Clips of noise, brighter for a higher class, so that something can be learned in a few steps."""
 

@@ -18,7 +18,6 @@ from real_clips import write_class_folders
 CARDS = [
     *sorted(ROOT.glob("examples/models/*/README.md")),
     ROOT / "hf_dvflnet" / "hub" / "motions-student" / "README.md",
-    ROOT / "dvflnet_cli" / "model_card.md",
 ]
 PAGES = [path for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))] + CARDS
 FENCED = re.compile(r"^( *)``` *(\w*)[^\n`]*\n(.*?)^\1``` *$", flags=re.MULTILINE | re.DOTALL)

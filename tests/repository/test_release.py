@@ -58,7 +58,7 @@ def test_a_wheel_has_the_data_that_commands_need_and_no_tests(wheel):
     assert {name.split("/")[0] for name in names} == {
         *("hf_dvflnet", "dvflnet_cli", f"hf_dvflnet-{hf_dvflnet.__version__}.dist-info")
     }
-    assert {"hf_dvflnet/py.typed", "dvflnet_cli/model_card.md"} <= set(names)
+    assert "hf_dvflnet/py.typed" in names
     assert len([name for name in names if re.match(r"hf_dvflnet/data/class_names/\w[\w-]*\.txt$", name)]) == 10
     assert len([name for name in names if name.startswith("hf_dvflnet/hub/motions-student/")]) == 5
     assert wheel.stat().st_size < 2e6

@@ -1,4 +1,5 @@
 import pytest
+from small_trainings import labelled
 from transformers.utils import logging
 
 
@@ -9,3 +10,9 @@ def logs(caplog):
     logger.propagate = True
     yield caplog
     logger.propagate = False
+
+
+@pytest.fixture
+def config(tiny_config):
+    """Of a tiny network, with names of its classes."""
+    return labelled(tiny_config)

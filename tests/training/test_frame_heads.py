@@ -6,7 +6,7 @@ from transformers import AutoModel, ResNetConfig
 
 from hf_dvflnet import FrameModelForVideoClassification, VideoClipDataset, load_video_folder
 from hf_dvflnet.data.motion_videos import MOTIONS
-from hf_dvflnet.training.frame_heads import fit_head, pooled_features, train_head
+from hf_dvflnet.training.frame_heads import FeatureClips, fit_head, train_head
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def test_a_head_depends_on_its_seed_alone():
 def test_a_trained_head_is_that_of_the_features(teacher, rows, tiny_processor):
     clips = VideoClipDataset(rows, tiny_processor)
     train_head(teacher, clips, seed=3)
-    features, labels = pooled_features(teacher, clips)
+    items = FeatureClips(teacher, clips)
+    features, labels = (torch.stack([item[name] for item in items]) for name in ("features", "labels"))
     expected = fit_head(features, labels, len(MOTIONS), seed=3)
     assert torch.equal(teacher.classifier.weight, expected.weight)
 

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-import torch
 from transformers import EvalPrediction
 
 from hf_dvflnet.training.metrics import (
-    EvaluationMetrics,
     TopKAccuracy,
+    compute_metrics,
     compute_multi_label_metrics,
     compute_regression_metrics,
     compute_top_k_metrics,
@@ -65,19 +64,6 @@ def test_the_error_of_a_regression_is_the_mean_absolute_one(shape):
     assert compute_regression_metrics(prediction) == {"mean_absolute_error": 1.75}
 
 
-@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification", "regression"])
-def test_metrics_of_batches_are_those_of_the_whole(kind):
-    labels = SEVERAL[:, 0] if kind == "single_label_classification" else SEVERAL
-    metrics = EvaluationMetrics(kind)
-    whole = metrics(EvalPrediction(LOGITS, labels))
-    metrics(EvalPrediction(LOGITS, labels), compute_result=False)
-    metrics.begin()  # as after an evaluation that was interrupted
-    for part, last in ((slice(2), False), (slice(2, 3), True)):
-        batch = EvalPrediction(torch.tensor(LOGITS[part]).bfloat16().double(), torch.tensor(labels[part]))
-        result = metrics(batch, compute_result=last)
-    assert result == pytest.approx(whole, abs=0.01)
-
-
 def test_logits_are_the_first_of_what_a_model_returns():
     prediction = EvalPrediction((np.array(SCORES), np.zeros((4, 7))), np.array(LABELS))
-    assert EvaluationMetrics("single_label_classification")(prediction)["top1_accuracy"] == 0.25
+    assert compute_metrics("single_label_classification", prediction)["top1_accuracy"] == 0.25

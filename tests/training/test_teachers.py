@@ -41,28 +41,17 @@ def test_a_teacher_that_is_no_model_of_transformers_is_refused(tmp_path, tiny_co
 
 def test_a_student_does_not_teach_itself(tmp_path, tiny_config):
     student = new_model(tiny_config, 0)
-    with pytest.raises(ValueError, match="teacher and student share .* weights, such as videofocalnet.*deepcopy"):
+    with pytest.raises(ValueError, match="teacher and student share .* parameters, such as videofocalnet.*deepcopy"):
         distillation(tmp_path, student, student)
     assert all(weight.requires_grad for weight in student.parameters())
     distillation(tmp_path, student, copy.deepcopy(student))
 
 
-def test_a_teacher_on_the_students_body_is_refused(tmp_path, tiny_config):
-    student, teacher = new_model(tiny_config, 0), new_model(tiny_config, 1)
-    teacher.videofocalnet = student.videofocalnet
-    with pytest.raises(ValueError, match="teacher and student share"):
-        distillation(tmp_path, student, teacher)
-
-
-def test_a_dropout_of_both_models_is_in_training_mode_in_the_student_alone(tmp_path, tiny_config):
+def test_a_teacher_that_shares_a_dropout_is_refused(tmp_path, tiny_config):
     student, teacher = new_model(tiny_config, 0), new_model(tiny_config, 1)
     student.dropout = teacher.dropout = torch.nn.Dropout(0.5)
-    modes = []
-    student.register_forward_hook(
-        lambda *_: modes.append([{module.training for module in model.modules()} for model in (student, teacher)])
-    )
-    distillation(tmp_path, student, teacher).train()
-    assert modes == [[{True}, {False}]]
+    with pytest.raises(ValueError, match="teacher and student share 1 modules, such as dropout"):
+        distillation(tmp_path, student, teacher)
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 from places import HELPERS
-from small_trainings import RandomClips, arguments, labelled, new_model
+from small_trainings import RandomClips, arguments, labelled, logged, new_model
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
@@ -31,10 +31,6 @@ def trained(folder, config, dataset, resume=None, **changes) -> VideoClassificat
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
-
-
-def logged(trainer, name: str) -> list[float]:
-    return [entry[name] for entry in trainer.state.log_history if name in entry]
 
 
 def test_weight_decay_leaves_out_every_one_dimensional_parameter(tmp_path, tiny_config):

@@ -118,15 +118,14 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("batch_by_batch", [False, True])
 @pytest.mark.parametrize("kind", PROBLEMS)
-def test_each_problem_type_is_evaluated_by_metrics_that_fit_it(tmp_path, tiny_config, kind, batch_by_batch):
+def test_each_problem_type_is_evaluated_by_metrics_that_fit_it(tmp_path, tiny_config, kind):
     model = new_model(tiny_config, 0)
     model.config.problem_type = kind
     clips = RandomClips(5)
     if kind != "single_label_classification":
         clips.labels = torch.eye(6)[clips.labels]
-    args = arguments(tmp_path, batch_eval_metrics=batch_by_batch, per_device_eval_batch_size=2)
+    args = arguments(tmp_path, per_device_eval_batch_size=2)
     trainer = VideoClassificationTrainer(model, VideoTrainingArguments(**args), eval_dataset=clips)
     metrics = trainer.evaluate()
     told = {"loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time"}
