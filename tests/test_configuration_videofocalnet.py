@@ -1,12 +1,7 @@
-import dataclasses
-import re
-from pathlib import Path
-
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-import hf_dvflnet
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
 from hf_dvflnet.configuration_videofocalnet import PRESETS
 
@@ -53,16 +48,6 @@ def test_what_is_computed_is_in_the_dict_and_cannot_be_set(tmp_path):
 def test_a_dict_of_a_config_can_be_changed_and_is_computed_anew():
     config = VideoFocalNetConfig(embed_dim=8, depths=[1, 1, 2, 1])
     assert VideoFocalNetConfig(**{**config.to_dict(), "embed_dim": 16}).hidden_sizes == [16, 32, 64, 128]
-
-
-def test_every_field_is_read_somewhere_in_the_package():
-    folder = Path(hf_dvflnet.__file__).parent
-    code = "".join(path.read_text() for path in folder.glob("*.py"))
-    own = [name for name in VideoFocalNetConfig.__annotations__ if not name.startswith("_")]
-    # image_size is for those who build a processor, which no module of the package does
-    unread = [name for name in own if not re.search(rf"config\.{name}\b", code) and name != "image_size"]
-    assert own and not unread
-    assert {field.name for field in dataclasses.fields(VideoFocalNetConfig)} >= set(own)
 
 
 def test_unknown_preset_is_refused():

@@ -1,5 +1,4 @@
 import copy
-import gc
 import json
 
 import numpy as np
@@ -8,13 +7,7 @@ import torch
 from places import GOLDEN
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from transformers import (
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForVideoClassification,
-    FocalNetConfig,
-    pipeline,
-)
+from transformers import pipeline
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetModel
 from hf_dvflnet.hub.checkpoint_conversion import convert_published_state_dict, load_published_checkpoint
@@ -49,16 +42,9 @@ def clips(batch: int = 2, frames: int = 4, height: int = 32, width: int = 32) ->
     return torch.randn(batch, frames, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(
-    "variant, outputs",
-    [
-        ("default", "default.expected"),
-        ("options", "options.expected"),
-        ("tubelet", "tubelet.expected"),
-        ("default", "default.rect"),
-    ],
-)
-def test_outputs_equal_those_of_the_published_modules(variant, outputs, record_property):
+@pytest.mark.parametrize("outputs", ["default.expected", "options.expected", "tubelet.expected", "default.rect"])
+def test_outputs_equal_those_of_the_published_modules(outputs):
+    variant = outputs.split(".")[0]
     expected = load_file(GOLDEN / f"{outputs}.safetensors")
     with torch.no_grad():
         ours = published_model(variant)(expected["pixel_values"], output_hidden_states=True, output_modulators=True)
@@ -126,12 +112,6 @@ def test_hidden_states_and_modulators_have_the_documented_shapes(tiny_config):
     assert output.last_hidden_state.shape == (2, 4, 64) and output.pooler_output.shape == (2, 64)
 
 
-def test_a_tuple_is_returned_on_request(tiny_config):
-    model = new_model(tiny_config).eval()
-    (logits,) = model(clips(), return_dict=False)
-    assert torch.equal(logits, model(clips()).logits)
-
-
 @pytest.mark.parametrize(
     "shape",
     [(4, 3, 32, 32), (2, 3, 4, 32, 32), (2, 3, 3, 32, 32), (2, 0, 3, 32, 32)],
@@ -154,7 +134,6 @@ def test_no_tensor_stays_on_a_module_after_forward(tiny_config):
         if torch.is_tensor(value) or (isinstance(value, (list, tuple)) and any(map(torch.is_tensor, value)))
     ]
     assert not kept
-    gc.collect()
 
 
 def test_every_parameter_gets_a_gradient(tiny_config):
@@ -166,21 +145,12 @@ def test_every_parameter_gets_a_gradient(tiny_config):
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-def test_gradient_checkpointing_changes_no_gradient(tiny_config):
-    gradients = []
-    for checkpointing in (False, True):
-        model = new_model(tiny_config, drop_path_rate=0.0).train()
-        if checkpointing:
-            model.activation_checkpointing_enable()
-            assert model.is_activation_checkpointing
-        model(clips(), labels=torch.tensor([0, 1])).loss.backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, recomputed)
+# a block of each kind, since each is traced anew
+SHALLOW = {"depths": [1, 1], "focal_levels": [1, 1], "focal_windows": [3, 3]}
 
 
 def test_compiles_without_a_graph_break(tiny_config):
-    model = new_model(tiny_config).eval()
+    model = new_model(VideoFocalNetConfig(**{**tiny_config.to_dict(), **SHALLOW})).eval()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for arguments in ({}, {"output_hidden_states": True, "output_modulators": True}):
         with torch.no_grad():
@@ -197,18 +167,6 @@ def test_half_precision_is_close_to_full(tiny_config, dtype):
         half = copy.deepcopy(model).to(dtype)(clips()).logits  # float32 input is cast
     assert half.dtype == dtype
     torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.02)
-
-
-def test_saves_and_loads_to_the_same_outputs(tiny_config, tmp_path):
-    model = new_model(tiny_config).eval()
-    model.save_pretrained(tmp_path)
-    with torch.no_grad():
-        expected = model(clips())
-        for device_map in (None, "cpu"):
-            loaded = AutoModelForVideoClassification.from_pretrained(tmp_path, device_map=device_map)
-            assert torch.equal(loaded(clips()).logits, expected.logits)
-        headless = AutoModel.from_pretrained(tmp_path)
-        assert torch.equal(headless(clips()).pooler_output, model.videofocalnet(clips()).pooler_output)
 
 
 def test_another_head_keeps_the_rest_of_the_weights(tiny_config, tmp_path):
@@ -240,25 +198,25 @@ def test_drop_path_drops_whole_frames_at_its_rate(tiny_config):
     assert (frames == 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
-def test_integer_labels_give_cross_entropy(tiny_config):
-    model, labels = new_model(tiny_config).eval(), torch.tensor([1, 5])
-    output = model(clips(), labels=labels)
-    torch.testing.assert_close(output.loss, F.cross_entropy(output.logits, labels))
+CLASS_IDS, PROBABILITIES = (
+    torch.tensor([1, 5]),
+    torch.rand(2, 6, generator=torch.Generator().manual_seed(0)).softmax(-1),
+)
+SEVERAL = torch.tensor([[1.0, 0, 1, 0, 0, 0], [0.0, 1, 0, 0, 0, 1]])
 
 
-@pytest.mark.parametrize("problem_type", [None, "single_label_classification"])
-def test_probabilities_as_labels_give_cross_entropy(tiny_config, problem_type):
-    model = new_model(tiny_config, problem_type=problem_type).eval()
-    labels = torch.rand(2, 6).softmax(-1)
-    output = model(clips(), labels=labels)
-    torch.testing.assert_close(output.loss, -(labels * output.logits.log_softmax(-1)).sum(-1).mean())
-
-
-def test_multi_label_only_where_the_config_says_so(tiny_config):
-    model = new_model(tiny_config, problem_type="multi_label_classification").eval()
-    labels = torch.tensor([[1.0, 0, 1, 0, 0, 0], [0.0, 1, 0, 0, 0, 1]])
-    output = model(clips(), labels=labels)
-    torch.testing.assert_close(output.loss, F.binary_cross_entropy_with_logits(output.logits, labels))
+@pytest.mark.parametrize(
+    "problem_type, labels, loss",
+    [
+        (None, CLASS_IDS, F.cross_entropy),
+        (None, PROBABILITIES, F.cross_entropy),
+        ("single_label_classification", PROBABILITIES, F.cross_entropy),
+        ("multi_label_classification", SEVERAL, F.binary_cross_entropy_with_logits),
+    ],
+)
+def test_the_loss_is_that_of_the_labels_and_the_problem_type(tiny_config, problem_type, labels, loss):
+    output = new_model(tiny_config, problem_type=problem_type).eval()(clips(), labels=labels)
+    torch.testing.assert_close(output.loss, loss(output.logits, labels))
 
 
 def test_probabilities_of_another_shape_are_refused(tiny_config):
@@ -297,12 +255,11 @@ def test_views_are_averaged_as_probabilities(tiny_config):
         ("single_label_classification", 6, torch.full((2, 6), 1 / 6)),
         ("multi_label_classification", 6, torch.ones(2, 6)),
         ("regression", 1, torch.tensor([0.5, 2.0])),
-        (None, 6, torch.tensor([1, 5])),
     ],
 )
 def test_a_training_step_compiles_without_a_graph_break(tiny_config, problem_type, num_labels, labels):
-    model = new_model(VideoFocalNetConfig(**{**tiny_config.to_dict(), "id2label": None, "num_labels": num_labels}))
-    model.config.problem_type = problem_type
+    config = {**tiny_config.to_dict(), **SHALLOW, "id2label": None, "num_labels": num_labels}
+    model = new_model(VideoFocalNetConfig(**config), problem_type=problem_type)
     compiled = torch.compile(model.train(), fullgraph=True, backend="aot_eager")
     loss = compiled(clips(), labels=labels).loss
     loss.backward()
@@ -323,26 +280,3 @@ def test_a_model_is_saved_with_the_positional_arguments_of_transformers(tiny_con
     weights = {name: torch.zeros_like(weight) for name, weight in model.state_dict().items()}
     model.save_pretrained(tmp_path, True, weights)
     assert not VideoFocalNetForVideoClassification.from_pretrained(tmp_path).classifier.weight.any()
-
-
-@pytest.mark.parametrize("name", [None, "eager", "sdpa", "flash_attention_2", "flex_attention", "nosuch"])
-def test_attn_implementation_is_taken_and_refused_as_focalnet_does(tiny_config, tmp_path, name):
-    focalnet = FocalNetConfig(
-        image_size=32, embed_dim=8, depths=[1, 1], hidden_sizes=[8, 16], focal_levels=[1, 1], focal_windows=[3, 3]
-    )
-    answers = []
-    for auto_class, config in (
-        (AutoModelForImageClassification, focalnet),
-        (AutoModelForVideoClassification, tiny_config),
-    ):
-        model = auto_class.from_config(copy.deepcopy(config))
-        model.save_pretrained(tmp_path)
-        for load, source in (
-            (auto_class.from_config, copy.deepcopy(config)),
-            (auto_class.from_pretrained, tmp_path),
-        ):
-            try:
-                answers.append(load(source, attn_implementation=name).config._attn_implementation)
-            except ValueError as error:
-                answers.append(str(error).replace(type(model).__name__, ""))
-    assert answers[:2] == answers[2:]

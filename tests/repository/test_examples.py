@@ -193,12 +193,12 @@ def test_access_tokens_are_not_noted(tmp_path):
     assert given == {"output_dir": str(tmp_path), "use_cpu": True}
 
 
-def test_a_finished_run_is_not_overwritten(run):
-    process = distil(run[0])
-    assert (
-        process.returncode != 0
-        and "contains a finished run; delete it, or choose a different --output_dir" in process.stderr
+def test_a_finished_run_is_not_overwritten(run, dvflnet):
+    options = [word for name, value in SMALL.items() for word in (f"--{name}", value)]
+    code, _, err = dvflnet(
+        "distill", "--config", EXAMPLES / "demo.yaml", *options, "--output_dir", run[0], "--use_cpu"
     )
+    assert code and "contains a finished run; delete it, or choose a different --output_dir" in err
 
 
 def test_a_stopped_run_goes_on_from_its_last_checkpoint_to_the_same_student(run, tmp_path):
@@ -356,6 +356,6 @@ def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tm
     assert AutoVideoProcessor.from_pretrained(tmp_path / "out").num_frames == 4
 
 
-def test_a_benchmark_without_its_folder_is_refused(tmp_path):
-    process = distil(tmp_path / "out", dataset="ucf101")
-    assert process.returncode != 0 and "--dataset ucf101 needs --data_dir" in process.stderr
+def test_a_benchmark_without_its_folder_is_refused(dvflnet, tmp_path):
+    code, _, err = dvflnet("distill", "--dataset", "ucf101", "--output_dir", tmp_path / "out", "--use_cpu")
+    assert code and "--dataset ucf101 needs --data_dir" in err

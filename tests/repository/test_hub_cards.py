@@ -16,7 +16,7 @@ sys.path.insert(0, str(HUB_CARDS))
 import render  # noqa: E402
 
 
-@pytest.mark.parametrize("name", RESULTS["checkpoints"])
+@pytest.mark.parametrize("name", {row["preset"]: name for name, row in RESULTS["checkpoints"].items()}.values())
 def test_each_card_carries_its_published_figures_with_split_and_source(name, tmp_path):
     card = render.render(name, RESULTS)
     card.save(tmp_path / "README.md")
