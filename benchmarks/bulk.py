@@ -24,8 +24,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow.parquet
-from machine import continued
-from timing import ratio, spread
+from measuring import continued, ratio, spread
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification
 from hf_dvflnet.hub.model_folder import save_model_folder
@@ -95,11 +94,8 @@ def make_files(folder: Path) -> dict[str, Path]:
 
 
 def command(side: str, model: Path, listed: Path, output: Path, *more: str) -> list[str]:
-    ray = ["--ray", "local"] if side == "Ray" else []
-    return [
-        *(*SIDES[side], "predict", str(model), "--list", str(listed), "--output", str(output)),
-        *("--device", "cpu", *ray, *more),
-    ]
+    where = ["--ray", "local"] if side == "Ray" else ["--device", "cpu"]
+    return [*SIDES[side], "predict", str(model), "--list", str(listed), "--output", str(output), *where, *more]
 
 
 def run(side: str, model: Path, listed: Path, folder: Path, *more: str) -> tuple[float, list[int]]:

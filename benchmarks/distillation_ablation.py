@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from distillation_ablation_figures import PAPER, contenders, write
-from machine import machine
+from measuring import machine
 from transformers import set_seed
 
 from hf_dvflnet import (

@@ -84,15 +84,6 @@ def second_table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def in_one_sentence(rows: list[Row]) -> str:
-    """What the README says of the second stage."""
-    means = {variant: statistics.mean(seeds.values()) for variant, seeds in of_stage(rows, "second").items()}
-    return (
-        f"{means['alone']:.1f} % alone, {means[PAPER]:.1f} % with the paper's loss, and "
-        f"{means['features alone']:.1f} % with the teacher's features instead"
-    )
-
-
 def budget_table(rows: list[Row]) -> str:
     lines = ["| clips of each class | passes | validation clips right, alone | seeds |", "|---|---|---|---|"]
     budgets: dict[tuple[int, int], list[float]] = {}

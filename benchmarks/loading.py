@@ -21,8 +21,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from machine import machine
-from timing import ratio, seconds, take_turns
+from measuring import machine, ratio, seconds, take_turns
 from transformers.video_utils import read_video_pyav
 
 from hf_dvflnet.clip_sampling import evaluation_indices

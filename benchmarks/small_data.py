@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import machine
+from measuring import machine
 from small_data_features import FRAMES, PACES, jhmdb, kept_at, ucf101, write_all
 from torch import nn
 from torch.nn import functional as F

@@ -28,9 +28,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from machine import machine
-from real_video import labels_of
-from real_video_figures import gain
+from measuring import gain, labels_of, machine
 from torch import nn
 from torchvision.transforms.v2 import functional as tvF
 from tqdm import tqdm

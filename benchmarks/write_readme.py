@@ -60,32 +60,25 @@ def demo() -> str:
 
 
 def forward() -> str:
-    """Nano in each form, on a processor with AVX-512 and on one with AVX2."""
-    newer, older = load("forward"), load("inference_form")
-    forms = {  # keys in the two files, and in the goals of the first
-        "eager": ("eager float32", "eager", "eager float32"),
-        "eager, prepared": ("eager prepared float32", "eager, prepared", "eager prepared float32"),
-        "ONNX Runtime": ("onnx float32", "onnx, prepared", "exported float32"),
-        "OpenVINO": ("openvino float32", "openvino, prepared", "exported float32"),
-        "ExecuTorch": ("executorch float32", None, "exported float32"),
-        "eager, bfloat16": ("eager bfloat16", None, "eager bfloat16"),
-        "OpenVINO, bfloat16": ("openvino bfloat16", None, "exported bfloat16 or int8"),
-        "ONNX Runtime, int8": ("onnx int8", None, "exported bfloat16 or int8"),
-        "OpenVINO, int8": ("openvino int8", None, "exported bfloat16 or int8"),
+    """Nano in each form."""
+    found = load("forward")
+    forms = {  # keys of the measured sides and of the goals
+        "eager": ("eager float32", "eager float32"),
+        "eager, prepared": ("eager prepared float32", "eager prepared float32"),
+        "ONNX Runtime": ("onnx float32", "exported float32"),
+        "OpenVINO": ("openvino float32", "exported float32"),
+        "ExecuTorch": ("executorch float32", "exported float32"),
+        "eager, bfloat16": ("eager bfloat16", "eager bfloat16"),
+        "OpenVINO, bfloat16": ("openvino bfloat16", "exported bfloat16 or int8"),
+        "ONNX Runtime, int8": ("onnx int8", "exported bfloat16 or int8"),
+        "OpenVINO, int8": ("openvino int8", "exported bfloat16 or int8"),
     }
     rows = []
-    for name, (key, other, limit) in forms.items():
-        side = newer["to_transcription"][key]
-        rows.append(
-            [
-                name,
-                f"{side['seconds']['median']:.3f} s",
-                ratio(side["ratio"]),
-                ratio(older["forms"][other]["ratio"]) if other else "",
-                goal(side["ratio"]["median"], newer["goals"][limit]),
-            ]
-        )
-    return table(["form", "AVX-512", "ratio", "ratio, AVX2", "goal (AVX-512)"], rows)
+    for name, (key, limit) in forms.items():
+        side = found["to_transcription"][key]
+        verdict = goal(side["ratio"]["median"], found["goals"][limit])
+        rows.append([name, f"{side['seconds']['median']:.3f} s", ratio(side["ratio"]), verdict])
+    return table(["form", "seconds", "ratio", "goal"], rows)
 
 
 def loading() -> str:
@@ -113,18 +106,6 @@ def reader() -> str:
     return table(["", "times faster than transformers", "goal", "ratio to torchcodec"], rows)
 
 
-def file_to_label() -> str:
-    videos = load("file_to_label")["videos"]
-    rows = []
-    for side in videos["like UCF101"]["seconds"]:
-        row = [side]
-        for video in videos.values():
-            against = 1 if side == "nano" else video["ratio_to_nano"][side]["median"]
-            row += [f"{video['seconds'][side]['median']:.2f} s", f"{against:.2f}"]
-        rows.append(row)
-    return table(["", *(cell for name in videos for cell in (name, "ratio"))], rows)
-
-
 def bulk() -> str:
     found = load("bulk")
     rows = []
@@ -133,30 +114,6 @@ def bulk() -> str:
         start = found["seconds_to_start"][side]["median"]
         rows.append([side, f"{rate['median']:.1f} ({low:.1f} to {high:.1f})", f"{start:.0f} s"])
     return table(["", "videos per second", "start-up"], rows)
-
-
-def prepared_videos() -> str:
-    names = {
-        "kinetics_like": "Kinetics",
-        "ucf101_like": "UCF101",
-        "ucf101_like_keyframe_every_12": "UCF101, FFmpeg's keyframes",
-    }
-    rows = []
-    for key, name in names.items():
-        row = load("prepared_videos")["results"][key]
-        loader = row["training_loader"]
-        faster = loader["ratio"]
-        rows.append(
-            [
-                f"{name} ({row['source']})",
-                f"{loader['source_clips_per_second']:.2f} → {loader['prepared_clips_per_second']:.2f}",
-                f"**{faster['median']:.1f}** ({faster['least']:.1f} to {faster['most']:.1f})",
-                goal(faster["median"], row["goal"], at_least=True) if row["goal"] else "",
-                f"{row['psnr_db']['as_the_network_sees']:.1f} dB",
-                f"{row['source_bytes_per_clip'] / 1e6:.2f} → {row['prepared_bytes_per_clip'] / 1e6:.2f} MB",
-            ]
-        )
-    return table(["source", "clips per second", "times faster", "goal", "PSNR", "size of a clip"], rows)
 
 
 def sizes() -> str:
@@ -187,9 +144,7 @@ TABLES = {
     "forward": forward,
     "loading": loading,
     "reader": reader,
-    "file_to_label": file_to_label,
     "bulk": bulk,
-    "prepared_videos": prepared_videos,
     "sizes": sizes,
     "ablation": ablation,
     "published": lambda: render.table(cards()),

@@ -17,7 +17,10 @@ from .common import flush, format_warning, one_line, quiet, quiet_imports, say
 
 
 GROUPS: dict[str, tuple[Any, ...]] = {
-    "Videos": (videos.Predict, videos.Windows, videos.Watch, videos.Demo, videos.Visualize, videos.Benchmark),
+    "Videos": (
+        *(videos.Predict, videos.Windows, videos.Segments, videos.Watch),
+        *(videos.Demo, videos.Visualize, videos.Benchmark),
+    ),
     "Models": (models.Create, models.Convert, models.Info, models.Export, models.Push),
     "Datasets": (data.Render, data.Prepare, data.Verify),
     "Training and evaluation": (training.Train, training.Distill, training.CacheTeacher, training.Evaluate),

@@ -32,6 +32,10 @@ _SHARED: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "json": (False, "Print the result as JSON.", {}),
     "overwrite": (False, "Replace what is there.", {}),
     "views": (1, "1; 4: 4 clips x 1 crop; or 12: 4 clips x 3 crops, as published, for training with --augment.", {}),
+    "start_score": (0.6, "Score with which an event starts.", {"minimum": 0.001, "maximum": 1}),
+    "end_score": (0.4, "Score below which an event ends.", {"minimum": 0.001, "maximum": 1}),
+    "shortest": (1.0, "Seconds; shorter events are dropped.", {"minimum": 0}),
+    "longest_gap": (1.0, "Seconds of lower scores that do not end an event; at least a stride.", {"minimum": 0}),
     "labels": (
         None,
         "Class names: ucf50, ucf101, ucf101-sorted, hmdb51, jhmdb, ssv2, kinetics400, kinetics600, diving48, "

@@ -1,12 +1,12 @@
 """What `dvflnet train` and `dvflnet distill` do. `options` are those of the command, `args` those of the trainer."""
 
-import copy
 import dataclasses
 import json
 import shutil
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,17 @@ def train(options, args, given: dict[str, Any]):
     pace = describe_pace(data["train"], processor)
     if args.process_index == 0:
         print(f"Frames of a clip: {pace}", flush=True)
-    clips = training_clips(data["train"], processor, options, args.seed, head_only=head_only, is_small=is_small)
+    clips: Any = training_clips(data["train"], processor, options, args.seed, head_only=head_only, is_small=is_small)
     validation = hf.VideoClipDataset(data["validation"], processor)
     if head_only:
-        clips, validation = feature_clips(model, clips, args), feature_clips(model, validation, args)
+        featured = partial(
+            FeatureClips,
+            model,
+            batch_size=args.per_device_eval_batch_size,
+            num_workers=args.dataloader_num_workers,
+            device=args.device,
+        )
+        clips, validation = featured(clips), featured(validation)
         args.dataloader_num_workers = 0  # nothing is left to decode
     trainer = hf.VideoClassificationTrainer(
         with_lora(model, options, args),
@@ -136,10 +143,7 @@ def distill(options, args, given: dict[str, Any]):
     new_student()  # options from which none can be made are refused before a teacher is trained
 
     def phase(name: str, **changes: object) -> TrainingArguments:
-        phase_args = copy.copy(args)
-        for field_name, value in {"output_dir": str(output_dir / name), **changes}.items():
-            setattr(phase_args, field_name, value)
-        return phase_args
+        return dataclasses.replace(args, output_dir=str(output_dir / name), **changes)
 
     # teacher
     teacher = None if options.train_teacher else args.teacher_model_name_or_path
@@ -216,8 +220,7 @@ def with_recipe(options, args: TrainingArguments, given: dict[str, Any], chosen:
         options.augment = given.get("augment", True)
     if {"num_train_epochs", "max_steps"} & set(given):
         chosen = {name: value for name, value in chosen.items() if name not in ("num_train_epochs", "max_steps")}
-    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.init}
-    return type(args)(**values | {name: value for name, value in chosen.items() if name not in given})
+    return dataclasses.replace(args, **{name: value for name, value in chosen.items() if name not in given})
 
 
 def begin(options, args: TrainingArguments, given: dict[str, Any]):
@@ -375,16 +378,6 @@ def describe_pace(rows: Any, processor: hf.VideoFocalNetVideoProcessor) -> str:
     return pace
 
 
-def feature_clips(model: FrameModelForVideoClassification, clips, args: TrainingArguments) -> FeatureClips:
-    """Clips as features, computed now."""
-    return FeatureClips(
-        *(model, clips),
-        batch_size=args.per_device_eval_batch_size,
-        num_workers=args.dataloader_num_workers,
-        device=args.device,
-    )
-
-
 def video_processor(options, prepared: dict[str, Any] | None = None) -> hf.VideoFocalNetVideoProcessor:
     """The processor of a training; `prepared` has the settings of an image network."""
     side, short_side = options.image_size, options.short_side
@@ -532,8 +525,7 @@ def give_classes(model: Any, names: list[str]):
         model.classifier = torch.nn.Linear(head.in_features, len(names), dtype=head.weight.dtype)
         torch.nn.init.trunc_normal_(model.classifier.weight, std=config.initializer_range)
         torch.nn.init.zeros_(model.classifier.bias)
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in enumerate(names)}
+    config.update(labels_of(names))
 
 
 def with_lora(model: Any, options, args: TrainingArguments) -> torch.nn.Module:
@@ -601,20 +593,13 @@ def train_or_load(trainer: Trainer) -> list[dict[str, float]]:
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     if trainer.is_world_process_zero():
-        processor = trainer.processing_class
-        image_processor_like(processor).save_pretrained(folder)
-    if hasattr(trainer.model, "merge_and_unload"):
+        image_processor_like(trainer.processing_class).save_pretrained(folder)
+    if hasattr(trainer.model, "merge_and_unload"):  # of PEFT
         trainer.save_model(str(folder / "adapter"))
-    merge_adapter(trainer)
+        trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()
     trainer.accelerator.wait_for_everyone()  # the next phase may read the files saved here
     return trainer.state.log_history
-
-
-def merge_adapter(trainer: Trainer):
-    """Make a LoRA model one of the usual kind, with the LoRA matrices added to its weights."""
-    if hasattr(trainer.model, "merge_and_unload"):
-        trainer.model = trainer.model.merge_and_unload()
 
 
 def measure(trainer: Trainer, test_clips: hf.VideoClipDataset) -> dict[str, Any]:

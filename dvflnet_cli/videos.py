@@ -1,4 +1,4 @@
-"""Commands for videos: predict, windows, watch, demo, visualize, benchmark."""
+"""Commands for videos: predict, windows, segments, watch, demo, visualize, benchmark."""
 
 import csv
 import json
@@ -55,11 +55,11 @@ class Predict:
             (self.embeddings and self.output is None, "--embeddings needs --output"),
             (self.top_k == 0 and not self.embeddings, "--top_k 0 needs --embeddings"),
             (self.ray is not None and self.output is None, "--ray needs --output"),
+            (self.retry_failed and self.output is None, "--retry_failed needs --output"),
             (
-                self.retry_failed and (self.output is None or self.ray is not None),
-                "--retry_failed needs --output, and no --ray",
+                self.ray is not None and (self.num_workers is not None or self.device != "auto" or self.compile),
+                "--ray has workers of its own; leave out --num_workers, --device and --compile",
             ),
-            (self.ray is not None and self.num_workers is not None, "--ray has workers of its own, not --num_workers"),
         ):
             if refused:
                 raise ValueError(reason)
@@ -73,12 +73,15 @@ class Predict:
             from hf_dvflnet.data.video_files import read_video_list
 
             videos += read_video_list(self.list, self.column)
-        placed = (self.device, self.compile) if self.ray is None else ("cpu", False)  # the workers of Ray place it
-        network = load_placed(self.model, placed[0], self.dtype, placed[1])
+        device = self.device if self.ray is None else "cpu"  # the workers of Ray place it
+        network = load_placed(self.model, device, self.dtype, self.compile)
         processor = load_processor(self.model)
         if self.output is None:
             return self.print_rows(network, processor, videos)
-        found = self.write_rows(network, processor, videos, self.output)
+        from hf_dvflnet.inference.bulk_prediction import predict_to_file
+
+        options = pick(self, "views top_k embeddings num_workers ray retry_failed")
+        found = predict_to_file(network, processor, videos, self.output, batch_size=self.batch_size or 8, **options)
         show({"output": self.output, **found}, False)
         if found["failures"]:
             failed = sum(found["failures"].values())
@@ -118,17 +121,6 @@ class Predict:
                             say(f"  {score_text(answer['score'], network.config):>6}  {answer['label']}")
                 progress.update()
         return report_failed(failed, len(videos))
-
-    def write_rows(self, network, processor, videos, output: str) -> dict[str, Any]:
-        options = {**pick(self, "views top_k embeddings"), "batch_size": self.batch_size or 8}
-        if self.ray is not None:
-            from hf_dvflnet.inference.ray_prediction import predict_with_ray
-
-            options |= {"address": self.ray, **pick(self, "device compile")}
-            return predict_with_ray(network, processor, videos, output, **options)
-        from hf_dvflnet.inference.bulk_prediction import predict_to_file
-
-        return predict_to_file(network, processor, videos, output, **pick(self, "num_workers retry_failed"), **options)
 
 
 def report_failed(failed: int, videos: int) -> int:
@@ -223,6 +215,76 @@ def write_windows(rows: Iterable[dict[str, Any]], ranks: int, file: TextIO, as_j
         table.writerow(map(printable, map(str, cells)) if file is sys.stdout else cells)
 
 
+EVENTS = "start_score end_score shortest longest_gap"
+
+
+@dataclass
+class Segments:
+    """
+    Find what happens when in long videos, and print a table of events: label, start, end and score.
+
+    If a video cannot be read, the error is printed on stderr, all other videos are classified, and the exit code is 1.
+    """
+
+    model: str = argument(CLASSIFIER)
+    videos: Videos = argument(VIDEOS, metavar="VIDEO...")
+    output: str | None = option(None, "A new .csv or .json file, or .vtt (subtitles) for one video, not stdout.")
+    window: float = option(2.0, "Length of a window in seconds. Not for causal models.", minimum=0.001)
+    stride: float = option(0.5, "Seconds between two windows. Not for causal models.", minimum=0.001)
+    start_score: float = shared("start_score")
+    end_score: float = shared("end_score")
+    shortest: float = shared("shortest")
+    longest_gap: float = shared("longest_gap")
+    device: str = shared("device")
+    dtype: DType = shared("dtype")
+
+    def run(self) -> int:
+        from hf_dvflnet import VideoStreamClassifier
+        from hf_dvflnet.data.video_files import list_videos
+        from hf_dvflnet.hub import model_folder
+        from hf_dvflnet.hub.loading import load_processor
+        from hf_dvflnet.inference.events import EventFinder, write_events
+        from hf_dvflnet.inference.pipeline import load_placed
+
+        suffix = ".csv" if self.output is None else Path(self.output).suffix
+        if suffix not in (".csv", ".json", ".vtt"):
+            raise ValueError(f"{self.output}: --output needs a .csv, .json or .vtt file")
+        if self.output is not None:
+            model_folder.refuse_existing(Path(self.output), False)
+        use_sandbox()
+        videos = list_videos(self.videos)
+        if suffix == ".vtt" and len(videos) > 1:
+            raise ValueError(f"{self.output}: a .vtt file is of one video, but there are {len(videos)}")
+        network = load_placed(self.model, self.device, self.dtype)
+        causal = getattr(network.config, "causal", False)
+        lengths: dict[str, Any] = {"window_seconds": self.window, "stride_seconds": self.stride}
+        every = network.config.num_labels
+        classifier = VideoStreamClassifier(
+            network, load_processor(self.model), **({} if causal else lengths), top_k=every
+        )
+        rows, failed = [], 0
+        for video in videos:
+            finder = EventFinder(**pick(self, EVENTS), lag=0.0 if causal else self.window / 2)
+            try:
+                for answer in classifier.run(video):
+                    ended = list(finder.add(answer.time or 0.0, dict(answer.top)))
+                    rows += [{"video": video, **event.row()} for kind, event in ended if kind == "end"]
+                rows += [{"video": video, **event.row()} for _, event in finder.finish()]
+            except (OSError, ValueError) as error:
+                failed += 1
+                say(f"dvflnet: {one_line(error)}", err=True)
+        if self.output is None:
+            write_events([{**row, "video": printable(row["video"])} for row in rows], sys.stdout, suffix)
+        else:
+            with (
+                model_folder.whole_or_nothing(self.output) as path,
+                open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+            ):
+                write_events(rows, file, suffix)
+            say(f"{self.output}: {len(rows)} events in {len(videos) - failed} videos")
+        return report_failed(failed, len(videos))
+
+
 @dataclass
 class Watch:
     """
@@ -245,6 +307,12 @@ class Watch:
     top_k: int = option(5, "Number of classes in a line of JSON.", minimum=1)
     fps: float | None = option(None, "Frame rate to count at, if that of the source is wrong.", minimum=0.001)
     realtime: bool = option(False, "Read a file at its own frame rate.")
+    reconnect: float = option(60.0, "Seconds for which a live source that stopped is opened again.", minimum=0)
+    events: bool = option(False, "Join answers to events: print a line of JSON when one starts and when it ends.")
+    start_score: float = shared("start_score")
+    end_score: float = shared("end_score")
+    shortest: float = shared("shortest")
+    longest_gap: float = shared("longest_gap")
     device: str = shared("device")
     dtype: DType = shared("dtype")
     json: bool = option(False, "Print one line of JSON per answer, and one at the end.")
@@ -253,6 +321,7 @@ class Watch:
         from hf_dvflnet import VideoStreamClassifier
         from hf_dvflnet.hub.loading import load_processor
         from hf_dvflnet.inference import live_sources
+        from hf_dvflnet.inference.events import EventFinder
         from hf_dvflnet.inference.pipeline import load_placed
 
         network = load_placed(self.model, self.device, self.dtype)
@@ -261,18 +330,28 @@ class Watch:
         causal = getattr(network.config, "causal", False)
         if causal and (self.window or self.fps):
             raise ValueError(f"{self.model}: a causal model has no window; leave out --window and --fps")
-        with live_sources.open_stream(self.source) as stream:
+        with live_sources.open_stream(self.source, reconnect=self.reconnect) as stream:
+            stream.say = lambda sentence: say(f"dvflnet: {one_line(sentence)}", err=True)
             lengths = {"stride": self.stride} if causal else self.lengths(stream.fps)
             options = {**lengths, **pick(self, "smoothing threshold top_k")}
+            window = lengths.get("window_seconds") or (lengths.get("window") or 0) / (self.fps or 1)
+            finder = EventFinder(**pick(self, EVENTS), lag=window / 2) if self.events else None
+            if finder is not None:
+                options["top_k"] = network.config.num_labels
             classifier = VideoStreamClassifier(network, load_processor(self.model), **options)
             try:
                 for answer in classifier.run(stream, realtime=self.realtime):
                     latencies.append(answer.latency)
-                    self.print_answer(answer, network.config)
+                    if finder is None:
+                        self.print_answer(answer, network.config)
+                    else:
+                        self.print_events(finder.add(answer.time or 0.0, dict(answer.top)))
             except KeyboardInterrupt:
                 pass
             except (OSError, ValueError) as error:  # raised after the summary
                 failure = error
+            if finder is not None:
+                self.print_events(finder.finish())
         self.print_summary(classifier, latencies)
         if failure is not None:
             raise failure
@@ -301,13 +380,18 @@ class Watch:
             f"(latency {1000 * answer.latency:.0f} ms, dropped {answer.dropped}, skipped {answer.skipped})"
         )
 
+    def print_events(self, events):
+        for kind, event in events:
+            show({"event": kind, **event.row()}, True)
+        sys.stdout.flush()  # whoever reads a pipe is told at once
+
     def print_summary(self, classifier, latencies: deque[float]):
         import numpy as np
 
         found = pick(classifier, "frames answers dropped skipped")
         if latencies:
             found["latency_median"], found["latency_p95"] = np.percentile(latencies, [50, 95]).tolist()
-        show(found, self.json)
+        show(found, self.json or self.events)
 
 
 @dataclass
@@ -360,18 +444,16 @@ class Visualize:
         import torch
 
         from hf_dvflnet import modulation_maps
-        from hf_dvflnet.hub.loading import load_model, load_processor
+        from hf_dvflnet.hub.loading import load_processor
         from hf_dvflnet.hub.model_folder import refuse_existing
         from hf_dvflnet.inference import modulation_maps as plots
-        from hf_dvflnet.inference.inference_form import place_for_inference
-        from hf_dvflnet.inference.modulation_maps import pixels_to_frames
-        from hf_dvflnet.inference.pipeline import best_classes, class_scores, score_text
+        from hf_dvflnet.inference.pipeline import best_classes, class_scores, load_placed, score_text
 
         # checked before the work rather than after it
         if self.out.suffix.lower() not in plots.MAP_SUFFIXES:
             raise ValueError(f"{self.out}: visualize writes {', '.join(plots.MAP_SUFFIXES)} files")
         refuse_existing(self.out, self.overwrite)
-        network = place_for_inference(load_model(self.model), self.device, self.dtype)
+        network = load_placed(self.model, self.device, self.dtype)
         plots.refuse_without_modulators(network)
         stages = self.stages or list(range(1, len(network.config.depths) + 1))
         processor = load_processor(self.model)
@@ -380,7 +462,7 @@ class Visualize:
         scores = class_scores(torch.from_numpy(maps.logits), network.config)
         answers = [f"{name} {score_text(score, network.config)}" for name, score in best_classes(network, scores, 3)]
         plots.save_modulation_maps(
-            pixels_to_frames(pixel_values, processor),
+            plots.pixels_to_frames(pixel_values, processor),
             maps,
             self.out,
             f"{Path(self.video).name}\n{', '.join(answers)}",

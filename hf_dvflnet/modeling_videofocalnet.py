@@ -157,8 +157,8 @@ class PastFrames:
     def mean(self, frames: torch.Tensor) -> torch.Tensor:
         """The mean over each frame of (batch, channels, frames, positions) and the `window - 1` frames before it."""
         extended = self.extend(frames, self.window - 1)
-        # sums of the window itself: a sum that is carried on would drift
-        return F.avg_pool2d(extended, (self.window, 1), stride=1, divisor_override=1) / self.averaged
+        # sums of the window itself: a sum that is carried on would drift. (OpenVINO has no divisor_override.)
+        return F.avg_pool2d(extended, (self.window, 1), stride=1) * self.window / self.averaged
 
     def finish(self) -> tuple[torch.Tensor, ...]:
         """The state for the next pass."""
@@ -430,7 +430,9 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         hidden_states = self.layernorm(hidden_states)
         frame_pooler_output = None
         if past is not None:
-            pooled = hidden_states.mean((2, 3)).transpose(1, 2)[..., None]  # (batch, channels, frames, 1)
+            pooled = (
+                hidden_states.flatten(2, 3).mean(2, keepdim=True).permute(0, 3, 1, 2)
+            )  # (batch, channels, frames, 1)
             frame_pooler_output = past.mean(pooled)[..., 0].transpose(1, 2)
         last_hidden_state = hidden_states.flatten(1, 3)  # (batch, frames * height * width, channels)
         return VideoFocalNetModelOutput(

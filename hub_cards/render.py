@@ -152,7 +152,7 @@ NETWORKS = {
 
 
 def real_video_table(results: dict[str, Any]) -> str:
-    """What `benchmarks/real_video.py` measured, a row per kind of network, as README and docs show it."""
+    """The runs on JHMDB, a row per kind of network, as the README shows them."""
     measured = results["real_video"]
     lines = ["| | parameters | input | top-1 | top-5 | seeds | gain (95 %) |", "|---|---|---|---|---|---|---|"]
     for kind, row in measured["networks"].items():

@@ -43,7 +43,8 @@ def pytest_configure(config):
 def pytest_testnodedown(node, error):
     # A worker that dies between two tests takes the tests that it still had with it, and xdist calls that a success.
     if error:
-        node.config.pluginmanager.get_plugin("dsession").shouldstop = f"{node.gateway.id} died"
+        code = node.gateway._io.popen.wait()
+        node.config.pluginmanager.get_plugin("dsession").shouldstop = f"{node.gateway.id} died, exit code {code}"
 
 
 @pytest.fixture

@@ -93,13 +93,6 @@ def test_the_image_processor_takes_one_list_of_frames_as_one_clip(tiny_processor
     assert images(frames, return_tensors="pt")["pixel_values"].shape == (1, 5, 3, 32, 32)
 
 
-def test_metadata_names_the_sampled_frames(video_files, tiny_processor):
-    output = tiny_processor(video_files["xvid.avi"], return_metadata=True)
-    metadata = output["video_metadata"][0]
-    expected = evaluation_indices(40, num_frames=4, frame_interval=4)
-    assert metadata.frames_indices.tolist() == expected.tolist()
-
-
 def test_twelve_views_are_four_clips_of_three_crops_clips_outermost(tmp_path):
     # 320 x 240 -> short side 224: 298 x 224, hence s = (298 - 224) // 2 = 37 and offsets 0, 74, 37
     path = write_video(tmp_path / "wide.mp4", num_frames=40, width=320, height=240)
@@ -150,10 +143,6 @@ def test_thin_frames_given_as_pictures_are_refused(processor):
     # resized, eight of 1 x 20,000 would take 31 GB
     with pytest.raises(ValueError, match=r"the clip: has frames of 1 x 20000, thinner than the limit of 32 to 1"):
         processor()([PIL.Image.new("RGB", (1, 20_000))] * 8, return_tensors="pt")
-
-
-def test_another_num_frames_may_be_asked_for_by_call(video_files, tiny_processor):
-    assert tiny_processor(video_files["vp9.webm"], num_frames=6, return_tensors="pt")["pixel_values"].shape[1] == 6
 
 
 GREY = np.zeros((4, 8, 8, 3), np.uint8)
@@ -368,16 +357,15 @@ def test_clips_at_a_frame_rate_are_the_middle_of_a_video_or_spread_over_it(tmp_p
     assert shown(fps=None) == evaluation_indices(9, num_frames=3).tolist()
 
 
-def test_frames_taken_from_a_longer_video_are_sampled_at_the_rate_of_that_video(tiny_processor):
+def test_frames_taken_from_a_longer_video_keep_their_numbers_and_its_rate(tiny_processor):
     told = {"fps": 8.0, "total_num_frames": 90, "frames_indices": range(0, 90, 10)}
-    found = tiny_processor(NOISE, fps=0.4, video_metadata=told, return_metadata=True)["video_metadata"][0]
-    assert found.frames_indices.tolist() == [10, 30, 50, 70]  # 2.5 s apart
-
-
-def test_frames_taken_from_a_longer_video_keep_their_numbers(tiny_processor):
-    told = {"fps": 8.0, "total_num_frames": 90, "frames_indices": range(0, 90, 10)}
-    found = tiny_processor(NOISE, video_metadata=told, return_metadata=True)["video_metadata"][0]
-    assert found.frames_indices.tolist() == [10 * index for index in evaluation_indices(9, num_frames=4)]
+    for options, expected in (
+        ({}, [10 * index for index in evaluation_indices(9, num_frames=4)]),
+        ({"fps": 0.4}, [10, 30, 50, 70]),  # 2.5 s apart
+        ({"num_frames": 2}, [10 * index for index in evaluation_indices(9, num_frames=2)]),
+    ):
+        found = tiny_processor(NOISE, video_metadata=told, return_metadata=True, **options)["video_metadata"][0]
+        assert found.frames_indices.tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,6 @@ class Benchmark:
     has_groups = False
     in_class_folders = False  # the same file name may occur in several
     warning: dict[str, str] = {}  # by protocol
-    refused: dict[str, str] = {}  # why there are no lists, by protocol
 
     def __init__(
         self,
@@ -127,8 +126,6 @@ class Benchmark:
         classes: Sequence[str] | None = None,
     ):
         self.protocol, self.fold = protocol, fold = protocol or next(iter(self.folds)), fold
-        if protocol in self.refused:
-            raise ValueError(f"{self.title}, {protocol}: {self.refused[protocol]}")
         if protocol not in self.folds:
             raise ValueError(f"{self.title}: unknown protocol {protocol!r}; choose one of {', '.join(self.folds)}")
         if not 1 <= fold <= self.folds[protocol]:
@@ -144,14 +141,18 @@ class Benchmark:
         self.release = Release(data_dir)
         self.blocked = read_block_list(block_list)
         self.lists = self.index(self.release, protocol, fold)
+        trained = {clip.video_id for clip in self.lists.get("train", ())}
         for name, clips in self.lists.items():
-            unknown = {clip.label for clip in clips}.difference(self.names)
-            if unknown:
+            if unknown := {clip.label for clip in clips}.difference(self.names):
                 raise ValueError(
                     f"{self.release.root}: {name} has the classes {listed(unknown)}, which are not classes of "
                     f"{self.title}"
                 )
-        _refuse_leaks(self.release, self.lists)
+            if name != "train" and (both := trained.intersection(clip.video_id for clip in clips)):
+                raise ValueError(
+                    f"{self.release.root}: the lists have {listed(both)} in both train and {name}; use the official "
+                    "lists, or take them out of one of the two"
+                )
         # replacements first
         found = sorted(self.release.videos.items(), key=lambda item: "replacement" not in item[0])
         self.places: dict[str, str] = {}  # path, URL or place in a tar of each video, by its id
@@ -261,18 +262,6 @@ def read_block_list(path: str | os.PathLike | None, split: str | None = None) ->
     return {
         video_id for video_id, outcome, of in rows if outcome in ("empty", "undecodable", "leaked") and of == split
     }
-
-
-def _refuse_leaks(release: Release, lists: dict[str, list[Clip]]):
-    """Raise `ValueError` if a training clip is in the list of another split."""
-    trained = {clip.video_id for clip in lists.get("train", ())}
-    for split, clips in lists.items():
-        both = trained.intersection(clip.video_id for clip in clips)
-        if both and split != "train":
-            raise ValueError(
-                f"{release.root}: the lists have {listed(both)} in both train and {split}; use the official lists, or "
-                "take them out of one of the two"
-            )
 
 
 @contextmanager
@@ -436,7 +425,6 @@ class HMDB51(_ListPerClass):
     official_counts = {("official", fold): {"train": 3570, "test": 1530} for fold in (1, 2, 3)}
     lists_come_with = "test_train_splits.rar"
     splits = {"0": None, "1": "train", "2": "test"}
-    refused = {"dvflnet_8020": "the lists were drawn at random and cannot be rebuilt by a rule; use 'official'"}
 
 
 class JHMDB(_ListPerClass):

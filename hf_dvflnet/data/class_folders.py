@@ -10,7 +10,7 @@ import datasets
 
 from .label_sets import composed
 from .storages import filesystem_of, read_json_lines
-from .video_column import IN_TAR, clip_features, video_source
+from .video_column import IN_TAR, clip_features
 from .video_files import (
     HIDDEN,
     OTHER_SUFFIX,
@@ -234,7 +234,7 @@ def unreadable_videos(data_dir: str | os.PathLike, split: str) -> list[str]:
 
 
 def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
-    """Stream a prepared split with the videos' bytes, one shard per tar, in order; None if it is not in tars."""
+    """Stream a prepared split, one shard per tar, in order; None if it is not in tars."""
     tars: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for row in dataset:
         part = IN_TAR.fullmatch(row["video"]["path"])
@@ -242,15 +242,9 @@ def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
             return None
         tars.setdefault(part[1], []).append((int(part[2]), row))
     shards = [tuple(row for _, row in sorted(rows, key=lambda one: one[0])) for _, rows in sorted(tars.items())]
-    return datasets.IterableDataset.from_generator(
-        _read_rows, features=dataset.features, gen_kwargs={"shards": shards}
-    )
+    return datasets.IterableDataset.from_generator(_rows, features=dataset.features, gen_kwargs={"shards": shards})
 
 
-def _read_rows(shards: list[tuple[dict[str, Any], ...]]) -> Iterator[dict[str, Any]]:
-    for row in (row for rows in shards for row in rows):
-        try:
-            data = video_source(row["video"])
-        except OSError:
-            data = None  # reading it fails again when the clip is drawn, and the clip then counts as broken
-        yield {**row, "video": {"path": row["video"]["path"], "bytes": data}}
+def _rows(shards: list[tuple[Row, ...]]) -> Iterator[Row]:
+    for shard in shards:
+        yield from shard

@@ -263,7 +263,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
     shuffled again in each epoch, then split among the processes ([`share`]). Every process takes
     `num_clips // (batch_size * processes)` full batches per epoch; when its share is used up, the process reads it
     again. With n workers, each worker reads the whole share of its process and decodes every n-th batch. The content
-    of a batch therefore does not depend on the number of workers, but reading over a network takes more bandwidth.
+    of a batch therefore does not depend on the number of workers, but rows with bytes are read by each worker.
 
     Args:
         dataset (`datasets.IterableDataset`): The rows, as for [`VideoClipDataset`].
@@ -274,8 +274,8 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         on_error (`str`, *optional*, defaults to `"raise"`): As for [`VideoClipDataset`]. The replacement is a
             clip of the same batch or of the batch before it.
         shuffle_buffer (`int`, *optional*, defaults to 256): Size of the buffer from which the next clip is drawn,
-            after the shards are shuffled. It applies if the stream contains the videos' bytes; each worker then needs
-            memory for so many videos. If the stream contains paths, the size is 10,000.
+            after the shards are shuffled. It applies to rows with the videos' bytes, for which each worker needs
+            memory, and to prepared tars, which are read in about their order. For paths, the size is 10,000.
 
     Each item is a batch, `{"pixel_values": (batch, frames, channels, height, width), "labels": (batch,), "clip": list,
     "broken": list}`. Pass it to a DataLoader with `batch_size=None`, as [`VideoClassificationTrainer`] does.
@@ -336,7 +336,7 @@ class VideoClipStream(_Clips, torch.utils.data.IterableDataset):
         peek = next(_all_rows(self.dataset), None)
         if peek is None:
             raise ValueError("the stream contains no clips")
-        # a path in a tar means that only the first row's shard is unreadable: the other rows contain bytes
+        # clips in tars are shuffled like those with bytes, so that they are read in about their order
         paths = peek["video"]["bytes"] is None and IN_TAR.fullmatch(peek["video"]["path"]) is None
         buffer = 10_000 if paths else self.shuffle_buffer
         seen = 0

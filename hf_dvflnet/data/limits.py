@@ -81,6 +81,3 @@ def limits_of_environment() -> VideoLimits:
             f"DVFLNET_VIDEO_LIMITS: cannot read {text!r}: {error}; expected NAME=NUMBER, NAME=yes or NAME=no, with "
             f"the names {', '.join(VideoLimits.__dataclass_fields__)}"
         ) from error
-
-
-__all__ = ["VideoLimits", "limits_of_environment"]

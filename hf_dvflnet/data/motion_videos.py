@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .jobs import default_workers, run_ahead
-from .storages import whole_file, write_whole
+from .storages import refuse_other_settings, whole_file, write_whole
 
 
 FRAMES_PER_SECOND = 8
@@ -87,18 +87,11 @@ def render_clip(motion: Motion, rng: np.random.Generator, num_frames: int = 12, 
     return to_uint8(look_at(plane, start, motion, time))
 
 
-def look_at(
-    plane: torch.Tensor, start: np.ndarray, motion: Motion, time: torch.Tensor, width: int | None = None
-) -> torch.Tensor:
-    """
-    The camera's view at each time, (num_frames, 3, width, width) in [0, 1]. `time` is (num_frames, 1, 1), in seconds.
-
-    If `width` is larger than the plane's period, the picture shows more of the plane, at the same scale.
-    """
+def look_at(plane: torch.Tensor, start: np.ndarray, motion: Motion, time: torch.Tensor) -> torch.Tensor:
+    """The view at each time, (num_frames, 3, size, size) in [0, 1]. `time` is (num_frames, 1, 1), in seconds."""
     size, (x, y, turn, octave) = plane.shape[-1], start
-    width = width or size
     # point of the plane in each pixel, in periods: move against the picture, turn, scale by height, add the position
-    pixels = (torch.arange(width) + 0.5) / size - width / size / 2
+    pixels = (torch.arange(size) + 0.5) / size - 0.5
     right, down = pixels[None, None, :] - motion.right * time, pixels[None, :, None] - motion.down * time
     angle = 2 * math.pi * (turn - motion.clockwise * time)
     height = 2 ** -((octave + motion.nearer * time) % 1)
@@ -148,14 +141,7 @@ def write_motion_videos(
     data_dir = Path(data_dir)
     settings = {"num_frames": num_frames, "size": size, "seed": seed}
     settings_file = data_dir / "motion_videos.json"
-    if settings_file.is_file():
-        found = json.loads(settings_file.read_text())
-        if found != settings:
-            raise ValueError(
-                f"{data_dir}: contains motion videos with settings {found}, not {settings}; choose another folder"
-            )
-    elif data_dir.is_dir() and any(data_dir.iterdir()):
-        raise ValueError(f"{data_dir}: is not empty, and contains no motion videos; choose another folder")
+    refuse_other_settings(settings_file, settings)
     data_dir.mkdir(parents=True, exist_ok=True)
     write_whole(settings_file, json.dumps(settings) + "\n")
 

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import re
@@ -29,7 +30,8 @@ from .class_folders import MANIFEST, SETTINGS, SPLITS, UNFINISHED, Row, check_ro
 from .frames import encode_clip
 from .jobs import map_jobs
 from .limits import VideoLimits
-from .storages import read_json_lines, whole_file, write_whole
+from .storages import read_json_lines, refuse_other_settings, whole_file, write_whole
+from .video_column import file_stamp
 from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
 
 
@@ -116,7 +118,10 @@ def prepare_videos(
     settings = {"source": str(source.resolve()), **settings, "x264": _X264}
     if layout == "folder":
         del settings["clips_per_shard"], settings["seed"]
-    _refuse_out(source, out, settings)
+    inside, outside = out.resolve(), source.resolve()
+    if inside == outside or outside in inside.parents or inside in outside.parents:
+        raise ValueError(f"{out}: must be outside of {source}, and must not contain it; choose another folder")
+    refuse_other_settings(out / SETTINGS, settings, UNFINISHED)
     wanted, others = _find_sources(source)
     shards = _plan_shards(wanted, clips_per_shard, seed) if layout == "tar" else {}
 
@@ -128,14 +133,11 @@ def prepare_videos(
             write_whole(out / SETTINGS, json.dumps(settings, indent=1) + "\n", unfinished)
         for path in others:  # unless there is a copy of the same size and time
             target = out / path
-            if not target.exists() or _stamp(source / path) != _stamp(target):
+            if file_stamp(source / path) != file_stamp(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(target, unfinished) as copy:
                     shutil.copy2(source / path, copy)
-        packed = _read_shards(out) if layout == "tar" else {}
-        in_tars = {(path, clip.sha256) for shard in packed.values() for path, clip in shard.items()}
-
-        rows = _take_over(out, clips, wanted, in_tars)
+        rows = _take_over(out, clips, wanted, shards)
         tasks = [
             _Task(row, str(source / row["source"]), clips / path, unfinished, settings)
             for path, row in wanted.items()
@@ -146,8 +148,7 @@ def prepare_videos(
                 rows[row["path"]] = row
                 file.write(json.dumps(row) + "\n")
                 file.flush()
-    if layout == "tar":
-        _pack(out, clips, shards, rows, packed)
+    _pack(out, clips, shards, rows)
     _write_manifest(out, rows.values())
     shutil.rmtree(unfinished)
 
@@ -163,27 +164,6 @@ def prepare_videos(
         "seconds": round(time.monotonic() - started, 1),
         "manifest": str(out / MANIFEST),
     }
-
-
-def _refuse_out(source: Path, out: Path, settings: dict[str, Any]):
-    inside, outside = out.resolve(), source.resolve()
-    if inside == outside or outside in inside.parents or inside in outside.parents:
-        raise ValueError(f"{out}: must be outside of {source}, and must not contain it; choose another folder")
-    if (out / SETTINGS).is_file():
-        try:
-            found = dict(json.loads((out / SETTINGS).read_text("utf-8")))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"{out / SETTINGS}: is not a settings file of an earlier run; choose another folder"
-            ) from error
-        other = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
-        if other:
-            raise ValueError(
-                f"{out}: was prepared with {', '.join(f'{name} {found.get(name)}' for name in other)}, not "
-                f"{', '.join(str(settings.get(name)) for name in other)}; choose another folder"
-            )
-    elif out.exists() and (not out.is_dir() or any(entry.name != UNFINISHED for entry in out.iterdir())):
-        raise ValueError(f"{out}: is neither empty nor a folder of prepared videos; choose another folder")
 
 
 def _find_sources(source: Path) -> tuple[dict[str, Row], list[str]]:
@@ -203,7 +183,7 @@ def _find_sources(source: Path) -> tuple[dict[str, Row], list[str]]:
             raise ValueError(f"{file} and {taken[target]} would both be named {target}; move one of them away")
         taken[target] = file
         if is_video(file):
-            rows[target] = {"path": target, "source": str(path), "stamp": _stamp(file)}
+            rows[target] = {"path": target, "source": str(path), "stamp": file_stamp(file)}
         else:
             others.append(target)
     if not rows:
@@ -217,26 +197,59 @@ def _find_sources(source: Path) -> tuple[dict[str, Row], list[str]]:
     return rows, others
 
 
-def _take_over(out: Path, clips: Path, wanted: dict[str, Row], in_tars: set[tuple[str, str]]) -> dict[str, Row]:
+def _take_over(out: Path, clips: Path, wanted: dict[str, Row], shards: dict[str, list[str]]) -> dict[str, Row]:
     """Manifest lines of an earlier run that are still valid: the source is unchanged, and its clip exists."""
     wrong = "is not a manifest line; remove it, or the whole file"
     known = {}
     if (out / MANIFEST).is_file():
         known = {row["path"]: row for row in read_json_lines(out / MANIFEST, check_row, wrong, unfinished=True)}
-    for path in set(known) - set(wanted):  # its source no longer exists
-        del known[path]
+    for path in set(known) - set(wanted):
         (clips / path).unlink(missing_ok=True)
-    _write_manifest(out, known.values())  # drops a last line that an interrupted run truncated
-    rows: dict[str, Row] = {}
-    for path, row in wanted.items():
-        before = known.get(path)
-        if before is None or any(before[key] != row[key] for key in ("source", "stamp")):
-            continue
-        whole = before["outcome"] == "unreadable" or (path, before["sha256"]) in in_tars
+    valid = {
+        path: row
+        for path, row in known.items()
+        if path in wanted and all(row[key] == wanted[path][key] for key in ("source", "stamp"))
+    }
+    stale = _unpack_stale(out, clips, shards, known, valid)
+    # before other tars take their names, their places are out of the manifest; so is a last line that was truncated
+    _write_manifest(out, valid.values())
+    for tar in stale:
+        tar.unlink()
+    for path, row in list(valid.items()):
         clip = clips / path
-        if whole or (clip.is_file() and clip.stat().st_size == before["bytes"]):
-            rows[path] = before
-    return rows
+        in_place = row["tar"] is not None or (clip.is_file() and clip.stat().st_size == row["bytes"])
+        if row["outcome"] != "unreadable" and not in_place:
+            del valid[path]
+    return valid
+
+
+def _unpack_stale(
+    out: Path, clips: Path, shards: dict[str, list[str]], known: dict[str, Row], valid: dict[str, Row]
+) -> list[Path]:
+    """Extract the valid clips of the tars whose content is not the planned one, and return these tars."""
+    held: dict[str, list[Row]] = {}  # clips in each tar, in its order
+    for row in sorted((row for row in known.values() if row["tar"]), key=lambda row: row["offset"]):
+        held.setdefault(row["tar"], []).append(row)
+    kept, stale = set(), []
+    for tar in out.glob("*.tar"):
+        found, size = held.get(tar.name, []), tar.stat().st_size
+        planned = [path for path in shards.get(tar.name, ()) if valid.get(path, {}).get("outcome") != "unreadable"]
+        is_whole = size % tarfile.RECORDSIZE == 0 and all(row["offset"] + row["bytes"] <= size for row in found)
+        if is_whole and found and [row["path"] for row in found] == planned and valid.keys() >= set(planned):
+            kept.add(tar.name)
+            continue
+        stale.append(tar)
+        with open(tar, "rb") as file:
+            for row in (row for row in found if row["path"] in valid):
+                file.seek(row["offset"])
+                content = file.read(row["bytes"])
+                if len(content) == row["bytes"]:
+                    (clips / row["path"]).parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(clips / row["path"], content, out / UNFINISHED)
+    for row in known.values():
+        if row["tar"] not in kept:
+            row |= {"tar": None, "offset": None}
+    return stale
 
 
 class _Task(NamedTuple):
@@ -280,14 +293,6 @@ def _write_manifest(out: Path, rows: Iterable[Row]):
     write_whole(out / MANIFEST, lines, out / UNFINISHED)
 
 
-class _Packed(NamedTuple):
-    """Offset and size of a clip in a tar, in bytes, and its digest."""
-
-    offset: int
-    size: int
-    sha256: str
-
-
 def _plan_shards(rows: dict[str, Row], clips_per_shard: int, seed: int) -> dict[str, list[str]]:
     """Paths of the clips in each tar, in the order of the tar."""
     kinds: dict[str, list[str]] = {}
@@ -304,78 +309,30 @@ def _plan_shards(rows: dict[str, Row], clips_per_shard: int, seed: int) -> dict[
     return shards
 
 
-def _read_shards(out: Path) -> dict[str, dict[str, _Packed]]:
-    """Clips in each tar of an earlier run, by path, in the order of the tar."""
-    kinds = (*(name for names in SPLITS.values() for name in names), "videos", "replacement")
-    shards = {}
-    for tar in sorted(out.glob("*.tar")):
-        if not re.fullmatch(rf"({'|'.join(kinds)})-\d{{5}}[.]tar", tar.name):
-            continue
-        clips: dict[str, _Packed] = {}
-        try:
-            with tarfile.open(tar) as file:
-                for member in file:
-                    if member.name.endswith(".mp4"):
-                        clip = member
-                    elif (content := file.extractfile(member)) is not None:
-                        sha256 = json.loads(content.read())["sha256"]
-                        clips[clip.name] = _Packed(clip.offset_data, clip.size, sha256)
-        except (tarfile.TarError, EOFError, ValueError):
-            pass  # the rest of the tar is damaged and is packed again
-        shards[tar.name] = clips
-    return shards
-
-
-def _pack(
-    out: Path,
-    clips: Path,
-    shards: dict[str, list[str]],
-    rows: dict[str, Row],
-    packed: dict[str, dict[str, _Packed]],
-):
-    """Write the tars that are missing or out of date, and store the position of each clip in its row."""
+def _pack(out: Path, clips: Path, shards: dict[str, list[str]], rows: dict[str, Row]):
+    """Write the tars that are missing, and note the place of each clip in its row and in the manifest."""
     readable = {
         shard: [path for path in paths if rows[path]["outcome"] != "unreadable"] for shard, paths in shards.items()
     }
-    wanted = {shard: [(path, rows[path]["sha256"]) for path in paths] for shard, paths in readable.items() if paths}
-    stale = [
-        shard
-        for shard, found in packed.items()
-        if [(path, clip.sha256) for path, clip in found.items()] != wanted.get(shard)
-    ]
-    # before any stale tar is replaced, extract its clips that are still valid
-    for shard in stale:
-        with open(out / shard, "rb") as tar:
-            for path, clip in packed[shard].items():
-                if path in rows and rows[path]["sha256"] == clip.sha256 and not (clips / path).exists():
-                    tar.seek(clip.offset)
-                    (clips / path).parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(clips / path, tar.read(clip.size), out / UNFINISHED)
-    for shard in stale:
-        (out / shard).unlink()
-    written = [shard for shard in wanted if shard in stale or shard not in packed]
-    for shard in tqdm(written, desc="packing", unit="tar", disable=None if written else True):
+    missing = [shard for shard, paths in readable.items() if any(rows[path]["tar"] is None for path in paths)]
+    for shard in tqdm(missing, desc="packing", unit="tar", disable=None if missing else True):
         with whole_file(out / shard, out / UNFINISHED) as unfinished, tarfile.open(unfinished, "w") as tar:
             for path in readable[shard]:
                 video_id, label = original_id(rows[path])
                 about = {"video_id": video_id, **({} if label is None else {"label": label})}
                 about |= {key: rows[path][key] for key in ("sha256", "frames", "width", "height", "outcome", "source")}
-                described = str(PurePosixPath(path).with_suffix(".json"))
-                for name, content in (
-                    (path, (clips / path).read_bytes()),
-                    (described, json.dumps(about).encode()),
-                ):
-                    member = tarfile.TarInfo(name)  # no time and no owner: the same clips give the same bytes
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
+                clip = (clips / path).read_bytes()
+                _add(tar, path, clip)
+                padded = math.ceil(len(clip) / tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                rows[path] |= {"tar": shard, "offset": tar.offset - padded}
+                _add(tar, str(PurePosixPath(path).with_suffix(".json")), json.dumps(about).encode())
+        with open(out / MANIFEST, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(rows[path]) + "\n" for path in readable[shard])
         for path in readable[shard]:
             (clips / path).unlink()
-    for shard, found in _read_shards(out).items():
-        for path, clip in found.items():
-            rows[path] |= {"tar": shard, "offset": clip.offset}
 
 
-def _stamp(file: str | Path) -> list[int]:
-    """Size and time of a file."""
-    status = os.stat(file)
-    return [status.st_size, status.st_mtime_ns]
+def _add(tar: tarfile.TarFile, name: str, content: bytes):
+    member = tarfile.TarInfo(name)  # no time and no owner: the same clips give the same bytes
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))

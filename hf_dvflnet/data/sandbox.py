@@ -80,6 +80,7 @@ class Sandbox:
 
             fcntl.fcntl(self.output, fcntl.F_SETPIPE_SZ, 1 << 20)
         self.owner = (os.getpid(), threading.get_ident())
+        self.limits = VideoLimits()  # of the job
         self.is_idle = True
         self.is_late = False
         weakref.finalize(self, _end, self.child, os.getpid())
@@ -89,12 +90,13 @@ class Sandbox:
             raise SandboxError(f"the process that decodes cannot be started; run it to see why: {command}")
 
     def send(self, message: dict[str, Any], content: Any = b""):
+        """Raises `_Ended` if the child process has ended."""
         try:
             for part in (json.dumps({**message, "size": len(content)}).encode() + b"\n", memoryview(content)):
                 while part:
                     part = part[self.child.stdin.write(part) :]
-        except OSError as error:
-            raise EOFError from error
+        except OSError:
+            raise self._ended() from None
 
     def work(
         self, request: dict[str, Any], content: bytes, limits: VideoLimits
@@ -106,22 +108,16 @@ class Sandbox:
             _Ended: If the child process ends. It is ended when this process has waited `limits.max_seconds` for it.
             Exception: The error that the child process reports.
         """
-        left, self.is_idle = limits.max_seconds, False
+        self.limits, left, self.is_idle = limits, limits.max_seconds, False
         try:
-            try:
-                self.send(request, content)
-            except EOFError:
-                raise self._ended(limits) from None
+            self.send(request, content)
             while not self.is_idle:
                 started = time.monotonic()
-                try:
-                    message, data = self._receive(left)
-                except EOFError:
-                    raise self._ended(limits) from None
+                message, data = self._receive(left)
                 left -= time.monotonic() - started
                 if left <= 0:
                     self.is_late = True
-                    raise self._ended(limits)
+                    raise self._ended()
                 if message.get("error") == "MemoryError":  # a child that has decoded other files has less memory left
                     gigabytes = f"{limits.max_memory / 2**30:g} GiB"
                     raise _Ended(
@@ -135,14 +131,14 @@ class Sandbox:
             if not self.is_idle:  # what it still sends belongs to no later job
                 _end(self.child, self.owner[0])
 
-    def _ended(self, limits: VideoLimits) -> "_Ended":
+    def _ended(self) -> "_Ended":
         if not self.is_late:
             with suppress(subprocess.TimeoutExpired):
                 self.child.wait(1)  # its own exit code, if it has ended by itself
         self.child.kill()
         code = self.child.wait()
         if self.is_late or (hasattr(signal, "SIGXCPU") and code == -signal.SIGXCPU):
-            return _Ended(f"not decoded within the limit of {limits.max_seconds:g} seconds (max_seconds)", False)
+            return _Ended(f"not decoded within the limit of {self.limits.max_seconds:g} seconds (max_seconds)", False)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return _Ended(f"the process that decoded it ended ({how}): its decoder crashed, or memory ran out", True)
 
@@ -156,15 +152,14 @@ class Sandbox:
         timer.start()
         try:
             line = self.output.readline()
-            if not line.endswith(b"\n"):
-                raise EOFError
-            message = json.loads(line)
-            data = np.empty(message["size"], np.uint8)
-            if self.output.readinto(data) < len(data):
-                raise EOFError
-            return message, data
+            if line.endswith(b"\n"):
+                message = json.loads(line)
+                data = np.empty(message["size"], np.uint8)
+                if self.output.readinto(data) == len(data):
+                    return message, data
         finally:
             timer.cancel()
+        raise self._ended()
 
 
 _sandboxes: weakref.WeakSet[Sandbox] = weakref.WeakSet()
@@ -335,6 +330,3 @@ def call(function: str, video: VideoSource, limits: DecodingLimits, **arguments:
 
     with _request("call", video, limits, function=function, arguments=arguments) as (request, content, known):
         return _try_twice(request["name"], attempt)
-
-
-__all__ = ["DecoderCrash", "SandboxError", "call", "open_video", "read_video"]

@@ -86,18 +86,14 @@ def call(channel: Channel, video: Any, limits: DecodingLimits, request: dict[str
 
 
 def limit(max_memory: int, max_seconds: float):
-    with suppress(ImportError, ValueError, OSError):  # Windows has neither limit, macOS does not enforce the first
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (max_memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    with suppress(ImportError, ValueError, OSError):
+    with suppress(ImportError):  # Windows has neither limit
         import resource
 
         # the CPU time of a process counts from its start
-        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        resource.setrlimit(
-            resource.RLIMIT_CPU, (math.ceil(used + max_seconds), resource.getrlimit(resource.RLIMIT_CPU)[1])
-        )
+        seconds = math.ceil(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) + max_seconds)
+        for kind, value in ((resource.RLIMIT_AS, max_memory), (resource.RLIMIT_CPU, seconds)):
+            with suppress(ValueError, OSError):  # macOS does not enforce the first
+                resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
 
 
 def main():

@@ -87,6 +87,28 @@ def write_whole(path: str | os.PathLike, content: str | bytes, folder: str | os.
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def refuse_other_settings(file: Path, settings: dict[str, Any], unfinished: str = ""):
+    """
+    Raise `ValueError` unless the folder of a settings file is new, or of an earlier run with the same settings.
+
+    A folder without the file may only contain one of the name `unfinished`.
+    """
+    folder = file.parent
+    if file.is_file():
+        try:
+            found = dict(json.loads(file.read_text("utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{file}: is not a settings file of an earlier run; choose another folder") from error
+        other = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
+        if other:
+            raise ValueError(
+                f"{folder}: was written with {', '.join(f'{name} {found.get(name)}' for name in other)}, not "
+                f"{', '.join(str(settings.get(name)) for name in other)}; choose another folder"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(entry.name != unfinished for entry in folder.iterdir())):
+        raise ValueError(f"{folder}: is neither empty nor a folder of an earlier run; choose another folder")
+
+
 def read_json_lines(
     path: str | os.PathLike, parse: Callable[[Any], Any], wrong: str, unfinished: bool = False
 ) -> list:
@@ -141,7 +163,6 @@ class LocalFiles:
     """Files on this machine, each of which is written completely or not at all."""
 
     begin = staticmethod(partial(os.makedirs, exist_ok=True))
-    is_begun = staticmethod(os.path.isdir)
     exists = staticmethod(os.path.exists)
     remove = staticmethod(partial(shutil.rmtree, ignore_errors=True))
 
@@ -169,9 +190,6 @@ class StoredFiles:
 
     def begin(self, folder: str):
         """Storages have no folders to create."""
-
-    def is_begun(self, folder: str) -> bool:
-        return True
 
     def names(self, folder: str) -> list[str]:
         with storage_errors(folder), suppress(FileNotFoundError):

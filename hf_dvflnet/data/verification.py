@@ -16,7 +16,7 @@ from .class_folders import load_video_folder, unreadable_videos
 from .jobs import map_jobs
 from .limits import VideoLimits
 from .storages import read_json_lines, write_whole
-from .video_column import IN_TAR, video_source
+from .video_column import file_stamp, video_source
 
 
 OUTCOMES = ("ok", "missing", "empty", "undecodable", "short", "duplicate", "leaked")
@@ -98,7 +98,7 @@ def verify_benchmark(
         for split, of_split in clips.items():
             for row in of_split:
                 path, key = row["video"]["path"], (split, row["video_id"])
-                stamp = _stamp(path)
+                stamp = file_stamp(path)
                 before = known.get(key)
                 if before is not None and before.get("stamp") == stamp:
                     rows[key] = before
@@ -144,16 +144,6 @@ def verify_benchmark(
         counts[split] |= {outcome: outcomes[outcome] for outcome in OUTCOMES}
     write_whole(report, "".join(json.dumps(row) + "\n" for row in final))
     return {"counts": counts, "leaked": leaked, "checked": checked, "protocol": protocol, "fold": fold}
-
-
-def _stamp(path: str) -> list[int] | None:
-    """Size and time of a file, or of the tar with a prepared clip; None if it is not a local file."""
-    part = IN_TAR.fullmatch(path)
-    file = path if part is None else part[1]
-    if not os.path.isfile(file):
-        return None
-    status = os.stat(file)
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _check(row: dict[str, Any], limits: VideoLimits) -> dict[str, Any]:

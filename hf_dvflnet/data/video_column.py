@@ -50,6 +50,16 @@ def video_size(path: str) -> int:
     return os.path.getsize(path) if os.path.isfile(path) else -1
 
 
+def file_stamp(path: str | os.PathLike) -> list[int] | None:
+    """Size and time of a file, or of the tar that a clip is in; None if it is not a local file."""
+    part = IN_TAR.fullmatch(os.fspath(path))
+    file = path if part is None else part[1]
+    if not os.path.isfile(file):
+        return None
+    status = os.stat(file)
+    return [status.st_size, status.st_mtime_ns]
+
+
 def clip_name(row: dict[str, Any]) -> str:
     """
     Name of a clip in errors and reports. The random draws of a clip depend on it.

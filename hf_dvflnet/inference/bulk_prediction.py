@@ -13,8 +13,9 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -27,14 +28,16 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..clip_sampling import check_positive
-from ..data.jobs import default_workers, quiet_videos
+from ..data.jobs import connected, map_on_ray, quiet_videos
+from ..data.limits import VideoLimits
 from ..data.storages import LocalFiles, StoredFiles, filesystem_of, open_file, storage_errors, storage_of
-from ..hub.loaded_models import feature_width, weights_digest
-from .pipeline import Clip, ClipClassifier, check_views, decode_clips
+from ..hub.loaded_models import feature_width, place, weights_digest
+from .pipeline import ClipClassifier, batches, check_views, decode_clips
 
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 ROWS_PER_PART = 256
+VIDEOS_PER_TASK = 16  # of Ray: a few seconds of work
 SECONDS_OF_SILENCE = 60.0  # that a process waits for others before it says so
 PARTS_PER_GROUP = 64  # row groups of the Parquet file at the end, which are put together in memory
 
@@ -52,6 +55,7 @@ def predict_to_file(
     embeddings: bool = False,
     batch_size: int = 8,
     num_workers: int | None = None,
+    ray: str | None = None,
     retry_failed: bool = False,
 ) -> dict[str, Any]:
     """
@@ -76,10 +80,14 @@ def predict_to_file(
 
     Processes that a launcher started (`accelerate launch`, `torchrun`; it sets both `RANK` and `WORLD_SIZE`) share the
     blocks, if `output` lies in a folder that all of them see. They do not communicate otherwise. A run may be
-    continued with another number of processes.
+    continued with another number of processes, or on a Ray cluster.
+
+    All nodes of a Ray cluster must have this package, and see the current folder and the videos at the same paths;
+    only this process writes. A task that loses its worker or node is run again, at most 5 times.
 
     Args:
-        model: The classifier, on any device, in evaluation mode; or an exported program ([`load_exported`]).
+        model: The classifier, on any device, in evaluation mode; or an exported program ([`load_exported`]). For Ray,
+            a model on the CPU, which is copied to the workers.
         processor: Its video processor.
         sources: Paths, http(s) URLs, or paths in storages (`hf://`, `s3://`) of videos. They obey [`VideoLimits`].
         output: A folder, or a file that ends in `.parquet`, `.jsonl` or `.csv`, here or in a storage
@@ -90,19 +98,24 @@ def predict_to_file(
         batch_size: Number of videos that are classified at once.
         num_workers: Number of sandboxes that decode, by default one per CPU, shared by the processes of a machine. 0
             decodes in this process, which then ends with a decoder that crashes.
+        ray: Address of a Ray cluster that does the work: `"auto"` for the one that `RAY_ADDRESS` names or that runs on
+            this machine, `"local"` to start one on this machine that ends with the call, or `HOST:PORT`. If it has
+            GPUs, the model runs on each, beside which the cores of its node decode; else on each core.
         retry_failed: Whether to read videos again whose rows have an error, in a single process. `output` must be a
             folder, or not be finished.
 
     Returns:
         `videos` (number of rows), `written` (those that this process computed now), `seconds`,
-        `decoding_seconds` (waited for decoders), `model_seconds`, `bound_by` (`"decoding"`, `"the model"`, or `None`
-        if nothing was computed), `process` and `processes`; and `failures`, the number of rows of the output with an
-        error by `error_kind`, which is `None` in all processes except the main one. When the main one returns, all
-        rows are there.
+        `process` and `processes`; unless Ray does the work, `decoding_seconds` (waited for decoders), `model_seconds`
+        and `bound_by` (`"decoding"`, `"the model"`, or `None` if nothing was computed); and `failures`, the number of
+        rows of the output with an error by `error_kind`, which is `None` in all processes except the main one. When
+        the main one returns, all rows are there.
 
     Raises:
         FileExistsError: If `output` exists and no earlier run is known.
-        ImportError: If the package that reads a storage is not installed.
+        ImportError: If the package that reads a storage, or Ray, is not installed.
+        ConnectionError: If no Ray cluster can be reached.
+        OSError: If Ray gave up. Finished blocks stay.
         ValueError: If `output` belongs to a run with another list of videos, model, processor or settings; if an
             argument is out of range; or if a score is not finite.
 
@@ -110,41 +123,56 @@ def predict_to_file(
         UserWarning: If sources occur several times, or if `output` cannot be continued, since it is in memory.
     """
     began = time.perf_counter()
+    check_views(views, model.config)
+    check_positive(batch_size=batch_size, **{} if embeddings and not top_k else {"top_k": top_k})
+    if embeddings and os.fspath(output).lower().endswith(".csv"):
+        raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
+    process, processes = process_share()
+    if processes > 1 and (retry_failed or ray is not None):
+        raise ValueError("retry_failed and Ray work in one process; start it without a launcher")
+    if ray is not None and (not isinstance(model, nn.Module) or model.device.type != "cpu"):
+        raise ValueError("Ray takes a model that lies on the CPU, and no exported program; it moves copies to GPUs")
+    videos = _each_once(sources, output)
     options: dict[str, Any] = {"views": views, "top_k": top_k, "embeddings": embeddings}
-    videos, file = open_run(model, processor, sources, output, batch_size=batch_size, **options)
-    process, file.processes = process_share()
-    if retry_failed and file.processes > 1:
-        raise ValueError("retry_failed works in one process; start it without a launcher")
-    num_workers = default_workers() if num_workers is None else num_workers
-    file.begin(main=process == 0)
-    # the same shares whenever a process looks, also while others write
-    blocks: dict[int, Sequence[int]] = {
-        block: file.blocks[block] for block in file.missing() if block % file.processes == process
-    }
-    if retry_failed:
-        blocks |= file.failed()
-    spent = {"decoding": 0.0, "the model": 0.0}
-    wanted = (videos[row] for rows in blocks.values() for row in rows)
-    with (
-        closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier,
-        quiet_videos(),
-        closing(decode_clips(wanted, processor, views=views, num_workers=num_workers)) as clips,
-    ):
-        rows = _classify(blocks.values(), clips, classifier, batch_size, spent)
-        write_blocks(file, blocks, rows, quiet=process > 0)
+    schema = columns(model, min(top_k, model.config.num_labels), embeddings)
+    file = PredictionFile(output, schema, describe_run(model, processor, videos, **options), len(videos), processes)
+    with nullcontext() if ray is None or (file.complete and not retry_failed) else connected(ray):
+        file.begin()
+        # the same shares whenever a process looks, also while others write
+        blocks: dict[int, Sequence[int]] = {
+            block: file.blocks[block] for block in file.missing() if block % processes == process
+        }
+        if retry_failed:
+            blocks |= file.failed()
+        spent = {"decoding": 0.0, "the model": 0.0}
+        options |= {"batch_size": batch_size}
+        if ray is None:
+            rows = _rows_here(blocks.values(), videos, model, processor, num_workers, spent, **options)
+        else:
+            rows = _rows_on_ray(blocks.values(), videos, model, processor, **options)
+        with closing(rows):
+            _write_blocks(file, blocks, rows, quiet=process > 0)
     written = sum(map(len, blocks.values()))
     failures = file.finish() if process == 0 else None
-    return {
-        "videos": len(videos),
-        "written": written,
+    found = {
         "decoding_seconds": spent["decoding"],
         "model_seconds": spent["the model"],
         "bound_by": max(spent, key=spent.__getitem__) if written else None,
+    }
+    return {
+        "videos": len(videos),
+        "written": written,
+        **(found if ray is None else {}),
         "process": process,
-        "processes": file.processes,
+        "processes": processes,
         "failures": None if failures is None else dict(failures.most_common()),
         "seconds": time.perf_counter() - began,
     }
+
+
+def predict_with_ray(model: Any, processor: Any, sources: Any, output: Any, *, address: str = "auto", **options: Any):
+    """[`predict_to_file`] with `ray`. Will be removed."""
+    return predict_to_file(model, processor, sources, output, ray=address, **options)
 
 
 def process_share() -> tuple[int, int]:
@@ -152,22 +180,7 @@ def process_share() -> tuple[int, int]:
     return (int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", 1))) if "RANK" in os.environ else (0, 1)
 
 
-def open_run(
-    model: Any,
-    processor: Any,
-    sources: Iterable[str | os.PathLike],
-    output: str | os.PathLike,
-    *,
-    views: int,
-    top_k: int,
-    embeddings: bool,
-    batch_size: int,
-) -> "tuple[list[str], PredictionFile]":
-    """Check the arguments of [`predict_to_file`]; return the videos, each once, and the file, which is not begun."""
-    check_views(views, model.config)
-    check_positive(batch_size=batch_size, **{} if embeddings and not top_k else {"top_k": top_k})
-    if embeddings and os.fspath(output).lower().endswith(".csv"):
-        raise ValueError(f"{output}: CSV has no lists, which embeddings are; write .parquet or .jsonl")
+def _each_once(sources: Iterable[str | os.PathLike], output: str | os.PathLike) -> list[str]:
     listed = [os.fspath(source) for source in sources]
     videos = list(dict.fromkeys(listed))
     if not videos:
@@ -178,12 +191,10 @@ def open_run(
         warnings.warn(
             f"{len(listed) - len(videos)} of {len(listed)} sources repeat others, and get no further row", stacklevel=3
         )
-    run = describe_run(model, processor, videos, views=views, top_k=top_k, embeddings=embeddings)
-    schema = columns(model, min(top_k, model.config.num_labels), embeddings)
-    return videos, PredictionFile(output, schema, run, len(videos))
+    return videos
 
 
-def write_blocks(
+def _write_blocks(
     file: "PredictionFile", blocks: Mapping[int, Sequence[int]], rows: Iterator[Row], *, quiet: bool = False
 ):
     """Write blocks, of which only some rows may be given, with the next of `rows`."""
@@ -197,19 +208,94 @@ def write_blocks(
             file.write(block, numbers, found)
 
 
-def _classify(
-    blocks: Iterable[Sequence[int]], clips: Iterator[Clip], classifier: ClipClassifier, batch_size: int, spent: dict
-) -> Iterator[Row]:
+def _rows_here(
+    blocks: Iterable[Sequence[int]],
+    videos: Sequence[str],
+    model: Any,
+    processor: Any,
+    num_workers: int | None,
+    spent: dict[str, float],
+    *,
+    views: int,
+    top_k: int,
+    embeddings: bool,
+    batch_size: int,
+) -> Generator[Row, None, None]:
     """The rows of blocks, each in batches of its own, so that they are the same whichever blocks were there before."""
-    for numbers in blocks:
-        for first in range(0, len(numbers), batch_size):
-            started = time.perf_counter()
-            batch = list(islice(clips, min(batch_size, len(numbers) - first)))
-            decoded = time.perf_counter()
-            rows = classifier(batch)
-            spent["decoding"] += decoded - started
-            spent["the model"] += time.perf_counter() - decoded
+    wanted = (videos[row] for rows in blocks for row in rows)
+    with (
+        closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier,
+        quiet_videos(),
+        closing(decode_clips(wanted, processor, views=views, num_workers=num_workers)) as clips,
+    ):
+        for numbers in blocks:
+            for first in range(0, len(numbers), batch_size):
+                started = time.perf_counter()
+                batch = list(islice(clips, min(batch_size, len(numbers) - first)))
+                decoded = time.perf_counter()
+                rows = classifier(batch)
+                spent["decoding"] += decoded - started
+                spent["the model"] += time.perf_counter() - decoded
+                yield from rows
+
+
+def _rows_on_ray(
+    blocks: Iterable[Sequence[int]],
+    videos: Sequence[str],
+    model: nn.Module,
+    processor: Any,
+    *,
+    views: int,
+    top_k: int,
+    embeddings: bool,
+    batch_size: int,
+) -> Generator[Row, None, None]:
+    """The rows of blocks. A task decodes and classifies some videos on a core, or on a GPU and its share of cores."""
+    import ray
+
+    tasks = (
+        [videos[row] for row in rows[first : first + VIDEOS_PER_TASK]]
+        for rows in blocks
+        for first in range(0, len(rows), VIDEOS_PER_TASK)
+    )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    shares = [int(node.get("CPU", 0) / node["GPU"]) for node in nodes if node.get("GPU")]
+    cores = max(1, min(shares, default=1))
+    work = partial(
+        _classify_task,
+        # in a tuple, Ray leaves it to the task to fetch the model, which a worker does once
+        classifier=(ray.put(model), "cuda" if shares else "cpu", top_k, embeddings),
+        processor=processor,
+        views=views,
+        batch_size=batch_size,
+        num_workers=cores if shares else 0,
+    )
+    with closing(map_on_ray(work, tasks, num_cpus=cores, num_gpus=1 if shares else 0)) as answers:
+        for rows in answers:
             yield from rows
+
+
+def _classify_task(
+    videos: Sequence[str],
+    limits: VideoLimits,
+    *,
+    classifier: tuple[Any, ...],
+    processor: Any,
+    views: int,
+    batch_size: int,
+    num_workers: int,
+) -> list[Row]:
+    """The rows of the videos of a task."""
+    classify = _classifier(*classifier)
+    with closing(decode_clips(videos, processor, views=views, num_workers=num_workers, limits=limits)) as clips:
+        return [row for batch in batches(clips, batch_size) for row in classify(batch)]
+
+
+@lru_cache(maxsize=1)
+def _classifier(model: Any, device: str, top_k: int, embeddings: bool) -> ClipClassifier:
+    import ray
+
+    return ClipClassifier(place(ray.get(model), device), top_k=top_k, embeddings=embeddings)
 
 
 def describe_run(
@@ -269,10 +355,10 @@ class PredictionFile:
         schema: Names and types of the columns.
         run: What the rows depend on, as JSON, by name: the list of videos, the model, the settings.
         rows: Number of rows of the whole output.
+        processes: Number of processes that share the run.
 
     Attributes:
         blocks: The rows of each block.
-        processes: Number of processes that share the run.
 
     Raises:
         ImportError: If the package that reads the storage is not installed.
@@ -282,7 +368,9 @@ class PredictionFile:
         UserWarning: If the run cannot be continued, since `output` lies in the memory of this process.
     """
 
-    def __init__(self, output: str | os.PathLike, schema: pyarrow.Schema, run: dict[str, Any], rows: int):
+    def __init__(
+        self, output: str | os.PathLike, schema: pyarrow.Schema, run: dict[str, Any], rows: int, processes: int
+    ):
         self.output, self.schema = os.fspath(output).rstrip("/"), schema
         self._suffix = PurePath(self.output).suffix.lower()
         if self._suffix not in ("", *SUFFIXES):
@@ -293,28 +381,20 @@ class PredictionFile:
             self.parts, self.description = self.output, f"{self.output}/_run.json"
         self.blocks = [range(start, min(start + ROWS_PER_PART, rows)) for start in range(0, rows, ROWS_PER_PART)]
         self._files = LocalFiles() if storage_of(self.output) is None else StoredFiles(self.output)
-        self.processes = 1
+        self.processes = processes
 
-    def begin(self, *, main: bool = True):
+    def begin(self):
         """
-        Begin or continue the run. With several processes, the main one does, and the others wait for it.
-
-        Warns:
-            UserWarning: If this process waits for long.
+        Begin or continue the run, which each of several processes does.
 
         Raises:
             FileExistsError: If the output exists and was not written by such a run.
             ValueError: If it, or its parts, belong to a different run. The message names the difference.
         """
-        if not main:
-            self._wait(
-                lambda: self._described() == self.run and (self.complete or self._files.is_begun(self.parts)),
-                lambda: "the process with RANK 0 to begin",
-            )
-            return
-        found = self._described()
+        # the names first: a process writes the description before any part
         names = [name for name in self._files.names(self.parts) if not name.startswith(".")]
         begun = bool(names) if not self._suffix else self.complete or any(name.startswith("part-") for name in names)
+        found = self._described()
         if begun and found != self.run:
             if found is None:
                 raise FileExistsError(f"{self.output}: exists, and no earlier run of this command is known; {_OTHER}")
@@ -324,19 +404,6 @@ class PredictionFile:
             self._files.begin(self.parts)
             with self._files.whole(self.description, self.parts) as unfinished:
                 unfinished.write_text(json.dumps(self.run, indent=1) + "\n", encoding="utf-8")
-
-    def _wait(self, holds: Callable[[], bool], what: Callable[[], str]):
-        end = time.monotonic() + SECONDS_OF_SILENCE
-        while not holds():
-            time.sleep(0.1)
-            if time.monotonic() > end:
-                end = math.inf
-                warnings.warn(
-                    f"{self.output}: waits for {what()}; there should be {self.processes} processes (WORLD_SIZE). If "
-                    "this one is alone, stop it, and run the same command without RANK and WORLD_SIZE in its "
-                    "environment",
-                    stacklevel=4,
-                )
 
     def failed(self) -> dict[int, list[int]]:
         """
@@ -402,7 +469,17 @@ class PredictionFile:
         Warns:
             UserWarning: If this process waits for long.
         """
-        self._wait(lambda: not self.missing(), lambda: f"{len(self.missing())} parts that other processes write")
+        end = time.monotonic() + SECONDS_OF_SILENCE
+        while missing := self.missing():
+            time.sleep(0.1)
+            if time.monotonic() > end:
+                end = math.inf
+                warnings.warn(
+                    f"{self.output}: waits for {len(missing)} parts that other processes write; there should be "
+                    f"{self.processes} processes (WORLD_SIZE). If this one is alone, stop it, and run the same "
+                    "command without RANK and WORLD_SIZE in its environment",
+                    stacklevel=3,
+                )
         if self._suffix:
             if not self.complete:
                 with self._files.whole(self.output, self.parts) as unfinished:

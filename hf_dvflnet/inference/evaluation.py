@@ -4,7 +4,6 @@ Evaluate a checkpoint on a split of a benchmark by the published test protocol.
 Every clip counts once. The predictions are written to a file, from which the metrics can be computed again.
 """
 
-import csv
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
@@ -119,15 +119,15 @@ def warn_of_training_data(model: Any, facts: dict[str, Any]):
     trained = getattr(model.config, "training_data", None)
     if not trained or trained["benchmark"] != facts["benchmark"]:
         return
-    lists = [(of["protocol"], of["fold"]) for of in (trained, facts)]
-    if trained["split"] == facts["split"] and lists[0] == lists[1]:
-        warnings.warn(f"this checkpoint was trained on this same split, {describe_split(facts)}", stacklevel=2)
-    elif lists[0] != lists[1]:
+    same_lists = (trained["protocol"], trained["fold"]) == (facts["protocol"], facts["fold"])
+    if not same_lists:
         warnings.warn(
             f"this checkpoint was trained on {describe_split(trained)}, which may share clips with "
             f"{describe_split(facts)}",
             stacklevel=2,
         )
+    elif trained["split"] == facts["split"]:
+        warnings.warn(f"this checkpoint was trained on this same split, {describe_split(facts)}", stacklevel=2)
 
 
 def evaluate_model(
@@ -188,7 +188,9 @@ def evaluate_model(
     if not accelerator.is_main_process:
         return None
     output.mkdir(parents=True, exist_ok=True)
-    write_predictions(output / "predictions.jsonl", prediction_header(clips, failures, model, views), predictions)
+    with open(output / "predictions.jsonl", "w", encoding="utf-8") as file:
+        for row in (_prediction_header(clips, failures, model, views), *predictions):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return output / "predictions.jsonl"
 
 
@@ -196,7 +198,8 @@ def report_predictions(
     predictions_file: str | os.PathLike, output: str | os.PathLike, *, allow_missing: bool = False
 ) -> dict[str, Any]:
     """
-    Compute the metrics from a predictions file, and write them with [`write_report`].
+    Compute the metrics from a predictions file, and write `results.json`, `per_class.csv`, `class_bars.png`,
+    `confusion.csv` and `confusion.png`.
 
     Args:
         predictions_file: The file that [`evaluate_model`] wrote.
@@ -204,7 +207,7 @@ def report_predictions(
         allow_missing: Compute metrics even if clips of the split are missing.
 
     Returns:
-        The row that [`write_report`] returns.
+        The row for `hub_cards/results.json`: metrics in percent, with protocol, command and commit.
 
     Raises:
         ValueError: If the file is not a predictions file, or clips are missing and `allow_missing` is false.
@@ -217,11 +220,30 @@ def report_predictions(
             f"--allow-missing to compute metrics over the other clips. The predictions are in {predictions_file}"
         )
     figures = compute_figures(predictions, header["classes"])
-    Path(output).mkdir(parents=True, exist_ok=True)
-    return write_report(output, header, figures)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    row = {
+        "split": describe_split(header),
+        "views": "{} clips x {} crops".format(*VIEWS[header["views"]]) if header["views"] > 1 else "1",
+        "clips": figures["clips"],
+        "listed": header["listed"],
+        **{
+            name: round(100 * figures[name], 2) for name in ("top1", "top5", "mean_class") if figures[name] is not None
+        },
+        "command": header["command"],
+        "commit": header["commit"],
+    }
+    (folder / "results.json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
+    pandas.DataFrame(figures["per_class"]).to_csv(folder / "per_class.csv", index=False)
+    classes = header["classes"]
+    confusion = pandas.DataFrame(figures["confusion"], index=classes, columns=classes)
+    confusion.to_csv(folder / "confusion.csv", index_label="true \\ predicted")
+    from ..plots.charts import save_class_bars, save_confusion_matrix  # loads matplotlib
 
-
-# Metrics and report
+    title = f"{describe_split(header)}: top-1 {figures['top1']:.1%} of {figures['clips']} clips"
+    save_class_bars(figures["per_class"], folder / "class_bars.png", title)
+    save_confusion_matrix(np.array(figures["confusion"]), classes, folder / "confusion.png", title)
+    return row
 
 
 def describe_split(facts: dict[str, Any]) -> str:
@@ -277,16 +299,9 @@ def compute_figures(predictions: Sequence[dict[str, Any]], classes: Sequence[str
     }
 
 
-def write_predictions(path: str | os.PathLike, header: dict[str, Any], predictions: Sequence[dict[str, Any]]):
-    """Write a predictions file as JSON Lines: a header line, then one line per clip."""
-    with open(path, "w", encoding="utf-8") as file:
-        for row in (header, *predictions):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
 def read_predictions(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
-    Read a file that [`write_predictions`] wrote.
+    Read the header and the rows of a file that [`evaluate_model`] wrote.
 
     Raises:
         ValueError: If the file is not a predictions file, or contains a clip twice.
@@ -308,7 +323,7 @@ def read_predictions(path: str | os.PathLike) -> tuple[dict[str, Any], list[dict
     return header, predictions
 
 
-def prediction_header(
+def _prediction_header(
     dataset: datasets.Dataset, failures: list[dict[str, str]], model: str, views: int
 ) -> dict[str, Any]:
     """Return the first line of a predictions file: protocol, classes, and the clips without a prediction."""
@@ -326,38 +341,3 @@ def prediction_header(
         "command": " ".join(["dvflnet", *sys.argv[1:]]),
         "commit": code_version(),
     }
-
-
-def write_report(folder: str | os.PathLike, header: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
-    """
-    Write `results.json`, `per_class.csv`, `class_bars.png`, `confusion.csv` and `confusion.png` to a folder.
-
-    Returns the row for `hub_cards/results.json`: metrics in percent, with protocol, command and commit.
-    """
-    folder = Path(folder)
-    row = {
-        "split": describe_split(header),
-        "views": "{} clips x {} crops".format(*VIEWS[header["views"]]) if header["views"] > 1 else "1",
-        "clips": figures["clips"],
-        "listed": header["listed"],
-        **{
-            name: round(100 * figures[name], 2) for name in ("top1", "top5", "mean_class") if figures[name] is not None
-        },
-        "command": header["command"],
-        "commit": header["commit"],
-    }
-    (folder / "results.json").write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
-    with open(folder / "per_class.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["class", "clips", "top1", "top5"])
-        writer.writeheader()
-        writer.writerows(figures["per_class"])
-    with open(folder / "confusion.csv", "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["true \\ predicted", *header["classes"]])
-        rows.writerows([name, *counts] for name, counts in zip(header["classes"], figures["confusion"], strict=True))
-    from ..plots.charts import save_class_bars, save_confusion_matrix  # loads matplotlib
-
-    title = f"{describe_split(header)}: top-1 {figures['top1']:.1%} of {figures['clips']} clips"
-    save_class_bars(figures["per_class"], folder / "class_bars.png", title)
-    save_confusion_matrix(np.array(figures["confusion"]), header["classes"], folder / "confusion.png", title)
-    return row

@@ -28,6 +28,7 @@ from .exported_program import (
     MANIFEST,
     PAIRS,
     ExportedClassifier,
+    first_state,
     is_exported,
     load_exported,
     require_packages,
@@ -66,6 +67,9 @@ def export_model(
     The program takes `pixel_values`, float32 of shape (batch, frames, channels, height, width), and returns only
     `logits`, float32 of shape (batch, num_labels). The config sets the number of frames, the video processor sets
     height and width. The program accepts any batch size, except with ExecuTorch.
+
+    The program of a causal model is its [`VideoFocalNetForVideoClassification.step`]: it takes a frame (with tubelets:
+    a tubelet) of each stream and the `state`, which is zero at the start, and returns the next state, too.
 
     Args:
         model: A model folder or Hub id.
@@ -124,6 +128,8 @@ def export_model(
     )
     most = max_calibration_clips * (2 if dtype == "int8" else 1)
     clips = _read_clips(videos, processor, clip_shape, most, batch_size)
+    if dtype == "int8" and getattr(network.config, "causal", False):
+        raise ValueError(f"{model}: is causal, and the state of a causal model cannot be calibrated; export float32")
     calibration: list[torch.Tensor] = []
     if dtype == "int8":
         calibration, clips = clips[::2], clips[1::2]
@@ -199,7 +205,7 @@ def _read_clips(
 
 def _write_program(
     folder: Path,
-    network: torch.nn.Module,
+    network: Any,
     clip_shape: Sequence[int],
     calibration: Sequence[torch.Tensor],
     format: str,
@@ -216,13 +222,18 @@ def _write_program(
     )
 
     # a program traced with a batch of 1 would only accept a batch of 1
-    sample = {"pixel_values": torch.zeros(batch_size if format == "executorch" else 2, *clip_shape)}
-    any_batch = {"pixel_values": {0: torch.export.Dim("batch", min=1)}}
+    sample: dict[str, Any] = {"pixel_values": torch.zeros(batch_size if format == "executorch" else 2, *clip_shape)}
+    free = {0: torch.export.Dim("batch", min=1)}
+    any_batch: dict[str, Any] = {"pixel_values": free}
+    if getattr(network.config, "causal", False):
+        frames = sample["pixel_values"][:, : network.config.tubelet_size].contiguous()
+        sample = {"pixel_values": frames, "state": first_state(network, frames)}
+        any_batch["state"] = (free,) * len(sample["state"])
     quantizer = ConvolutionQuantizer([{"pixel_values": clip} for clip in calibration]) if dtype == "int8" else None
     if format == "onnx":
         exported = OnnxExporter().export(network, sample, OnnxConfig(dynamic_shapes=any_batch, quantizer=quantizer))
     elif format == "openvino":
-        config = OpenVINOConfig(dynamic_shapes=any_batch, quantizer=quantizer)
+        config = OpenVINOConfig(dynamic_shapes=any_batch, quantizer=quantizer, stateful=False)
         exported = OpenVINOExporter().export(network, sample, config)
         # by default, OpenVINO computes in bfloat16 if the processor supports it
         precision = "bf16" if dtype == "bfloat16" else "f32"

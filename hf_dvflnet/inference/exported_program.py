@@ -13,7 +13,11 @@ import torch
 from transformers.exporters import ExportedModel, ExportFormat
 
 from ..hub.loading import load_config
-from ..modeling_videofocalnet import VideoFocalNetClassifierOutput, average_views
+from ..modeling_videofocalnet import (
+    VideoFocalNetClassifierOutput,
+    VideoFocalNetForVideoClassification,
+    average_views,
+)
 
 
 # (format, dtype) -> the packages that export and run it, all in the extra `export`
@@ -50,6 +54,13 @@ class ExportedClassifier:
         metadata = exported.components["model"].metadata
         traced = tuple(metadata.kwargs["pixel_values"]["shape"])
         self.clip_shape = traced[1:]
+        self._first: tuple[torch.Tensor, ...] | None = None  # of a causal program: the state of one new stream
+        if getattr(config, "causal", False):
+            self.clip_shape = (config.num_frames, *traced[2:])
+            with torch.device("meta"):  # for its shapes
+                network = VideoFocalNetForVideoClassification(config)
+                state = first_state(network, torch.empty(1, *traced[1:]))
+            self._first = tuple(torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in state)
         self.batch = None if metadata.export_config["dynamic_shapes"] else traced[0]
         self.computed_in, self._at_once = None, self.batch
         if exported.export_format == ExportFormat.OPENVINO:
@@ -96,7 +107,41 @@ class ExportedClassifier:
         return VideoFocalNetClassifierOutput(logits=logits)
 
     def _run(self, clips: torch.Tensor) -> torch.Tensor:
+        if self._first is not None:
+            return self.step(clips)[0][:, -1]
         return self._exported(pixel_values=clips).logits.clone()  # a runtime may reuse the memory of its output
+
+    def step(
+        self, frames: torch.Tensor, state: tuple[torch.Tensor, ...] = ()
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """
+        As [`VideoFocalNetForVideoClassification.step`], for as many streams as the program takes clips.
+
+        Raises:
+            ValueError: If the exported model is not causal, or `frames` or `state` have other shapes.
+        """
+        if self._first is None:
+            raise ValueError(f"{self.folder}: only a causal network has a state: config.causal is False")
+        first = tuple(tensor.expand(len(frames), *tensor.shape[1:]) for tensor in self._first)
+        state = state or first
+        if frames.shape[2:] != self.clip_shape[1:] or self._at_once not in (None, len(frames)):
+            raise ValueError(
+                f"frames of shape {tuple(frames.shape)} do not fit the program, which takes (streams, frames, "
+                f"{', '.join(map(str, self.clip_shape[1:]))}), and {self._at_once or 'any number of'} streams at once"
+            )
+        if [tensor.shape for tensor in state] != [tensor.shape for tensor in first]:
+            raise ValueError(f"{self.folder}: the state is of another model, number of streams or size of frames")
+        answers = []
+        for pictures in frames.float().split(self.config.tubelet_size, dim=1):
+            outputs = self._exported(pixel_values=pictures.contiguous(), state=state)
+            state = tuple(tensor.clone() for tensor in outputs.state)
+            answers.append(outputs.frame_logits.clone())
+        return torch.cat(answers, 1), state
+
+
+def first_state(network: VideoFocalNetForVideoClassification, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The state before the first frame of streams of such frames, (streams, frames, channels, height, width)."""
+    return tuple(map(torch.zeros_like, network.step(frames)[1]))
 
 
 def is_exported(folder: str | os.PathLike) -> bool:
@@ -125,8 +170,8 @@ def load_exported(folder: str | os.PathLike) -> ExportedClassifier:
             options = {"config": _openvino_precision(folder)} if format == "openvino" else {}
             exported = ExportedModel.from_pretrained(folder, device="cpu", **options)
             if format == "openvino":  # faster where it knows every size, and what it stores fits the cache
-                component = exported.components["model"]
-                component.program.reshape([1, *component.metadata.kwargs["pixel_values"]["shape"][1:]])
+                inputs = exported.program.inputs
+                exported.program.reshape({port: [1, *list(port.partial_shape)[1:]] for port in inputs})
                 exported.to("cpu", **options)
             return ExportedClassifier(exported, config, folder)
     except ImportError:

@@ -22,8 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..hub.loaded_models import DType, place
-from ..modeling_videofocalnet import PastFrames, VideoFocalNetPreTrainedModel
+from ..modeling_videofocalnet import PastFrames
 
 
 TILE = 4  # frames that one set of products gives
@@ -200,7 +199,6 @@ class InferenceModulation(InferenceForm):
         plain = self.plain
         if (
             past is not None  # few frames at a time
-            or hidden_states.requires_grad
             or hidden_states.dtype != torch.float32
             or hidden_states.device.type != "cpu"
             or frames < TILE
@@ -248,19 +246,4 @@ def prepare_for_inference(model: Any) -> Any:
             module.mlp = InferenceMlp(module.mlp)
             if has_faster_form(module.modulation):
                 module.modulation = InferenceModulation(module.modulation)
-    return model
-
-
-def place_for_inference(
-    model: Any, device: str | torch.device = "auto", dtype: DType = "auto", *, compile: bool = False
-) -> Any:
-    """
-    Move a model to a device ([`place`]), and give a Video-FocalNet in float32 on the CPU its faster form.
-
-    A model that is compiled keeps the plain form. Returns the model, which cannot be trained any more.
-    """
-    model = place(model, device, dtype, compile=compile)
-    on_cpu = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in model.parameters())
-    if isinstance(model, VideoFocalNetPreTrainedModel) and on_cpu and not compile:
-        prepare_for_inference(model)
     return model

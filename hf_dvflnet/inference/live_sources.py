@@ -3,10 +3,11 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import av
@@ -30,6 +31,9 @@ _PROTOCOLS = {
 _CAMERAS = ("v4l2", "avfoundation", "dshow")
 SECONDS_TO_OPEN, SECONDS_TO_READ = 20.0, 10.0
 SECONDS_BEHIND = 1.0  # how far decoding may fall behind a live source before frames are skipped
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a lost source is opened again; each pause doubles the last
+SECONDS_STILL = 5.0  # how long a camera may show the same picture, or a black one, before it is not classified
+BLACK = 16  # largest value of a black picture, of 255
 
 
 @dataclass
@@ -45,7 +49,9 @@ class VideoStream:
         frames: For each frame, a function that returns its picture, uint8 RGB of shape (height, width, 3), and its
             time in seconds from the first one, by the timestamps of the source; if it has none, when it arrived. They
             can be read once.
-        lost: Number of frames that were not decoded because decoding was too slow.
+        lost: Number of frames that were not decoded because decoding was too slow, or that showed nothing.
+        returns: How often a live source was lost and came back.
+        say: Is told, in a sentence each, when a live source is lost, comes back, or shows nothing.
         reader: The thread that reads the frames, if there is one.
         stop: The event that ends this thread.
     """
@@ -55,12 +61,16 @@ class VideoStream:
     live: bool
     frames: Iterator[tuple[Callable[[], np.ndarray], float]]
     lost: int = 0
+    returns: int = 0
+    say: Callable[[str], None] = warnings.warn
     reader: threading.Thread | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
-def open_stream(source: str | os.PathLike, options: dict[str, str] | None = None) -> Iterator[VideoStream]:
+def open_stream(
+    source: str | os.PathLike, options: dict[str, str] | None = None, *, reconnect: float = 0.0
+) -> Iterator[VideoStream]:
     """
     Open a file, a network stream or a camera.
 
@@ -71,14 +81,17 @@ def open_stream(source: str | os.PathLike, options: dict[str, str] | None = None
             other network addresses, as a playlist does, but not to local files.
         options: FFmpeg options for a network stream or camera, such as `{"video_size": "640x480"}` or
             `{"rtsp_transport": "udp"}`.
+        reconnect: Seconds for which a live source that ends or fails is opened again, after pauses of 0.5, 1, 2, ...
+            and at most 30 seconds. It may return with another size or rate; times include the gap.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         VideoDecodeError: If the source cannot be opened within 20 seconds or is not a video; or if, during reading, it
-            sends no video for 10 seconds or fails. A source that simply ends raises no error.
+            sends no video for 10 seconds or fails, and does not return within `reconnect` seconds. Without
+            `reconnect`, a source that simply ends raises no error.
     """
     with ExitStack() as resources:
-        stream = _open_source(source, options, resources)
+        stream = _open_source(source, options, reconnect, resources)
         try:
             yield stream
         finally:
@@ -93,7 +106,9 @@ def _close_after(reader: threading.Thread, resources: ExitStack):
     resources.close()
 
 
-def _open_source(source: str | os.PathLike, options: dict[str, str] | None, resources: ExitStack) -> VideoStream:
+def _open_source(
+    source: str | os.PathLike, options: dict[str, str] | None, reconnect: float, resources: ExitStack
+) -> VideoStream:
     name = os.fspath(source)
     scheme = name.split("://")[0].lower() if "://" in name else None
     device, _, rest = name.partition(":")
@@ -108,30 +123,105 @@ def _open_source(source: str | os.PathLike, options: dict[str, str] | None, reso
     if camera is not None and camera[0] == "avfoundation":
         settings["framerate"] = "30"  # cameras refuse the default of avfoundation
     whitelist = "none" if camera is not None else _PROTOCOLS[str(scheme)]
-    try:
-        container = av.open(
-            camera[1] if camera else name,
-            "r",
-            format=camera[0] if camera else None,
-            container_options={**settings, **(options or {}), "protocol_whitelist": whitelist},
-            timeout=(SECONDS_TO_OPEN, SECONDS_TO_READ),
-        )
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        reason = _reason(error, SECONDS_TO_OPEN)
-        raise VideoDecodeError(f"{name}: cannot be opened as a live video: {reason}") from error
-    resources.enter_context(container)
-    stream = main_track(container)
-    if stream is None:
-        raise VideoDecodeError(f"{name}: has no video stream")
-    if stream.codec_context is None:
-        raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
-    stream.thread_type = "SLICE"  # frame threading would delay the output by one frame per thread
-    fps = float(stream.average_rate or stream.guessed_rate or 0)
-    # a source without a stated rate reports the rate of its clock instead
-    recorded = scheme in ("http", "https") and container.duration is not None
-    opened = VideoStream(name, fps if 0 < fps <= 240 else None, not recorded, iter(()))
-    opened.frames = _live(container, stream, opened)
+    opened = VideoStream(name, None, True, iter(()))
+    connection = resources.enter_context(ExitStack())  # holds the container that is read now
+
+    def connect() -> Iterator[tuple[Callable[[], np.ndarray], float]]:
+        connection.close()
+        try:
+            container = av.open(
+                camera[1] if camera else name,
+                "r",
+                format=camera[0] if camera else None,
+                container_options={**settings, **(options or {}), "protocol_whitelist": whitelist},
+                timeout=(SECONDS_TO_OPEN, SECONDS_TO_READ),
+            )
+        except (av.error.FFmpegError, ValueError, OSError) as error:
+            reason = _reason(error, SECONDS_TO_OPEN)
+            raise VideoDecodeError(f"{name}: cannot be opened as a live video: {reason}") from error
+        connection.enter_context(container)
+        stream = main_track(container)
+        if stream is None:
+            raise VideoDecodeError(f"{name}: has no video stream")
+        if stream.codec_context is None:
+            raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
+        stream.thread_type = "SLICE"  # frame threading would delay the output by one frame per thread
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        # a source without a stated rate reports the rate of its clock instead
+        opened.fps = fps if 0 < fps <= 240 else None
+        opened.live = scheme not in ("http", "https") or container.duration is None
+        return _live(container, stream, opened)
+
+    opened.frames = connect()
+    if opened.live and reconnect > 0:
+        opened.frames = _returning(opened.frames, connect, opened, reconnect)
     return opened
+
+
+def _returning(
+    frames: Iterator[Any] | None, connect: Callable[[], Iterator[Any]], opened: VideoStream, limit: float
+) -> Iterator[tuple[Callable[[], np.ndarray], float]]:
+    """The frames of a live source that is opened again, for `limit` seconds, whenever it ends or fails."""
+    began = last = time.perf_counter()  # last: when the newest frame came
+    newest = 0.0  # its time
+    pause, reason = FIRST_PAUSE, None  # reason: why there are no frames now
+    while True:
+        try:
+            frames = connect() if frames is None else frames
+            offset = 0.0
+            for picture, seconds in frames:
+                now = time.perf_counter()
+                if reason:
+                    offset = newest + now - last
+                    opened.returns += 1
+                    opened.say(f"{opened.name}: is back, {now - last:.1f} s after its last frame")
+                pause, last, reason, newest = FIRST_PAUSE, now, None, offset + seconds
+                yield picture, newest
+            failure = f"{opened.name}: ended after {time.perf_counter() - began:.1f} s"
+        except VideoDecodeError as error:
+            failure = str(error)
+        if opened.stop.is_set():
+            return
+        if time.perf_counter() - last + pause > limit:
+            raise VideoDecodeError(f"{failure}; did not return within {limit:g} s")
+        if reason is None:
+            opened.say(f"{failure}; tried again for {limit:g} s")
+        frames, reason = None, failure
+        opened.stop.wait(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def worth_answering(
+    frames: Iterable[tuple[Callable[[], np.ndarray], float]], stream: VideoStream
+) -> Iterator[tuple[Callable[[], np.ndarray], float, bool]]:
+    """
+    Yield the frames of a stream and whether what came before them is to be forgotten, as after a gap.
+
+    Frames of a live source that has shown the same picture or black ones for `SECONDS_STILL` are left out.
+    """
+    last: np.ndarray | None = None
+    since, blank, returns = 0.0, False, stream.returns
+    for picture, seconds in frames:
+        if not stream.live:
+            yield picture, seconds, False
+            continue
+        picture = cache(picture)
+        small = picture()[::8, ::8].copy()
+        black = small.max() <= BLACK
+        if black:
+            small[:] = 0  # the noise of a camera in the dark is no change
+        if returns != stream.returns or last is None or not np.array_equal(small, last):
+            since = seconds
+        last = small
+        if seconds - since < SECONDS_STILL:
+            yield picture, seconds, blank or returns != stream.returns
+            blank, returns = False, stream.returns
+            continue
+        stream.lost += 1
+        if not blank:
+            shown = "has been black" if black else "has not changed"
+            stream.say(f"{stream.name}: the picture {shown} since {since:.1f} s; not classified until it changes")
+        blank = True
 
 
 def _live(

@@ -60,6 +60,10 @@ class PacedFrames:
         self.shown = picture
         return range(due, self.ticks // self.stride)
 
+    def begin_anew(self):
+        """Begin anew with the next frame, as after a gap. It may have another size."""
+        self.timestamp, self.small.shape = None, None
+
     def window_of(self, number: int) -> DueWindow:
         """Return the newest frames up to an answer that is due with the newest frame."""
         stop = (number + 1) * self.stride

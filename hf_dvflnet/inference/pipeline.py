@@ -3,8 +3,8 @@ From videos to rows: a worker decodes, the model classifies, the caller takes th
 
     sources -> decode_clip, in workers -> Clip -> classify, in batches -> scores -> rows
 
-`decode_clips` runs the first step in this process or in sandboxes, `scored` the second; `ray_prediction.py` runs both
-on a cluster. Rows are made by `predict_videos`, by `ClipClassifier` for files, and by windows, evaluation and page.
+`decode_clips` runs the first step in this process or in sandboxes, `scored` the second. Rows are made by
+`predict_videos`, by `ClipClassifier` for files, and by windows, evaluation and page.
 """
 
 import math
@@ -23,29 +23,36 @@ from ..clip_sampling import check_positive
 from ..data.jobs import default_workers, run_ahead
 from ..data.limits import VideoLimits, worker_limits
 from ..data.sandbox import SandboxError
-from ..hub.loaded_models import DType, HeadInput
+from ..hub.loaded_models import DType, HeadInput, place
 from ..hub.loading import load_model
+from ..modeling_videofocalnet import VideoFocalNetPreTrainedModel
 from ..video_decoding import VideoDecodeError, VideoInfo, VideoSource, read_video, video_limits
 from .exported_program import is_exported, load_exported
-from .inference_form import place_for_inference
+from .inference_form import prepare_for_inference
 
 
 T = TypeVar("T")
 VIEWS = {1: (1, 1), 4: (4, 1), 12: (4, 3)}  # number of views -> (clips, crops)
 
 
-def load_placed(model: str, device: str | torch.device = "auto", dtype: DType = "auto", compile: bool = False) -> Any:
+def load_placed(path: str, device: str | torch.device = "auto", dtype: DType = "auto", compile: bool = False) -> Any:
     """
-    Load a classifier, and place it as in [`place_for_inference`]; or an exported program, which runs as it is.
+    Load a classifier and move it to a device, as in [`place`]; or an exported program, which runs as it is.
+
+    A Video-FocalNet in float32 on the CPU gets its faster form ([`prepare_for_inference`]), unless it is compiled.
 
     Raises:
         ValueError: See [`load_model`] and [`load_exported`]; also if a program is to be placed.
     """
-    if not is_exported(model):
-        return place_for_inference(load_model(model), device, dtype, compile=compile)
-    if str(device) not in ("auto", "cpu") or dtype != "auto" or compile:
-        raise ValueError(f"{model}: is exported, and runs as it is; leave out --device, --dtype and --compile")
-    return load_exported(model)
+    if is_exported(path):
+        if str(device) not in ("auto", "cpu") or dtype != "auto" or compile:
+            raise ValueError(f"{path}: is exported, and runs as it is; leave out --device, --dtype and --compile")
+        return load_exported(path)
+    model = place(load_model(path), device, dtype, compile=compile)
+    on_cpu = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in model.parameters())
+    if isinstance(model, VideoFocalNetPreTrainedModel) and on_cpu and not compile:
+        prepare_for_inference(model)
+    return model
 
 
 def check_views(views: int, config: PreTrainedConfig):
@@ -183,8 +190,8 @@ def classify_clips(
     for several in alike.values():
         scores = classify(model, torch.stack([pixel_values for _, pixel_values in several]))
         pooled = features.take().float().cpu().unflatten(0, (len(several), -1)).mean(1) if features else None
-        for place, (index, _) in enumerate(several):
-            answers[index] = scores[place], None if pooled is None else pooled[place]
+        for row, (index, _) in enumerate(several):
+            answers[index] = scores[row], None if pooled is None else pooled[row]
     return answers
 
 

@@ -154,7 +154,7 @@ class SlidingWindow:
         self.due = range(0)
         self.timestamp: float | None = None  # of the newest frame, which arrived at `arrived`
         self.arrived = 0.0
-        self.start = 0.0  # time of the first frame, in the unit of `times`
+        self.start = 0.0  # time at which window 0 starts, in the unit of `times`
 
     def add(self, frame: Callable[[], np.ndarray], timestamp: float | None) -> range:
         """
@@ -166,8 +166,6 @@ class SlidingWindow:
         """
         self.arrived, self.timestamp = time.perf_counter(), timestamp
         self._forget()
-        shown = self.in_seconds or self.count % self.stride in self.shown
-        self.frames.append(self.small.shrink(frame(), self.count) if shown else None)
         now, distance = float(self.count), 1.0
         if self.in_seconds and timestamp is not None:
             now = timestamp
@@ -175,13 +173,22 @@ class SlidingWindow:
             # a larger distance is not the frame rate, but a still screen
             distance = min(frame_distance(self.recent, self.fps), self.window, self.stride)
         self.half = half_distance(distance, self.window, self.stride)
+        if not self.times:  # the first frame, or the first one after `begin_anew`
+            self.start = now - self.due.stop * self.stride
+        shown = self.in_seconds or (now - self.start) % self.stride in self.shown
+        self.frames.append(self.small.shrink(frame(), self.count) if shown else None)
         self.times.append(now)
-        self.start = self.start if self.count else now
         self.count += 1
         # the last window that ends before or at the expected time of the next frame
         last = math.floor((now + distance + self.half - self.start - self.window) / self.stride)
         self.due = range(self.due.stop, max(self.due.stop, last + 1))
         return self.due
+
+    def begin_anew(self):
+        """Begin anew with the next frame, so that no window has frames from before. It may have another size."""
+        self.small.shape = None
+        for past in (self.frames, self.times, self.recent):
+            past.clear()
 
     def window_of(self, number: int) -> DueWindow:
         """Return a window that is due with the newest frame."""

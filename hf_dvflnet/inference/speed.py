@@ -1,14 +1,16 @@
 """Measure the time of each stage from file to answer, to find what limits the speed of classification."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
 from functools import partial
-from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
+from ..clip_sampling import check_positive
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_decoding import read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -48,55 +50,48 @@ def time_stages(
         FileNotFoundError, VideoDecodeError: See [`read_video`]. A video that cannot be read is never skipped.
         ValueError: If there are no videos, or `repeat` or `batch_size` is not positive.
     """
-    if not videos or repeat < 1 or batch_size < 1:
-        raise ValueError(
-            "the number of videos, repeat and batch_size must be at least 1, got "
-            f"{len(videos)}, {repeat}, {batch_size}"
-        )
+    check_positive(videos=len(videos), repeat=repeat, batch_size=batch_size)
     model = model.eval()
-    device = torch.device(model.device)
-    passes = []
-    for _ in range(repeat + 1):
-        spent = dict.fromkeys(STAGES, 0.0)
+    passes = np.zeros((repeat + 1, len(STAGES)))  # seconds
+    for spent in passes:
         durations: list[float | None] = []
         for first in range(0, len(videos), batch_size):
             clips = []
             for video in videos[first : first + batch_size]:
                 start = time.perf_counter()
                 frames, metadata = read_video(video, partial(processor.sample_frames, num_clips=1))
-                spent["decode"] += time.perf_counter() - start
-                durations.append(metadata.duration)
-                start = time.perf_counter()
+                decoded = time.perf_counter()
                 shown = processor(frames, do_sample_frames=False, num_clips=1, num_crops=1, return_tensors="pt")
                 clips.append(shown["pixel_values"])
-                spent["preprocess"] += time.perf_counter() - start
+                spent[:2] += decoded - start, time.perf_counter() - decoded
+                durations.append(metadata.duration)
             start = time.perf_counter()
             with torch.inference_mode():
-                model(torch.cat(clips).to(device, model.dtype))[0].cpu()  # `cpu` waits for the device
-            spent["forward"] += time.perf_counter() - start
-        spent["overall"] = sum(spent.values())
-        passes.append(spent)
-    passes = passes[1:]
-    medians = {name: median(spent[name] for spent in passes) for name in passes[0]}
+                model(torch.cat(clips).to(model.device, model.dtype))[0].cpu()  # `cpu` waits for the device
+            spent[2] += time.perf_counter() - start
+    passes = np.column_stack([passes, passes.sum(1)])[1:]
+    medians = np.median(passes, axis=0)
+    shares = medians / medians[:-1].sum()
+    shares[-1] = 1.0
     rows = {
-        name: {
-            "median": medians[name],
-            "least": min(spent[name] for spent in passes),
-            "greatest": max(spent[name] for spent in passes),
-            "clips_per_second": len(videos) / medians[name],
-            "share": medians[name] / sum(medians[stage] for stage in STAGES) if name in STAGES else 1.0,
-        }
-        for name in medians
+        "median": medians,
+        "least": passes.min(0),
+        "greatest": passes.max(0),
+        "clips_per_second": len(videos) / medians,
+        "share": shares,
     }
-    known = [duration for duration in durations if duration]
-    seconds = sum(known) if len(known) == len(videos) else None
+    seconds = sum(duration or math.nan for duration in durations)
+    device = torch.device(model.device)
     return {
-        **rows,
-        "bound_by": max(STAGES, key=medians.__getitem__),
-        "realtime_factor": seconds / medians["overall"] if seconds else None,
+        **{
+            name: {key: row[index].item() for key, row in rows.items()}
+            for index, name in enumerate((*STAGES, "overall"))
+        },
+        "bound_by": STAGES[medians[:-1].argmax()],
+        "realtime_factor": None if math.isnan(seconds) else seconds / medians[-1].item(),
         "clips": len(videos),
         "frames": processor.num_frames,
-        "video_seconds": seconds,
+        "video_seconds": None if math.isnan(seconds) else seconds,
         "device": str(device) if device.type != "cuda" else torch.cuda.get_device_name(device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),

@@ -15,7 +15,7 @@ from ..clip_sampling import check_positive
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from . import live_sources
-from .live_sources import VideoStream, open_stream
+from .live_sources import VideoStream, open_stream, worth_answering
 from .paced_frames import PacedFrames
 from .pipeline import best_classes, class_scores, classify
 from .sliding_window import DueWindow, SlidingWindow
@@ -190,7 +190,9 @@ class VideoStreamClassifier:
             raise ValueError(f"a frame must be a uint8 array of shape (height, width, 3), RGB, but it is {found}")
         if self._in_seconds:
             if timestamp is None or not math.isfinite(timestamp):
-                raise ValueError(f"a window in seconds needs a finite timestamp for each frame, got {timestamp}")
+                raise ValueError(
+                    f"a window in seconds or a causal model needs a finite timestamp for each frame, got {timestamp}"
+                )
             last = self._window.timestamp
             if last is not None and timestamp < last:
                 raise ValueError(f"timestamps must not go backwards, got {timestamp} after {last}")
@@ -240,11 +242,14 @@ class VideoStreamClassifier:
         def read():
             start = time.perf_counter()
             try:
-                for picture, seconds in _never_back(stream.frames):
+                for picture, seconds, anew in worth_answering(_never_back(stream.frames), stream):
                     if not stream.live:
                         stop.wait(start + seconds - time.perf_counter())
                     if stop.is_set():
                         return
+                    if anew:
+                        self._window.begin_anew()
+                        self._window.fps, self._scores = stream.fps, None
                     numbers = self._window.add(picture, seconds)
                     if numbers:
                         due = self._window.window_of(numbers[-1])

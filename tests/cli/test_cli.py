@@ -326,6 +326,7 @@ def test_predict_refuses_options_that_do_not_fit(dvflnet, tiny_folder, video_fil
         ((video, "--embeddings"), "--embeddings needs --output"),
         ((video, "--top-k", 0), "--top_k 0 needs --embeddings"),
         ((video, "--ray", "auto"), "--ray needs --output"),
+        ((video, "--ray", "auto", "--output", "a.csv", "--num_workers", 2), "--ray has workers of its own"),
         ((video, "--retry_failed"), "--retry_failed needs --output"),
         ((video, "--list", tmp_path / "none.txt"), "none.txt"),
         ((tmp_path / "*.mp4",), "no file or folder matches this pattern"),

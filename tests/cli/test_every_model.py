@@ -19,7 +19,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.hub.model_folder import image_processor_like, push_model_folder
-from hf_dvflnet.inference.demo_answer import classify_clip, render_answer
+from hf_dvflnet.inference.demo_page import classify_clip, render_answer
 
 
 NAMES = sorted(MOTIONS)

@@ -75,7 +75,7 @@ def test_prepare_calls_it_unreadable(dvflnet, clips, tmp_path):
 def test_verify_calls_it_undecodable(dvflnet, tmp_path, monkeypatch):
     write_ucf101(tmp_path / "ucf101")
     monkeypatch.setenv("DVFLNET_TEST_CRASH", "bytes")  # clips are given as bytes, which have no other name
-    options = ("--report", tmp_path / "report.jsonl", "--num_workers", 2)
+    options = ("--report", tmp_path / "report.jsonl", "--num_workers", 2, "--classes", "JumpRope")
     assert dvflnet("verify", "ucf101", tmp_path / "ucf101", *options)[0] == 1
     rows = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
     assert {row["outcome"] for row in rows if "bytes" in row} <= {"undecodable", "empty"}

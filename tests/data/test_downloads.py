@@ -121,15 +121,17 @@ def test_other_schemes_are_refused(url):
         read_video(url)
 
 
-@pytest.mark.parametrize("target", ["file:/etc/passwd", "ftp://127.0.0.1/a.mp4"])
-def test_a_redirect_to_another_scheme_is_refused(server, target):
-    with pytest.raises(VideoDecodeError, match=f"redirects to {target}: only http and https"):
-        fetch_video(f"{server.url}/to/{target}")
-
-
-def test_a_missing_url_is_named(server):
-    with pytest.raises(VideoDecodeError, match="nothing.mp4: cannot be downloaded: .*404"):
-        read_video(f"{server.url}/nothing.mp4")
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("nothing.mp4", "nothing.mp4: cannot be downloaded: .*404"),
+        ("to_nowhere", "to_nowhere: cannot be downloaded"),
+        *((f"to/{url}", f"redirects to {url}: only http and https") for url in ("file:/etc/a", "ftp://127.0.0.1/a")),
+    ],
+)
+def test_an_answer_that_is_no_file_is_named(server, path, reason):
+    with pytest.raises(VideoDecodeError, match=reason):
+        read_video(f"{server.url}/{path}")
 
 
 @pytest.mark.parametrize(
@@ -138,11 +140,6 @@ def test_a_missing_url_is_named(server):
 def test_a_url_that_leads_nowhere_is_named(url):
     with pytest.raises(VideoDecodeError, match="cannot be downloaded"):
         read_video(url)
-
-
-def test_a_redirect_that_names_no_address_is_named(server):
-    with pytest.raises(VideoDecodeError, match="to_nowhere: cannot be downloaded"):
-        read_video(f"{server.url}/to_nowhere")
 
 
 def test_a_private_address_is_refused_and_never_asked(server):
@@ -204,19 +201,15 @@ def test_a_url_is_fetched_while_an_event_loop_runs(server):
     assert asyncio.run(fetch()) == b"\x1a\x45\xdf\xa3"
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
-        *("224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1"),
-        *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "2001:db8::1"),
-        *("::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "2002:0a00:0001::1", "2002:7f00:0001::"),
-    ],
+PRIVATE = (
+    *("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+    *("224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1"),
+    *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "2001:db8::1"),
+    *("::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "2002:0a00:0001::1", "2002:7f00:0001::"),
 )
-def test_addresses_of_a_machine_or_its_network_are_not_public(address):
-    assert not is_public(address)
+PUBLIC = ("1.1.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8")
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
-def test_addresses_of_the_internet_are_public(address):
-    assert is_public(address)
+@pytest.mark.parametrize("address", [*PRIVATE, *PUBLIC])
+def test_only_addresses_of_the_internet_are_public(address):
+    assert is_public(address) == (address in PUBLIC)

@@ -1,14 +1,12 @@
 import io
-import os
 import struct
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from commands import run
 from videos import read_number, write_video
 
 from hf_dvflnet import VideoDecodeError, VideoLimits, read_video, set_video_limits, video_decoding
@@ -83,13 +81,11 @@ def test_limits_hold_for_the_process_until_others_are_set(video_files, tiny_proc
     tiny_processor(video_files["vp9.webm"])
 
 
-def test_limits_come_from_the_environment():
-    code = "import hf_dvflnet; print(hf_dvflnet.video_decoding.video_limits())"
+def test_limits_come_from_the_environment(tmp_path):
     text = "max_frames=7 max_seconds=2.5,allow_private_addresses=no sandbox=yes"
-    environment = {**os.environ, "DVFLNET_VIDEO_LIMITS": text, "PYTHONPATH": os.pathsep.join(sys.path)}
-    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    code = "import hf_dvflnet; print(hf_dvflnet.video_decoding.video_limits())"
     limits = VideoLimits(max_frames=7, max_seconds=2.5, allow_private_addresses=False, sandbox=True)
-    assert printed.stdout.strip() == repr(limits)
+    assert run(code, tmp_path, DVFLNET_VIDEO_LIMITS=text).strip() == repr(limits)
 
 
 @pytest.mark.parametrize("text", ["max_frame=7", "max_frames=many", "max_frames", "max_frames=0", "sandbox="])
@@ -99,12 +95,9 @@ def test_limits_that_cannot_be_read_are_refused(text, monkeypatch):
         limits_of_environment()
 
 
-def test_a_limit_below_its_range_is_refused():
-    with pytest.raises(ValueError, match="max_pixels must be positive and finite, got 0"):
-        VideoLimits(max_pixels=0)
-
-
-@pytest.mark.parametrize("limit", [{"max_memory": 4e9 + 0.5}, {"max_seconds": float("inf")}, {"max_frames": 1.5}])
+@pytest.mark.parametrize(
+    "limit", [{"max_pixels": 0}, {"max_memory": 4e9 + 0.5}, {"max_seconds": float("inf")}, {"max_frames": 1.5}]
+)
 def test_a_limit_that_a_process_cannot_have_is_refused(limit):
     with pytest.raises(ValueError, match=f"{next(iter(limit))} must be"):
         VideoLimits(**limit)

@@ -80,7 +80,7 @@ def test_a_folder_of_other_settings_or_other_things_is_refused(tmp_path):
         write_motion_videos(tmp_path / "videos", clips_per_class={}, seed=1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(ValueError, match="is not empty"):
+    with pytest.raises(ValueError, match="is neither empty nor"):
         write_motion_videos(tmp_path / "mine", clips_per_class={})
 
 

@@ -71,27 +71,35 @@ def write_ucf101(root: Path):
             (lists / f"{split}list{fold:02d}.txt").write_bytes("".join(f"{line}\r\n" for line in of_split).encode())
 
 
-def write_hmdb51(root: Path):
-    """A list for every class and fold, with blanks at the line ends, and names with special characters."""
+def write_class_lists(root: Path, videos: str, lists: str, key: str, flags: tuple[str, str], clips: dict, frames: int):
+    """Videos of the classes in `clips`, and a list for every class and fold with a flag for each of its clips."""
     from hf_dvflnet.data.label_sets import LABEL_SETS
 
-    names = {
-        "brush_hair": ["April_09_brush_hair_u_nm_np1_ba_goo_0", "#2_Gum_brush_hair_h_nm_np10_fr_med_1"],
-        "climb": ["Kletter[1]_climb_f_cm_np1_le_bad_0", "A&B_climb_f_cm_np1_ri_bad_1"],
-        "climb_stairs": ["Down-_and_upstairs_climb_stairs_f_cm_np1_ba_med_0", "x!(y)_climb_stairs_f_nm_np1_fr_goo_2"],
-        "sword": ["~a;b_sword_f_nm_np2_fr_med_0", "c@d_sword_u_nm_np2_fr_med_1", "e+f_sword_u_nm_np2_fr_med_2"],
-    }
-    lists = root / "testTrainMulti_7030_splits"
-    lists.mkdir(parents=True)
-    for label, stems in names.items():
+    (root / lists).mkdir(parents=True)
+    for label in LABEL_SETS[key].names:
+        stems = clips.get(label, [])
         for number, stem in enumerate(stems):
-            xvid(root / "hmdb51_org" / label / f"{stem}.avi", 9 + number)
-    for label in LABEL_SETS["hmdb51"].names:
+            xvid(root / videos / label / f"{stem}.avi", frames + number)
         for fold in (1, 2, 3):
-            # the first is trained on, the second tested on, and the third is in neither list
-            flags = zip(names.get(label, []), "120" if fold != 2 else "210", strict=False)
-            text = "".join(f"{stem}.avi {flag} \n" for stem, flag in flags)
-            (lists / f"{label}_test_split{fold}.txt").write_text(text)
+            lines = [f"{stem}.avi {flag} \n" for stem, flag in zip(stems, flags[fold == 2], strict=False)]
+            newline = "\r\n" if label == "run" else "\n"
+            (root / lists / f"{label}_test_split{fold}.txt").write_text("".join(lines), newline=newline)
+
+
+HMDB51 = {
+    "brush_hair": ["April_09_brush_hair_u_nm_np1_ba_goo_0", "#2_Gum_brush_hair_h_nm_np10_fr_med_1"],
+    "climb": ["Kletter[1]_climb_f_cm_np1_le_bad_0", "A&B_climb_f_cm_np1_ri_bad_1"],
+    "climb_stairs": ["Down-_and_upstairs_climb_stairs_f_cm_np1_ba_med_0", "x!(y)_climb_stairs_f_nm_np1_fr_goo_2"],
+    "sword": ["~a;b_sword_f_nm_np2_fr_med_0", "c@d_sword_u_nm_np2_fr_med_1", "e+f_sword_u_nm_np2_fr_med_2"],
+}
+
+
+def write_hmdb51(root: Path):
+    """
+    A list for every class and fold, with blanks at the line ends, one with Windows line ends, and names with special
+    characters. The first clip is trained on, the second tested on, and the third is in neither list.
+    """
+    write_class_lists(root, "hmdb51_org", "testTrainMulti_7030_splits", "hmdb51", ("120", "210"), HMDB51, 9)
 
 
 JHMDB = {
@@ -105,22 +113,8 @@ JHMDB = {
 
 
 def write_jhmdb(root: Path):
-    """
-    A list for every class and fold, of which one has Windows line ends; names with special characters; a title with
-    clips in two classes.
-    """
-    from hf_dvflnet.data.label_sets import LABEL_SETS
-
-    lists = root / "splits"
-    lists.mkdir(parents=True)
-    for label in LABEL_SETS["jhmdb"].names:
-        stems = JHMDB.get(label, [])
-        for number, stem in enumerate(stems):
-            xvid(root / "ReCompress_Videos" / label / f"{stem}.avi", 15 + number)
-        for fold in (1, 2, 3):
-            flags = zip(stems, "12" if fold != 2 else "21", strict=False)
-            text = "".join(f"{stem}.avi {flag}\n" for stem, flag in flags)
-            (lists / f"{label}_test_split{fold}.txt").write_text(text, newline="\r\n" if label == "run" else "\n")
+    """As HMDB51's, with a title that has clips in two classes."""
+    write_class_lists(root, "ReCompress_Videos", "splits", "jhmdb", ("12", "21"), JHMDB, 15)
 
 
 SSV2 = {

@@ -75,7 +75,7 @@ def test_every_command_that_runs_a_model_takes_a_data_type(
         seen.append(dtype)
         return place(model, device, dtype, **options)
 
-    for module in ("inference.inference_form", "training.teacher_cache"):
+    for module in ("inference.pipeline", "training.teacher_cache"):
         monkeypatch.setattr(f"hf_dvflnet.{module}.place", noted)
     commands = list(commands_that_run_a_model(tiny_folder, video_files["vp9.webm"], video_tree, tmp_path))[:-1]
     for command in commands:

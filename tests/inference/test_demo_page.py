@@ -27,8 +27,8 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.hub.model_folder import save_model_folder
-from hf_dvflnet.inference import demo_answer, demo_page
-from hf_dvflnet.inference.demo_answer import classify_clip, render_answer, render_refusal
+from hf_dvflnet.inference import demo_page
+from hf_dvflnet.inference.demo_page import classify_clip, render_answer, render_refusal
 
 
 MEMORY_LIMIT = 2 << 30  # of the server with a nano network, in bytes
@@ -66,8 +66,8 @@ def test_a_clip_that_lasts_too_long_is_refused_before_frames_are_chosen(tiny, vi
 
 @pytest.mark.parametrize(("of_page", "of_process"), [(9600, 1 << 20), (1 << 20, 9600)])
 def test_the_stricter_limit_of_page_and_process_holds(tiny, video_files, monkeypatch, of_page, of_process):
-    monkeypatch.setitem(demo_answer.PAGE_LIMITS, "max_pixels", of_page)
-    monkeypatch.setattr(demo_answer, "video_limits", lambda: VideoLimits(max_pixels=of_process))
+    monkeypatch.setitem(demo_page.PAGE_LIMITS, "max_pixels", of_page)
+    monkeypatch.setattr(demo_page, "video_limits", lambda: VideoLimits(max_pixels=of_process))
     with pytest.raises(
         VideoDecodeError, match="^vp9.webm: has frames of 160 x 96, more than the limit of 9600 pixels"
     ):
@@ -102,7 +102,7 @@ def test_text_of_file_model_and_errors_is_escaped(tiny, video_files, tmp_path):
 def test_an_example_that_the_page_would_refuse_is_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with pytest.raises(VideoDecodeError, match="a.mp4"):
-        demo_answer.thumbnail(tmp_path / "a.mp4")
+        demo_page.thumbnail(tmp_path / "a.mp4")
 
 
 # the page, in this process

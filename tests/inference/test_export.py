@@ -21,7 +21,7 @@ from hf_dvflnet import (
 from hf_dvflnet.hub.loading import load_model, load_processor
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference import export as exporting
-from hf_dvflnet.inference.demo_answer import classify_clip, render_answer
+from hf_dvflnet.inference.demo_page import classify_clip, render_answer
 
 
 COLOURS = {
@@ -82,6 +82,20 @@ def test_the_model_of_these_tests_tells_the_colours(colour_model, colours):
     with torch.no_grad():
         logits = load_model(str(colour_model))(clips_of(colour_model, colours.values())).logits
     assert logits.argmax(-1).tolist() == list(range(6))
+
+
+@pytest.fixture
+def causal_folder(tmp_path) -> Path:
+    """A causal network whose answers depend visibly on each frame, at 5 frames a second."""
+    torch.manual_seed(0)
+    config = VideoFocalNetConfig(embed_dim=8, image_size=32, num_frames=4, num_labels=6, causal=True)
+    model = VideoFocalNetForVideoClassification(config)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_model_folder(tmp_path / "causal", model, title="", introduction="")
+    VideoFocalNetVideoProcessor.from_pretrained(tmp_path / "causal", fps=5.0).save_pretrained(tmp_path / "causal")
+    return tmp_path / "causal"
 
 
 # what is refused
@@ -355,3 +369,60 @@ def test_the_demo_page_shows_the_answer_of_a_program_without_maps(exported, colo
     folder, video = exported[0], colours["red"]
     found = classify_clip(load_exported(folder), load_processor(str(folder)), video)
     assert found.scores[0][0] == "red" and "modulators" not in render_answer(found)
+
+
+CAUSAL = """
+import sys, torch
+from dvflnet_cli import main
+from hf_dvflnet import VideoStreamClassifier, load_exported
+from hf_dvflnet.hub.loading import load_model, load_processor
+
+model, out, format, dtype, video = sys.argv[1:]
+sys.argv = ["dvflnet", "export", model, out, "--format", format, "--dtype", dtype]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+network, program = load_model(model), load_exported(out)
+frames = torch.randn(1, 200, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+with torch.no_grad():
+    expected = network(frames).frame_logits
+logits, state = program.step(frames[:, :7])
+for frame in frames[:, 7:].split(1, dim=1):
+    answer, state = program.step(frame, state)
+    logits = torch.cat([logits, answer], 1)
+print(float((logits - expected).abs().max() / expected.abs().max()))
+for classifier in (network, program):
+    print(*(answer.score for answer in VideoStreamClassifier(classifier, load_processor(model)).run(video)))
+for wrong in ((frames[..., 1:], ()), (frames[:, :1], state[1:]), (frames[:, :1], tuple(t[..., :1] for t in state))):
+    try:
+        program.step(*wrong)
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "format, dtype", [pair for pair in exporting.PAIRS if pair[1] != "int8"], ids=lambda value: value
+)
+def test_a_causal_program_steps_as_pytorch_over_200_frames(
+    dvflnet, causal_folder, video_files, tmp_path, format, dtype
+):
+    # in a process of its own: several runtimes in one process have crashed it
+    words = [str(causal_folder), str(tmp_path / "out"), format, dtype, str(video_files["h264.mkv"])]
+    process = subprocess.run([sys.executable, "-c", CAUSAL, *words], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    difference, *streams, _, _, _ = process.stdout.splitlines()[-6:]
+    refusals = process.stdout.splitlines()[-3:]
+    assert float(difference) <= (1e-5 if dtype == "float32" else 0.05)
+    assert "do not fit the program" in refusals[0]
+    assert all("the state is of another model" in line for line in refusals[1:])
+    scores = [list(map(float, line.split())) for line in streams]
+    assert len(scores[0]) == 8  # of 1.6 s at 5 frames a second
+    assert scores[1] == pytest.approx(scores[0], abs=1e-4 if dtype == "float32" else 0.05)
+
+
+def test_a_causal_model_is_not_exported_in_int8(dvflnet, causal_folder, colours, tmp_path):
+    arguments = ("--format", "onnx", "--dtype", "int8", "--calibration", colours["red"].parents[1])
+    refused(dvflnet("export", causal_folder, tmp_path / "out", *arguments), "cannot be calibrated; export float32")

@@ -160,16 +160,6 @@ def test_training_is_refused():
     model.eval()(clips())
 
 
-def test_gradients_of_the_clip_are_those_of_the_plain_form():
-    plain = make()
-    gradients = []
-    for model in (plain, prepare_for_inference(copy.deepcopy(plain))):
-        pixel_values = clips().requires_grad_()
-        model(pixel_values).logits.sum().backward()
-        gradients.append(pixel_values.grad)
-    torch.testing.assert_close(gradients[1], gradients[0])
-
-
 def test_a_prepared_model_in_another_type_computes_in_the_plain_form():
     plain = make()
     prepared = prepare_for_inference(copy.deepcopy(plain)).bfloat16()

@@ -16,7 +16,7 @@ from hf_dvflnet import (
     predict_windows,
     read_video,
 )
-from hf_dvflnet.inference.demo_answer import classify_clip
+from hf_dvflnet.inference.demo_page import classify_clip
 from hf_dvflnet.inference.evaluation import predict_clips
 from hf_dvflnet.inference.pipeline import score_text
 from hf_dvflnet.video_decoding import VideoWarning
@@ -27,11 +27,14 @@ def model_and_processor(tiny_folder):
     return load_model(str(tiny_folder)), load_processor(str(tiny_folder))
 
 
-def test_videos_are_answered_in_order_and_one_that_cannot_be_read_is_named(model_and_processor, video_files, tmp_path):
+@pytest.mark.parametrize("num_workers, batch_size", [(0, 1), (0, 2), (3, 1), (2, 4)])
+def test_videos_are_answered_in_order_and_one_that_cannot_be_read_is_named(
+    model_and_processor, video_files, tmp_path, num_workers, batch_size
+):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     videos = [video_files["vp9.webm"], broken, video_files["xvid.avi"], video_files["h264.mkv"]]
-    rows = list(predict_videos(*model_and_processor, videos, top_k=2, batch_size=2))
+    rows = list(predict_videos(*model_and_processor, videos, top_k=2, batch_size=batch_size, num_workers=num_workers))
     errors = {row["video"]: row["error"] for row in rows if "error" in row}
     assert list(errors) == [broken] and isinstance(errors[broken], VideoDecodeError)
     answered = [row for row in rows if "answers" in row]

@@ -20,7 +20,6 @@ from videos import write_video
 from hf_dvflnet import VideoLimits, load_model, load_processor, predict_to_file, prepare_videos, set_video_limits
 from hf_dvflnet.data import jobs, preparation
 from hf_dvflnet.data.verification import verify_benchmark
-from hf_dvflnet.inference.ray_prediction import predict_with_ray
 from hf_dvflnet.video_decoding import video_limits
 
 
@@ -142,29 +141,28 @@ def parts_of(output: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("options", "error", "reason"),
     [
-        ({"address": "127.0.0.1:9"}, ConnectionError, "no Ray cluster answers at 127.0.0.1:9"),
-        ({"address": "here"}, ValueError, "here: is not the address of a Ray cluster, which is auto, local or HOST:P"),
-        ({"address": "ray://127.0.0.1:9"}, ValueError, "is the address of a Ray client"),
-        ({"device": "mps"}, ValueError, "device must be auto, cpu or cuda, got mps"),
+        ({"ray": "127.0.0.1:9"}, ConnectionError, "no Ray cluster answers at 127.0.0.1:9"),
+        ({"ray": "here"}, ValueError, "here: is not the address of a Ray cluster, which is auto, local or HOST:P"),
+        ({"ray": "ray://127.0.0.1:9"}, ValueError, "is the address of a Ray client"),
     ],
 )
 def test_what_ray_cannot_do_is_refused(model_and_processor, tmp_path, options, error, reason):
     with pytest.raises(error, match=reason):
-        predict_with_ray(*model_and_processor, ["a.mp4"], tmp_path / "scores.csv", **options)
+        predict_to_file(*model_and_processor, ["a.mp4"], tmp_path / "scores.csv", **options)
     assert not (tmp_path / "scores.csv").exists()
 
 
 def test_a_cluster_that_the_environment_names_and_that_is_gone_is_said(model_and_processor, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(ConnectionError, match="no Ray cluster answers at 127.0.0.1:9"):
-        predict_with_ray(*model_and_processor, ["a.mp4"], tmp_path / "scores.csv")
+        predict_to_file(*model_and_processor, ["a.mp4"], tmp_path / "scores.csv", ray="auto")
 
 
 def test_a_launcher_beside_ray_is_refused(model_and_processor, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(ValueError, match="start one process, without a launcher"):
-        predict_with_ray(*model_and_processor, ["a.mp4"], tmp_path / "scores.csv")
+    with pytest.raises(ValueError, match="start it without a launcher"):
+        predict_to_file(*model_and_processor, ["a.mp4"], tmp_path / "scores.csv", ray="auto")
 
 
 def test_ray_that_is_not_installed_is_named_with_its_extra(dvflnet, tiny_folder, tmp_path, monkeypatch):
@@ -174,35 +172,17 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(dvflnet, tiny_folder,
     assert (code, error) == (1, "dvflnet: --ray needs Ray: pip install 'hf_dvflnet[ray]'\n")
 
 
-def no_cluster(*arguments, **options):
-    raise ConnectionError("Could not find any running Ray instance.")
-
-
-@pytest.mark.parametrize("address", ["auto", "127.0.0.1:9"])
-def test_prepare_and_verify_say_that_no_cluster_answers_and_write_nothing(
-    dvflnet, video_tree, tmp_path, address, monkeypatch
-):
-    if address == "auto":  # would find the cluster of another test, or of another user of the machine
-        monkeypatch.setattr(ray, "init", no_cluster)
+def test_prepare_and_verify_say_that_no_cluster_answers_and_write_nothing(dvflnet, video_tree, tmp_path):
     release, out = tmp_path / "release", tmp_path / "out"
     write_ucf50(release)
-    commands = [("prepare", video_tree, out), ("verify", "ucf50", release, "--report", out)]
-    for command in commands:
-        refused(dvflnet(*command, "--ray", address), f"no Ray cluster answers at {address}")
+    for command in (("prepare", video_tree, out), ("verify", "ucf50", release, "--report", out)):
+        refused(dvflnet(*command, "--ray", "127.0.0.1:9"), "no Ray cluster answers at 127.0.0.1:9")
         assert not out.exists()
 
 
 def test_prepare_refuses_workers_of_its_own_beside_ray(dvflnet, video_tree, tmp_path):
     command = ("prepare", video_tree, tmp_path / "out", "--ray", "auto", "--num-workers", "2")
     refused(dvflnet(*command), "a Ray cluster has its own workers; leave out num_workers (--num-workers)")
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [([], "--ray needs --output"), (["--output", "a.csv", "--num_workers", 2], "--ray has workers of its own")],
-)
-def test_the_command_refuses_options_that_ray_does_not_have(dvflnet, tiny_folder, options, reason):
-    refused(dvflnet("predict", tiny_folder, "a.mp4", "--ray", "auto", *options), reason)
 
 
 # on a cluster
@@ -217,8 +197,9 @@ def test_rows_are_those_of_a_local_run_and_a_crash_of_a_decoder_is_one_of_them(
     os.link(videos[20], tmp_path / "crashes.mp4")
     videos[20] = str(tmp_path / "crashes.mp4")
     predict_to_file(model, processor, videos, tmp_path / "local.parquet", num_workers=0, embeddings=True)
-    found = predict_with_ray(model, processor, videos, tmp_path / "ray.parquet", embeddings=True, batch_size=3)
-    assert (found["written"], found["nodes"], found["gpus"]) == (40, 2, 0)
+    options = {"embeddings": True, "batch_size": 3, "ray": "auto"}
+    found = predict_to_file(model, processor, videos, tmp_path / "ray.parquet", **options)
+    assert found["written"] == 40
     assert found["failures"] == {"FileNotFoundError": 1, "VideoDecodeError": 1, "DecoderCrash": 1}
     rows, expected = rows_of(tmp_path / "ray.parquet"), rows_of(tmp_path / "local.parquet")
     assert rows[20]["error"].startswith(f"{videos[20]}: the process that decoded it ended")
@@ -274,7 +255,8 @@ def test_workers_have_the_folder_and_the_limits_of_the_command(
 ):
     monkeypatch.chdir(tmp_path / "many")
     set_video_limits(VideoLimits(max_frames=10))
-    predict_with_ray(*model_and_processor, ["000.mp4", "006.mp4", "007.mp4", "008.mp4"], tmp_path / "ray.parquet")
+    names = ["000.mp4", "006.mp4", "007.mp4", "008.mp4"]
+    predict_to_file(*model_and_processor, names, tmp_path / "ray.parquet", ray="auto")
     rows = rows_of(tmp_path / "ray.parquet")
     assert [row["frames"] for row in rows] == [8, 9, 10, None]
     assert "more frames than the limit of 10 (max_frames)" in rows[3]["error"]
@@ -310,7 +292,7 @@ def test_a_worker_and_then_a_node_are_killed_and_no_row_is_lost_or_double(
 ):
     output = tmp_path / "scores.parquet"
     with ThreadPoolExecutor(1) as thread:
-        run = thread.submit(predict_with_ray, *model_and_processor, videos, output)
+        run = thread.submit(predict_to_file, *model_and_processor, videos, output, ray="auto")
         try:
             wait_until(lambda: parts_of(output) and gated.asked, lambda: not run.done())
             workers = decoding()

@@ -15,8 +15,6 @@ import hf_dvflnet
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import distillation_ablation
-import real_video
-import real_video_figures
 import write_readme
 
 
@@ -40,14 +38,6 @@ def test_every_table_is_on_a_page():
 def test_the_runs_of_the_ablation_are_those_of_its_script():
     rows = json.loads((ROOT / "benchmarks" / "distillation_ablation.json").read_text())
     assert distillation_ablation.of_this_file(rows) == rows
-
-
-def test_the_summary_of_the_real_videos_is_that_of_their_runs():
-    runs = json.loads((ROOT / "benchmarks" / "real_video.json").read_text())
-    cards = json.loads((ROOT / "hub_cards" / "results.json").read_text())
-    rows = [row for row in runs["test"] if row["settings"] == real_video.depends_on(row["kind"], real_video.SETTINGS)]
-    summary = real_video_figures.summarize(rows, runs["clips"]["test"])
-    assert {name: cards["real_video"][name] for name in summary} == summary
 
 
 def test_the_accuracy_of_the_shipped_student_is_that_of_its_files():

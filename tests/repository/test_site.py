@@ -39,7 +39,7 @@ def test_references_in_docstrings_are_links(site):
 
 
 def test_links_to_files_outside_of_docs_lead_into_the_site(site):
-    assert 'href="../repository/benchmarks/#prepared-videos"' in (site / "scaling" / "index.html").read_text("utf-8")
+    assert 'href="../repository/benchmarks/FINDINGS/"' in (site / "scaling" / "index.html").read_text("utf-8")
     home = (site / "index.html").read_text(encoding="utf-8")
     for target in ("install/", "repository/examples/quickstart.ipynb", "repository/LICENSE"):
         assert f'href="{target}"' in home, target
