@@ -43,7 +43,7 @@ class FeatureClips(VideoClipDataset):
     ):
         clips = with_labels_of(model, clips)
         vars(self).update(vars(clips))
-        with PartialState().split_between_processes(range(len(clips))) as mine:
+        with PartialState().split_between_processes(list(range(len(clips)))) as mine:
             part = torch.utils.data.Subset(clips, mine)
             items = _with_features(model, part, batch_size, num_workers, device)
         self._items = gather_object(items)  # in the order of the processes

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from example_scripts import EXAMPLES
 from small_trainings import labelled, new_model
+from transformers import AutoModel, ConvNextConfig
 
+from hf_dvflnet import FrameModelForVideoClassification
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.training.teacher_cache import TeacherCache
 
@@ -154,6 +157,43 @@ def test_one_process_two_processes_and_two_hosts_have_the_same_loss_curve(tmp_pa
     for name in curves:
         broken = (tmp_path / name / "student" / "broken_clips.jsonl").read_text().splitlines()
         assert [json.loads(line)["clip"] for line in broken] == ["move_000/0001.mp4"]
+
+
+SHARED_FEATURES = """
+import sys
+import torch
+from accelerate import Accelerator
+from hf_dvflnet import VideoClipDataset, load_model, load_processor, load_video_folder
+from hf_dvflnet.training.frame_heads import FeatureClips
+
+accelerator = Accelerator(cpu=True)
+model, computed = load_model(sys.argv[1]), []
+pooled = model.pooled_features
+model.pooled_features = lambda clips: computed.append(len(clips)) or pooled(clips)
+rows = load_video_folder(sys.argv[2])["train"].select(range(9))
+items = list(FeatureClips(model, VideoClipDataset(rows, load_processor(sys.argv[1]))))
+torch.save((sum(computed), items), f"{sys.argv[3]}/{accelerator.process_index}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_features_of_a_frozen_network(tmp_path, motion_tree, tiny_processor):
+    body = AutoModel.from_config(ConvNextConfig(hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1]))
+    model = FrameModelForVideoClassification.from_image_model(body, image_size=32, num_frames=4, num_labels=16)
+    model.save_pretrained(tmp_path / "model")
+    tiny_processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "script.py").write_text(SHARED_FEATURES)
+    found = {}
+    for name in ("cpu", "cpu_2_processes"):
+        (tmp_path / name).mkdir()
+        words = [*config(name), tmp_path / "script.py", tmp_path / "model", motion_tree, tmp_path / name]
+        subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *map(str, words)], check=True, timeout=400)
+        found[name] = [torch.load(file) for file in sorted((tmp_path / name).glob("*.pt"))]
+    assert [computed for computed, _ in found["cpu_2_processes"]] == [5, 4]
+    for _, items in found["cpu_2_processes"]:
+        for item, expected in zip(items, found["cpu"][0][1], strict=True):
+            assert item["labels"] == expected["labels"]
+            torch.testing.assert_close(item["features"], expected["features"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
