@@ -116,11 +116,11 @@ def report(
         )
         if remark is not None:
             say(f"Warning: {remark}", err=True)
-    kind = "image network" if isinstance(trainer.model, FrameModelForVideoClassification) else "Video-FocalNet"
+    kind = "An image network" if isinstance(trainer.model, FrameModelForVideoClassification) else "A Video-FocalNet"
     facts = {f"{name} split": row["split"] for name, row in results.items()}
     facts |= {"frames of a clip": pace, "seed": trainer.args.seed}
-    introduction = f"A {kind}, trained with `dvflnet train` of hf_dvflnet.\n\n{as_table(results)}"
-    write_card(folder, "A video classifier", introduction, facts, name=folder.name)
+    introduction = f"{kind}, trained with `dvflnet train` of hf_dvflnet.\n\n{as_table(results)}"
+    write_card(folder, "A video classifier", introduction, facts, name=trainer.args.output_dir)
     print(f"The model is in {folder}, its curves are in {folder / 'curves.png'}")
 
 

@@ -270,6 +270,12 @@ class Segments:
                     ended = list(finder.add(answer.time or 0.0, dict(answer.top)))
                     rows += [{"video": video, **event.row()} for kind, event in ended if kind == "end"]
                 rows += [{"video": video, **event.row()} for _, event in finder.finish()]
+                if not rows or rows[-1]["video"] != video:
+                    needed = f"--start_score is {self.start_score:g}, --shortest {self.shortest:g} s"
+                    say(
+                        f"dvflnet: {one_line(video)}: no events; the highest score was {finder.highest:.3f}, {needed}",
+                        err=True,
+                    )
             except (OSError, ValueError) as error:
                 failed += 1
                 say(f"dvflnet: {one_line(error)}", err=True)

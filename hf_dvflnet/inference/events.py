@@ -67,6 +67,9 @@ class EventFinder:
             )
         self.start_score, self.end_score = start_score, end_score
         self.shortest, self.longest_gap, self.lag = shortest, longest_gap, lag
+        # answers come with frames, so two may be somewhat further apart than a stride
+        self.longest_silence = max(longest_gap, 1.5 * stride)
+        self.highest = 0.0  # of all scores
         self.open: dict[str, Event] = {}
         self.until = 0.0  # up to where there were answers
 
@@ -90,12 +93,13 @@ class EventFinder:
             raise ValueError(
                 f"answers must come in the order of their times, got {time} after {self.until + self.lag}"
             )
-        gone = end - self.until > self.longest_gap and self.until > 0  # nothing is known of what was before
+        gone = end - self.until > self.longest_silence and self.until > 0  # nothing is known of what was before
         start = end if gone else self.until
         self.until = end
         for label in [label for label, event in self.open.items() if gone or end - event.end > self.longest_gap]:
             if scores.get(label, 0.0) < self.end_score or gone:
                 yield from self._close(label)
+        self.highest = max(self.highest, *scores.values(), 0.0)
         for label, score in scores.items():
             event = self.open.get(label)
             if event is None and score >= self.start_score:

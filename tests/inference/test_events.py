@@ -1,6 +1,7 @@
 import csv
 import itertools
 import json
+import re
 from pathlib import Path
 
 import av
@@ -49,6 +50,8 @@ def map_now(events):
             {},
             [("start", 0, 1), ("end", 0, 1), ("start", 3, 4), ("end", 3, 4)],
         ),
+        # answers that come with frames, a little later than a stride
+        ([0.7, 0.7, 0.7], {"longest_gap": 0.48, "stride": 0.48}, [("start", 0, 1.0), ("end", 0, 1.5)]),
         # half a window before the answer
         ([0.1, 0.7, 0.7, 0.7], {"lag": 0.5}, [("start", 0, 1.0), ("end", 0, 1.5)]),
     ],
@@ -63,6 +66,12 @@ def test_the_score_of_an_event_is_the_mean_of_its_answers_and_classes_do_not_dis
     list(finder.add(1.0, {"a": 0.8}))
     list(finder.add(1.5, {"a": 0.05}))
     assert [(event.label, event.end, round(event.score, 6)) for event in told] == [("a", 1.0, 0.7), ("b", 0.5, 0.9)]
+
+
+def test_the_highest_score_is_known_where_nothing_started():
+    finder = EventFinder()
+    assert not [*finder.add(0.5, {"a": 0.3, "b": 0.1}), *finder.add(1.0, {}), *finder.finish()]
+    assert finder.highest == 0.3
 
 
 @pytest.mark.parametrize("scores", [(0.4, 0.6), (1.1, 0.5), (0.5, 0.0), (float("nan"), 0.5)])
@@ -115,6 +124,12 @@ def test_segments_of_a_file_are_written_in_each_format_and_equal_what_watch_says
     assert [line["label"] for line in by_kind["start"]] == ["zoom_in_fast", "turn_left_slow"]
     ends = [{name: line[name] for name in ("label", "start", "end", "score")} for line in by_kind["end"]]
     assert ends == [{name: value for name, value in row.items() if name != "video"} for row in written]
+
+
+def test_a_video_without_events_is_said_with_its_highest_score(dvflnet, joined):
+    code, out, err = dvflnet("segments", STUDENT, joined, *OPTIONS, "--shortest", 100)
+    assert (code, out) == (0, "video,label,start,end,score\n")
+    assert re.search(r"two.mp4: no events; the highest score was 0\.9\d+, --start_score is 0.4, --shortest 100 s", err)
 
 
 def test_subtitles_are_escaped(tmp_path):
