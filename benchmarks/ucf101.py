@@ -12,8 +12,8 @@ Each clip is decoded once: the views of training and evaluation, and the teacher
 in the working folder, which are made where they are missing. Each run is written to `benchmarks/ucf101.json` when it
 ends, and is not repeated: the same command continues where it was stopped. `SETTINGS`, `ARMS` and `EXPERIMENT` hold
 every choice, made with `--choose` before the first test clip was classified. The experiment may take 20 CPU hours (36
-runs of students: 22 CPU minutes each at 64 pixels, some 50 at 112). `--set frames=16 --out FILE` is the same experiment
-with other settings.
+students: 22 CPU minutes each at 64 pixels, some 50 at 112). `--set frames=16 --out FILE` is the same experiment with
+other settings.
 """
 
 import argparse
