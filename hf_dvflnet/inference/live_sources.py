@@ -32,6 +32,7 @@ _CAMERAS = ("v4l2", "avfoundation", "dshow")
 SECONDS_TO_OPEN, SECONDS_TO_READ = 20.0, 10.0
 SECONDS_BEHIND = 1.0  # how far decoding may fall behind a live source before frames are skipped
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a lost source is opened again; each pause doubles the last
+SECONDS_STEADY = 2.0  # how long a source must go on after a return for the pauses to be short again
 SECONDS_STILL = 5.0  # how long a camera may show the same picture, or a black one, before it is not classified
 BLACK = 16  # largest value of a black picture, of 255
 
@@ -162,8 +163,9 @@ def _returning(
     frames: Iterator[Any] | None, connect: Callable[[], Iterator[Any]], opened: VideoStream, limit: float
 ) -> Iterator[tuple[Callable[[], np.ndarray], float]]:
     """The frames of a live source that is opened again, for `limit` seconds, whenever it ends or fails."""
-    began = last = time.perf_counter()  # last: when the newest frame came
+    began = back = last = time.perf_counter()  # back: when it last returned; last: when the newest frame came
     newest = 0.0  # its time
+    gone = began  # since when it is away, or returns for moments only
     pause, reason = FIRST_PAUSE, None  # reason: why there are no frames now
     while True:
         try:
@@ -172,18 +174,20 @@ def _returning(
             for picture, seconds in frames:
                 now = time.perf_counter()
                 if reason:
-                    offset = newest + now - last
+                    offset, back = newest + now - last, now
                     opened.returns += 1
                     opened.say(f"{opened.name}: is back, {now - last:.1f} s after its last frame")
-                pause, last, reason, newest = FIRST_PAUSE, now, None, offset + seconds
+                last, reason, newest = now, None, offset + seconds
                 yield picture, newest
             failure = f"{opened.name}: ended after {time.perf_counter() - began:.1f} s"
         except VideoDecodeError as error:
             failure = str(error)
         if opened.stop.is_set():
             return
-        if time.perf_counter() - last + pause > limit:
-            raise VideoDecodeError(f"{failure}; did not return within {limit:g} s")
+        if reason is None and last - back >= SECONDS_STEADY:
+            pause, gone = FIRST_PAUSE, last
+        if time.perf_counter() - gone + pause > limit:
+            raise VideoDecodeError(f"{failure}; did not return for good within {limit:g} s")
         if reason is None:
             opened.say(f"{failure}; tried again for {limit:g} s")
         frames, reason = None, failure

@@ -341,6 +341,7 @@ def flaky(tmp_path, monkeypatch):
     """A server that breaks off, sends nothing once, stalls, comes back with another size and rate, and is gone."""
     monkeypatch.setattr(live_sources, "FIRST_PAUSE", 0.1)
     monkeypatch.setattr(live_sources, "SECONDS_TO_READ", 1.0)
+    monkeypatch.setattr(live_sources, "SECONDS_STEADY", 0.0)  # what it sends comes at once
     options = {"g": "10"}
     small = write_video(tmp_path / "small.ts", num_frames=50, rate=50, width=80, height=48, options=options)
     large = write_video(tmp_path / "large.ts", num_frames=25, rate=25, width=128, height=96, options=options)
@@ -359,7 +360,7 @@ def test_a_source_that_breaks_off_and_stalls_is_opened_again_until_it_stays_away
     said, found = [], []
     with (
         open_stream(flaky, reconnect=4) as stream,
-        pytest.raises(VideoDecodeError, match="did not return within 4 s"),
+        pytest.raises(VideoDecodeError, match="did not return for good within 4 s"),
     ):
         stream.say = said.append
         for picture, seconds in stream.frames:
@@ -373,6 +374,16 @@ def test_a_source_that_breaks_off_and_stalls_is_opened_again_until_it_stays_away
     lost, back, stalled, again, gone = said
     assert "tried again for 4 s" in lost and "nothing received for 1 s" in stalled and "tried again" in gone
     assert "is back, " in back and "is back, " in again
+
+
+def test_a_source_that_returns_for_moments_only_is_opened_less_and_less_often_and_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_sources, "FIRST_PAUSE", 0.1)
+    content = write_video(tmp_path / "a.ts", num_frames=10, rate=50, width=80, height=48).read_bytes()
+    with answering(lambda number, send: send(content)) as url, open_stream(url, reconnect=3) as stream:
+        stream.say = lambda _: None
+        with pytest.raises(VideoDecodeError, match="did not return for good within 3 s"):
+            list(stream.frames)
+    assert 2 <= stream.returns <= 4  # after 0.1, 0.2, 0.4, 0.8 s
 
 
 def test_no_window_has_frames_from_before_and_after_a_gap(tiny_model, tiny_processor, flaky, monkeypatch):
@@ -403,7 +414,7 @@ def test_a_causal_model_begins_anew_after_a_gap_that_is_shorter_than_a_clip(tiny
 
 def test_watch_goes_on_after_a_gap_and_says_so(dvflnet, tiny_folder, flaky):
     code, out, err = dvflnet("watch", tiny_folder, flaky, "--window", 0.4, "--reconnect", 4, "--json")
-    assert code == 1 and err.count("is back") == 2 and "did not return within 4 s" in err
+    assert code == 1 and err.count("is back") == 2 and "did not return for good within 4 s" in err
     assert json.loads(out.splitlines()[-1])["frames"] > 110  # of 125, less what broke off
 
 
