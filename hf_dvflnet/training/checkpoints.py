@@ -1,4 +1,10 @@
-"""Checkpoints: finding the one to resume from, refusing one of another run, and saving what PEFT and FSDP change."""
+"""
+Checkpoints: finding the one to resume from, refusing one of another run, and saving what PEFT and FSDP change.
+
+A checkpoint holds what transformers' Trainer saves (weights or adapter, optimizer, schedule, scaler, random states,
+`trainer_state.json`), the projection of `feature_weight` among the weights, and in `trainer_state.json` the facts of
+the run by which another run is refused (`VideoClassificationTrainer.about_run`).
+"""
 
 import json
 import shutil
