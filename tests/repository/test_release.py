@@ -101,7 +101,7 @@ def test_an_installed_wheel_answers_rightly_and_distils_without_a_clone(wheel, t
     }
     printed = dvflnet("distill", *(word for name, value in options.items() for word in (f"--{name}", value)))
     assert "| student distilled | " in printed
-    assert "trained with `dvflnet distill`" in (place / "run" / "student" / "README.md").read_text()
+    assert "distilled with `dvflnet distill`" in (place / "run" / "student" / "README.md").read_text()
 
 
 def test_changelog_and_citation_tell_of_this_version():
