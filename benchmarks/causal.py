@@ -74,7 +74,7 @@ def main():
     parser.add_argument("--work", type=Path, default=Path("runs/causal"))
     arguments = parser.parse_args()
 
-    found = continued(RESULTS)
+    found = json.loads(RESULTS.read_text()) if arguments.picture else continued(RESULTS)
     found |= {"settings": {"student": STUDENT, "budget": BUDGET, "counts": COUNTS}, "runs": found.get("runs", [])}
     done = {(run["arm"], run["seed"]) for run in found["runs"]}
     left = [(arm, seed) for seed in SEEDS for arm in ARMS if (arm, seed) not in done]
