@@ -82,6 +82,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "reverse_kl": {"alpha": 0.5, "temperature": 4.0, "divergence": "reverse_kl"},
     "features": {"alpha": 0.0, "feature_weight": 4.0},
     "both": {"alpha": 0.5, "temperature": 4.0, "feature_weight": 4.0},
+    "both, causal": {"alpha": 0.5, "temperature": 4.0, "feature_weight": 4.0, "causal": True},
 }
 CHOSEN = "both"
 EXPERIMENT: list[dict[str, Any]] = [
@@ -347,9 +348,9 @@ def train_student(
     work: Path,
 ) -> VideoClassificationTrainer:
     set_seed(seed)
-    config = VideoFocalNetConfig(
-        **settings["student"], image_size=clips.size, num_frames=settings["frames"], **classes
-    )
+    arm = settings["arm"].copy()
+    about = classes | {"causal": arm.pop("causal", False)}
+    config = VideoFocalNetConfig(**settings["student"], image_size=clips.size, num_frames=settings["frames"], **about)
     student = VideoFocalNetForVideoClassification(config)
     steps = math.ceil(len(clips) / settings["batch_size"])
     recipe: dict[str, Any] = {
@@ -381,9 +382,7 @@ def train_student(
         teacher = FrameModelForVideoClassification.from_image_model(
             clips.views.network, num_frames=settings["frames"], **classes
         )
-        trainer = StoredAnswersTrainer(
-            student, DistillationConfig(**recipe, **settings["arm"]), teacher_model=teacher, **data
-        )
+        trainer = StoredAnswersTrainer(student, DistillationConfig(**recipe, **arm), teacher_model=teacher, **data)
     trainer.train()
     return trainer
 
