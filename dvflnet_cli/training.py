@@ -214,7 +214,6 @@ class Evaluate:
 
     def run(self):
         from hf_dvflnet.inference.evaluation import evaluate_model, read_predictions, report_predictions
-        from hf_dvflnet.training.diagnosis import wilson_interval
 
         predictions = self.from_predictions
         output = self.output or (Path("evaluation") if predictions is None else predictions.parent)
@@ -232,6 +231,4 @@ class Evaluate:
                     say(f"{row['video_id']}: {row['warning']}", err=True)
             for clip in header["unread"]:
                 say(f"not read: {clip['video_id']}: {clip['reason']}", err=True)
-            row = report_predictions(predictions, output, allow_missing=self.allow_missing)
-            interval = [round(100 * bound, 1) for bound in wilson_interval(row["top1"] / 100, row["clips"])]
-            show({**row, "top1_interval_95": interval}, self.json)
+            show(report_predictions(predictions, output, allow_missing=self.allow_missing), self.json)
