@@ -22,7 +22,7 @@ GROUPS: dict[str, tuple[Any, ...]] = {
         *(videos.Demo, videos.Visualize, videos.Benchmark),
     ),
     "Models": (models.Create, models.Convert, models.Info, models.Export, models.Push),
-    "Datasets": (data.Render, data.Prepare, data.Verify),
+    "Datasets": (data.Render, data.Split, data.Check, data.Prepare, data.Verify),
     "Training and evaluation": (training.Train, training.Distill, training.CacheTeacher, training.Evaluate),
 }
 # CacheTeacher is `dvflnet cache-teacher`

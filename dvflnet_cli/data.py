@@ -1,4 +1,4 @@
-"""Commands for datasets: render, prepare, verify."""
+"""Commands for datasets: render, split, check, prepare, verify."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,65 @@ class Render:
         write_motion_videos(self.out, clips_per_class=counts, **settings)
         shown = ", ".join(f"{len(MOTIONS) * count} {split}" for split, count in counts.items())
         say(f"{self.out}: {len(MOTIONS)} classes; videos: {shown}")
+
+
+@dataclass
+class Split:
+    """
+    Divide your own videos by recording into OUT/{train,validation,test}/<class>/<video>, as links.
+
+    SOURCE is a folder, [<split>/]<class>/[<recording>/]<video>, or a .csv or .parquet list with the columns path and
+    label, and optionally start, end (seconds, of a segment, which is cut out), split, group (the recording).
+    """
+
+    source: Path = argument("Folder or list of videos.")
+    out: Path = argument("Output folder.")
+    columns: list[str] | None = option(None, "Other names of columns of the list.", metavar="NAME=COLUMN")
+    seed: int = option(0, "Random seed of the division.")
+    json: bool = shared("json")
+
+    def run(self):
+        from hf_dvflnet.data.own_videos import split_videos
+
+        columns = dict(pair.partition("=")[::2] for pair in self.columns or ())
+        found = split_videos(self.source, self.out, columns=columns, seed=self.seed)
+        if self.json:
+            return show(found, True)
+        say(f"{found['clips']} clips of {found['recordings']} recordings, which were told by {found['by']}")
+        for split, counts in found["counts"].items():
+            say(f"{split}: {sum(counts.values())} clips ({', '.join(f'{n} {name}' for name, n in counts.items())})")
+
+
+@dataclass
+class Check:
+    """
+    Check your own videos before a training: unreadable files, copies, leaks, doubtful labels, with frames to look at.
+
+    The exit code is 1 if a file cannot be read, or a clip and its copy are in two splits.
+    """
+
+    source: Path = argument("Folder or list of videos, as for `dvflnet split`, or what that wrote.")
+    output: Path = option(Path("check"), "Folder for report.html and findings.csv. A check is continued there.")
+    image_model: str = option("efficientnet-lite0", "Image network that compares clips: folder or Hub id.")
+    num_workers: int | None = option(None, "Sandboxes that decode; by default one per CPU.", minimum=0)
+    json: bool = shared("json")
+
+    def run(self) -> int:
+        from hf_dvflnet.training.data_check import KINDS, check_videos
+
+        found = check_videos(self.source, self.output, network=self.image_model, num_workers=self.num_workers)
+        findings = found.pop("findings")
+        if self.json:
+            show({**found, "findings": [one._asdict() for one in findings]}, True)
+        else:
+            for kind, words in KINDS.items():
+                of_kind = [one for one in findings if one.kind == kind]
+                if of_kind:
+                    say(f"{len(of_kind)} {words}")
+                for one in of_kind[:5]:
+                    say(f"    {one.clip}: {one.reason}")
+            show(found, False)
+        return int(any(one.kind in ("unreadable", "leak") for one in findings))
 
 
 @dataclass

@@ -115,7 +115,7 @@ def _read_tree(data_dir: Path) -> tuple[dict[str, list[_Clip]], dict[str, list[s
         others = sorted(entry.name for entry in data_dir.iterdir() if entry.is_dir() and not is_hidden(entry.name))
         raise FileNotFoundError(
             f"{data_dir}: has no folder `train` (its folders: {', '.join(others) or 'none'}); expected "
-            f"{data_dir}/train/<class>/<video>"
+            f"{data_dir}/train/<class>/<video>; `dvflnet split` divides <class>/<video> by recording"
         )
 
     files, left_out = find_files(data_dir)
