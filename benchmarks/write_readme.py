@@ -139,6 +139,19 @@ def cards() -> dict:
     return json.loads((ROOT / "hub_cards" / "results.json").read_text(encoding="utf-8"))
 
 
+def data_check() -> str:
+    """Shares of the injected copies that are found, in percent, and how many pairs of different clips are."""
+    rows = load("data_check")["copies"]
+    kinds = [name for name in rows[0] if name != "cosine" and not name.startswith("pairs")]
+    return table(
+        ["cosine at least", *(f"{kind}, %" for kind in kinds), "pairs of two recordings"],
+        [
+            [f"{row['cosine']:g}", *(f"{100 * row[kind]:.0f}" for kind in kinds), str(row["pairs of two"])]
+            for row in rows
+        ],
+    )
+
+
 TABLES = {
     "demo": demo,
     "forward": forward,
@@ -147,6 +160,7 @@ TABLES = {
     "bulk": bulk,
     "sizes": sizes,
     "ablation": ablation,
+    "data_check": data_check,
     "published": lambda: render.table(cards()),
     "real_video": lambda: render.real_video_table(cards()),
 }

@@ -43,8 +43,9 @@ def read_own_videos(
         columns: Other names of these columns in the table, such as `{"label": "action"}`.
 
     Returns:
-        A table with the columns `path`, `start`, `end`, `label`, `split` and `group`, sorted by label and path; and
-        what the recordings were told by, in words. Unknown times are NaN, unknown splits None.
+        A table with the columns `path`, `start`, `end`, `label`, `split`, `group` and `name` (the path below the
+        folder of all), sorted by label and path; and what the recordings were told by, in words. Unknown times are
+        NaN, unknown splits None.
 
     Raises:
         FileNotFoundError: If the source, or a video of a table, does not exist.
@@ -67,6 +68,10 @@ def read_own_videos(
         raise ValueError(
             f"{several.index[0]}: is listed more than once ({', '.join(several.iloc[0])}); each clip has one class"
         )
+    root = os.path.commonpath([os.path.dirname(path) for path in clips["path"]])
+    clips["name"] = [os.path.relpath(path, root) for path in clips["path"]]
+    if clips["start"].notna().any():
+        clips["name"] += [f" {row.start:g}-{row.end:g} s" for row in clips.itertuples()]
     if clips["group"].notna().all():
         return clips, "the folders below the classes" if source.is_dir() else "the column `group`"
     given = clips["group"].notna()
@@ -237,7 +242,8 @@ def split_videos(
             place.symlink_to(os.path.abspath(row["source"]))
         else:
             cut_segment(row["source"], row["start"], row["end"], place)
-    clips.rename(columns={"start": "source_start", "end": "source_end"}).to_csv(unfinished / CLIPS, index=False)
+    clips = clips.rename(columns={"start": "source_start", "end": "source_end"})
+    clips.drop(columns="name").to_csv(unfinished / CLIPS, index=False)
     os.replace(unfinished, out)
     counts = clips.groupby(["split", "label"]).size().unstack(fill_value=0)
     return {

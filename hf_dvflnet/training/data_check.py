@@ -32,8 +32,9 @@ from ..video_decoding import VideoInfo, read_video
 FRAMES, SIDE = 8, 160  # looked at: frames of a clip, evenly spread, and pixels of their centre
 # Of 8-bit values: the mean of a black picture is below, and so is the mean change between frames of a frozen one
 BLACK, FROZEN = 12.0, 0.3
-# Measured by benchmarks/data_check.py: the cosine of two clips' features from which they are copies, and
-COPY = 0.9
+# The cosine of two clips' features from which they are shown as alike, and from which they are surely copies
+# (benchmarks/data_check.py)
+ALIKE, COPY = 0.7, 0.9
 LIKELY, TIMES = 0.5, 10  # a label is doubted if another one has this probability, and that many times its own
 
 
@@ -53,7 +54,8 @@ KINDS = {
     "black": "clips that are black",
     "frozen": "clips in which nothing moves, not even noise",
     "leak": "copies in two splits",
-    "copy": "copies, within a split",
+    "copy": "copies within a split",
+    "alike": "clips of two recordings that look alike; cropped or mirrored copies are among them",
     "label": "labels that other recordings contradict",
 }
 
@@ -69,9 +71,9 @@ def check_videos(
     Check the clips of a folder or list, and write `report.html` and `findings.csv`.
 
     Each clip is read once: eight frames, and an image network's features of them. They are kept in `output`, so that
-    a check continues where it was stopped. Two clips are copies of each other, re-encoded, cropped or mirrored, if
-    their features are nearly the same. A label is doubted if a classifier that was trained on the clips of other
-    recordings is sure of another one.
+    a check continues where it was stopped. Two clips are copies of each other if they have the same bytes, or if
+    they are of two recordings and their features are nearly the same. A label is doubted if a classifier that was
+    trained on the clips of other recordings is sure of another one.
 
     Args:
         source: See [`read_own_videos`].
@@ -91,10 +93,8 @@ def check_videos(
     looks = look_at(clips, output / "looks", network, num_workers)
     findings = [*read_findings(clips, looks), *copies(clips, looks), *doubted_labels(clips, looks)]
     findings.sort(key=lambda one: list(KINDS).index(one.kind))
-    root = os.path.commonpath([os.path.dirname(path) for path in clips["path"]])
-    findings = [one._replace(clip=os.path.relpath(one.clip, root)) for one in findings]
     pandas.DataFrame(findings, columns=list(Finding._fields)).to_csv(output / "findings.csv", index=False)
-    write_report(output / "report.html", str(source), clips, by, findings, looks, root)
+    write_report(output / "report.html", str(source), clips, by, findings, looks)
     return {
         "clips": len(clips),
         "classes": int(clips["label"].nunique()),
@@ -182,38 +182,42 @@ def _look(row: dict[str, Any], limits: VideoLimits) -> dict[str, Any]:
 def read_findings(clips: pandas.DataFrame, looks: Sequence[dict[str, Any]]) -> list[Finding]:
     """Findings about single clips."""
     found = []
-    for path, label, look in zip(clips["path"], clips["label"], looks, strict=True):
+    for name, label, look in zip(clips["name"], clips["label"], looks, strict=True):
         if "error" in look:
-            found.append(Finding("unreadable", path, label, look["error"]))
+            found.append(Finding("unreadable", name, label, look["error"]))
             continue
-        found += [Finding("damaged", path, label, remark) for remark in look["remarks"]]
+        found += [Finding("damaged", name, label, remark) for remark in look["remarks"]]
         if look["brightness"] < BLACK:
-            found.append(Finding("black", path, label, f"the mean brightness is {look['brightness']:.1f} of 255"))
+            found.append(Finding("black", name, label, f"the mean brightness is {look['brightness']:.1f} of 255"))
         elif look["change"] < FROZEN:
-            found.append(Finding("frozen", path, label, f"frames differ by {look['change']:.2f} of 255 on average"))
+            found.append(Finding("frozen", name, label, f"frames differ by {look['change']:.2f} of 255 on average"))
     return found
 
 
-def copies(clips: pandas.DataFrame, looks: Sequence[dict[str, Any]], least: float = COPY) -> list[Finding]:
-    """Clips that are copies of an earlier one: with the same bytes, or nearly the same features in each frame."""
+def copies(clips: pandas.DataFrame, looks: Sequence[dict[str, Any]]) -> list[Finding]:
+    """Clips with the same bytes as an earlier one, or nearly the same features in each frame as one of elsewhere."""
     seen = [index for index, look in enumerate(looks) if "features" in look]
     if len(seen) < 2:
         return []
-    features = np.stack([looks[index]["features"] for index in seen]).astype("float32")
-    vectors = descriptors(features)
+    rows, digests = clips.iloc[seen], np.array([looks[index]["sha256"] for index in seen])
+    groups, splits = rows["group"].to_numpy(), rows["split"].to_numpy()
+    vectors = descriptors(np.stack([looks[index]["features"] for index in seen]).astype("float32"))
     found = []
-    for place, index in enumerate(seen[1:], start=1):
-        cosines = vectors[:place] @ vectors[place]
-        same = [before for before in range(place) if looks[seen[before]]["sha256"] == looks[index]["sha256"]]
-        nearest = same[0] if same else int(cosines.argmax())
-        if same or cosines[nearest] >= least:
-            one, other = clips.iloc[index], clips.iloc[seen[nearest]]
-            how = "has the same bytes as" if same else f"looks like ({cosines[nearest]:.3f})"
-            places = f"{one['split']} and {other['split']}" if one["split"] != other["split"] else ""
-            reason = f"{how} {other['path']}" + (f", in {places}" if places else "")
-            if one["label"] != other["label"]:
-                reason += f", which is labelled {other['label']}"
-            found.append(Finding("leak" if places else "copy", one["path"], one["label"], reason, other["path"]))
+    for place in range(1, len(seen)):
+        same = digests[:place] == digests[place]
+        cosines = np.where(groups[:place] == groups[place], -1, vectors[:place] @ vectors[place])
+        cosines[same] = 2
+        nearest = cosines.argmax()
+        if cosines[nearest] < ALIKE:
+            continue
+        one, other = rows.iloc[place], rows.iloc[nearest]
+        apart = splits[place] != splits[nearest]
+        kind = ("leak" if apart else "copy") if cosines[nearest] >= COPY else "alike"
+        reason = "has the same bytes as" if same[nearest] else f"looks like ({cosines[nearest]:.2f})"
+        reason += f" {other['name']}" + (f", in {splits[place]} and {splits[nearest]}" if apart else "")
+        if one["label"] != other["label"]:
+            reason += f", which is labelled {other['label']}"
+        found.append(Finding(kind, one["name"], one["label"], reason, other["name"]))
     return found
 
 
@@ -245,7 +249,7 @@ def doubted_labels(clips: pandas.DataFrame, looks: Sequence[dict[str, Any]]) -> 
         if other >= LIKELY and other >= TIMES * own[place]:
             row = rows.iloc[place]
             reason = f"looks like {classes[best[place]]} ({other:.0%}; {row['label']} {own[place]:.0%})"
-            found.append(Finding("label", row["path"], row["label"], reason))
+            found.append(Finding("label", row["name"], row["label"], reason))
     return found
 
 
@@ -259,7 +263,6 @@ def write_report(
     by: str,
     findings: Sequence[Finding],
     looks: Sequence[dict[str, Any]],
-    root: str,
 ):
     """Write the page: what there is, and a contact sheet of each kind of finding."""
     splits = clips["split"].fillna("clips")
@@ -274,10 +277,10 @@ def write_report(
             f"that are spread over a clip of median length are {np.median(seconds) / 8:.2g} s apart; a movement that "
             "is shorter than that falls between them, and needs --fps or shorter clips."
         )
-    place = {os.path.relpath(path, root): index for index, path in enumerate(clips["path"])}
+    place = {name: index for index, name in enumerate(clips["name"])}
 
     def shown(one: Finding) -> list[np.ndarray]:
-        indices = [place[one.clip], *([] if one.other is None else [place[os.path.relpath(one.other, root)]])]
+        indices = [place[one.clip], *([] if one.other is None else [place[one.other]])]
         return [looks[index]["frames"] for index in indices if "frames" in looks[index]]
 
     sections = [("What there is", [*map(page.text, about), page.table(balance)])]

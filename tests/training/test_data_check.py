@@ -82,7 +82,7 @@ def test_a_label_is_doubted_that_the_other_recordings_contradict():
     centres = {label: generator.normal(size=16) for label in "ab"}
     looks = [{"features": centres[label] + 0.3 * generator.normal(size=(8, 16))} for label in labels]
     labels[7] = "b"
-    clips = pandas.DataFrame({"path": [f"{k}.mp4" for k in range(60)], "label": labels, "group": np.arange(60) // 2})
+    clips = pandas.DataFrame({"name": [f"{k}.mp4" for k in range(60)], "label": labels, "group": np.arange(60) // 2})
     assert [one.clip for one in doubted_labels(clips.assign(start=math.nan), looks)] == ["7.mp4"]
 
 
