@@ -1,7 +1,6 @@
 """Loads a tree of class folders, `<split>/<class>/<video>`, also after `dvflnet prepare`: `load_video_folder(DIR)`."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from types import NoneType
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import datasets
 
 from .label_sets import composed
 from .storages import filesystem_of, read_json_lines
-from .video_column import IN_TAR, clip_features
+from .video_column import clip_features
 from .video_files import (
     HIDDEN,
     OTHER_SUFFIX,
@@ -231,20 +230,3 @@ def unreadable_videos(data_dir: str | os.PathLike, split: str) -> list[str]:
     if not Path(data_dir, SETTINGS).is_file():
         return []
     return sorted(clip.video_id for clip in _read_prepared(Path(data_dir))[0][split] if clip.path is None)
-
-
-def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
-    """Stream a prepared split, one shard per tar, in order; None if it is not in tars."""
-    tars: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for row in dataset:
-        part = IN_TAR.fullmatch(row["video"]["path"])
-        if part is None:
-            return None
-        tars.setdefault(part[1], []).append((int(part[2]), row))
-    shards = [tuple(row for _, row in sorted(rows, key=lambda one: one[0])) for _, rows in sorted(tars.items())]
-    return datasets.IterableDataset.from_generator(_rows, features=dataset.features, gen_kwargs={"shards": shards})
-
-
-def _rows(shards: list[tuple[Row, ...]]) -> Iterator[Row]:
-    for shard in shards:
-        yield from shard

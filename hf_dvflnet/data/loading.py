@@ -10,14 +10,11 @@ from typing import Any
 import datasets
 
 from .benchmarks import BENCHMARKS, Benchmark, read_block_list
-from .class_folders import SPLITS, load_video_folder, stream_tars, unreadable_videos
+from .class_folders import SPLITS, load_video_folder, unreadable_videos
 from .label_sets import LABEL_SETS, listed
 from .storages import filesystem_of
 from .video_column import IN_TAR, clip_features, clip_name
 from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files
-
-
-MAX_SHARDS = 1024  # shards of a streamed split: enough for any number of workers, few enough to shuffle at once
 
 
 def load_benchmark(
@@ -26,12 +23,11 @@ def load_benchmark(
     split: str,
     protocol: str | None = None,
     fold: int = 1,
-    streaming: bool = False,
     *,
     label_set: str | None = None,
     block_list: str | os.PathLike | None = None,
     classes: Sequence[str] | None = None,
-) -> datasets.Dataset | datasets.IterableDataset:
+) -> datasets.Dataset:
     """
     Load a split of a benchmark, or of your own class folders.
 
@@ -44,7 +40,6 @@ def load_benchmark(
         protocol: `"groups_20_5"` or `"logo"` (UCF50), `"official"` (all others), `"dvflnet_8020"` (UCF50, UCF101: the
             DVFL-Net repository's own lists). By default the benchmark's first protocol.
         fold: Number of the fold, from 1.
-        streaming: Whether to return an `IterableDataset` in shards, which is read during iteration.
         label_set: `"ucf101-sorted"` for UCF101 in the class order of DVFL-Net's checkpoints.
         block_list: A report of `dvflnet verify`; clips that it lists as empty, undecodable or leaked are left out.
         classes: For a part of a release: the names of the classes to load, or `"present"` for those that have videos
@@ -76,12 +71,12 @@ def load_benchmark(
                     f"{data_dir}: its splits are defined by its folders or files, so {argument}={value} does not apply"
                 )
         if name == "folder":
-            return _load_folder(data_dir, split, streaming, read_block_list(block_list, split))
-        return _load_parquet(name, data_dir, split, streaming, label_set)
-    return _load_release(BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes), split, streaming)
+            return _load_folder(data_dir, split, read_block_list(block_list, split))
+        return _load_parquet(name, data_dir, split, label_set)
+    return _load_release(BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes), split)
 
 
-def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:
+def split_facts(dataset: datasets.Dataset) -> dict[str, Any]:
     """
     Get the origin of a dataset of [`load_benchmark`]: `benchmark`, `protocol`, `fold`, `split`, `listed` (number of
     clips in the lists), `missing` (ids of missing clips) and `blocked` (ids of clips left out by the block list), and
@@ -102,7 +97,7 @@ def _with_facts(dataset: Any, **facts: Any) -> Any:
     return dataset
 
 
-def _load_release(benchmark: Benchmark, split: str, streaming: bool) -> Any:
+def _load_release(benchmark: Benchmark, split: str) -> Any:
     release = benchmark.release
     if split not in benchmark.lists:
         raise ValueError(
@@ -117,14 +112,14 @@ def _load_release(benchmark: Benchmark, split: str, streaming: bool) -> Any:
     features = clip_features(benchmark.names)
     if benchmark.has_groups:
         features["group"] = datasets.Value("string")
-    if not (release.is_local or streaming or IN_TAR.fullmatch(rows[0]["video"]["path"])):
+    if not (release.is_local or IN_TAR.fullmatch(rows[0]["video"]["path"])):
         paths = datasets.DownloadManager().download([row["video"]["path"] for row in rows])
         rows = [{**row, "video": {"path": path, "bytes": None}} for row, path in zip(rows, paths, strict=True)]
     dataset: Any = datasets.Dataset.from_list(rows, features=features)
     # a list made from file names does not contain the missing clips, so use the official count
     from_names = benchmark.protocol in benchmark.lists_from_names
     return _with_facts(
-        _streamed(dataset) if streaming else dataset,
+        dataset,
         benchmark=benchmark.key,
         protocol=benchmark.protocol,
         fold=benchmark.fold,
@@ -137,14 +132,10 @@ def _load_release(benchmark: Benchmark, split: str, streaming: bool) -> Any:
     )
 
 
-def _streamed(dataset: datasets.Dataset) -> datasets.IterableDataset:
-    return stream_tars(dataset) or dataset.to_iterable_dataset(num_shards=min(len(dataset), MAX_SHARDS))
-
-
 _NO_LISTS: dict[str, Any] = {"fold": 1, "folds": 1, "missing": [], "blocked": []}
 
 
-def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool, block_list: set[str]) -> Any:
+def _load_folder(data_dir: str | os.PathLike, split: str, block_list: set[str]) -> Any:
     found = load_video_folder(data_dir)
     if split not in found:
         raise ValueError(
@@ -157,7 +148,6 @@ def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool, block
     if blocked:
         kept = [index for index, video_id in enumerate(dataset["video_id"]) if video_id not in block_list]
         dataset = dataset.select(kept)
-    dataset = _streamed(dataset) if streaming else dataset
     return _with_facts(dataset, benchmark="folder", protocol="class folders", split=split, **facts)
 
 
@@ -169,7 +159,7 @@ def _is_parquet(data_dir: str | os.PathLike) -> bool:
     )
 
 
-def _load_parquet(name: str, data_dir: str | os.PathLike, split: str, streaming: bool, label_set: str | None) -> Any:
+def _load_parquet(name: str, data_dir: str | os.PathLike, split: str, label_set: str | None) -> Any:
     """Load Parquet files that contain the videos, with the splits of these files; classes are matched by name."""
     builder = BENCHMARKS[name]
     filesystem, path = filesystem_of(os.fspath(data_dir))
@@ -188,7 +178,6 @@ def _load_parquet(name: str, data_dir: str | os.PathLike, split: str, streaming:
         "parquet",
         data_files=[glob.escape(filesystem.unstrip_protocol(file)) for file in chosen],
         split="train",
-        streaming=streaming,
     )
     columns = dataset.features
     if "video" not in columns or "label" not in columns:
@@ -216,5 +205,4 @@ def _load_parquet(name: str, data_dir: str | os.PathLike, split: str, streaming:
     dataset = dataset.cast_column("video", datasets.Video(decode=False))
     dataset = dataset.select_columns([column for column in ("video", "label", "video_id") if column in columns])
     dataset = dataset.map(to_our_columns, with_indices=True, features=clip_features(names))
-    listed_clips = None if streaming else len(dataset)
-    return _with_facts(dataset, benchmark=name, protocol="repository", split=split, listed=listed_clips, **_NO_LISTS)
+    return _with_facts(dataset, benchmark=name, protocol="repository", split=split, listed=len(dataset), **_NO_LISTS)

@@ -86,8 +86,6 @@ def undecoded(dataset: Any) -> Any:
             which column has them.
     """
     features = dataset.features
-    if features is None:  # some streams have no features
-        return dataset
     if "video" not in features:
         raise ValueError(f"the dataset has the columns {', '.join(features)}: `video` is required")
     kind = features["video"]

@@ -21,7 +21,7 @@ from transformers.image_utils import SizeDict
 from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from ..data.clips import VideoClipDataset, VideoClipStream
+from ..data.clips import VideoClipDataset
 from ..hub.loaded_models import HeadInput, feature_width
 from ..hub.loading import load_teacher
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -64,7 +64,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             The teacher's video processor. If `teacher_model` is a folder or Hub id, the default is the processor saved
             there. If it prepares clips of another size, mean or standard deviation than the student's
             (`processing_class`), frames, crop, flip and colours are drawn once for each clip, and the clip is prepared
-            for both; `train_dataset` must then be a [`VideoClipDataset`] or [`VideoClipStream`].
+            for both; `train_dataset` must then be a [`VideoClipDataset`].
         kwargs: Passed to [`VideoClassificationTrainer`].
 
     The following values are logged with the training loss. Each is the mean over all clips of all ranks since the last
@@ -148,10 +148,10 @@ class DistillationTrainer(VideoClassificationTrainer):
             self.add_callback(_LogTeacher(self))
 
     def _take_cache(self, cache: TeacherCache):
-        if not isinstance(self.train_dataset, (VideoClipDataset, VideoClipStream)):
+        if not isinstance(self.train_dataset, VideoClipDataset):
             raise ValueError(
-                "with a teacher cache, `train_dataset` must be a VideoClipDataset or VideoClipStream, which show the "
-                f"cached views; got {type(self.train_dataset).__name__}"
+                "with a teacher cache, `train_dataset` must be a VideoClipDataset, which shows the cached views; got "
+                f"{type(self.train_dataset).__name__}"
             )
         cache.refuse_other_clips(self.train_dataset)
         if self.teacher_model is not None:
@@ -474,13 +474,11 @@ def clips_of_its_own(
         raise ValueError(
             f"teacher and student must be shown the same frames, but they differ (teacher's value first) in {listed}"
         )
-    if not isinstance(clips, (VideoClipDataset, VideoClipStream)) or not isinstance(
-        teacher_processor, VideoFocalNetVideoProcessor
-    ):
+    if not isinstance(clips, VideoClipDataset) or not isinstance(teacher_processor, VideoFocalNetVideoProcessor):
         raise ValueError(
             f"teacher and student expect different clips (teacher's value first): {listed}. Both can be prepared if "
-            "the training data is a VideoClipDataset or VideoClipStream and the teacher's processor a "
-            f"VideoFocalNetVideoProcessor; got {type(clips).__name__} and {type(teacher_processor).__name__}"
+            "the training data is a VideoClipDataset and the teacher's processor a VideoFocalNetVideoProcessor; got "
+            f" {type(clips).__name__} and {type(teacher_processor).__name__}"
         )
     return True
 
