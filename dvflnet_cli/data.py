@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from .common import DATASETS, argument, option, pick, say, shared, show
 
@@ -101,14 +100,11 @@ class Prepare:
 
     source: Path = argument("Folder of videos. It is not modified.")
     out: Path = argument("Output folder. One with the same settings is continued.")
-    format: Literal["tar", "folder"] = option("tar", "Archives that `datasets` can stream, or one file per clip.")
     short_side: int = option(256, "Maximum short side of a clip in pixels, an even number.")
     keyframe_interval: int = option(4, "Number of frames from one keyframe to the next.")
     crf: int = option(23, "H.264 quality: 0 is lossless, 51 is the worst.")
-    clips_per_shard: int = option(256, "Videos per tar archive.")
     num_workers: int | None = option(None, "Sandboxes that encode; by default one per CPU.", minimum=0)
     ray: str | None = shared("ray")
-    seed: int = option(0, "Random seed of the order in the tar archives.")
     json: bool = shared("json")
 
     def run(self) -> int:
@@ -117,8 +113,7 @@ class Prepare:
         found = prepare_videos(
             self.source,
             self.out,
-            layout=self.format,
-            **pick(self, "short_side keyframe_interval crf clips_per_shard num_workers ray seed"),
+            **pick(self, "short_side keyframe_interval crf num_workers ray"),
         )
         failures = found["failures"]
         for row in failures[:5]:

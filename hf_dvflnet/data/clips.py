@@ -19,7 +19,7 @@ from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .augmentation import ClipAugmentation, ClipDraw, render, training_indices
 from .class_folders import SETTINGS
-from .video_column import IN_TAR, clip_name, undecoded, video_source
+from .video_column import clip_name, undecoded, video_source
 
 
 logger = logging.get_logger(__name__)
@@ -262,4 +262,4 @@ def are_prepared(dataset: Any) -> bool:
     """Whether the first clip of a dataset is one that `dvflnet prepare` has written."""
     rows = (row for part in parts_of(dataset) for row in part.dataset)
     path = next((row["video"]["path"] for row in rows), None) or ""
-    return IN_TAR.fullmatch(path) is not None or any((folder / SETTINGS).is_file() for folder in Path(path).parents)
+    return any((folder / SETTINGS).is_file() for folder in Path(path).parents)

@@ -13,7 +13,7 @@ from .benchmarks import BENCHMARKS, Benchmark, read_block_list
 from .class_folders import SPLITS, load_video_folder, unreadable_videos
 from .label_sets import LABEL_SETS, listed
 from .storages import filesystem_of
-from .video_column import IN_TAR, clip_features, clip_name
+from .video_column import clip_features, clip_name
 from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files
 
 
@@ -112,7 +112,7 @@ def _load_release(benchmark: Benchmark, split: str) -> Any:
     features = clip_features(benchmark.names)
     if benchmark.has_groups:
         features["group"] = datasets.Value("string")
-    if not (release.is_local or IN_TAR.fullmatch(rows[0]["video"]["path"])):
+    if not (release.is_local):
         paths = datasets.DownloadManager().download([row["video"]["path"] for row in rows])
         rows = [{**row, "video": {"path": path, "bytes": None}} for row, path in zip(rows, paths, strict=True)]
     dataset: Any = datasets.Dataset.from_list(rows, features=features)

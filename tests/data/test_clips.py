@@ -188,7 +188,7 @@ def test_a_row_without_a_video_is_an_unreadable_clip(motion_tree, tiny_processor
 
 
 def test_prepared_clips_are_known_as_such(video_tree, tmp_path, tiny_processor):
-    prepare_videos(video_tree, tmp_path / "prepared", layout="folder", short_side=36, num_workers=0)
+    prepare_videos(video_tree, tmp_path / "prepared", short_side=36, num_workers=0)
     for tree, prepared in ((video_tree, False), (tmp_path / "prepared", True)):
         rows = load_video_folder(tree)["train"]
         clips = VideoClipDataset(rows, tiny_processor, train=True)

@@ -216,7 +216,7 @@ def test_videos_are_prepared_as_on_one_machine(video_tree, tmp_path, cluster):
     local = prepare_videos(video_tree, tmp_path / "local", num_workers=0, clips_per_shard=2)
     found = prepare_videos(video_tree, tmp_path / "ray", ray="auto", clips_per_shard=2)
     assert (found["videos"], found["unreadable"], found["prepared"]) == (13, 1, 13)
-    for name in ("videos", "ok", "repaired", "unreadable", "failures", "source_bytes", "bytes", "shards"):
+    for name in ("videos", "ok", "repaired", "unreadable", "failures", "source_bytes", "bytes"):
         assert found[name] == local[name]
     assert content_of(tmp_path / "ray") == content_of(tmp_path / "local")
 
