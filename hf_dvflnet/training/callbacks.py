@@ -72,8 +72,7 @@ class FiniteNumbers(TrainerCallback):
 
     def refuse_broken_weights(self, model: nn.Module, step: int):
         """Raise `RuntimeError` if a weight is not finite, before it is saved."""
-        weights = (getattr(parameter, "_local_tensor", parameter) for parameter in model.parameters())
-        if not all(weight.isfinite().all() for weight in weights):
+        if not all(weight.isfinite().all() for weight in model.parameters()):
             raise RuntimeError(
                 f"The weights are not finite after step {step}, although its loss was finite. They are not saved. "
                 f"Clips of this step on process {self.accelerator.process_index}: {_listed(self.last_clips)}"

@@ -48,7 +48,7 @@ class DistillationTrainer(VideoClassificationTrainer):
     `args.modulator_stages` and `args.modulator_kinds`.
 
     Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
-    of the checkpoints; FSDP does not shard it. The evaluation loss is the student's cross-entropy alone. Training
+    of the checkpoints. The evaluation loss is the student's cross-entropy alone. Training
     clips without a label (-100, or a dataset without `labels`) have the divergence alone; if no clip has one, set
     `alpha` to 1. The cross-entropy is the mean over the clips of a micro-batch that have a label.
 
@@ -140,8 +140,6 @@ class DistillationTrainer(VideoClassificationTrainer):
             self.train_dataset.shows_teacher = args.teacher_cache is None
         self._teacher_order = label_order(self.model, label_names(teacher))
 
-        # Not sharded: without gradients and optimizer, a teacher takes little memory, and whole it needs no gathering
-        # at each step. Moved to the device here, since accelerate does not do it under FSDP.
         teacher.eval().requires_grad_(False).to(args.device)
         self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
         if self.eval_dataset is not None:
@@ -420,7 +418,7 @@ class FeatureProjection:
     def attach(self):
         """Make the layer a part of the student."""
         self.owner.feature_projection = self.layer
-        self.hook = self.owner.register_forward_hook(self._project, prepend=True)  # before FSDP shards the layer again
+        self.hook = self.owner.register_forward_hook(self._project)
 
     def detach(self):
         """Leave the student as it was."""

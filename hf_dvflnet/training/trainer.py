@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
@@ -29,11 +28,8 @@ from .checkpoints import (
     base_weights_digest,
     last_whole_checkpoint,
     naming_full_disk,
-    place_unsharded,
     refuse_other_run,
-    refuse_unfit_sharding,
     trained_weights,
-    whole_weights,
 )
 from .labels import FittingLabels, balanced_class_weights, class_names, label_names, with_labels_of
 from .losses import as_probabilities, problem_type, soft_loss
@@ -89,7 +85,6 @@ class VideoClassificationTrainer(Trainer):
             told = {field.name: getattr(args, field.name) for field in fields(TrainingArguments) if field.init}
             args = VideoTrainingArguments(**{**told, "remove_unused_columns": False})
         super().__init__(model, args, data_collator or collate_clips, *more, **kwargs)
-        refuse_unfit_sharding(self.accelerator)
         self.kind = problem_type(self.model.config) if hasattr(self.model, "config") else ""
         if self.kind and self.model.config.problem_type is None and self.model.config.num_labels == 1:
             raise ValueError(
@@ -295,7 +290,6 @@ class VideoClassificationTrainer(Trainer):
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
         self._labelled = []
-        place_unsharded(self.model, self.accelerator)
         # a data loader draws a seed, which would change the training of a run resumed from before an evaluation
         with torch.random.fork_rng(devices=[]):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -377,18 +371,11 @@ class VideoClassificationTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
             return
         self.finite_numbers.refuse_broken_weights(self.model, self.state.global_step)
-        with naming_full_disk(Path(output_dir or self.args.output_dir), "model"), whole_weights(self.accelerator):
+        with naming_full_disk(Path(output_dir or self.args.output_dir), "model"):
             super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None):
-        # FSDP makes the model an instance of a subclass, whose source transformers would save as that of the model
-        kind = type(self.model)
-        if isinstance(self.model, FSDPModule):
-            self.model.__class__ = next(base for base in kind.__bases__ if base is not FSDPModule)
-        try:
-            super()._save(output_dir, state_dict)
-        finally:
-            self.model.__class__ = kind
+        super()._save(output_dir, state_dict)
         let_others_read(output_dir or self.args.output_dir)  # an adapter, too
 
 
