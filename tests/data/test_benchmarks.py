@@ -301,35 +301,6 @@ def test_what_does_not_apply_to_class_folders_is_refused(tmp_path, arguments):
 def test_a_folder_may_have_the_characters_of_patterns(load, releases, tmp_path, folder):
     root = Path(shutil.copytree(releases["kinetics400"], tmp_path / folder / "k400"))
     assert len(load("kinetics400", "train", data_dir=root)) == 3
-    clips = load("kinetics400", "train", data_dir=root)
-    if "::" not in folder:  # which `datasets` takes for a chain of URLs
-        (tmp_path / folder / "parquet").mkdir()
-        clips.to_parquet(tmp_path / folder / "parquet" / "train.parquet")
-        assert len(load("kinetics400", "train", data_dir=tmp_path / folder / "parquet")) == 3
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("order", ["ours", "theirs"])
-def test_parquet_is_matched_by_class_name(load, releases, tmp_path, order):
-    clips = load("ucf101", "test")
-    names = clips.features["label"].names
-    theirs = names if order == "ours" else names[::-1]
-    rows = [
-        {
-            "video": {"path": f"{row['video_id']}.avi", "bytes": Path(row["video"]["path"]).read_bytes()},
-            "label": theirs.index(names[row["label"]]),
-        }
-        for row in clips
-    ]
-    features = datasets.Features({"video": datasets.Video(decode=False), "label": datasets.ClassLabel(names=theirs)})
-    (tmp_path / "repository" / "data").mkdir(parents=True)
-    datasets.Dataset.from_list(rows, features=features).to_parquet(
-        tmp_path / "repository" / "data" / "test-00000-of-00001.parquet"
-    )
-    found = load("ucf101", "test", data_dir=tmp_path / "repository")
-    assert [row["label"] for row in found] == clips["label"]
-    assert split_facts(found)["protocol"] == "repository"
-    assert next(iter(found))["video"]["bytes"] == rows[0]["video"]["bytes"]
 
 
 def test_a_repository_of_loose_files_loads_from_the_hub(releases, tmp_path):
