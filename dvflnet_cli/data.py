@@ -104,7 +104,6 @@ class Prepare:
     keyframe_interval: int = option(4, "Number of frames from one keyframe to the next.")
     crf: int = option(23, "H.264 quality: 0 is lossless, 51 is the worst.")
     num_workers: int | None = option(None, "Sandboxes that encode; by default one per CPU.", minimum=0)
-    ray: str | None = shared("ray")
     json: bool = shared("json")
 
     def run(self) -> int:
@@ -113,7 +112,7 @@ class Prepare:
         found = prepare_videos(
             self.source,
             self.out,
-            **pick(self, "short_side keyframe_interval crf num_workers ray"),
+            **pick(self, "short_side keyframe_interval crf num_workers"),
         )
         failures = found["failures"]
         for row in failures[:5]:
@@ -141,7 +140,6 @@ class Verify:
     report: Path | None = option(None, "Report, which is continued; verify-DATASET[-PROTOCOL-FOLD].jsonl by default.")
     min_frames: int = option(8, "Clips with fewer frames are reported as short.", minimum=1)
     num_workers: int | None = option(None, "Sandboxes that decode; by default one per CPU.", minimum=0)
-    ray: str | None = shared("ray")
     json: bool = shared("json")
 
     def run(self) -> int:
@@ -158,7 +156,7 @@ class Verify:
         found = verify_benchmark(
             *(self.dataset, self.data_dir, report),
             protocol=protocol,
-            **pick(self, "fold classes min_frames num_workers ray"),
+            **pick(self, "fold classes min_frames num_workers"),
         )
         splits = found["counts"]
         if not self.json:

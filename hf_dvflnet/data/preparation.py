@@ -44,7 +44,6 @@ def prepare_videos(
     keyframe_interval: int = 4,
     crf: int = 23,
     num_workers: int | None = None,
-    ray: str | None = None,
 ) -> dict[str, Any]:
     """
     Re-encode every video in a folder as a small clip that allows fast seeking, and copy the other files.
@@ -72,9 +71,6 @@ def prepare_videos(
         keyframe_interval: Frames from one keyframe to the next; no frame refers to frames beyond a keyframe.
         crf: x264's constant rate factor, from 0 (lossless) to 51.
         num_workers: Number of sandboxes that decode and encode, by default one per CPU; 0 uses this process.
-        ray: Decode and encode on a Ray cluster instead: `"auto"` for the one that `RAY_ADDRESS` names or that runs on
-            this machine, `"local"` to start one, or `HOST:PORT`. Its nodes see the current folder, `source` and `out`
-            at the same paths.
 
     Returns:
         `videos`, `ok`, `repaired` and `unreadable` (counts), `prepared` (number of videos processed in this run),
@@ -85,7 +81,6 @@ def prepare_videos(
         FileNotFoundError: If the source does not exist or contains no videos.
         ValueError: If a setting is out of range or differs from the earlier run in `out`; if `out` is inside the
             source, or the source inside `out`; if `out` contains other files; or if two files would get the same name.
-        ImportError, ConnectionError, OSError: With `ray`, if Ray is not installed, cannot be reached, or gave up.
     """
     started = time.monotonic()
     settings: dict[str, Any] = {"layout": "folder", "short_side": short_side, "keyframe_interval": keyframe_interval}
@@ -107,27 +102,27 @@ def prepare_videos(
     wanted, others = _find_sources(source)
 
     unfinished = out / UNFINISHED
-    with map_jobs(num_workers, ray) as run:
-        unfinished.mkdir(parents=True, exist_ok=True)
-        if not (out / SETTINGS).exists():
-            write_whole(out / SETTINGS, json.dumps(settings, indent=1) + "\n", unfinished)
-        for path in others:  # unless there is a copy of the same size and time
-            target = out / path
-            if file_stamp(source / path) != file_stamp(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(target, unfinished) as copy:
-                    shutil.copy2(source / path, copy)
-        rows = _take_over(out, wanted)
-        tasks = [
-            _Task(row, str(source / row["source"]), out / path, unfinished, settings)
-            for path, row in wanted.items()
-            if path not in rows
-        ]
-        with open(out / MANIFEST, "a", encoding="utf-8") as file:
-            for row in tqdm(run(_prepare_one, tasks), total=len(tasks), desc="preparing videos", unit="video"):
-                rows[row["path"]] = row
-                file.write(json.dumps(row) + "\n")
-                file.flush()
+    unfinished.mkdir(parents=True, exist_ok=True)
+    if not (out / SETTINGS).exists():
+        write_whole(out / SETTINGS, json.dumps(settings, indent=1) + "\n", unfinished)
+    for path in others:  # unless there is a copy of the same size and time
+        target = out / path
+        if file_stamp(source / path) != file_stamp(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(target, unfinished) as copy:
+                shutil.copy2(source / path, copy)
+    rows = _take_over(out, wanted)
+    tasks = [
+        _Task(row, str(source / row["source"]), out / path, unfinished, settings)
+        for path, row in wanted.items()
+        if path not in rows
+    ]
+    with open(out / MANIFEST, "a", encoding="utf-8") as file:
+        prepared = map_jobs(_prepare_one, tasks, num_workers)
+        for row in tqdm(prepared, total=len(tasks), desc="preparing videos", unit="video"):
+            rows[row["path"]] = row
+            file.write(json.dumps(row) + "\n")
+            file.flush()
     _write_manifest(out, rows.values())
     shutil.rmtree(unfinished)
 
