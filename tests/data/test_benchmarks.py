@@ -385,7 +385,7 @@ def test_prepared_classes_are_those_of_the_release(load, releases, tmp_path):
 
 
 def test_class_folders_have_no_classes_to_choose(motion_tree):
-    with pytest.raises(ValueError, match=r"its splits are defined by its folders or files, so classes=\['a'\]"):
+    with pytest.raises(ValueError, match=r"its splits are defined by its folders, so classes=\['a'\]"):
         load_benchmark("folder", motion_tree, "train", classes=["a"])
 
 
