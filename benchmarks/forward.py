@@ -22,7 +22,6 @@ from transformers.utils import logging
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, prepare_for_inference
 from hf_dvflnet.data.motion_videos import write_motion_videos
-from hf_dvflnet.hub.checkpoint_conversion import publish_checkpoint
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference.export import export_model
 from hf_dvflnet.inference.exported_program import PAIRS, load_exported
@@ -44,10 +43,7 @@ def ours(preset: str, dtype: torch.dtype = torch.float32) -> VideoFocalNetForVid
 
 
 def transcribed(preset: str) -> Transcription:
-    model = ours(preset)
-    copy = Transcription(model.config).eval()
-    copy.load_state_dict(publish_checkpoint(model, 4)["model"])
-    return copy
+    return Transcription(ours(preset).config).eval()
 
 
 def clip(batch: int, frames: int = 8, dtype: torch.dtype = torch.float32, size: int = 224) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from .common import DATASETS, argument, option, pick, say, shared, show
 
@@ -101,14 +100,10 @@ class Prepare:
 
     source: Path = argument("Folder of videos. It is not modified.")
     out: Path = argument("Output folder. One with the same settings is continued.")
-    format: Literal["tar", "folder"] = option("tar", "Archives that `datasets` can stream, or one file per clip.")
     short_side: int = option(256, "Maximum short side of a clip in pixels, an even number.")
     keyframe_interval: int = option(4, "Number of frames from one keyframe to the next.")
     crf: int = option(23, "H.264 quality: 0 is lossless, 51 is the worst.")
-    clips_per_shard: int = option(256, "Videos per tar archive.")
     num_workers: int | None = option(None, "Sandboxes that encode; by default one per CPU.", minimum=0)
-    ray: str | None = shared("ray")
-    seed: int = option(0, "Random seed of the order in the tar archives.")
     json: bool = shared("json")
 
     def run(self) -> int:
@@ -117,8 +112,7 @@ class Prepare:
         found = prepare_videos(
             self.source,
             self.out,
-            layout=self.format,
-            **pick(self, "short_side keyframe_interval crf clips_per_shard num_workers ray seed"),
+            **pick(self, "short_side keyframe_interval crf num_workers"),
         )
         failures = found["failures"]
         for row in failures[:5]:
@@ -146,7 +140,6 @@ class Verify:
     report: Path | None = option(None, "Report, which is continued; verify-DATASET[-PROTOCOL-FOLD].jsonl by default.")
     min_frames: int = option(8, "Clips with fewer frames are reported as short.", minimum=1)
     num_workers: int | None = option(None, "Sandboxes that decode; by default one per CPU.", minimum=0)
-    ray: str | None = shared("ray")
     json: bool = shared("json")
 
     def run(self) -> int:
@@ -163,7 +156,7 @@ class Verify:
         found = verify_benchmark(
             *(self.dataset, self.data_dir, report),
             protocol=protocol,
-            **pick(self, "fold classes min_frames num_workers ray"),
+            **pick(self, "fold classes min_frames num_workers"),
         )
         splits = found["counts"]
         if not self.json:

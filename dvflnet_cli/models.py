@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .common import REQUIRED, argument, option, pick, say, shared, show
 
@@ -70,22 +70,18 @@ class Create:
 class Convert:
     """Convert a published checkpoint to a model folder. No code from the checkpoint is run."""
 
-    source: str = argument("A published .pth or .safetensors file, or a transformers FocalNet; or a model folder.")
-    out: Path = argument("Output folder; with --to_published, the .pth file.")
+    source: str = argument("A published .pth or .safetensors file, or a transformers FocalNet.")
+    out: Path = argument("Output folder.")
     labels: str | None = shared("labels")
     num_frames: int | None = option(None, "Frames per clip, if the checkpoint does not state them.", minimum=1)
     use_postln: bool = option(False, "Set if the checkpoint was trained with use_postln; its weights do not show it.")
     normalize_modulator: bool = option(False, "Set if the checkpoint was trained with normalize_modulator.")
     depths: str | None = option(None, "Image networks: blocks to keep per stage, such as nano or 1,1,2,1; or all.")
-    temporal_init: Literal["identity", "random"] = option("identity", "Image networks: start of the temporal branch.")
     seed: int = option(0, "Random seed of the weights that an image network lacks.")
-    to_published: bool = option(False, "Convert back: write the weights under their published names.")
     overwrite: bool = shared("overwrite")
     json: bool = shared("json")
 
     def run(self):
-        if self.to_published:
-            return self.publish()
         from transformers import set_seed
 
         from hf_dvflnet.data.label_sets import read_labels
@@ -100,16 +96,15 @@ class Convert:
             labels=label_set,
             use_post_layernorm=self.use_postln,
             depths=None if self.depths is None else read_depths(self.depths),
-            **pick(self, "num_frames normalize_modulator temporal_init"),
+            **pick(self, "num_frames normalize_modulator"),
         )
         copied, new, left = len(converted.copied), converted.new, converted.left
         what = [f"Converted from `{Path(self.source).name}` by `dvflnet convert`: {copied} weights were copied."]
         if new:
-            branch = "a temporal modulator of 1" if self.temporal_init == "identity" else "random weights"
             head = ", its head from random weights" if "classifier.weight" in new else ""
             what.append(
                 f"**Not trained on videos**: the source lacks {len(new)} weights. Its temporal branch starts "
-                f"from {branch}{head} (seed {self.seed})."
+                f"from a temporal modulator of 1{head} (seed {self.seed})."
             )
         if label_set is not None:
             what.append(f"Class names and their order: {label_set.source}.")
@@ -128,26 +123,6 @@ class Convert:
         if not self.json:
             found |= {"new": len(new), "left": len(left)}
         show(found, self.json)
-
-    def publish(self):
-        import torch
-
-        from hf_dvflnet.hub.checkpoint_conversion import publish_checkpoint
-        from hf_dvflnet.hub.loading import load_model, load_processor
-        from hf_dvflnet.hub.model_folder import whole_or_nothing
-
-        if self.labels or self.num_frames or self.use_postln or self.normalize_modulator or self.depths:
-            raise ValueError("--to_published writes the model unchanged: combine it only with --overwrite and --json")
-        if self.out.suffix != ".pth":
-            raise ValueError(f"{self.out}: --to_published writes a .pth file; use that suffix")
-        with whole_or_nothing(self.out, self.overwrite) as path:
-            interval = load_processor(self.source).frame_interval
-            checkpoint = publish_checkpoint(load_model(self.source), interval)
-            try:
-                torch.save(checkpoint, path)
-            except RuntimeError as error:  # PyTorch raises this if the disk is full
-                raise OSError(f"{self.out}: cannot be written ({error})") from error
-        show({"source": self.source, "file": str(self.out), "weights": len(checkpoint["model"])}, self.json)
 
 
 @dataclass

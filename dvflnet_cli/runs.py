@@ -65,7 +65,7 @@ def train(options, args, given: dict[str, Any]):
     pace = describe_pace(data["train"], processor)
     if args.process_index == 0:
         print(f"Frames of a clip: {pace}", flush=True)
-    clips: Any = training_clips(data["train"], processor, options, args.seed, head_only=head_only, is_small=is_small)
+    clips: Any = training_clips(data["train"], processor, options, args.seed, is_small=is_small)
     validation = hf.VideoClipDataset(data["validation"], processor)
     if head_only:
         featured = partial(
@@ -159,7 +159,7 @@ def distill(options, args, given: dict[str, Any]):
         teacher = trainer.args.output_dir
     teacher_processor = AutoVideoProcessor.from_pretrained(teacher)
 
-    def student_clips() -> hf.VideoClipDataset | hf.VideoClipStream:
+    def student_clips() -> hf.VideoClipDataset:
         clips = training_clips(shown_to_student, processor, options, args.seed)
         if isinstance(teacher_processor, hf.VideoFocalNetVideoProcessor):
             # if it takes clips of another size, both students are shown the crops drawn for it
@@ -299,8 +299,7 @@ def write_json(file: Path, content: object):
 
 def load_data(options, args: TrainingArguments) -> dict[str, Any]:
     """
-    Load the train and validation splits, and with `--evaluate_test` the test split. With `--streaming`, the train
-    split is a stream.
+    Load the train and validation splits, and with `--evaluate_test` the test split.
 
     The lists of a benchmark have no third split: validation is then the split that results are reported on. It is not
     used to select anything, since the last weights are kept.
@@ -324,8 +323,7 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
     with args.main_process_first(desc="listing videos"):
         for split in SPLITS if options.evaluate_test else SPLITS[:2]:
             source = split if name == "folder" or split == "train" else BENCHMARKS[name].test_split
-            streaming = options.streaming and split == "train"
-            data[split] = hf.load_benchmark(name, data_dir, source, streaming=streaming, **lists)
+            data[split] = hf.load_benchmark(name, data_dir, source, **lists)
     names = data["train"].features["label"].names
     if len(names) < 2:
         raise ValueError(f"{data_dir}: has one class ({names[0]}), so there is nothing to tell apart; add others")
@@ -335,29 +333,17 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
 def first_clips_per_class(rows: Any, clips: int | None):
     if clips is None:
         return rows
-    if not isinstance(rows, datasets.Dataset):
-        raise ValueError("--student_train_clips needs a list of clips; train without --streaming")
     labels = pandas.Series(rows["label"])
     return rows.select(numpy.flatnonzero(labels.groupby(labels).cumcount() < clips))
 
 
-def training_clips(
-    rows: Any, processor, options, seed: int, *, head_only: bool = False, is_small: bool = False
-) -> hf.VideoClipDataset | hf.VideoClipStream:
+def training_clips(rows: Any, processor, options, seed: int, *, is_small: bool = False) -> hf.VideoClipDataset:
     shown: dict[str, Any] = {"seed": seed, "on_error": options.on_error}
     if options.augment:
         shown["augmentation"] = hf.ClipAugmentation(flip=options.flip)
     elif is_small:
         shown["augmentation"] = defaults.mild_augmentation(options.flip)
-    if isinstance(rows, datasets.Dataset):
-        return hf.VideoClipDataset(rows, processor, train=True, **shown)
-    if head_only:
-        raise ValueError("--streaming reads each clip once an epoch; with a frozen image network, leave it out")
-    facts = split_facts(rows)
-    if facts["listed"] is None:
-        raise ValueError("the number of clips of this stream is not known; train without --streaming")
-    absent = {*(facts["missing"] or ()), *facts["blocked"]}
-    return hf.VideoClipStream(rows, processor, num_clips=facts["listed"] - len(absent), **shown)
+    return hf.VideoClipDataset(rows, processor, train=True, **shown)
 
 
 def describe_pace(rows: Any, processor: hf.VideoFocalNetVideoProcessor) -> str:
@@ -401,7 +387,7 @@ def choose_start(options, given: dict[str, Any]) -> bool:
     Choose the model for class folders if no option names one: an image network if its weights are
     installed, else a small Video-FocalNet. Returns whether it is the latter.
     """
-    named = {"image_model", "model_name_or_path", "preset", "config_overrides", "fine_tune", "streaming"}
+    named = {"image_model", "model_name_or_path", "preset", "config_overrides", "fine_tune"}
     is_folder = options.data_dir is not None and options.dataset in (None, "folder")
     if not is_folder or options.recipe == "published" or named & set(given):
         return False

@@ -22,7 +22,6 @@ class TrainingOptions:
     fold: int = shared("fold")
     block_list: str | None = shared("block_list")
     classes: list[str] | None = shared("classes")
-    streaming: bool = option(False, "Stream the training clips, from tar files; each process reads its share.")
     on_error: OnError = option("replace", "How to handle an unreadable training clip.")
     num_frames: int = option(8, "Frames per clip.", minimum=1)
     frame_interval: int = option(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .data.augmentation import ClipAugmentation, mix_clips, training_indices
     from .data.benchmarks import BENCHMARKS
     from .data.class_folders import load_video_folder
-    from .data.clips import VideoClipDataset, VideoClipStream
+    from .data.clips import VideoClipDataset
     from .data.label_sets import LABEL_SETS, LabelSet, read_labels
     from .data.loading import load_benchmark, split_facts
     from .data.motion_videos import write_motion_videos
@@ -100,7 +100,6 @@ __all__ = [
     "FrameModelForVideoClassification",
     "VideoClassificationTrainer",
     "VideoClipDataset",
-    "VideoClipStream",
     "VideoDecodeError",
     "VideoFocalNetConfig",
     "VideoFocalNetForVideoClassification",

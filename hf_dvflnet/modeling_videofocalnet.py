@@ -327,7 +327,7 @@ class VideoFocalNetPreTrainedModel(PreTrainedModel):
     input_modalities = ("video",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["VideoFocalNetPatchEmbeddings", "VideoFocalNetLayer"]
-    _input_embed_layer = "embeddings"  # the whole stem, which FSDP shards as one
+    _input_embed_layer = "embeddings"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

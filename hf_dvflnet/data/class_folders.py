@@ -1,7 +1,6 @@
 """Loads a tree of class folders, `<split>/<class>/<video>`, also after `dvflnet prepare`: `load_video_folder(DIR)`."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from types import NoneType
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import datasets
 
 from .label_sets import composed
 from .storages import filesystem_of, read_json_lines
-from .video_column import IN_TAR, clip_features
+from .video_column import clip_features
 from .video_files import (
     HIDDEN,
     OTHER_SUFFIX,
@@ -60,9 +59,8 @@ def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
     Class names are in Unicode's composed form (NFC), whichever form the folder names have. Videos have one of the
     endings 3gp, asf, avi, flv, gif, m2ts, m4v, mkv, mov, mp4, mpeg, mpg, mts, ogv, ts, vob, webm and wmv.
 
-    `data_dir` can also be such a tree after `dvflnet prepare`, as tars or folders. It has the same classes and ids as
-    the original tree, without the unreadable videos. A clip in a tar has the path `TAR#bytes=FIRST-LAST`, which
-    [`video_source`] reads.
+    `data_dir` can also be such a tree after `dvflnet prepare`. It has the same classes and ids as the original tree,
+    without the unreadable videos.
 
     Returns:
         One dataset per split, with the columns `video` (`{"path": str, "bytes": None}`), `label` (`ClassLabel`) and
@@ -181,8 +179,7 @@ def _read_prepared(data_dir: Path) -> tuple[dict[str, list[_Clip]], dict[str, li
 
 def prepared_clips(data_dir: str | os.PathLike) -> list[tuple[Row, str | None]]:
     """
-    The manifest that `dvflnet prepare` wrote, and the place of each clip: a path or URL, `TAR#bytes=FIRST-LAST` for a
-    clip in a tar, or None if the video could not be read.
+    The manifest that `dvflnet prepare` wrote, and the path or URL of each clip; None if the video could not be read.
     """
     filesystem, root = filesystem_of(os.fspath(data_dir))
     manifest = os.path.join(data_dir, MANIFEST)
@@ -190,13 +187,10 @@ def prepared_clips(data_dir: str | os.PathLike) -> list[tuple[Row, str | None]]:
         raise ValueError(f"{data_dir}: preparation is not finished; run `dvflnet prepare` again to continue it")
     clips: list[tuple[Row, str | None]] = []
     for row in read_json_lines(manifest, check_row, "is not a manifest line; prepare the videos again"):
-        for name in (row["path"], row["tar"] or "a"):
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ValueError(f"{manifest}: contains the path {name}, which is outside of the folder")
-        place = os.path.join(data_dir, row["tar"] or row["path"])
-        if row["tar"] is not None:
-            place += f"#bytes={row['offset']}-{row['offset'] + row['bytes'] - 1}"
-        clips.append((row, None if row["outcome"] == "unreadable" else place))
+        path = PurePosixPath(row["path"])
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{manifest}: contains the path {path}, which is outside of the folder")
+        clips.append((row, None if row["outcome"] == "unreadable" else os.path.join(data_dir, path)))
     return clips
 
 
@@ -218,11 +212,11 @@ def check_row(row: Any) -> Row:
     """Return a line of a manifest. Raises `ValueError` if `dvflnet prepare` does not write such lines."""
     text, number = (str, NoneType), (int, NoneType)
     kinds: dict[str, Any] = {"path": str, "source": str, "stamp": list, "source_bytes": int, "outcome": str}
-    kinds |= {"sha256": text, "bytes": number, "tar": text, "offset": number}
+    kinds |= {"sha256": text, "bytes": number}
     if not isinstance(row, dict) or not all(isinstance(row.get(name, ...), kind) for name, kind in kinds.items()):
         raise ValueError(f"expected the keys {', '.join(kinds)}")
-    if row["tar"] is not None and None in (row["offset"], row["bytes"]):
-        raise ValueError("it has a tar, but no offset or size")
+    if row.get("tar") is not None:
+        raise ValueError("it was prepared to a tar, which is not read any more")
     return row
 
 
@@ -231,20 +225,3 @@ def unreadable_videos(data_dir: str | os.PathLike, split: str) -> list[str]:
     if not Path(data_dir, SETTINGS).is_file():
         return []
     return sorted(clip.video_id for clip in _read_prepared(Path(data_dir))[0][split] if clip.path is None)
-
-
-def stream_tars(dataset: datasets.Dataset) -> datasets.IterableDataset | None:
-    """Stream a prepared split, one shard per tar, in order; None if it is not in tars."""
-    tars: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for row in dataset:
-        part = IN_TAR.fullmatch(row["video"]["path"])
-        if part is None:
-            return None
-        tars.setdefault(part[1], []).append((int(part[2]), row))
-    shards = [tuple(row for _, row in sorted(rows, key=lambda one: one[0])) for _, rows in sorted(tars.items())]
-    return datasets.IterableDataset.from_generator(_rows, features=dataset.features, gen_kwargs={"shards": shards})
-
-
-def _rows(shards: list[tuple[Row, ...]]) -> Iterator[Row]:
-    for shard in shards:
-        yield from shard

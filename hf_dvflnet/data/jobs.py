@@ -23,7 +23,6 @@ RETRIES = 5  # of a task or an actor of Ray whose worker or node is lost
 AHEAD = 4  # tasks in progress per core of a cluster
 
 T = TypeVar("T")
-MapJobs = Callable[[Callable[[Any, VideoLimits], Any], Iterable[Any]], Generator[Any, None, None]]
 
 
 def cpu_count() -> int:
@@ -74,32 +73,18 @@ def run_ahead(
         pool.shutdown()
 
 
-@contextmanager
-def map_jobs(num_workers: int | None, ray: str | None) -> Iterator[MapJobs]:
+def map_jobs(
+    function: Callable[[Any, VideoLimits], Any], jobs: Iterable[Any], num_workers: int | None
+) -> Generator[Any, None, None]:
     """
-    A function that is given a module-level function and jobs. It calls the function with each job and the limits in
-    force, and yields the results in the order of the jobs, which it takes as needed.
+    The results of a function for each job and the limits in force, in the order of the jobs, taken as needed.
 
     Args:
-        num_workers: Number of sandboxes on this machine, by default one per CPU; 0 works in this process.
-        ray: Address of a Ray cluster, as in [`connected`], instead.
-
-    Raises:
-        As [`connected`].
-        ValueError: If both are given.
+        function: Called with a job and the limits.
+        jobs: The jobs.
+        num_workers: Number of sandboxes, by default one per CPU; 0 works in this process.
     """
-    if ray is None:
-        yield partial(_map_here, default_workers() if num_workers is None else num_workers)
-        return
-    if num_workers is not None:
-        raise ValueError("a Ray cluster has its own workers; leave out num_workers (--num-workers)")
-    with connected(ray):
-        yield map_on_ray
-
-
-def _map_here(
-    num_workers: int, function: Callable[[Any, VideoLimits], Any], jobs: Iterable[Any]
-) -> Generator[Any, None, None]:
+    num_workers = default_workers() if num_workers is None else num_workers
     limits = worker_limits(num_workers)
     with (
         quiet_videos(),

@@ -1,23 +1,15 @@
 """Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
 
-import glob
 import json
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import datasets
 
 from .benchmarks import BENCHMARKS, Benchmark, read_block_list
-from .class_folders import SPLITS, load_video_folder, stream_tars, unreadable_videos
-from .label_sets import LABEL_SETS, listed
-from .storages import filesystem_of
-from .video_column import IN_TAR, clip_features, clip_name
-from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files
-
-
-MAX_SHARDS = 1024  # shards of a streamed split: enough for any number of workers, few enough to shuffle at once
+from .class_folders import load_video_folder, unreadable_videos
+from .video_column import clip_features
 
 
 def load_benchmark(
@@ -26,12 +18,11 @@ def load_benchmark(
     split: str,
     protocol: str | None = None,
     fold: int = 1,
-    streaming: bool = False,
     *,
     label_set: str | None = None,
     block_list: str | os.PathLike | None = None,
     classes: Sequence[str] | None = None,
-) -> datasets.Dataset | datasets.IterableDataset:
+) -> datasets.Dataset:
     """
     Load a split of a benchmark, or of your own class folders.
 
@@ -39,12 +30,11 @@ def load_benchmark(
         name: `"ucf50"`, `"ucf101"`, `"hmdb51"`, `"jhmdb"`, `"ssv2"`, `"kinetics400"`, or `"folder"` for
             `data_dir/<split>/<class>/<video>`.
         data_dir: The extracted official release, also after `dvflnet prepare`, or an `fsspec` URL such as
-            `hf://datasets/ORG/REPO`, with such files or with Parquet files.
+            `hf://datasets/ORG/REPO`, with such files.
         split: `"train"`, `"validation"` or `"test"`, if the benchmark has it.
         protocol: `"groups_20_5"` or `"logo"` (UCF50), `"official"` (all others), `"dvflnet_8020"` (UCF50, UCF101: the
             DVFL-Net repository's own lists). By default the benchmark's first protocol.
         fold: Number of the fold, from 1.
-        streaming: Whether to return an `IterableDataset` in shards, which is read during iteration.
         label_set: `"ucf101-sorted"` for UCF101 in the class order of DVFL-Net's checkpoints.
         block_list: A report of `dvflnet verify`; clips that it lists as empty, undecodable or leaked are left out.
         classes: For a part of a release: the names of the classes to load, or `"present"` for those that have videos
@@ -67,21 +57,23 @@ def load_benchmark(
     """
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")
-    if name == "folder" or _is_parquet(data_dir):
-        unused: dict[str, Any] = {"protocol": protocol, "fold": None if fold == 1 else fold, "classes": classes}
-        unused |= {"label_set": label_set} if name == "folder" else {"block_list": block_list}
+    if name == "folder":
+        unused = {
+            "protocol": protocol,
+            "fold": None if fold == 1 else fold,
+            "classes": classes,
+            "label_set": label_set,
+        }
         for argument, value in unused.items():
             if value is not None:
                 raise ValueError(
-                    f"{data_dir}: its splits are defined by its folders or files, so {argument}={value} does not apply"
+                    f"{data_dir}: its splits are defined by its folders, so {argument}={value} does not apply"
                 )
-        if name == "folder":
-            return _load_folder(data_dir, split, streaming, read_block_list(block_list, split))
-        return _load_parquet(name, data_dir, split, streaming, label_set)
-    return _load_release(BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes), split, streaming)
+        return _load_folder(data_dir, split, read_block_list(block_list, split))
+    return _load_release(BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes), split)
 
 
-def split_facts(dataset: datasets.Dataset | datasets.IterableDataset) -> dict[str, Any]:
+def split_facts(dataset: datasets.Dataset) -> dict[str, Any]:
     """
     Get the origin of a dataset of [`load_benchmark`]: `benchmark`, `protocol`, `fold`, `split`, `listed` (number of
     clips in the lists), `missing` (ids of missing clips) and `blocked` (ids of clips left out by the block list), and
@@ -102,7 +94,7 @@ def _with_facts(dataset: Any, **facts: Any) -> Any:
     return dataset
 
 
-def _load_release(benchmark: Benchmark, split: str, streaming: bool) -> Any:
+def _load_release(benchmark: Benchmark, split: str) -> Any:
     release = benchmark.release
     if split not in benchmark.lists:
         raise ValueError(
@@ -117,14 +109,14 @@ def _load_release(benchmark: Benchmark, split: str, streaming: bool) -> Any:
     features = clip_features(benchmark.names)
     if benchmark.has_groups:
         features["group"] = datasets.Value("string")
-    if not (release.is_local or streaming or IN_TAR.fullmatch(rows[0]["video"]["path"])):
+    if not (release.is_local):
         paths = datasets.DownloadManager().download([row["video"]["path"] for row in rows])
         rows = [{**row, "video": {"path": path, "bytes": None}} for row, path in zip(rows, paths, strict=True)]
     dataset: Any = datasets.Dataset.from_list(rows, features=features)
     # a list made from file names does not contain the missing clips, so use the official count
     from_names = benchmark.protocol in benchmark.lists_from_names
     return _with_facts(
-        _streamed(dataset) if streaming else dataset,
+        dataset,
         benchmark=benchmark.key,
         protocol=benchmark.protocol,
         fold=benchmark.fold,
@@ -137,14 +129,10 @@ def _load_release(benchmark: Benchmark, split: str, streaming: bool) -> Any:
     )
 
 
-def _streamed(dataset: datasets.Dataset) -> datasets.IterableDataset:
-    return stream_tars(dataset) or dataset.to_iterable_dataset(num_shards=min(len(dataset), MAX_SHARDS))
-
-
 _NO_LISTS: dict[str, Any] = {"fold": 1, "folds": 1, "missing": [], "blocked": []}
 
 
-def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool, block_list: set[str]) -> Any:
+def _load_folder(data_dir: str | os.PathLike, split: str, block_list: set[str]) -> Any:
     found = load_video_folder(data_dir)
     if split not in found:
         raise ValueError(
@@ -157,64 +145,4 @@ def _load_folder(data_dir: str | os.PathLike, split: str, streaming: bool, block
     if blocked:
         kept = [index for index, video_id in enumerate(dataset["video_id"]) if video_id not in block_list]
         dataset = dataset.select(kept)
-    dataset = _streamed(dataset) if streaming else dataset
     return _with_facts(dataset, benchmark="folder", protocol="class folders", split=split, **facts)
-
-
-def _is_parquet(data_dir: str | os.PathLike) -> bool:
-    filesystem, path = filesystem_of(os.fspath(data_dir))
-    files = find_files(path, filesystem).files if filesystem.isdir(path) else []
-    return any(file.endswith(".parquet") for file in files) and not any(
-        file.lower().endswith((*VIDEO_SUFFIXES, *ARCHIVE_SUFFIXES)) for file in files
-    )
-
-
-def _load_parquet(name: str, data_dir: str | os.PathLike, split: str, streaming: bool, label_set: str | None) -> Any:
-    """Load Parquet files that contain the videos, with the splits of these files; classes are matched by name."""
-    builder = BENCHMARKS[name]
-    filesystem, path = filesystem_of(os.fspath(data_dir))
-    spellings = SPLITS.get(split, (split,))
-    files = [file for file in find_files(path, filesystem).files if file.endswith(".parquet")]
-    chosen = [file for file in files if re.split(r"[-_.]", os.path.basename(file))[0] in spellings]
-    if not chosen:
-        raise ValueError(
-            f"{data_dir}: has no Parquet file for the split {split!r}, only {', '.join(map(os.path.basename, files))}"
-        )
-    if len({os.path.dirname(file) for file in chosen}) > 1:
-        raise ValueError(
-            f"{data_dir}: has {split!r} in several folders, {', '.join(sorted(chosen)[:3])}; pass one of these folders"
-        )
-    dataset: Any = datasets.load_dataset(
-        "parquet",
-        data_files=[glob.escape(filesystem.unstrip_protocol(file)) for file in chosen],
-        split="train",
-        streaming=streaming,
-    )
-    columns = dataset.features
-    if "video" not in columns or "label" not in columns:
-        raise ValueError(
-            f"{data_dir}: its Parquet files have the columns {', '.join(columns)}; video and label are required"
-        )
-    theirs = columns["label"].names if isinstance(columns["label"], datasets.ClassLabel) else None
-    if theirs is None and columns["label"].dtype != "string":
-        raise ValueError(f"{data_dir}: its labels are numbers without class names; use names, or a ClassLabel")
-    names = list(LABEL_SETS[label_set or name].names)
-    unknown = set(theirs or ()) - set(names)
-    if unknown:
-        raise ValueError(f"{data_dir}: has the classes {listed(unknown)}, which are not classes of {builder.title}")
-
-    def to_our_columns(row: dict[str, Any], index: int) -> dict[str, Any]:
-        label = row["label"]
-        if theirs:
-            label = theirs[label] if 0 <= label < len(theirs) else None
-        if label not in names:
-            raise ValueError(
-                f"{data_dir}: row {index} has the class {label!r}, which is not a class of {builder.title}"
-            )
-        return {"label": names.index(label), "video_id": clip_name(row)}
-
-    dataset = dataset.cast_column("video", datasets.Video(decode=False))
-    dataset = dataset.select_columns([column for column in ("video", "label", "video_id") if column in columns])
-    dataset = dataset.map(to_our_columns, with_indices=True, features=clip_features(names))
-    listed_clips = None if streaming else len(dataset)
-    return _with_facts(dataset, benchmark=name, protocol="repository", split=split, listed=listed_clips, **_NO_LISTS)

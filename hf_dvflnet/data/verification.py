@@ -33,7 +33,6 @@ def verify_benchmark(
     classes: Sequence[str] | None = None,
     min_frames: int = 8,
     num_workers: int | None = None,
-    ray: str | None = None,
 ) -> dict[str, Any]:
     """
     Decode the first, the middle and the last frame of every listed clip, and write a report.
@@ -52,9 +51,6 @@ def verify_benchmark(
         protocol, fold, classes: The lists to check, of a benchmark, as for [`load_benchmark`].
         min_frames: Clips with fewer frames are `short`.
         num_workers: Number of sandboxes that decode, by default one per CPU; 0 uses this process.
-        ray: Decode on a Ray cluster instead: `"auto"` for the one that `RAY_ADDRESS` names or that runs on this
-            machine, `"local"` to start one, or `HOST:PORT`. Its nodes see the current folder and the release at the
-            same paths.
 
     Returns:
         `counts` (for each split, the number of listed clips, the number of clips in the official lists, or None if
@@ -63,7 +59,6 @@ def verify_benchmark(
 
     Raises:
         ValueError: If the benchmark does not exist, or `report` exists and is not a report on these lists.
-        ImportError, ConnectionError, OSError: With `ray`, if Ray is not installed, cannot be reached, or gave up.
 
     Warns:
         UserWarning: If files of the release are left out, as in [`load_benchmark`].
@@ -106,13 +101,12 @@ def verify_benchmark(
                     yield {**lists, "video_id": row["video_id"], "split": split, "path": path, "stamp": stamp}
 
     checked = 0
-    with map_jobs(num_workers, ray) as run:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        with open(report, "a", encoding="utf-8") as file:
-            for row in tqdm(run(_check, jobs()), desc="verifying", unit="clip"):
-                rows[row["split"], row["video_id"]] = row
-                file.write(json.dumps(row) + "\n")
-                checked += 1
+    report.parent.mkdir(parents=True, exist_ok=True)
+    with open(report, "a", encoding="utf-8") as file:
+        for row in tqdm(map_jobs(_check, jobs(), num_workers), desc="verifying", unit="clip"):
+            rows[row["split"], row["video_id"]] = row
+            file.write(json.dumps(row) + "\n")
+            checked += 1
 
     final = []
     counts: dict[str, dict[str, int | None]] = {}

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,16 +11,11 @@ from ..video_decoding import VideoDecodeError
 from .storages import open_file, storage_of
 
 
-# a clip in a tar: path of the tar, and first and last byte of the clip in it
-IN_TAR = re.compile(r"(.+[.]tar)#bytes=(\d+)-(\d+)")
-
-
 def video_source(video: dict[str, Any]) -> Any:
     """
     Source for [`read_video`], from a cell of a column `datasets.Video(decode=False)`.
 
     Raises:
-        OSError: If a shard cannot be read, or ends within the video. The message names the shard.
         VideoDecodeError: If there is no video in the cell.
     """
     if not video or (video["bytes"] is None and video["path"] is None):
@@ -29,34 +23,19 @@ def video_source(video: dict[str, Any]) -> Any:
     if video["bytes"] is not None:
         return video["bytes"]
     path = video["path"]
-    if (part := IN_TAR.fullmatch(path)) is not None:
-        size = video_size(path)
-        try:
-            with open_file(part[1]) as tar:
-                tar.seek(int(part[2]))
-                data = tar.read(size)
-        except OSError as error:
-            raise OSError(f"{part[1]}: the shard cannot be read: {error.strerror}") from error
-        if len(data) < size:
-            raise OSError(f"{part[1]}: the shard is truncated; it has {len(data)} of the {size} bytes of this video")
-        return data
     return path if storage_of(path) is None else open_file(path)
 
 
 def video_size(path: str) -> int:
-    """Size in bytes of a video at a path or in a tar; -1 if it is not a local file."""
-    if (part := IN_TAR.fullmatch(path)) is not None:
-        return int(part[3]) - int(part[2]) + 1
+    """Size in bytes of a video; -1 if it is not a local file."""
     return os.path.getsize(path) if os.path.isfile(path) else -1
 
 
 def file_stamp(path: str | os.PathLike) -> list[int] | None:
-    """Size and time of a file, or of the tar that a clip is in; None if it is not a local file."""
-    part = IN_TAR.fullmatch(os.fspath(path))
-    file = path if part is None else part[1]
-    if not os.path.isfile(file):
+    """Size and time of a file; None if it is not a local file."""
+    if not os.path.isfile(path):
         return None
-    status = os.stat(file)
+    status = os.stat(path)
     return [status.st_size, status.st_mtime_ns]
 
 
@@ -86,8 +65,6 @@ def undecoded(dataset: Any) -> Any:
             which column has them.
     """
     features = dataset.features
-    if features is None:  # some streams have no features
-        return dataset
     if "video" not in features:
         raise ValueError(f"the dataset has the columns {', '.join(features)}: `video` is required")
     kind = features["video"]

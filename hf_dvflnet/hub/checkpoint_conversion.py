@@ -1,6 +1,5 @@
 """
-Converts published checkpoints: reads their format, infers the network from the weights and builds it with them; and
-writes the weights of a model in that format.
+Converts published checkpoints: reads their format, infers the network from the weights and builds it with them.
 
 Supported are the checkpoints of TalalWasim/Video-FocalNets, hayatkhan8660-maker/DVFL-Net and microsoft/FocalNet
 (images), and transformers' FocalNet. A published checkpoint has the weights under `"model"`, and a configuration node
@@ -136,24 +135,6 @@ def _refuse_packed(path: Path):
         raise ValueError(f"it has {path.stat().st_size} bytes, but {unpacked} when it is unpacked")
 
 
-def publish_checkpoint(model: VideoFocalNetForVideoClassification, frame_interval: int = 4) -> dict[str, Any]:
-    """
-    Return a checkpoint in the published format, `{"model": state_dict, "config": nested dicts}`, for `torch.save`.
-
-    The configuration consists of plain dicts with the published names. The format has no place for class names.
-    """
-    if not isinstance(model, VideoFocalNetForVideoClassification):
-        raise ValueError(f"{type(model).__name__} has no published form; only a Video-FocalNet has")
-    config: dict[str, Any] = {"AUG": {"FRAME_INTERVAL": frame_interval}}
-    for name, published in PUBLISHED_FIELDS.items():
-        *sections, last = published.split(".")
-        node = config
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[last] = getattr(model.config, name)
-    return {"model": publish_state_dict(model), "config": config}
-
-
 def look_up(config: Any, name: str) -> Any:
     """Return the value of a name such as `MODEL.FOCAL.DEPTHS` in nested dicts, or None."""
     for part in name.split("."):
@@ -205,22 +186,6 @@ def convert_published_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict
     return {key: reshape_weight(key, weight) for key, weight in renamed.items()}
 
 
-def publish_state_dict(model: VideoFocalNetForVideoClassification) -> dict[str, torch.Tensor]:
-    """The reverse of [`convert_published_state_dict`]: a model's weights under the published names and shapes."""
-    published = {}
-    for key, weight in model.state_dict().items():
-        if key.endswith(".modulation.projection_context.weight"):
-            weight = weight[..., None, None]
-        elif key.endswith(".modulation.temporal_projection_context.weight"):
-            weight = weight[..., None]
-        elif ".temporal_focal_layers." in key:
-            weight = weight.squeeze(-1)
-        elif key == STEM and model.config.tubelet_size > 1:
-            weight = weight.unflatten(1, (model.config.tubelet_size, -1)).transpose(1, 2)
-        published[publish_key(key)] = weight.contiguous()
-    return published
-
-
 @dataclass
 class Conversion:
     """
@@ -252,7 +217,6 @@ def convert_checkpoint(
     use_post_layernorm: bool = False,
     normalize_modulator: bool = False,
     depths: list[int] | None = None,
-    temporal_init: str = "identity",
 ) -> Conversion:
     """
     Build the network of a published checkpoint, with its weights.
@@ -262,7 +226,7 @@ def convert_checkpoint(
     a note is added.
 
     An image network (ImageNet FocalNet) becomes a video network: its spatial weights are copied, and a temporal branch
-    is added.
+    is added whose modulator is 1 everywhere, so that each frame gets the image network's features.
 
     Args:
         source: A `.pth` or `.safetensors` file with published names; or a folder or Hub id of transformers' FocalNet.
@@ -274,16 +238,11 @@ def convert_checkpoint(
         normalize_modulator: The checkpoint's `normalize_modulator`; the same applies.
         depths: Number of blocks to keep in each stage, for image networks only. The first blocks of each stage are
             kept.
-        temporal_init: Initialisation of the temporal branch of an image network: `"identity"` (the temporal modulator
-            is 1 everywhere, so that each frame gets the image network's features) or `"random"` (as in the published
-            code).
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the source cannot be read or has another architecture, or if the arguments do not fit it.
     """
-    if temporal_init not in ("identity", "random"):
-        raise ValueError(f"temporal_init must be 'identity' or 'random', got {temporal_init!r}")
     path = Path(source)
     is_file_name = path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
     is_hub_id = not is_file_name and not path.exists() and re.fullmatch(r"[^/\\]+/[^/\\]+", str(source)) is not None
@@ -316,7 +275,7 @@ def convert_checkpoint(
     model = VideoFocalNetForVideoClassification(config)
     copied = sorted(set(model.state_dict()) - set(new))
     model.load_state_dict({name: found.weights[name] for name in copied}, strict=False)
-    if found.is_image and temporal_init == "identity":
+    if found.is_image:
         start_temporal_branch_as_identity(model)
     return Conversion(model.eval(), found.frame_interval or 4, copied, new, left, notes)
 

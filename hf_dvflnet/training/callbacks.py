@@ -1,7 +1,6 @@
 """Callbacks of the trainers: numbers that are not finite, signals, unreadable clips, epochs and seconds per step."""
 
 import json
-import math
 import os
 import signal
 import threading
@@ -18,7 +17,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..data.clips import VideoClipStream, are_prepared, parts_of
+from ..data.clips import are_prepared, parts_of
 from .checkpoints import RUN
 
 
@@ -36,11 +35,6 @@ class FollowEpochs(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         dataset, epoch = self.trainer.train_dataset, int(state.epoch)
-        if isinstance(dataset, VideoClipStream):
-            steps = math.ceil(len(dataset) / args.gradient_accumulation_steps)
-            seen = 0 if args.ignore_data_skip else state.global_step % steps
-            dataset.set_epoch(epoch, skip=seen * args.gradient_accumulation_steps)
-            return
         for part in {id(part): part for part in (dataset, *parts_of(dataset))}.values():
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
@@ -78,8 +72,7 @@ class FiniteNumbers(TrainerCallback):
 
     def refuse_broken_weights(self, model: nn.Module, step: int):
         """Raise `RuntimeError` if a weight is not finite, before it is saved."""
-        weights = (getattr(parameter, "_local_tensor", parameter) for parameter in model.parameters())
-        if not all(weight.isfinite().all() for weight in weights):
+        if not all(weight.isfinite().all() for weight in model.parameters()):
             raise RuntimeError(
                 f"The weights are not finite after step {step}, although its loss was finite. They are not saved. "
                 f"Clips of this step on process {self.accelerator.process_index}: {_listed(self.last_clips)}"
@@ -256,7 +249,7 @@ class BrokenClips(TrainerCallback):
             return 0
         data = trainer.train_dataset
         sized = [data] if hasattr(data, "__len__") else parts_of(data)
-        clips = getattr(data, "num_clips", None) or sum(map(len, sized))
+        clips = sum(map(len, sized))
         if len(self.found) > trainer.args.max_broken_share * clips:
             listed = "; ".join(f"{clip}: {reason}" for clip, reason in list(self.found.items())[:20])
             raise RuntimeError(

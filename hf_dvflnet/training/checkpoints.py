@@ -1,5 +1,5 @@
 """
-Checkpoints: finding the one to resume from, refusing one of another run, and saving what PEFT and FSDP change.
+Checkpoints: finding the one to resume from, refusing one of another run, and what PEFT changes.
 
 A checkpoint holds what transformers' Trainer saves (weights or adapter, optimizer, schedule, scaler, random states,
 `trainer_state.json`), the projection of `feature_weight` among the weights, and in `trainer_state.json` the facts of
@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from transformers import TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import is_peft_available, logging
@@ -125,9 +123,9 @@ def refuse_other_run(checkpoint: Path, args: TrainingArguments, now: dict[str, A
 
 
 def trained_weights(model: nn.Module) -> dict[str, list[int]]:
-    """Shapes of the weights that are trained, by name, also while a compiler or FSDP's checkpointing wraps layers."""
+    """Shapes of the weights that are trained, by name, also while a compiler wraps layers."""
     return {
-        name.replace("_orig_mod.", "").replace("_checkpoint_wrapped_module.", ""): list(weight.shape)
+        name.replace("_orig_mod.", ""): list(weight.shape)
         for name, weight in model.named_parameters()
         if weight.requires_grad
     }
@@ -197,46 +195,3 @@ def base_weights_digest(model: nn.Module) -> str | None:
         if not_base.isdisjoint(name.split("."))
     }
     return digest_of_weights(weights)
-
-
-# FSDP
-
-
-def refuse_unfit_sharding(accelerator: Accelerator):
-    """Raise `ValueError` for FSDP 1, and if only the first process would load weights."""
-    plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    if plugin is not None and plugin.fsdp_version != 2:
-        raise ValueError(
-            "FSDP 1 flattens the weights, so that those without weight decay cannot be told from the others; set "
-            "fsdp_version: 2 in the accelerate config, or version 2 in fsdp_config"
-        )
-    if plugin is not None and plugin.cpu_ram_efficient_loading:
-        raise ValueError(
-            "with cpu_ram_efficient_loading, only the first process would have the weights of a teacher, which is not "
-            "sharded; set fsdp_cpu_ram_efficient_loading: false in the accelerate config, or in fsdp_config"
-        )
-
-
-@contextmanager
-def whole_weights(accelerator: Accelerator) -> Iterator[None]:
-    """Have the Trainer save whole weights. With `"SHARDED_STATE_DICT"`, it would save no model at all."""
-    plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    if plugin is None:
-        yield
-        return
-    kind = plugin.state_dict_type.name
-    plugin.set_state_dict_type("FULL_STATE_DICT")
-    try:
-        yield
-    finally:
-        plugin.set_state_dict_type(kind)
-
-
-def place_unsharded(model: nn.Module, accelerator: Accelerator):
-    """
-    Place a model that is evaluated before a training. Accelerate shards a model only together with its optimizer, so
-    until then each process has the whole model.
-    """
-    known = any(model is prepared for prepared in accelerator._models)
-    if accelerator.is_fsdp2 and not known and not isinstance(model, FSDPModule):
-        accelerator.prepare_model(model.to(accelerator.device), evaluation_mode=True)

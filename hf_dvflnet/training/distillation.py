@@ -21,7 +21,7 @@ from transformers.image_utils import SizeDict
 from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from ..data.clips import VideoClipDataset, VideoClipStream
+from ..data.clips import VideoClipDataset
 from ..hub.loaded_models import HeadInput, feature_width
 from ..hub.loading import load_teacher
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -48,7 +48,7 @@ class DistillationTrainer(VideoClassificationTrainer):
     `args.modulator_stages` and `args.modulator_kinds`.
 
     Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
-    of the checkpoints; FSDP does not shard it. The evaluation loss is the student's cross-entropy alone. Training
+    of the checkpoints. The evaluation loss is the student's cross-entropy alone. Training
     clips without a label (-100, or a dataset without `labels`) have the divergence alone; if no clip has one, set
     `alpha` to 1. The cross-entropy is the mean over the clips of a micro-batch that have a label.
 
@@ -64,7 +64,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             The teacher's video processor. If `teacher_model` is a folder or Hub id, the default is the processor saved
             there. If it prepares clips of another size, mean or standard deviation than the student's
             (`processing_class`), frames, crop, flip and colours are drawn once for each clip, and the clip is prepared
-            for both; `train_dataset` must then be a [`VideoClipDataset`] or [`VideoClipStream`].
+            for both; `train_dataset` must then be a [`VideoClipDataset`].
         kwargs: Passed to [`VideoClassificationTrainer`].
 
     The following values are logged with the training loss. Each is the mean over all clips of all ranks since the last
@@ -140,18 +140,16 @@ class DistillationTrainer(VideoClassificationTrainer):
             self.train_dataset.shows_teacher = args.teacher_cache is None
         self._teacher_order = label_order(self.model, label_names(teacher))
 
-        # Not sharded: without gradients and optimizer, a teacher takes little memory, and whole it needs no gathering
-        # at each step. Moved to the device here, since accelerate does not do it under FSDP.
         teacher.eval().requires_grad_(False).to(args.device)
         self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
         if self.eval_dataset is not None:
             self.add_callback(_LogTeacher(self))
 
     def _take_cache(self, cache: TeacherCache):
-        if not isinstance(self.train_dataset, (VideoClipDataset, VideoClipStream)):
+        if not isinstance(self.train_dataset, VideoClipDataset):
             raise ValueError(
-                "with a teacher cache, `train_dataset` must be a VideoClipDataset or VideoClipStream, which show the "
-                f"cached views; got {type(self.train_dataset).__name__}"
+                "with a teacher cache, `train_dataset` must be a VideoClipDataset, which shows the cached views; got "
+                f"{type(self.train_dataset).__name__}"
             )
         cache.refuse_other_clips(self.train_dataset)
         if self.teacher_model is not None:
@@ -420,7 +418,7 @@ class FeatureProjection:
     def attach(self):
         """Make the layer a part of the student."""
         self.owner.feature_projection = self.layer
-        self.hook = self.owner.register_forward_hook(self._project, prepend=True)  # before FSDP shards the layer again
+        self.hook = self.owner.register_forward_hook(self._project)
 
     def detach(self):
         """Leave the student as it was."""
@@ -474,13 +472,11 @@ def clips_of_its_own(
         raise ValueError(
             f"teacher and student must be shown the same frames, but they differ (teacher's value first) in {listed}"
         )
-    if not isinstance(clips, (VideoClipDataset, VideoClipStream)) or not isinstance(
-        teacher_processor, VideoFocalNetVideoProcessor
-    ):
+    if not isinstance(clips, VideoClipDataset) or not isinstance(teacher_processor, VideoFocalNetVideoProcessor):
         raise ValueError(
             f"teacher and student expect different clips (teacher's value first): {listed}. Both can be prepared if "
-            "the training data is a VideoClipDataset or VideoClipStream and the teacher's processor a "
-            f"VideoFocalNetVideoProcessor; got {type(clips).__name__} and {type(teacher_processor).__name__}"
+            "the training data is a VideoClipDataset and the teacher's processor a VideoFocalNetVideoProcessor; got "
+            f" {type(clips).__name__} and {type(teacher_processor).__name__}"
         )
     return True
 

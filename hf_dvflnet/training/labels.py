@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..data.clips import VideoClipDataset, VideoClipStream, parts_of
+from ..data.clips import VideoClipDataset
 from ..data.label_sets import are_named, listed, match_classes
 from .losses import problem_type
 
@@ -68,7 +68,7 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
 
     Args:
         model: A model. A model without a config has no class names.
-        dataset: The dataset. The labels of a [`VideoClipDataset`] or [`VideoClipStream`] are translated, also in a
+        dataset: The dataset. The labels of a [`VideoClipDataset`] are translated, also in a
             `Subset` or `ConcatDataset`. Other wrappers may translate labels in their own way.
 
     Returns:
@@ -79,11 +79,6 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
             different classes, and the model has no class names; or if a dataset of a type whose labels
             cannot be translated has its classes in a different order.
     """
-    if not isinstance(dataset, VideoClipStream) and any(isinstance(one, VideoClipStream) for one in parts_of(dataset)):
-        raise ValueError(
-            f"a VideoClipStream gives batches, and is trained on as it is, not in a {type(dataset).__name__}; combine "
-            "the streams of `datasets` (interleave_datasets) before making one VideoClipStream of them"
-        )
     config = getattr(model, "config", None)
     if isinstance(dataset, torch.utils.data.Subset):
         return _with_parts(dataset, dataset=with_labels_of(model, dataset.dataset))
@@ -109,7 +104,7 @@ def with_labels_of(model: Any, dataset: Any) -> Any:
             f"the model has {len(theirs)} outputs, but the data has {len(names)} classes; create the model with "
             f"num_labels={len(names)}, or better with the class names (id2label)"
         )
-    if isinstance(dataset, (VideoClipDataset, VideoClipStream)):
+    if isinstance(dataset, VideoClipDataset):
         return dataset.with_label_ids(ids)
     if ids != list(range(len(ids))):
         moved = next(index for index, number in enumerate(ids) if index != number)

@@ -162,8 +162,7 @@ class TeacherCache:
         """
         Raise `ValueError` if training would show clips that the teacher did not see. The message names the difference.
 
-        Training on a subset of the cached clips is allowed. The clips of a stream are not checked here, but when each
-        of them is read.
+        Training on a subset of the cached clips is allowed.
         """
         for name, value in clips.settings().items():
             cached = self.key.get(name)
@@ -175,20 +174,19 @@ class TeacherCache:
                         if value[key] != cached.get(key)
                     )
                 raise ValueError(f"{self.folder}: was written with {name} {cached}, but training uses {value}")
-        if isinstance(clips, VideoClipDataset):
-            sizes = clip_sizes(clips.dataset)
-            if digest_of(sizes) == self.key["clips"]["sha256"]:
-                return
-            for name, size in sizes.items():
-                if name not in self._sizes:
-                    raise ValueError(
-                        f"{self.folder}: the cached clips differ from the training clips: {name} is not cached"
-                    )
-                if size != self._sizes[name]:
-                    raise ValueError(
-                        f"{self.folder}: the cached clips differ from the training clips: {name} had "
-                        f"{self._sizes[name]} bytes when the cache was written, and has {size} now"
-                    )
+        sizes = clip_sizes(clips.dataset)
+        if digest_of(sizes) == self.key["clips"]["sha256"]:
+            return
+        for name, size in sizes.items():
+            if name not in self._sizes:
+                raise ValueError(
+                    f"{self.folder}: the cached clips differ from the training clips: {name} is not cached"
+                )
+            if size != self._sizes[name]:
+                raise ValueError(
+                    f"{self.folder}: the cached clips differ from the training clips: {name} had "
+                    f"{self._sizes[name]} bytes when the cache was written, and has {size} now"
+                )
 
     def refuse_other_teacher(self, teacher: PreTrainedModel):
         """Raise `ValueError` if the weights of a teacher differ from those of the cached teacher."""

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
 from ..configuration_videofocalnet import let_others_read, refuse_other_num_frames
 from ..data.augmentation import mix_clips
-from ..data.clips import VideoClipStream, collate_clips, parts_of
+from ..data.clips import collate_clips, parts_of
 from ..data.label_sets import are_named
 from .arguments import VideoTrainingArguments, published_schedule
 from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, OwnSettings, StepTimes, StopOnSignal
@@ -29,11 +28,8 @@ from .checkpoints import (
     base_weights_digest,
     last_whole_checkpoint,
     naming_full_disk,
-    place_unsharded,
     refuse_other_run,
-    refuse_unfit_sharding,
     trained_weights,
-    whole_weights,
 )
 from .labels import FittingLabels, balanced_class_weights, class_names, label_names, with_labels_of
 from .losses import as_probabilities, problem_type, soft_loss
@@ -52,11 +48,10 @@ class VideoClassificationTrainer(Trainer):
       seed, the step, the micro-batch and the rank. Label smoothing and class weights apply in training only.
     - **Metrics** that fit the problem type, unless `compute_metrics` or `preprocess_logits_for_metrics` is given. The
       evaluation loss of clips with one label is the mean over those that have it (not -100).
-    - **Clips.** `set_epoch` of the training dataset is called at the start of each epoch. A [`VideoClipStream`] is
-      split among the processes, and a resumed run does not decode the clips that it has seen. Unreadable clips that
-      were replaced are counted in the log and listed in `broken_clips.jsonl` in the output folder; the run stops if
-      they exceed `args.max_broken_share`. `step_seconds` and `data_seconds`, the part of it spent waiting for clips,
-      are logged.
+    - **Clips.** `set_epoch` of the training dataset is called at the start of each epoch. Unreadable clips that were
+      replaced are counted in the log and listed in `broken_clips.jsonl` in the output folder; the run stops if they
+      exceed `args.max_broken_share`. `step_seconds` and `data_seconds`, the part of it spent waiting for clips, are
+      logged.
     - **Resuming.** `train(resume_from_checkpoint=True)` resumes from the last complete checkpoint, and refuses one of
       another kind of run: an adapter is resumed only on the base weights that it began with. SIGTERM and Ctrl-C stop
       the run after the current step with a checkpoint ([`StopOnSignal`]).
@@ -90,7 +85,6 @@ class VideoClassificationTrainer(Trainer):
             told = {field.name: getattr(args, field.name) for field in fields(TrainingArguments) if field.init}
             args = VideoTrainingArguments(**{**told, "remove_unused_columns": False})
         super().__init__(model, args, data_collator or collate_clips, *more, **kwargs)
-        refuse_unfit_sharding(self.accelerator)
         self.kind = problem_type(self.model.config) if hasattr(self.model, "config") else ""
         if self.kind and self.model.config.problem_type is None and self.model.config.num_labels == 1:
             raise ValueError(
@@ -143,24 +137,14 @@ class VideoClassificationTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         self._match_classes()
-        stream = self.train_dataset
-        if not isinstance(stream, VideoClipStream):
-            loader = self._with_workers(super().get_train_dataloader())
-            if self.args.dataloader_drop_last and len(loader) == 0:
-                raise ValueError(
-                    f"{len(stream)} training clips do not fill a batch of {self._train_batch_size} for each of "
-                    f"{self.args.world_size} processes; choose a smaller per_device_train_batch_size, or set "
-                    "dataloader_drop_last to False"
-                )
-            return loader
-        stream.share(self._train_batch_size, self.args.process_index, self.args.world_size)
-        # not prepared by accelerate, which would make the main process read the clips of all processes
-        names = ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")
-        settings: Any = {name: getattr(self.args, f"dataloader_{name}") for name in names}
-        checks = self.data_collator
-        if isinstance(checks, FittingLabels):  # the stream's items are batches
-            settings["collate_fn"] = FittingLabels(_as_it_is, checks.kind, checks.num_labels)
-        return self._with_workers(DataLoader(stream, batch_size=None, **settings))
+        loader = self._with_workers(super().get_train_dataloader())
+        if self.args.dataloader_drop_last and len(loader) == 0:
+            raise ValueError(
+                f"{len(self.train_dataset)} training clips do not fill a batch of {self._train_batch_size} for each "
+                f"of {self.args.world_size} processes; choose a smaller per_device_train_batch_size, or set "
+                "dataloader_drop_last to False"
+            )
+        return loader
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         self._match_classes()
@@ -194,12 +178,6 @@ class VideoClassificationTrainer(Trainer):
         if self._signature_columns is None:  # with `remove_unused_columns`, the marks of unreadable clips are kept
             super()._set_signature_columns_if_needed()
             self._signature_columns = [*(self._signature_columns or ()), "clip", "broken"]
-
-    def num_examples(self, dataloader: DataLoader) -> int:
-        if isinstance(dataloader.dataset, VideoClipStream):
-            stream = dataloader.dataset
-            return len(stream) * stream.batch_size * stream.processes
-        return super().num_examples(dataloader)
 
     # One training step
 
@@ -312,7 +290,6 @@ class VideoClassificationTrainer(Trainer):
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
         self._labelled = []
-        place_unsharded(self.model, self.accelerator)
         # a data loader draws a seed, which would change the training of a run resumed from before an evaluation
         with torch.random.fork_rng(devices=[]):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -355,7 +332,7 @@ class VideoClassificationTrainer(Trainer):
         about = {
             "processes": self.args.world_size,
             "clips_per_step": self.clips_per_step,
-            "clips": getattr(clips, "num_clips", None) or (len(clips) if hasattr(clips, "__len__") else None),
+            "clips": len(clips) if hasattr(clips, "__len__") else None,
             # a model without class names has those of the data
             "classes": names if are_named(names) else class_names(clips),
             "adapter": adapter_settings(self.model),
@@ -394,23 +371,12 @@ class VideoClassificationTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
             return
         self.finite_numbers.refuse_broken_weights(self.model, self.state.global_step)
-        with naming_full_disk(Path(output_dir or self.args.output_dir), "model"), whole_weights(self.accelerator):
+        with naming_full_disk(Path(output_dir or self.args.output_dir), "model"):
             super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None):
-        # FSDP makes the model an instance of a subclass, whose source transformers would save as that of the model
-        kind = type(self.model)
-        if isinstance(self.model, FSDPModule):
-            self.model.__class__ = next(base for base in kind.__bases__ if base is not FSDPModule)
-        try:
-            super()._save(output_dir, state_dict)
-        finally:
-            self.model.__class__ = kind
+        super()._save(output_dir, state_dict)
         let_others_read(output_dir or self.args.output_dir)  # an adapter, too
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 def refuse_what_cannot_be_saved(model: Any, processor: Any, datasets: dict[str, Any], folder: str):
@@ -420,8 +386,8 @@ def refuse_what_cannot_be_saved(model: Any, processor: Any, datasets: dict[str, 
     Args:
         model: The model.
         processor: The processor that is saved beside it, or None.
-        datasets: The data by name. The processor of a [`VideoClipDataset`] or [`VideoClipStream`] is compared too,
-            since it is the one that a user would save.
+        datasets: The data by name. The processor of a [`VideoClipDataset`] is compared too, since it is the one that a
+            user would save.
         folder: The output folder of the run.
 
     Raises:

@@ -208,52 +208,6 @@ def test_the_card_says_that_the_order_of_hmdb51_is_unverified(dvflnet, tmp_path)
     assert "**Not trained on videos**" in card
 
 
-def test_there_and_back_by_the_command_is_bit_identical(dvflnet, tmp_path):
-    convert_default(dvflnet, tmp_path / "there")
-    assert dvflnet("convert", tmp_path / "there", tmp_path / "back.pth", "--to-published")[0] == 0
-    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
-    assert dvflnet("convert", tmp_path / "back.pth", tmp_path / "third")[0] == 0
-    there, third = (load_file(tmp_path / name / "model.safetensors") for name in ("there", "third"))
-    assert len(back) == len(there) == len(third)
-    assert all(torch.equal(there[name], third[name]) for name in there)
-
-
-def test_an_existing_folder_is_kept_unless_overwriting_is_asked_for(dvflnet, tmp_path):
-    out = tmp_path / "out"
-    convert_default(dvflnet, out)
-    (out / "README.md").write_text("mine")
-    refused(convert_default(dvflnet, out), f"{out}: exists already", "--overwrite")
-    assert (out / "README.md").read_text() == "mine"
-    assert convert_default(dvflnet, out, "--overwrite")[0] == 0
-    assert (out / "README.md").read_text() != "mine"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_folder_that_is_no_model_is_never_overwritten(dvflnet, tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "one.jpg").touch()
-    refused(convert_default(dvflnet, tmp_path / "photos", "--overwrite"), "contains one.jpg", "is not overwritten")
-    assert (tmp_path / "photos" / "one.jpg").exists()
-    # a project that has a config.json is none either, nor is a model that other things lie beside
-    for name, content in (("config.json", "{}"), ("notes.txt", "")):
-        convert_default(dvflnet, tmp_path / name / "out")
-        (tmp_path / name / "out" / name).write_text(content)
-        refused(convert_default(dvflnet, tmp_path / name / "out", "--overwrite"), "is not overwritten")
-
-
-def test_a_failure_while_writing_leaves_nothing_and_keeps_what_was_there(dvflnet, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    convert_default(dvflnet, out)
-
-    def fail(*arguments, **options):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("hf_dvflnet.hub.model_folder.VideoFocalNetImageProcessor.save_pretrained", fail)
-    refused(convert_default(dvflnet, out, "--overwrite"), "no space left on device")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert load_model(str(out)).config.num_labels == 11
-
-
 def test_what_cannot_be_converted_is_one_line_and_no_folder(dvflnet, tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     out = tmp_path / "out"
@@ -261,7 +215,6 @@ def test_what_cannot_be_converted_is_one_line_and_no_folder(dvflnet, tmp_path):
     refused(dvflnet("convert", tmp_path / "none.pth", out), "none.pth", "no such file")
     refused(dvflnet("convert", GOLDEN / "default.pth", out, "--labels", "ucf50"), "has 11 classes")
     refused(dvflnet("convert", GOLDEN / "imagenet_2d.pth", out, "--depths", "1,x"), "depths must be numbers")
-    refused(dvflnet("convert", GOLDEN / "default.pth", out, "--to-published"), "writes a .pth file")
     assert [path.name for path in tmp_path.iterdir()] == ["text.pth"]
 
 

@@ -67,7 +67,7 @@ def test_evaluate_counts_it_as_missing(dvflnet, model, clips, tmp_path):
 
 
 def test_prepare_calls_it_unreadable(dvflnet, clips, tmp_path):
-    code, _, err = dvflnet("prepare", clips / "test", tmp_path / "out", "--format", "folder")
+    code, _, err = dvflnet("prepare", clips / "test", tmp_path / "out")
     assert code == 1 and "crashes.mp4" in err and CRASHED in err
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 2
 

@@ -202,7 +202,6 @@ def test_features_of_a_training_are_those_of_its_first_draws(network, motion_tre
         (("--image_model", "{network}", "--mixup_alpha", 0.8), "sees each clip once; add --fine_tune"),
         (("--image_model", "{network}", "--augment"), "sees each clip once; add --fine_tune"),
         (("--image_model", "{network}", "--num_frames", 1), "needs at least 2"),
-        (("--image_model", "{network}", "--streaming"), "--streaming reads each clip once an epoch"),
         (("--image_model", "{vit}", "--image_size", 48), "does not take an image of 3 x 48 x 48"),
         (("--image_model", "timm/no_such"), "cannot be had from the Hub"),
     ],

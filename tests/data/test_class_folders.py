@@ -125,16 +125,15 @@ def test_both_spellings_in_one_split_are_refused(accented_tree):
         load_video_folder(accented_tree)
 
 
-@pytest.mark.parametrize("layout", ["tar", "folder"])
-def test_prepared_spellings_are_one_class(accented_tree, tmp_path, layout):
+def test_prepared_spellings_are_one_class(accented_tree, tmp_path):
     (accented_tree / "val").rename(accented_tree / "valid")
-    prepare_videos(accented_tree, tmp_path / "out", layout=layout, num_workers=0)
+    prepare_videos(accented_tree, tmp_path / "out", num_workers=0)
     assert ids(load_video_folder(tmp_path / "out")) == ids(load_video_folder(accented_tree))
 
 
 @pytest.mark.parametrize("again", [f"train/{NFD}", f"valid/{NFC}"])
 def test_prepared_folders_of_one_split_and_class_are_refused(accented_tree, tmp_path, again):
     shutil.copytree(accented_tree / "train" / NFC, accented_tree / again)
-    prepare_videos(accented_tree, tmp_path / "out", layout="folder", num_workers=0)
+    prepare_videos(accented_tree, tmp_path / "out", num_workers=0)
     with pytest.raises(ValueError, match="are the same split and class; merge these folders"):
         load_video_folder(tmp_path / "out")

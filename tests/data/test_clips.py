@@ -1,7 +1,5 @@
 import json
 import os
-import shutil
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -13,9 +11,7 @@ from transformers.video_utils import VideoMetadata
 from hf_dvflnet import (
     ClipAugmentation,
     VideoClipDataset,
-    VideoClipStream,
     VideoDecodeError,
-    load_benchmark,
     load_video_folder,
     prepare_videos,
 )
@@ -106,84 +102,6 @@ def test_replacing_ends_where_nothing_can_be_read(video_tree, tiny_processor):
         VideoClipDataset(rows, tiny_processor, train=True, on_error="replace")[0]
 
 
-# streams
-
-
-def stream(tree, processor, **changes) -> VideoClipStream:
-    rows = load_benchmark("folder", tree, "train", streaming=True)
-    return VideoClipStream(rows, processor, **{"num_clips": 32, **changes})
-
-
-def batches(stream, batch_size=4, process=0, processes=1, epoch=0, skip=0, workers=0) -> list[dict]:
-    stream.share(batch_size, process, processes)
-    stream.set_epoch(epoch, skip)
-    return list(DataLoader(stream, batch_size=None, num_workers=workers))
-
-
-def names(found: list[dict]) -> list[str]:
-    return [name for batch in found for name in batch["clip"]]
-
-
-def test_a_stream_shows_every_clip_once_an_epoch_in_an_order_of_its_own(motion_tree, tiny_processor):
-    shown = stream(motion_tree, tiny_processor)
-    epochs = [names(batches(shown, epoch=epoch)) for epoch in (0, 1, 0)]
-    expected = load_video_folder(motion_tree)["train"]["video_id"]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(expected)
-    assert epochs[0] == epochs[2] and epochs[0] != epochs[1] and epochs[0] != list(expected)
-
-
-def test_a_stream_shows_a_clip_as_the_list_does(motion_tree, tiny_processor):
-    rows = load_video_folder(motion_tree)["train"]
-    options = {"seed": 3, "augmentation": ClipAugmentation()}
-    batch = batches(stream(motion_tree, tiny_processor, **options), epoch=2)[1]
-    listed = VideoClipDataset(rows, tiny_processor, train=True, **options)
-    listed.set_epoch(2)
-    for name, label, clip in zip(batch["clip"], batch["labels"], batch["pixel_values"], strict=True):
-        item = listed[rows["video_id"].index(name)]
-        assert item["labels"] == label and torch.equal(item["pixel_values"], clip)
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_a_stream_and_take_the_same_number_of_steps(motion_tree, tiny_processor, processes):
-    shares = [batches(stream(motion_tree, tiny_processor), 4, process, processes) for process in range(processes)]
-    assert [len(share) for share in shares] == [32 // (4 * processes)] * processes
-    shown = [name for share in shares for name in names(share)]
-    assert len(set(shown)) == len(shown)
-
-
-def test_workers_give_the_same_batches_of_a_stream(motion_tree, tiny_processor):
-    shown = stream(motion_tree, tiny_processor)
-    for one, other in zip(batches(shown), batches(shown, workers=3), strict=True):
-        assert one["clip"] == other["clip"] and torch.equal(one["pixel_values"], other["pixel_values"])
-
-
-def test_what_is_passed_over_is_not_decoded(motion_tree, tiny_processor, monkeypatch):
-    shown = stream(motion_tree, tiny_processor)
-    whole = batches(shown)
-    read = []
-    original = VideoClipStream._read
-    monkeypatch.setattr(VideoClipStream, "_read", lambda self, row, rng: read.append(row) or original(self, row, rng))
-    rest = batches(shown, skip=5)
-    assert len(read) == 12 and len(rest) == len(whole)
-    assert [batch["clip"] for batch in rest[5:]] == [batch["clip"] for batch in whole[5:]]
-
-
-def test_a_broken_clip_of_a_stream_is_replaced_by_one_that_was_read(motion_tree, tiny_processor, tmp_path):
-    tree = tmp_path / "motions"
-    shutil.copytree(motion_tree, tree)
-    break_clips(tree, "move_000/0000.mp4")
-    found = batches(stream(tree, tiny_processor, on_error="replace"))
-    assert len(found) == 8 and len(names(found)) == 32
-    broken = [json.loads(text) for batch in found for text in batch["broken"] if text]
-    assert [list(clips) for clips in broken] == [["move_000/0000.mp4"]]
-    assert found[0]["clip"] == batches(stream(tree, tiny_processor, on_error="replace"), workers=2)[0]["clip"]
-
-
-def test_a_stream_too_short_for_a_batch_each_is_refused(motion_tree, tiny_processor):
-    with pytest.raises(ValueError, match="32 clips do not fill a batch of 20 for each of 2 processes"):
-        stream(motion_tree, tiny_processor).share(20, 0, 2)
-
-
 # clips without ids of their own, as data sets of the Hub come
 
 
@@ -224,21 +142,14 @@ def test_a_column_that_is_asked_to_decode_is_read_all_the_same(motion_tree, tiny
     )
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["list", "stream"])
 @pytest.mark.parametrize("text", ["string", "large_string"])
-def test_a_column_of_paths_and_a_column_labels_are_read(motion_tree, tiny_processor, streamed, text):
+def test_a_column_of_paths_and_a_column_labels_are_read(motion_tree, tiny_processor, text):
     rows = load_video_folder(motion_tree)["train"]
     columns = {"video": [video["path"] for video in rows["video"]], "labels": rows["label"]}
     features = datasets.Features({"video": datasets.Value(text), "labels": rows.features["label"]})
     plain = datasets.Dataset.from_dict(columns, features=features)
-    if streamed:
-        clips = VideoClipStream(plain.to_iterable_dataset(), tiny_processor, num_clips=32)
-        found = batches(clips)
-        labels = dict(zip(names(found), torch.cat([batch["labels"] for batch in found]).tolist(), strict=True))
-        assert labels == dict(zip(columns["video"], columns["labels"], strict=True))
-    else:
-        given, expected = VideoClipDataset(plain, tiny_processor)[20], VideoClipDataset(rows, tiny_processor)[20]
-        assert given["labels"] == expected["labels"] and torch.equal(given["pixel_values"], expected["pixel_values"])
+    given, expected = VideoClipDataset(plain, tiny_processor)[20], VideoClipDataset(rows, tiny_processor)[20]
+    assert given["labels"] == expected["labels"] and torch.equal(given["pixel_values"], expected["pixel_values"])
 
 
 @pytest.mark.parametrize(
@@ -255,7 +166,6 @@ def test_a_column_of_paths_and_a_column_labels_are_read(motion_tree, tiny_proces
             lambda rows: rows.remove_columns("video").add_column("video", list(range(32))),
             "`video` is Value.*int64.*; expected datasets.Video, or text with the paths",
         ),
-        (lambda rows: rows.to_iterable_dataset(), "takes a datasets.Dataset, got IterableDataset; .* VideoClipStream"),
         (lambda rows: datasets.DatasetDict(train=rows), "got DatasetDict; of a DatasetDict, choose a split"),
     ],
 )
@@ -263,8 +173,6 @@ def test_rows_without_one_column_of_videos_and_one_of_labels_are_refused(motion_
     rows = load_video_folder(motion_tree)["train"]
     with pytest.raises(ValueError, match=reason):
         VideoClipDataset(change(rows), tiny_processor)
-    with pytest.raises(ValueError, match="VideoClipStream takes a datasets.IterableDataset, got Dataset"):
-        VideoClipStream(rows, tiny_processor, num_clips=32)
 
 
 def test_a_row_without_a_video_is_an_unreadable_clip(motion_tree, tiny_processor):
@@ -279,8 +187,9 @@ def test_a_row_without_a_video_is_an_unreadable_clip(motion_tree, tiny_processor
     assert VideoClipDataset(clips, tiny_processor, train=True, on_error="replace")[0]["broken"]
 
 
-def test_prepared_clips_are_known_as_such(motion_tree, whole_shards, tiny_processor):
-    for tree, prepared in ((motion_tree, False), (whole_shards, True)):
+def test_prepared_clips_are_known_as_such(video_tree, tmp_path, tiny_processor):
+    prepare_videos(video_tree, tmp_path / "prepared", short_side=36, num_workers=0)
+    for tree, prepared in ((video_tree, False), (tmp_path / "prepared", True)):
         rows = load_video_folder(tree)["train"]
         clips = VideoClipDataset(rows, tiny_processor, train=True)
         assert are_prepared(torch.utils.data.Subset(clips, [0])) == prepared
@@ -296,49 +205,3 @@ def test_a_clip_without_a_label_has_none_whatever_the_order_of_the_classes(motio
     clips = VideoClipDataset(rows, tiny_processor)
     assert clips[0]["labels"] == -100
     assert clips.with_label_ids(list(range(16))[::-1])[0]["labels"] == -100
-
-
-# shards that cannot be read
-
-
-@pytest.fixture(scope="module")
-def whole_shards(motion_tree, tmp_path_factory) -> Path:
-    """32 training clips in 4 tars."""
-    folder = tmp_path_factory.mktemp("shards") / "whole"
-    prepare_videos(motion_tree, folder, short_side=36, clips_per_shard=8, num_workers=0)
-    return folder
-
-
-def cut(shard: Path):
-    shard.write_bytes(shard.read_bytes()[:1000])
-
-
-def fail_to_read(shard: Path):
-    """From here on, reading the file is a true input/output error."""
-    shard.unlink()
-    shard.symlink_to("/proc/self/mem")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [(cut, "is truncated; it has"), (Path.unlink, "cannot be read: No such"), (fail_to_read, "cannot be read: Input")],
-)
-@pytest.mark.parametrize("kind", ["list", "stream"])
-def test_the_clips_of_a_broken_shard_are_replaced_and_named_with_it(
-    whole_shards, tmp_path, tiny_processor, kind, spoil, reason
-):
-    shutil.copytree(whole_shards, tmp_path / "shards")
-    spoil(tmp_path / "shards" / "train-00001.tar")
-    rows = load_benchmark("folder", tmp_path / "shards", "train", streaming=kind == "stream")
-    if kind == "list":
-        clips = VideoClipDataset(rows, tiny_processor, train=True, on_error="replace")
-        items = [clips[index]["broken"] for index in range(32)]
-    else:
-        clips = VideoClipStream(rows, tiny_processor, num_clips=32, on_error="replace")
-        clips.share(4)
-        items = [broken for batch in clips for broken in batch["broken"]]
-    found = {clip: why for broken in items if broken for clip, why in json.loads(broken).items()}
-    manifest = [json.loads(line) for line in (tmp_path / "shards" / "manifest.jsonl").read_text().splitlines()]
-    held = {"/".join(Path(row["path"]).parts[1:]) for row in manifest if row["tar"] == "train-00001.tar"}
-    assert set(found) == held and len(held) == 8
-    assert all(f"train-00001.tar: the shard {reason}" in why for why in found.values())

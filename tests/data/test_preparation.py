@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
@@ -24,11 +23,8 @@ from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.video_column import video_source
 
 
-LAYOUTS = ["tar", "folder"]
-
-
-def prepare(source: Path, out: Path, layout: str = "folder", **options) -> dict:
-    return prepare_videos(source, out, **{"layout": layout, "num_workers": 0, "clips_per_shard": 3, **options})
+def prepare(source: Path, out: Path, **options) -> dict:
+    return prepare_videos(source, out, **{"num_workers": 0, **options})
 
 
 def manifest(out: Path) -> dict[str, dict]:
@@ -181,32 +177,24 @@ def test_a_truncated_video_is_repaired_and_a_broken_one_unreadable(tmp_path, dvf
     assert rows["cut.mp4"]["reason"].startswith("is truncated (")
     with pytest.warns(UserWarning, match="is truncated"):
         assert rows["cut.mp4"]["frames"] == len(read_video(source / "cut.avi")[0]) < 40
-    with tarfile.open(tmp_path / "out" / "videos-00000.tar") as tar:
-        assert sorted(tar.getnames()) == ["cut.json", "cut.mp4", "whole.json", "whole.mp4"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == ["cut.mp4", "whole.mp4"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_manifest_has_every_clips_checksum(tree, tmp_path, layout):
-    prepare(tree, tmp_path / "out", layout)
+def test_the_manifest_has_every_clips_checksum(tree, tmp_path):
+    prepare(tree, tmp_path / "out")
     rows = manifest(tmp_path / "out")
     assert list(rows) == sorted(rows) and len(rows) == 7
     for path, row in rows.items():
-        if layout == "tar":
-            with open(tmp_path / "out" / row["tar"], "rb") as tar:
-                tar.seek(row["offset"])
-                clip = tar.read(row["bytes"])
-        else:
-            clip = (tmp_path / "out" / path).read_bytes()
+        clip = (tmp_path / "out" / path).read_bytes()
         assert hashlib.sha256(clip).hexdigest() == row["sha256"]
         assert row["source_bytes"] == (tree / row["source"]).stat().st_size
         assert read_video(clip)[0].shape == (row["frames"], row["height"], row["width"], 3)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_source_is_only_read(tree, tmp_path, layout):
+def test_the_source_is_only_read(tree, tmp_path):
     (tree / "classes.txt").write_text("run\nswim\n")
     before = contents(tree)
-    prepare(tree, tmp_path / "out", layout)
+    prepare(tree, tmp_path / "out")
     assert contents(tree) == before
     assert (tmp_path / "out" / "classes.txt").read_text() == "run\nswim\n"
 
@@ -214,15 +202,14 @@ def test_the_source_is_only_read(tree, tmp_path, layout):
 # Going on
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_second_run_encodes_nothing_and_leaves_the_files_alone(tree, tmp_path, layout):
-    assert prepare(tree, tmp_path / "out", layout)["prepared"] == 7
+def test_a_second_run_encodes_nothing_and_leaves_the_files_alone(tree, tmp_path):
+    assert prepare(tree, tmp_path / "out")["prepared"] == 7
     kept = {
         path: (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in (tmp_path / "out").rglob("*")
-        if path.suffix in (".mp4", ".tar")
+        if path.suffix == ".mp4"
     }
-    assert prepare(tree, tmp_path / "out", layout)["prepared"] == 0
+    assert prepare(tree, tmp_path / "out")["prepared"] == 0
     assert kept == {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept}
 
 
@@ -250,24 +237,20 @@ def prepare_killed(monkeypatch):
     return prepare_killed
 
 
-@pytest.mark.parametrize(
-    ("layout", "moment"),  # of settings, manifest, clips, tars, manifest
-    [*(("folder", moment) for moment in (1, 2, 5, 10)), *(("tar", moment) for moment in (1, 2, 5, 10, 12, 13))],
-)
-def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_files(tree, tmp_path, prepare_killed, layout, moment):
-    prepare_killed(moment, tree, tmp_path / "out", layout)
-    prepare(tree, tmp_path / "out", layout)
-    prepare(tree, tmp_path / "whole", layout)
+@pytest.mark.parametrize("moment", [1, 2, 5, 10])  # of settings, manifest, clips, manifest
+def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_files(tree, tmp_path, prepare_killed, moment):
+    prepare_killed(moment, tree, tmp_path / "out")
+    prepare(tree, tmp_path / "out")
+    prepare(tree, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_run_that_is_really_killed_goes_on_to_the_same_files(motion_tree, tmp_path, layout):
+def test_a_run_that_is_really_killed_goes_on_to_the_same_files(motion_tree, tmp_path):
     """`kill -9` of the command and its workers, a few clips after each start."""
     out, whole = tmp_path / "killed", tmp_path / "whole"
-    prepare_videos(motion_tree, whole, layout=layout, num_workers=0)
-    command = [sys.executable, "-m", "dvflnet_cli", "prepare", str(motion_tree), str(out), "--format", layout]
+    prepare_videos(motion_tree, whole, num_workers=0)
+    command = [sys.executable, "-m", "dvflnet_cli", "prepare", str(motion_tree), str(out)]
     kills = 0
     for clips in (5, 25, 40):
         process = subprocess.Popen([*command, "--num-workers", "1"], start_new_session=True, stderr=subprocess.DEVNULL)
@@ -283,40 +266,26 @@ def test_a_run_that_is_really_killed_goes_on_to_the_same_files(motion_tree, tmp_
     assert contents(out) == contents(whole)
 
 
-@pytest.mark.parametrize("moment", [2, 6, 7, 8, 9])  # of clips from two tars, manifest, new clip, two tars
-def test_a_run_that_is_killed_while_it_packs_anew_goes_on(tree, tmp_path, prepare_killed, moment):
-    # a new video moves others to other tars; killed while these are unpacked and packed
-    prepare(tree, tmp_path / "out", "tar")
-    write_video(tree / "train" / "run" / "new.avi", "mpeg4", 9, tag="XVID", first_number=500)
-    prepare_killed(moment, tree, tmp_path / "out", "tar")
-    assert prepare(tree, tmp_path / "out", "tar")["prepared"] == (moment <= 7)
-    prepare(tree, tmp_path / "whole", "tar")
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_cut_last_line_of_the_manifest_is_made_good(tree, tmp_path, layout):
-    prepare(tree, tmp_path / "out", layout)
+def test_a_cut_last_line_of_the_manifest_is_made_good(tree, tmp_path):
+    prepare(tree, tmp_path / "out")
     whole = (tmp_path / "out" / "manifest.jsonl").read_bytes()
     (tmp_path / "out" / "manifest.jsonl").write_bytes(whole[:-40])
-    assert prepare(tree, tmp_path / "out", layout)["prepared"] == 1
+    assert prepare(tree, tmp_path / "out")["prepared"] == 1
     assert (tmp_path / "out" / "manifest.jsonl").read_bytes() == whole
 
 
-@pytest.mark.parametrize(("layout", "name"), [("folder", "train/run/a.mp4"), ("tar", "train-00000.tar")])
-def test_a_clip_or_tar_that_was_cut_is_written_again(tree, tmp_path, layout, name):
-    prepare(tree, tmp_path / "out", layout)
-    file = tmp_path / "out" / name
+def test_a_clip_that_was_cut_is_written_again(tree, tmp_path):
+    prepare(tree, tmp_path / "out")
+    file = tmp_path / "out" / "train/run/a.mp4"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    assert 1 <= prepare(tree, tmp_path / "out", layout)["prepared"] <= 3
+    assert prepare(tree, tmp_path / "out")["prepared"] == 1
     assert file.read_bytes() == whole
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("change", ["changed", "gone", "new"])
-def test_what_has_changed_in_the_source_is_prepared_again(tree, tmp_path, layout, change):
-    prepare(tree, tmp_path / "out", layout)
+def test_what_has_changed_in_the_source_is_prepared_again(tree, tmp_path, change):
+    prepare(tree, tmp_path / "out")
     video = tree / "train" / "run" / "a.avi"
     if change == "changed":
         write_video(video, "mpeg4", 9, tag="XVID", first_number=500)
@@ -324,14 +293,14 @@ def test_what_has_changed_in_the_source_is_prepared_again(tree, tmp_path, layout
         video.unlink()
     else:
         write_video(video.with_name("new.avi"), "mpeg4", 9, tag="XVID", first_number=500)
-    assert prepare(tree, tmp_path / "out", layout)["prepared"] == (change != "gone")
-    prepare(tree, tmp_path / "anew", layout)
+    assert prepare(tree, tmp_path / "out")["prepared"] == (change != "gone")
+    prepare(tree, tmp_path / "anew")
     assert contents(tmp_path / "out") == contents(tmp_path / "anew")
 
 
 def test_other_settings_are_refused(tree, tmp_path, dvflnet):
-    prepare(tree, tmp_path / "out", "tar")
-    code, _, err = dvflnet("prepare", tree, tmp_path / "out", "--clips-per-shard", 3, "--short-side", 128)
+    prepare(tree, tmp_path / "out")
+    code, _, err = dvflnet("prepare", tree, tmp_path / "out", "--short-side", 128)
     assert code == 1
     assert err == (f"dvflnet: {tmp_path / 'out'}: was written with short_side 256, not 128; choose another folder\n")
 
@@ -370,9 +339,7 @@ def test_two_videos_of_one_name_are_refused(tree, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "options", [{"short_side": 255}, {"crf": 52}, {"keyframe_interval": 0}, {"clips_per_shard": 0}, {"layout": "zip"}]
-)
+@pytest.mark.parametrize("options", [{"short_side": 255}, {"crf": 52}, {"keyframe_interval": 0}])
 def test_settings_out_of_range_are_refused(tree, tmp_path, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         prepare(tree, tmp_path / "out", **options)
@@ -391,42 +358,35 @@ def same_rows(prepared, source, size: int):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_prepared_release_of_ucf101_is_one(tmp_path, layout):
+def test_a_prepared_release_of_ucf101_is_one(tmp_path):
     WRITERS["ucf101"](tmp_path / "ucf101")
-    prepare(tmp_path / "ucf101", tmp_path / "out", layout)
+    prepare(tmp_path / "ucf101", tmp_path / "out")
     for protocol in ("official", "dvflnet_8020"):
-        for streaming in (False, True):
-            ours, theirs = (
-                load_benchmark("ucf101", tmp_path / folder, "test", protocol, streaming=streaming)
-                for folder in ("out", "ucf101")
-            )
-            by_id = [sorted(rows, key=lambda row: row["video_id"]) for rows in (ours, theirs)]
-            same_rows(*by_id, {"official": 10, "dvflnet_8020": 5}[protocol])
-            assert [row["group"] for row in by_id[0]] == [row["group"] for row in by_id[1]]
+        ours, theirs = (load_benchmark("ucf101", tmp_path / name, "test", protocol) for name in ("out", "ucf101"))
+        same_rows(ours, theirs, {"official": 10, "dvflnet_8020": 5}[protocol])
+        assert ours["group"] == theirs["group"]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_prepared_release_is_read_where_it_is_stored(tmp_path, layout):
+def test_a_prepared_release_is_read_where_it_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     WRITERS["jhmdb"](tmp_path / "jhmdb")
-    prepare(tmp_path / "jhmdb", tmp_path / "out", layout)
+    prepare(tmp_path / "jhmdb", tmp_path / "out")
     storage = fsspec.filesystem("memory")
     storage.put(str(tmp_path / "out"), "/prepared", recursive=True)
     try:
-        clips = load_benchmark("jhmdb", "memory://prepared", "test", streaming=True)
-        same_rows(list(clips), list(load_benchmark("jhmdb", tmp_path / "out", "test", streaming=True)), 3)
+        clips = load_benchmark("jhmdb", "memory://prepared", "test")
+        same_rows(list(clips), list(load_benchmark("jhmdb", tmp_path / "out", "test")), 3)
     finally:
         storage.rm("/prepared", recursive=True)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_replacement_stays_one(tmp_path, layout):
+def test_a_replacement_stays_one(tmp_path):
     source = tmp_path / "k400"
     write_kinetics400(source)
     # a namesake that can be read, and that must not be taken
     write_video(source / "val" / "zzzzzzzzzz0_000000_000010.mp4", num_frames=12, first_number=1)
-    assert prepare(source, tmp_path / "out", layout)["unreadable"] == 1
+    assert prepare(source, tmp_path / "out")["unreadable"] == 1
     clips = {row["video_id"]: row["video"] for row in load_benchmark("kinetics400", tmp_path / "out", "validation")}
     assert sorted(clips) == ["--6bJUbfpnQ_000017_000027", "zzzzzzzzzz0_000000_000010"]
     replaced = read_video(video_source(clips["zzzzzzzzzz0_000000_000010"]))[0]
@@ -434,54 +394,23 @@ def test_a_replacement_stays_one(tmp_path, layout):
     assert [read_number(frame) for frame in replaced] == [read_number(frame) for frame in read_video(original)[0]]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_prepared_class_folders_keep_ids_and_labels(tree, tmp_path, layout):
+def test_prepared_class_folders_keep_ids_and_labels(tree, tmp_path):
     # the only video of a class of its own, without which the other labels would move
     (tree / "train" / "aikido").mkdir()
     (tree / "train" / "aikido" / "broken.avi").write_bytes(b"RIFF")
-    prepare(tree, tmp_path / "out", layout)
+    prepare(tree, tmp_path / "out")
     for split, size in (("train", 5), ("validation", 2)):
         source = [row for row in load_video_folder(tree)[split] if row["video_id"] != "aikido/broken.avi"]
         prepared = load_benchmark("folder", tmp_path / "out", split)
         same_rows(prepared, source, size)
         assert prepared.features == load_video_folder(tree)[split].features
-        streamed = load_benchmark("folder", tmp_path / "out", split, streaming=True)
-        same_rows(sorted(streamed, key=lambda row: row["video_id"].split("/")), source, size)
-        assert streamed.features == prepared.features
         missing = ["aikido/broken.avi"] if split == "train" else []
-        assert (split_facts(prepared)["missing"], split_facts(streamed)["missing"]) == (missing, missing)
+        assert split_facts(prepared)["missing"] == missing
         assert split_facts(prepared)["listed"] == size + len(missing)
-        if layout == "tar":
-            assert streamed.num_shards == {"train": 2, "validation": 1}[split]
-
-
-def test_the_order_in_the_tars_is_drawn_from_the_seed(tree, tmp_path):
-    orders = []
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        prepare(tree, tmp_path / name, "tar", seed=seed)
-        rows = load_benchmark("folder", tmp_path / name, "train", streaming=True)
-        orders.append([row["video_id"] for row in rows])
-    assert orders[0] == orders[1] != orders[2]
-    assert sorted(orders[0]) == sorted(orders[2])
-
-
-def test_datasets_streams_the_tars_as_webdataset(tree, tmp_path):
-    (tree / "train" / "run" / "b.x.avi").unlink()  # keys end at the first dot
-    prepare(tree, tmp_path / "out", "tar")
-    tars = sorted(map(str, (tmp_path / "out").glob("train-*.tar")))
-    rows = datasets.load_dataset("webdataset", data_files=tars, split="train", streaming=True)
-    found = {}
-    for row in rows.cast_column("mp4", datasets.Video(decode=False)):
-        found[row["__key__"]] = (row["json"]["video_id"], row["json"]["label"])
-        assert hashlib.sha256(row["mp4"]["bytes"]).hexdigest() == row["json"]["sha256"]
-    assert found == {
-        f"train/{label}/{name}": (f"{label}/{name}.avi", label)
-        for label, name in (("run", "a"), ("run", "c"), ("swim", "a"), ("swim", "b"))
-    }
 
 
 def test_what_is_not_prepared_to_the_end_is_not_loaded(tree, tmp_path):
-    prepare(tree, tmp_path / "out", "tar")
+    prepare(tree, tmp_path / "out")
     (tmp_path / "out" / ".unfinished").mkdir()
     with pytest.raises(ValueError, match="preparation is not finished; run `dvflnet prepare` again"):
         load_video_folder(tmp_path / "out")
@@ -501,7 +430,7 @@ def test_a_manifest_cannot_name_a_file_outside_of_its_folder(tree, tmp_path):
 @pytest.mark.parametrize(
     ("key", "wrong"),
     [(None, None), ("path", 7), ("stamp", 7), ("tar", "train-00000.tar")],
-    ids=["no JSON", "a path of another kind", "a stamp of another kind", "no place in its tar"],
+    ids=["no JSON", "a path of another kind", "a stamp of another kind", "a clip in a tar"],
 )
 def test_a_manifest_of_another_shape_is_named_by_line(tree, tmp_path, key, wrong):
     prepare(tree, tmp_path / "out")

@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from hf_dvflnet import load_benchmark, prepare_videos, read_video
+from hf_dvflnet import load_benchmark, read_video
 from hf_dvflnet.clip_sampling import evaluation_indices
 from hf_dvflnet.data.augmentation import training_indices
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.verification import verify_benchmark
-from hf_dvflnet.data.video_column import video_source
 
 
 VARIABLE = "DVFLNET_REAL_VIDEOS"
@@ -55,11 +54,10 @@ def every_frame(path: str) -> np.ndarray:
         return np.stack([reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray() for frame in frames])
 
 
-def test_the_official_split_has_its_clips_and_streams_the_same_ones(load):
+def test_the_official_split_has_its_clips(load):
     for split, count in {"train": 660, "test": 268}.items():
         clips = load(split)
         assert (len(clips), split_facts(clips)["missing"]) == (count, [])
-        assert list(load(split, streaming=True)) == list(clips)
         names = clips.features["label"].names
         assert all(names[row["label"]] == Path(row["video"]["path"]).parent.name for row in clips)
 
@@ -75,10 +73,10 @@ def test_groups_are_those_of_the_list_beside_the_release(load, jhmdb):
     assert len({row["group"] for row in clips}) == 336
 
 
-def test_sampled_frames_of_all_clips_are_those_of_a_full_decode(load):
+def test_sampled_frames_of_the_test_clips_are_those_of_a_full_decode(load):
     generator = np.random.default_rng(0)
     compared = 0
-    for row in (*load("train"), *load("test")):
+    for row in load("test"):
         path = row["video"]["path"]
         reference = every_frame(path)
         total = len(reference)
@@ -88,7 +86,7 @@ def test_sampled_frames_of_all_clips_are_those_of_a_full_decode(load):
             assert metadata.total_num_frames == total, path
             assert np.array_equal(frames, reference[asked]), path
         compared += 1
-    assert compared == 928
+    assert compared == 268
 
 
 def test_verification_finds_nothing_missing(jhmdb, tmp_path):
@@ -100,19 +98,3 @@ def test_verification_finds_nothing_missing(jhmdb, tmp_path):
     }
     frames = [json.loads(line)["frames"] for line in (tmp_path / "report.jsonl").read_text().splitlines()]
     assert (min(frames), max(frames)) == (15, 40)
-
-
-def test_clips_prepared_to_tars_keep_ids_labels_groups_and_frames(load, jhmdb, tmp_path):
-    out = tmp_path / "prepared"
-    done = prepare_videos(jhmdb, out, short_side=64, num_workers=0)
-    assert (done["ok"], done["repaired"], done["unreadable"]) == (928, 0, 0)
-    columns = ["video_id", "label", "group"]
-    prepared_frames = {}
-    for split in ("train", "test"):
-        expected = {tuple(row[name] for name in columns) for row in load(split)}
-        rows = list(load(split, data_dir=out))
-        assert {tuple(row[name] for name in columns) for row in rows} == expected
-        prepared_frames |= {row["video_id"]: row["video"] for row in rows}
-    for row in load("test").select(range(0, 268, 10)):
-        frames, metadata = read_video(video_source(prepared_frames[row["video_id"]]))
-        assert (len(frames), metadata.height) == (len(every_frame(row["video"]["path"])), 64)

@@ -1,8 +1,6 @@
-import errno
 import importlib.util
 import os
 import re
-import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +10,12 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet
 import pytest
-from commands import DVFLNET, refused, start
-from mini_releases import write_ucf50
+from commands import DVFLNET, start
 from places import HELPERS, ROOT
 from videos import write_video
 
-from hf_dvflnet import VideoLimits, load_model, load_processor, predict_to_file, prepare_videos, set_video_limits
-from hf_dvflnet.data import jobs, preparation
-from hf_dvflnet.data.verification import verify_benchmark
+from hf_dvflnet import VideoLimits, load_model, load_processor, predict_to_file, set_video_limits
+from hf_dvflnet.data import jobs
 from hf_dvflnet.video_decoding import video_limits
 
 
@@ -28,10 +24,7 @@ PATH = os.pathsep.join([str(ROOT), str(HELPERS), str(HELPERS / "crashing")])
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH, "RAY_USAGE_STATS_ENABLED": "0"}
 ENVIRONMENT["DVFLNET_TEST_CRASH"] = "crashes.mp4"
 # a warning of Ray's own, about its C++ code, that says nothing of the run
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore:.*contains 28 of the 6681 clips of UCF50"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:ray")
 
 
 @pytest.fixture
@@ -172,19 +165,6 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(dvflnet, tiny_folder,
     assert (code, error) == (1, "dvflnet: --ray needs Ray: pip install 'hf_dvflnet[ray]'\n")
 
 
-def test_prepare_and_verify_say_that_no_cluster_answers_and_write_nothing(dvflnet, video_tree, tmp_path):
-    release, out = tmp_path / "release", tmp_path / "out"
-    write_ucf50(release)
-    for command in (("prepare", video_tree, out), ("verify", "ucf50", release, "--report", out)):
-        refused(dvflnet(*command, "--ray", "127.0.0.1:9"), "no Ray cluster answers at 127.0.0.1:9")
-        assert not out.exists()
-
-
-def test_prepare_refuses_workers_of_its_own_beside_ray(dvflnet, video_tree, tmp_path):
-    command = ("prepare", video_tree, tmp_path / "out", "--ray", "auto", "--num-workers", "2")
-    refused(dvflnet(*command), "a Ray cluster has its own workers; leave out num_workers (--num-workers)")
-
-
 # on a cluster
 
 
@@ -208,45 +188,6 @@ def test_rows_are_those_of_a_local_run_and_a_crash_of_a_decoder_is_one_of_them(
         embedding, of_other = row.pop("embedding"), other.pop("embedding")
         assert embedding == (of_other and pytest.approx(of_other, abs=1e-5))
     assert_equal(rows, expected)
-
-
-@pytest.mark.slow
-def test_videos_are_prepared_as_on_one_machine(video_tree, tmp_path, cluster):
-    (video_tree / "test" / "jump" / "1.mp4").write_bytes(b"no video")
-    local = prepare_videos(video_tree, tmp_path / "local", num_workers=0, clips_per_shard=2)
-    found = prepare_videos(video_tree, tmp_path / "ray", ray="auto", clips_per_shard=2)
-    assert (found["videos"], found["unreadable"], found["prepared"]) == (13, 1, 13)
-    for name in ("videos", "ok", "repaired", "unreadable", "failures", "source_bytes", "bytes", "shards"):
-        assert found[name] == local[name]
-    assert content_of(tmp_path / "ray") == content_of(tmp_path / "local")
-
-
-def content_of(folder: Path) -> dict[Path, bytes]:
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.mark.slow
-def test_a_benchmark_is_verified_as_on_one_machine(tmp_path, cluster):
-    release = tmp_path / "release"
-    write_ucf50(release)
-    pull_ups = release / "UCF50" / "PullUps"
-    shutil.copy(pull_ups / "v_Pullup_g01_c01.avi", pull_ups / "v_Pullup_g24_c01.avi")
-    (pull_ups / "v_Pullup_g24_c02.avi").write_bytes(b"no video")
-    local = verify_benchmark("ucf50", release, tmp_path / "local.jsonl", num_workers=0)
-    found = verify_benchmark("ucf50", release, tmp_path / "ray.jsonl", ray="auto")
-    assert found == local
-    assert (tmp_path / "ray.jsonl").read_text() == (tmp_path / "local.jsonl").read_text()
-
-
-def full_disk(task, limits):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.slow
-def test_an_error_that_is_not_of_a_video_is_raised_as_on_one_machine(video_tree, tmp_path, cluster, monkeypatch):
-    monkeypatch.setattr(preparation, "_prepare_one", full_disk)
-    with pytest.raises(OSError, match="^\\[Errno 28\\] No space left on device$"):
-        prepare_videos(video_tree, tmp_path / "out", ray="auto")
 
 
 @pytest.mark.slow

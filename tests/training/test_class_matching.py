@@ -11,11 +11,9 @@ from hf_dvflnet import (
     DistillationTrainer,
     VideoClassificationTrainer,
     VideoClipDataset,
-    VideoClipStream,
     VideoFocalNetForVideoClassification,
     VideoTrainingArguments,
     cache_teacher,
-    load_benchmark,
     load_video_folder,
 )
 from hf_dvflnet.data.label_sets import match_classes
@@ -117,15 +115,6 @@ def test_one_set_of_clips_serves_models_of_several_orders(tmp_path, tiny_config,
     assert with_labels_of(motion_model(tiny_config, names), clips) is clips
     assert (clips[0]["labels"], turned[0]["labels"]) == (0, 15)
     assert with_labels_of(motion_model(tiny_config, names), turned)[0]["labels"] == 0
-
-
-def test_the_labels_of_a_stream_are_translated(motion_tree, tiny_config, tiny_processor):
-    stream = load_benchmark("folder", motion_tree, "train", streaming=True)
-    clips = VideoClipStream(stream, tiny_processor, num_clips=32)
-    names = stream.features["label"].names
-    turned = with_labels_of(motion_model(tiny_config, names[::-1]), clips)
-    for batch in turned:
-        assert names[::-1][int(batch["labels"][0])] == batch["clip"][0].split("/")[0]
 
 
 @pytest.mark.parametrize("trainer", [VideoClassificationTrainer, DistillationTrainer])

@@ -197,13 +197,6 @@ def test_two_processes_share_the_features_of_a_frozen_network(tmp_path, motion_t
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_stream_in_the_same_number_of_steps(tmp_path, data_and_teacher):
-    options = {"per_device_train_batch_size": 5, "streaming": True}
-    finished(start(tmp_path / "out", data_and_teacher, *config("cpu_2_processes"), **options))
-    assert len(losses(tmp_path / "out")) == 2 * (32 // (5 * 2))
-
-
-@pytest.mark.slow
 def test_two_processes_fill_the_same_cache_as_one(tmp_path, data_and_teacher):
     data, teacher = data_and_teacher
     rows = {}

@@ -21,12 +21,10 @@ from hf_dvflnet import (
     DistillationTrainer,
     VideoClassificationTrainer,
     VideoClipDataset,
-    VideoClipStream,
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     VideoTrainingArguments,
     cache_teacher,
-    load_benchmark,
     load_video_folder,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
@@ -55,29 +53,23 @@ def teacher(config) -> VideoFocalNetForVideoClassification:
 
 @pytest.fixture
 def make_clips(motion_tree, tiny_processor):
-    def make(kind: str) -> VideoClipDataset | VideoClipStream:
+    def make() -> VideoClipDataset:
         options = {"seed": 1, "augmentation": ClipAugmentation()}
-        if kind == "list":
-            return VideoClipDataset(load_video_folder(motion_tree)["train"], tiny_processor, train=True, **options)
-        rows = load_benchmark("folder", motion_tree, "train", streaming=True)
-        return VideoClipStream(rows, tiny_processor, num_clips=32, **options)
+        return VideoClipDataset(load_video_folder(motion_tree)["train"], tiny_processor, train=True, **options)
 
     return make
 
 
 @pytest.mark.parametrize("answers", ["online", "cached"])
-@pytest.mark.parametrize("kind", ["list", "stream"])
-def test_a_resumed_run_ends_at_the_same_weights_and_losses(kind, answers, tmp_path, config, teacher, make_clips):
+def test_a_resumed_run_ends_at_the_same_weights_and_losses(answers, tmp_path, config, teacher, make_clips):
     if answers == "cached":
-        cache_teacher(teacher, make_clips("list"), tmp_path / "cache", views=2)
+        cache_teacher(teacher, make_clips(), tmp_path / "cache", views=2)
 
     def run(folder, seed, resume=None):
         cache = {"teacher_cache": str(tmp_path / "cache")} if answers == "cached" else {}
         args = DistillationConfig(**{**arguments(folder, **RECIPE), **cache})
         asked = teacher if answers == "online" else None
-        trainer = DistillationTrainer(
-            new_model(config, seed), args, teacher_model=asked, train_dataset=make_clips(kind)
-        )
+        trainer = DistillationTrainer(new_model(config, seed), args, teacher_model=asked, train_dataset=make_clips())
         trainer.train(resume_from_checkpoint=resume)
         return trainer
 
@@ -97,7 +89,7 @@ def test_a_run_resumed_from_before_an_evaluation_ends_at_the_same_weights(tmp_pa
         args = DistillationConfig(
             **arguments(folder, **{**RECIPE, "max_steps": 6, "save_steps": 4}), eval_strategy="epoch"
         )
-        clips = make_clips("list")
+        clips = make_clips()
         trainer = DistillationTrainer(
             new_model(config, 0), args, teacher_model=teacher, train_dataset=clips, eval_dataset=clips
         )
@@ -110,18 +102,6 @@ def test_a_run_resumed_from_before_an_evaluation_ends_at_the_same_weights(tmp_pa
         assert torch.equal(weight, resumed[name]), name
 
 
-def test_a_resumed_stream_decodes_only_what_is_still_to_be_seen(tmp_path, config, teacher, make_clips, monkeypatch):
-    read = []
-    original = VideoClipStream._read
-    monkeypatch.setattr(VideoClipStream, "_read", lambda self, row, rng: read.append(row) or original(self, row, rng))
-    for resume, expected in ((None, 10 * 8), (str(tmp_path / "checkpoint-6"), 4 * 8)):
-        read.clear()
-        args = DistillationConfig(**arguments(tmp_path, **RECIPE))
-        clips = make_clips("stream")
-        DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=clips).train(resume)
-        assert len(read) == expected
-
-
 # which checkpoint is gone on from
 
 
@@ -129,7 +109,7 @@ def test_a_resumed_stream_decodes_only_what_is_still_to_be_seen(tmp_path, config
 def stopped(tmp_path, config, teacher, make_clips) -> Path:
     """A run with two whole checkpoints."""
     args = DistillationConfig(**arguments(tmp_path / "run", **{**RECIPE, "max_steps": 2, "save_steps": 1}))
-    DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips("list")).train()
+    DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips()).train()
     return tmp_path / "run"
 
 
@@ -172,7 +152,7 @@ def test_a_run_that_saves_only_the_model_goes_on_from_its_last_step(tmp_path, co
     for steps in (2, 4):
         options = {**RECIPE, "max_steps": steps, "save_steps": 2, "save_only_model": True}
         args = DistillationConfig(**arguments(tmp_path / "run", **options))
-        clips = make_clips("list")
+        clips = make_clips()
         trainer = DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=clips)
         trainer.train(resume_from_checkpoint=steps == 4)
     assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3, 4]
@@ -182,7 +162,7 @@ def going_on(folder, config, teacher, make_clips, **ends) -> DistillationTrainer
     """One clip a step, where the run before had eight."""
     changed = {**RECIPE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, **ends}
     args = DistillationConfig(**arguments(folder, **changed))
-    return DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips("list"))
+    return DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips())
 
 
 def test_other_steps_an_epoch_are_refused(stopped, config, teacher, make_clips):
@@ -271,7 +251,7 @@ def test_a_schedule_that_keeps_the_rates_of_its_checkpoint_says_so(tmp_path, log
 
 def test_resuming_where_nothing_is_whole_is_refused(tmp_path, config, teacher, make_clips):
     args = DistillationConfig(**arguments(tmp_path))
-    trainer = DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips("list"))
+    trainer = DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=make_clips())
     with pytest.raises(ValueError, match="contains no complete checkpoint to resume from"):
         trainer.train(resume_from_checkpoint=True)
 

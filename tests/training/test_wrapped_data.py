@@ -8,13 +8,12 @@ import datasets
 import pytest
 import torch
 from small_trainings import arguments, labelled, new_model
-from torch.utils.data import ChainDataset, ConcatDataset, Subset, random_split
+from torch.utils.data import ConcatDataset, Subset, random_split
 from transformers import Trainer, TrainingArguments
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
     VideoClipDataset,
-    VideoClipStream,
     VideoTrainingArguments,
     load_video_folder,
 )
@@ -132,11 +131,3 @@ def test_a_sum_of_other_classes_needs_a_model_with_names(video_tree, tiny_config
     model = new_model(labelled(tiny_config, ["jump", "wave hands", "swim"]), 0)
     with pytest.raises(ValueError, match="the data's classes in a different order: 'swim' is class 0 of the data"):
         with_labels_of(model, ConcatDataset(rows))
-
-
-def test_streams_in_a_chain_are_refused(motion_tree, tmp_path, tiny_config, tiny_processor):
-    rows = load_video_folder(motion_tree)["train"]
-    stream = VideoClipStream(rows.to_iterable_dataset(), tiny_processor, num_clips=32)
-    model = new_model(labelled(tiny_config, rows.features["label"].names), 0)
-    with pytest.raises(ValueError, match="gives batches, and is trained on as it is, not in a ChainDataset"):
-        with_labels_of(model, ChainDataset([stream, stream]))
