@@ -12,7 +12,7 @@ import sys
 import warnings
 from typing import Any
 
-from . import data, models, training, videos
+from . import build, data, models, training, videos
 from .common import flush, format_warning, one_line, quiet, quiet_imports, say
 
 
@@ -23,7 +23,13 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     ),
     "Models": (models.Create, models.Convert, models.Info, models.Export, models.Push),
     "Datasets": (data.Render, data.Split, data.Check, data.Prepare, data.Verify),
-    "Training and evaluation": (training.Train, training.Distill, training.CacheTeacher, training.Evaluate),
+    "Training and evaluation": (
+        build.Build,
+        training.Train,
+        training.Distill,
+        training.CacheTeacher,
+        training.Evaluate,
+    ),
 }
 # CacheTeacher is `dvflnet cache-teacher`
 COMMANDS: dict[str, Any] = {

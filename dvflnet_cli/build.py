@@ -1,12 +1,14 @@
-"""The command build: from a folder of videos to a small classifier that is measured, each step a command of its own."""
+"""The command build: from a folder of videos to a small classifier that is measured. Each step is a command itself."""
 
+import csv
 import json
 import shlex
 import shutil
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,76 +16,268 @@ from typing import Any, Literal
 from .common import REQUIRED, argument, option, say
 
 
-Sides = tuple[int, ...]
-IMAGE_SIDES: Sides = (224, 160, 112)  # of frames for the image network, from the most accurate to the fastest
-STUDENT_SIDES: Sides = (112, 64)
-SHORT_SIDE = 192  # of prepared clips: what a crop of 160 pixels is taken from, and enough for the other sizes
-VIEWS = 8  # of each training clip that the teacher answers to
-# chosen by benchmarks/ucf101.py: forward KL and features, both from answers to stored views
-DISTILLATION = "--alpha 0.5 --temperature 4 --feature_weight 4 --mixup_alpha 0.4 --label_smoothing_factor 0.1".split()
-RECIPE = "--learning_rate 1e-3 --weight_decay 0.05 --lr_scheduler_type cosine --warmup_steps 0.1".split()
+IMAGE_SIDES = (224, 160, 112)  # of frames for the image network, from the most accurate to the fastest
+STUDENT_SIDES = (112, 64)
+SHORT_SIDE = 256  # of prepared clips: of what the largest crop is taken from
+VIEWS = 8  # of each training clip that the teacher answers to; epoch e shows view e modulo 8
+BATCH = 16
+# chosen by benchmarks/ucf101.py, on clips that are held out
+STUDENT: dict[str, Any] = {
+    **{"alpha": 0.5, "temperature": 4, "feature_weight": 4, "mixup_alpha": 0.4, "label_smoothing_factor": 0.1},
+    **{"learning_rate": 1e-3, "weight_decay": 0.05, "lr_scheduler_type": "cosine", "warmup_steps": 0.1},
+    **{"per_device_train_batch_size": BATCH, "augment": "true", "dataloader_num_workers": 1},
+}
 
 
 @dataclass
 class Build:
     """
-    Build a small classifier from a folder of videos, and measure it: one command for check, split, training and export.
+    Build a small classifier from a folder of videos, and measure it: split, check, train, distill, export, test.
 
-    An image network with a new head learns your classes, and teaches a small Video-FocalNet. Of the two, and of the
-    same small network trained alone, the one that is most accurate on validation clips and fits the budget is exported
-    and measured on the test clips. OUTPUT has the data, each step's folder, and a report. The same command continues
-    where it was stopped.
+    An image network with a new head learns the classes, and teaches a small Video-FocalNet, which is also trained
+    alone. Of the three, the one that is the most accurate on validation clips within the budget is exported, and
+    measured on test clips. OUTPUT has a folder of each step, and report.html. The same command continues a run that
+    was stopped.
     """
 
     source: Path = argument("Folder or list of videos, as for `dvflnet split`.")
     output: Path = option(REQUIRED, "Folder for everything that is made.")
-    budget: str = option("100 ms", "Time of a clip on this machine (`50 ms`), or size of the weights (`5 MB`).")
+    budget: str = option("100 ms", "Time of a clip on this machine, such as `50 ms`, or size of the weights, `5 MB`.")
     image_model: str = option("efficientnet-lite0", "Image network: folder or Hub id.")
     epochs: int = option(100, "Epochs of the small network.", minimum=1)
     format: Literal["onnx", "openvino"] = option("onnx", "Format of the export.")
-    ignore_findings: bool = option(False, "Go on although `check` found unreadable files or leaks.")
+    ignore_findings: bool = option(False, "Continue although check found unreadable files or copies in two splits.")
     seed: int = option(0, "Random seed of the division and of the trainings.")
 
-    def run(self) -> int:
-        budget = parse_budget(self.budget)
-        self.output.mkdir(parents=True, exist_ok=True)
-        data, clips = self.output / "data", self.output / "clips"
-        steps = Steps(self.output)
-        steps.do("split", f"split {q(self.source)} {q(data)} --seed {self.seed}", done=data)
-        code = steps.do(
-            "check", f"check {q(data)} --output {q(self.output / 'check')} --image_model {self.image_model}"
-        )
-        if code and not self.ignore_findings:
-            say(
-                "dvflnet build: stopped for what check found; see check/report.html, or add --ignore_findings",
-                err=True,
-            )
-            return 1
-        steps.do("prepare", f"prepare {q(data)} {q(clips)} --short_side {SHORT_SIDE}", done=clips / "manifest.jsonl")
+    def run(self):
+        limit, unit = parse_budget(self.budget)
+        out = self.output
+        out.mkdir(parents=True, exist_ok=True)
+        clips = self.prepare_clips()
+        plan = self.plan(clips, limit, unit)
+        self.train(clips, plan)
+        chosen = choose(self.candidates(plan), limit, unit)
+        if not (out / "model").exists():
+            shutil.copytree(chosen["folder"], out / "model", ignore=shutil.ignore_patterns("checkpoint-*", "runs"))
+        exported = out / self.format
+        if not exported.exists():
+            step("export", out / "model", exported, format=self.format)
+        # accuracy and time of the file that is used
+        results = out / "test" / "results.json"
+        if not results.is_file():
+            shutil.rmtree(out / "test", ignore_errors=True)  # of an evaluation that was stopped
+            step("evaluate", exported, dataset="folder", data_dir=clips, split="test", output=out / "test")
+        test = json.loads(results.read_text(encoding="utf-8"))
+        times = ask("benchmark", exported, *sorted((clips / "test").glob("*/*"))[:20])
+        self.report(plan, chosen, test, times)
 
-        plan = self.plan(clips, budget)
+    def prepare_clips(self) -> Path:
+        """Split, check and re-encode the videos, and return the folder of the clips."""
+        out, clips = self.output, self.output / "clips"
+        if not (out / "data").exists():
+            step("split", self.source, out / "data", seed=self.seed)
+        step("check", out / "data", allow=1, output=out / "check", image_model=self.image_model)
+        if grave_findings(out / "check") and not self.ignore_findings:
+            raise ValueError(
+                f"check found unreadable files, or copies in two splits: see {out / 'check' / 'report.html'}. Mend "
+                f"{self.source} and delete {out}, or add --ignore_findings"
+            )
+        if not (clips / "manifest.jsonl").is_file():
+            step("prepare", out / "data", clips, allow=int(self.ignore_findings), short_side=SHORT_SIDE)
+        return clips
+
+    def train(self, clips: Path, plan: dict[str, Any]):
+        """Train the head of the image network; then the small network, with its answers and alone."""
+        from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
+
         teacher, answers, pair = (self.output / name for name in ("teacher", "answers", "distilled"))
-        common = f"--data_dir {q(clips)} --seed {self.seed} --data_seed {self.seed}"
-        side = plan["image_side"]
-        steps.do(
-            "teacher",
-            f"train {common} --output_dir {q(teacher)} --image_model {self.image_model} --image_size {side} "
-            f"--short_side {side * 8 // 7}",
-            done=teacher / "results.json",
+        common: dict[str, Any] = {"data_dir": clips, "seed": self.seed}
+        if not (teacher / "results.json").is_file():
+            words = shape(plan["image network"]["side"])
+            step("train", **common, output_dir=teacher, image_model=self.image_model, **words)
+        if not (pair / "results.json").is_file():
+            step("cache-teacher", teacher, answers, "--features", dataset="folder", **common, views=VIEWS)
+            words = shape(plan["small network"]["side"]) | STUDENT | {"num_train_epochs": self.epochs}
+            words |= {"teacher_model_name_or_path": teacher, "teacher_cache": answers}
+            step("distill", **common, output_dir=pair, student_model_name_or_path=MOTIONS_STUDENT, **words)
+
+    def plan(self, clips: Path, limit: float, unit: str) -> dict[str, Any]:
+        """Choose the sizes by the budget, and say how long the trainings take, by a trial of a few seconds."""
+        file = self.output / "plan.json"
+        if file.is_file():  # of a run that was stopped: its networks have these sizes
+            return json.loads(file.read_text(encoding="utf-8"))
+        from hf_dvflnet import FrameModelForVideoClassification, VideoFocalNetForVideoClassification
+        from hf_dvflnet.hub.image_networks import load_image_network
+        from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
+
+        network, _ = load_image_network(self.image_model)
+        image = FrameModelForVideoClassification.from_image_model(network, frame_trend=True)
+        small = VideoFocalNetForVideoClassification.from_pretrained(MOTIONS_STUDENT)
+        plan: dict[str, Any] = {"budget": self.budget}
+        for name, model, sides in (("image network", image, IMAGE_SIDES), ("small network", small, STUDENT_SIDES)):
+            megabytes = 4 * model.num_parameters() / 1e6
+            trials = {side: 1000 * seconds_of(model, side) for side in sides}
+            fits = [side for side in sides if (trials[side] if unit == "ms" else megabytes) <= limit]
+            # the teacher need not fit
+            side = fits[0] if fits else sides[1] if name == "image network" else sides[-1]
+            plan[name] = {"side": side, "ms": trials[side], "MB": megabytes, "fits": bool(fits)}
+        if not plan["small network"]["fits"]:
+            raise ValueError(
+                f"--budget {self.budget}: the smallest network takes {plan['small network']['ms']:.0f} ms and "
+                f"{plan['small network']['MB']:.1f} MB here; allow as much"
+            )
+        training = sum(1 for _ in (clips / "train").glob("*/*"))
+        side = plan["small network"]["side"]
+        plan["minutes"] = {
+            "answers of the image network": training * VIEWS * plan["image network"]["ms"] / 60_000,
+            "small network, twice": 2 * self.epochs * training * seconds_of(small, side, training=True) / 60,
+        }
+        say("")
+        say(f"The plan for {training} training clips and a budget of {self.budget}, by a trial on this machine:")
+        for name in ("image network", "small network"):
+            row = plan[name]
+            within = "" if row["fits"] else "; over the budget, so that it only teaches"
+            say(f"  {name}: {row['side']} pixels, {row['ms']:.0f} ms a clip, {row['MB']:.1f} MB{within}")
+        for part, minutes in plan["minutes"].items():
+            say(f"  {part}: about {max(minutes, 0.1):.1f} minutes, and what decoding takes")
+        file.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+        return plan
+
+    def candidates(self, plan: dict[str, Any]) -> list[dict[str, Any]]:
+        """The three classifiers, with their accuracy on the validation clips."""
+        pair = self.output / "distilled"
+        results = json.loads((pair / "results.json").read_text(encoding="utf-8"))["results"]
+        rows = {
+            "image network": (self.output / "teacher", "teacher", "image network"),
+            "small network, distilled": (pair / "student", "student distilled", "small network"),
+            "small network, alone": (pair / "student_alone", "student alone", "small network"),
+        }
+        return [
+            {"name": name, "folder": folder, **plan[size], **results[result]}
+            for name, (folder, result, size) in rows.items()
+        ]
+
+    def report(self, plan: dict[str, Any], chosen: dict[str, Any], test: dict[str, Any], times: dict[str, Any]):
+        """Write report.json and report.html, and print what was built, how good and how fast it is."""
+        from hf_dvflnet.plots import page
+        from hf_dvflnet.training.diagnosis import accuracy_text
+
+        out = self.output
+        speed = {name: 1000 * times[name]["median"] / times["clips"] for name in ("decode", "preprocess", "forward")}
+        size = sum(path.stat().st_size for path in (out / self.format).iterdir() if path.is_file()) / 1e6
+        rows = [
+            {
+                "network": one["name"],
+                "validation top-1": accuracy_text(one["top1"], one["clips"]),
+                "pixels": one["side"],
+                "ms in PyTorch": f"{one['ms']:.0f}",
+                "MB": f"{one['MB']:.1f}",
+                "within the budget": "yes" if one["fits"] else "no",
+            }
+            for one in self.candidates(plan)
+        ]
+        accuracy = accuracy_text(test["top1"] / 100, test["clips"])
+        lines = [
+            f"Built: {out / 'model'}, the {chosen['name']}, and {out / self.format} for {self.format}, {size:.1f} MB.",
+            f"How good: top-1 {accuracy} on the test clips, of recordings that were not trained on.",
+            f"How fast: {speed['forward']:.1f} ms a clip, and {speed['decode'] + speed['preprocess']:.1f} to read it.",
+            f"Next: look at {out / 'report.html'}; then dvflnet predict {out / self.format} VIDEO, or dvflnet watch.",
+        ]
+        (out / "report.json").write_text(
+            json.dumps(
+                {"plan": plan, "candidates": rows, "chosen": chosen["name"], "test": test, "times": times}, indent=2
+            )
+            + "\n",
+            encoding="utf-8",
         )
-        steps.do(
-            "answers",
-            f"cache-teacher {q(teacher)} {q(answers)} --dataset folder --data_dir {q(clips)} --views {VIEWS} --features "
-            f"--seed {self.seed}",
-            done=answers / "done",
-        )
-        small = plan["student_side"]
-        steps.do(
-            "student, with the teacher and alone",
-            f"distill {common} --output_dir {q(pair)} --teacher_model_name_or_path {q(teacher)} --teacher_cache "
-            f"{q(answers)} --student_model_name_or_path {q(self.start())} --image_size {small} --short_side "
-            f"{small * 8 // 7} --augment --num_train_epochs {self.epochs} --per_device_train_batch_size 16 "
-            + shlex.join(DISTILLATION + RECIPE),
-            done=pair / "results.json",
-        )
-        return self.finish(steps, plan, budget)
+        pictures = [
+            out / "distilled" / "comparison.png",
+            out / "test" / "class_bars.png",
+            out / "test" / "confusion.png",
+        ]
+        sections = [
+            ("What was built", [page.text(line) for line in lines]),
+            ("What was compared", [page.table(rows), page.text(f"The budget was {self.budget}.")]),
+            ("Pictures", [page.picture(path.read_bytes()) for path in pictures]),
+            ("The data", [page.text(f"See {out / 'check' / 'report.html'}.")]),
+        ]
+        page.write_page(out / "report.html", f"A classifier of {self.source}", sections)
+        say("")
+        for line in lines:
+            say(line)
+
+
+def parse_budget(text: str) -> tuple[float, str]:
+    """`50 ms` or `5 MB` as a number and its unit."""
+    number, unit = text.strip()[:-2], text.strip()[-2:]
+    try:
+        limit = float(number)
+    except ValueError:
+        limit = 0.0
+    if unit not in ("ms", "MB") or not 0 < limit < float("inf"):
+        raise ValueError(f"--budget {text}: must be a time such as `50 ms`, or a size such as `5 MB`")
+    return limit, unit
+
+
+def choose(candidates: list[dict[str, Any]], limit: float, unit: str) -> dict[str, Any]:
+    """The most accurate network within the budget; of equals, the fastest."""
+    return max((one for one in candidates if one[unit] <= limit), key=lambda one: (one["top1"], -one["ms"]))
+
+
+def sizes(side: int) -> dict[str, int]:
+    return {"image_size": side, "short_side": side * 8 // 7}
+
+
+def shape(side: int) -> dict[str, Any]:
+    """Options for clips of this height and width: the crop, and the short side that it is taken from."""
+    return {"image_size": side, "short_side": side * 8 // 7}
+
+
+def seconds_of(model: Any, side: int, training: bool = False) -> float:
+    """Seconds of a clip of 8 frames in a forward pass, or as one of a batch in a training step; the median of five."""
+    import torch
+
+    clips = torch.zeros(BATCH if training else 1, 8, 3, side, side)
+    model.train(training)
+    spent = []
+    for _ in range(6):
+        began = time.perf_counter()
+        with torch.set_grad_enabled(training):
+            logits = model(pixel_values=clips).logits
+        if training:
+            logits.sum().backward()
+        spent.append((time.perf_counter() - began) / len(clips))
+    model.zero_grad()
+    return statistics.median(spent[1:])
+
+
+def grave_findings(check: Path) -> bool:
+    """Whether the check that wrote this folder found what spoils a training."""
+    with open(check / "findings.csv", encoding="utf-8", newline="") as file:
+        return any(row["kind"] in ("unreadable", "leak") for row in csv.DictReader(file))
+
+
+def step(*words: Any, allow: int = 0, **options: Any):
+    """
+    Run a command in a process of its own, and show how it was called.
+
+    Raises:
+        ValueError: If the exit code is above `allow`, or the process was killed.
+    """
+    _run(words, options, allow)
+
+
+def ask(*words: Any, **options: Any) -> dict[str, Any]:
+    """Like `step`, for a command that answers with a line of JSON."""
+    return json.loads(_run([*words, "--json"], options, stdout=subprocess.PIPE).splitlines()[-1])
+
+
+def _run(words: Sequence[Any], options: dict[str, Any], allow: int = 0, stdout: int | None = None) -> str:
+    line = [*map(str, words), *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
+    print(f"\n$ dvflnet {shlex.join(line)}", flush=True)
+    found = subprocess.run(  # noqa: S603 (our own program)
+        [sys.executable, "-m", "dvflnet_cli", *line], stdout=stdout, text=True
+    )
+    if not 0 <= found.returncode <= allow:
+        raise ValueError(f"stopped, as `{line[0]}` failed; see above. The same command continues here")
+    return found.stdout

@@ -6,6 +6,7 @@ Videos of one's own, as people have them: a folder by class or a list, with spli
 import math
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -178,11 +179,12 @@ def divide(clips: pandas.DataFrame, seed: int = 0, splits: tuple[str, ...] = ("t
             f"{' and '.join(wanted)}; at least {len(wanted) + 1} are needed"
         )
     for folds in (5, 4, 3, 2)[: 4 if len(wanted) == 1 else 3]:
-        if folds > rest["group"].nunique():
+        if folds > min(rest["group"].nunique(), rest["label"].value_counts().max()):
             continue
         for attempt in range(20):
             folder = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + attempt)
-            parts = [test for _, test in folder.split(rest, rest["label"], rest["group"])]
+            with warnings.catch_warnings(action="ignore"):  # of classes with fewer clips than folds: see below
+                parts = [test for _, test in folder.split(rest, rest["label"], rest["group"])]
             found = pandas.Series("train", index=rest.index, dtype=object)
             for split, part in zip(wanted, parts, strict=False):
                 found.iloc[part] = split

@@ -100,6 +100,17 @@ def test_a_list_that_cannot_be_used_is_refused(tmp_path, video_files, columns, e
         read_own_videos(write(tmp_path, **columns))
 
 
+@pytest.mark.parametrize("clips", [3, 4, 5, 12])
+def test_few_clips_of_a_class_beside_many_of_another_are_divided(tmp_path, video_files, clips):
+    for label, count in (("few", clips), ("many", 30)):
+        for number in range(count):
+            place = tmp_path / "mine" / label / str(number) / "clip.mp4"
+            place.parent.mkdir(parents=True)
+            os.symlink(video_files["h264_short_gop.mp4"], place)
+    counts = split_videos(tmp_path / "mine", tmp_path / "out")["counts"]
+    assert min(count for of_split in counts.values() for count in of_split.values()) >= 1
+
+
 def test_too_few_recordings_are_refused(by_class, tmp_path):
     shutil.rmtree(by_class / "jump")
     with pytest.raises(ValueError, match="has one class"):
