@@ -121,19 +121,19 @@ def look_at(clips: pandas.DataFrame, folder: Path, network: str, num_workers: in
         body, expects = load_image_network(network)
         body = body.to(torch.bfloat16, memory_format=torch.channels_last).eval()
         mean, deviation = (torch.tensor(expects[name])[:, None, None] for name in ("image_mean", "image_std"))
-        with map_jobs(num_workers, None) as run:
-            for seen in tqdm(run(_look, todo), total=len(todo), desc="looking at clips", unit="clip", disable=None):
-                file, pixels = seen.pop("file"), seen.pop("pixels", None)
-                arrays = {}
-                if pixels is not None:
-                    shown = ((pixels / 255 - mean) / deviation).to(torch.bfloat16, memory_format=torch.channels_last)
-                    with torch.inference_mode():
-                        features = body(shown).pooler_output.flatten(1).half().numpy()
-                    frames = tvF.resize(pixels[[0, FRAMES // 2, -1]], [110]).permute(0, 2, 3, 1).numpy()
-                    arrays = {"features": features, "frames": frames}
-                unfinished = file.with_suffix(".unfinished.npz")
-                np.savez(unfinished, facts=json.dumps(seen), **arrays)
-                os.replace(unfinished, file)
+        looks = map_jobs(_look, todo, num_workers)
+        for seen in tqdm(looks, total=len(todo), desc="looking at clips", unit="clip", disable=None):
+            file, pixels = seen.pop("file"), seen.pop("pixels", None)
+            arrays = {}
+            if pixels is not None:
+                shown = ((pixels / 255 - mean) / deviation).to(torch.bfloat16, memory_format=torch.channels_last)
+                with torch.inference_mode():
+                    features = body(shown).pooler_output.flatten(1).half().numpy()
+                frames = tvF.resize(pixels[[0, FRAMES // 2, -1]], [110]).permute(0, 2, 3, 1).numpy()
+                arrays = {"features": features, "frames": frames}
+            unfinished = file.with_suffix(".unfinished.npz")
+            np.savez(unfinished, facts=json.dumps(seen), **arrays)
+            os.replace(unfinished, file)
     found = []
     for file in files:
         with np.load(file) as content:
