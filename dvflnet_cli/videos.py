@@ -404,8 +404,7 @@ class Demo:
     """
     Serve a web page on which users upload, record or pick a clip and see the predicted classes.
 
-    By default only this machine can open the page. It sends no requests to other hosts. Uploads are deleted after
-    their answer.
+    By default only this machine can open the page. Uploads are deleted after 5 minutes.
     """
 
     models: list[str] = argument("Model folders, Hub ids or exported folders.", metavar="MODEL...")

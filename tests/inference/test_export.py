@@ -21,7 +21,7 @@ from hf_dvflnet import (
 from hf_dvflnet.hub.loading import load_model, load_processor
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference import export as exporting
-from hf_dvflnet.inference.demo_page import classify_clip, render_answer
+from hf_dvflnet.inference.demo_page import classify_clip
 
 
 COLOURS = {
@@ -368,7 +368,7 @@ def test_a_command_that_needs_weights_says_that_a_program_has_none(exported, dvf
 def test_the_demo_page_shows_the_answer_of_a_program_without_maps(exported, colours):
     folder, video = exported[0], colours["red"]
     found = classify_clip(load_exported(folder), load_processor(str(folder)), video)
-    assert found.scores[0][0] == "red" and "modulators" not in render_answer(found)
+    assert found.scores[0][0] == "red" and "modulators" not in found.pictures[-1][1]
 
 
 CAUSAL = """
