@@ -30,7 +30,6 @@ COMMANDS = {
     "info": "info {model}",
     "predict": "predict {model} {clip}",
     "predict into a file": "predict {model} {clips}/test --output {out}/rows.parquet --embeddings --num_workers 0",
-    "windows": "windows {model} {clip} --window 1 --num_workers 0",
     "watch": "watch {model} {clip} --window 1",
     "benchmark": "benchmark {model} {clip} --repeat 1",
     "evaluate": f"evaluate {{model}} {DATA} --output {{out}}/report --num_workers 0",

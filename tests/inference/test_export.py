@@ -349,7 +349,6 @@ def test_each_command_that_runs_a_model_runs_a_program(exported, dvflnet, colour
     data = ("--dataset", "folder", "--data_dir", tmp_path / "data")
     for command in (
         ("predict", folder, video),
-        ("windows", folder, video, "--window", 0.4),
         ("watch", folder, video, "--window", 0.4),
         ("benchmark", folder, video, "--repeat", 1),
         ("evaluate", folder, *data, "--output", tmp_path / "evaluation"),
