@@ -18,7 +18,7 @@ from .common import flush, format_warning, one_line, quiet, quiet_imports, say
 
 GROUPS: dict[str, tuple[Any, ...]] = {
     "Videos": (
-        *(videos.Predict, videos.Windows, videos.Segments, videos.Watch),
+        *(videos.Predict, videos.Segments, videos.Watch),
         *(videos.Demo, videos.Visualize, videos.Benchmark),
     ),
     "Models": (models.Create, models.Convert, models.Info, models.Export, models.Push),
@@ -71,8 +71,6 @@ def run(words: list[str]) -> int:
     if name not in COMMANDS:
         say(f"dvflnet: no such command: {name} (dvflnet --help lists the commands)", err=True)
         return 2
-    if name == "predict" and any(word.split("=")[0] == "--windows" for word in words):
-        raise ValueError("predict --windows SECONDS is now a command: dvflnet windows MODEL VIDEO... --window SECONDS")
     quiet_imports()
     from .parser import CommandParser
 

@@ -1,13 +1,10 @@
 """Commands for videos: predict, windows, segments, watch, demo, visualize, benchmark."""
 
-import csv
-import json
 import sys
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from .common import DType, argument, one_line, option, pick, printable, say, shared, show, use_sandbox
 
@@ -128,91 +125,6 @@ def report_failed(failed: int, videos: int) -> int:
     if failed:
         say(f"dvflnet: {failed} of {videos} videos could not be read", err=True)
     return 1 if failed else 0
-
-
-@dataclass
-class Windows:
-    """
-    Classify long videos window by window, and print a table of times as CSV.
-
-    Frames after the last window are covered by one more window that ends with the video. If a video cannot be read,
-    the error is printed on stderr, all other videos are classified, and the exit code is 1.
-    """
-
-    model: str = argument(CLASSIFIER)
-    videos: Videos = argument(VIDEOS, metavar="VIDEO...")
-    window: float = option(2.0, "Length of a window in seconds.", minimum=0.001)
-    stride: float | None = option(None, "Seconds between two starts; the length of a window if unset.", minimum=0.001)
-    top_k: int = option(5, "Number of classes per window.", minimum=1)
-    output: str | None = option(None, "A new .csv or .jsonl file for the table, instead of stdout.")
-    json: bool = option(False, "Print one line of JSON per window.")
-    device: str = shared("device")
-    dtype: DType = shared("dtype")
-    compile: bool = shared("compile")
-    batch_size: int = option(1, "Windows that are classified at once.", minimum=1)
-    num_workers: int = option(1, "Sandboxes that decode ahead.", minimum=0)
-
-    def run(self) -> int:
-        from hf_dvflnet.data.video_files import list_videos
-        from hf_dvflnet.hub import model_folder
-        from hf_dvflnet.hub.loading import load_processor
-        from hf_dvflnet.inference.pipeline import load_placed
-
-        if self.output is not None:
-            if not self.output.endswith((".csv", ".jsonl")) or "://" in self.output or self.json:
-                raise ValueError(f"{self.output}: --output needs a .csv or .jsonl file on this machine, and no --json")
-            model_folder.refuse_existing(Path(self.output), False)
-        use_sandbox()
-        videos = list_videos(self.videos)
-        network = load_placed(self.model, self.device, self.dtype, self.compile)
-        counts: Counter[str] = Counter()
-        rows = self.rows(network, load_processor(self.model), videos, counts)
-        ranks = min(self.top_k, network.config.num_labels)
-        if self.output is None:
-            write_windows(rows, ranks, sys.stdout, self.json)
-        else:
-            with (
-                model_folder.whole_or_nothing(self.output) as path,
-                # file names that are not valid UTF-8 are written with escapes
-                open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-            ):
-                write_windows(rows, ranks, file, self.output.endswith(".jsonl"))
-            say(f"{self.output}: {counts['windows']} windows of {len(videos) - counts['failed']} videos")
-        return report_failed(counts["failed"], len(videos))
-
-    def rows(self, network, processor, videos: Videos, counts: Counter) -> Iterator[dict[str, Any]]:
-        """Yield the windows of all videos, and count them and the videos that could not be read."""
-        from hf_dvflnet.inference.windows import predict_windows
-
-        for video in videos:
-            windows = predict_windows(
-                *(network, processor, video),
-                seconds=self.window,
-                stride_seconds=self.stride,
-                **pick(self, "top_k batch_size num_workers"),
-            )
-            try:
-                for row in windows:
-                    counts["windows"] += 1
-                    yield {"video": video, **row, "start": round(row["start"], 3), "end": round(row["end"], 3)}
-            except (OSError, ValueError) as error:
-                counts["failed"] += 1
-                say(f"dvflnet: {one_line(error)}", err=True)
-
-
-def write_windows(rows: Iterable[dict[str, Any]], ranks: int, file: TextIO, as_json: bool):
-    """Write windows as lines of JSON or as CSV. What is printed is escaped; in a CSV file, names stay as they are."""
-    if as_json:
-        for row in rows:
-            print(printable(json.dumps(row, ensure_ascii=False)), file=file)
-        return
-    table = csv.writer(file, lineterminator="\n")
-    names = [name for rank in range(2, ranks + 1) for name in (f"label_{rank}", f"score_{rank}")]
-    table.writerow(["video", "start", "end", "label", "score", *names])
-    for row in rows:
-        best = [cell for answer in row["answers"] for cell in (answer["label"], round(answer["score"], 6))]
-        cells = [row["video"], row["start"], row["end"], *best]
-        table.writerow(map(printable, map(str, cells)) if file is sys.stdout else cells)
 
 
 EVENTS = "start_score end_score shortest longest_gap"
@@ -404,8 +316,7 @@ class Demo:
     """
     Serve a web page on which users upload, record or pick a clip and see the predicted classes.
 
-    By default only this machine can open the page. It sends no requests to other hosts. Uploads are deleted after
-    their answer.
+    By default only this machine can open the page. Uploads are deleted after 5 minutes.
     """
 
     models: list[str] = argument("Model folders, Hub ids or exported folders.", metavar="MODEL...")

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .hub.checkpoint_conversion import convert_checkpoint
     from .hub.loading import load_model, load_processor, load_teacher
     from .hub.model_folder import describe_config, push_model_folder, save_model_folder
-    from .inference.bulk_prediction import predict_to_file, predict_with_ray
+    from .inference.bulk_prediction import predict_to_file
     from .inference.demo_page import serve_demo
     from .inference.evaluation import (
         compute_figures,
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from .inference.modulation_maps import ModulationMaps, modulation_maps, pixels_to_frames, save_modulation_maps
     from .inference.pipeline import predict_videos
     from .inference.streams import VideoStreamClassifier
-    from .inference.windows import predict_windows
     from .plots.charts import save_comparison
     from .training.arguments import DistillationConfig, VideoTrainingArguments
     from .training.checkpoints import last_whole_checkpoint
@@ -122,7 +121,6 @@ __all__ = [
     "modulation_maps",
     "predict_to_file",
     "predict_videos",
-    "predict_windows",
     "prepare_for_inference",
     "prepare_videos",
     "read_video",

@@ -1,11 +1,11 @@
 """
-Decodes a video from its start to its end, frame by frame, without keeping the frames: `open_video`.
+Decodes a video from its start to its end, frame by frame, without keeping the frames: `open_frames`.
 `encode_clip` re-encodes it as a small H.264 clip with many keyframes, which allows fast seeking.
 
 This module imports PyAV and NumPy only, as the process that decodes does (`sandbox_child.py`).
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -24,48 +24,22 @@ from ..video_decoding import (
     VideoInfo,
     VideoSource,
     decode,
-    of_package,
     opened,
     scan,
     video_limits,
 )
 
 
-Pictures = Iterator[tuple[int, np.ndarray]]
-
-
-@contextmanager
-def open_video(
-    video: VideoSource, limits: DecodingLimits | None = None
-) -> Iterator[tuple[VideoInfo, Callable[[Container[int] | None], Pictures]]]:
-    """
-    Decode a video that may be too long for memory.
-
-    Gives the [`VideoInfo`], and a function that yields index and picture of each frame, uint8 RGB of shape (height,
-    width, 3). Its argument is a set of the frames to convert, or `None` for all. Errors and warnings are those of
-    [`read_video`]; they may come while the frames are read.
-    """
-    limits = limits or video_limits()
-    if limits.sandbox:
-        with of_package("sandbox", "Decoding in a sandbox").open_video(video, limits) as found:
-            yield found
-        return
-    with open_frames(video, limits) as (info, decoded):
-
-        def pictures(wanted: Container[int] | None = None) -> Pictures:
-            to_array = ToArray()
-            for index, frame in enumerate(decoded):
-                if wanted is None or index in wanted:
-                    yield index, to_array(frame)
-
-        yield info, pictures
-
-
 @contextmanager
 def open_frames(
     video: VideoSource, limits: DecodingLimits | None = None
 ) -> Iterator[tuple[VideoInfo, Iterator[av.VideoFrame]]]:
-    """Same as [`open_video`], always in this process, in one thread, and with the frames as the file stores them."""
+    """
+    Decode a video that may be too long for memory, in one thread of this process.
+
+    Gives the [`VideoInfo`], and the frames as the file stores them. Errors and warnings are those of [`read_video`];
+    they may come while the frames are read.
+    """
     with opened(video, replace(limits or video_limits(), max_threads=1)) as source:
         try:
             with source.open() as (container, stream):

@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -290,26 +290,22 @@ def read_video(video: VideoSource, indices: Indices, limits: DecodingLimits) -> 
 
 
 @contextmanager
-def open_video(
-    video: VideoSource, limits: DecodingLimits
-) -> Iterator[tuple[VideoInfo, Callable[[Container[int] | None], Iterator[tuple[int, np.ndarray]]]]]:
-    """Same as `open_video` of `frames.py`, in the child process of this thread."""
+def open_video(video: VideoSource, limits: DecodingLimits) -> Iterator[tuple[VideoInfo, Iterator[np.ndarray]]]:
+    """The [`VideoInfo`] and the frames, upright and in RGB, of a video that may be too long for memory."""
     with _request("stream", video, limits) as (request, content, known):
-        sandbox = _sandbox()
-        messages = sandbox.work(request, content, known)
+        messages = _sandbox().work(request, content, known)
 
-        def pictures(wanted: Any = None) -> Iterator[tuple[int, np.ndarray]]:
-            sandbox.send({"indices": None if wanted is None else sorted(wanted)})
+        def pictures() -> Iterator[np.ndarray]:
             for message, data in messages:
                 if "done" in message:
                     _finish(info, message["done"], request)
                 else:
-                    yield message["frame"], data.reshape(message["shape"])
+                    yield data.reshape(message["shape"])
 
         with closing(messages):
             try:
                 info = _info(*next(messages))
-                yield info, pictures
+                yield info, pictures()
             except _Ended as ended:
                 kind = ended.kind if ended.retry else VideoDecodeError
                 raise kind(f"{request['name']}: {ended.reason}") from None

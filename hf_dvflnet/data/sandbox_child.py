@@ -26,8 +26,8 @@ import numpy as np
 _package = sys.modules["hf_dvflnet"] = types.ModuleType("hf_dvflnet")
 _package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
 
-from hf_dvflnet.data.frames import open_video  # noqa: E402
-from hf_dvflnet.video_decoding import DecodingLimits, VideoInfo, opened, read_source  # noqa: E402
+from hf_dvflnet.data.frames import open_frames  # noqa: E402
+from hf_dvflnet.video_decoding import DecodingLimits, ToArray, VideoInfo, opened, read_source  # noqa: E402
 
 
 class Channel:
@@ -57,25 +57,29 @@ class Channel:
                 part = part[self.output.write(part) :]
 
 
-def _send_info(channel: Channel, info: VideoInfo) -> Any:
-    """Send the info, and its times as float64; return the indices that the parent process asks for."""
+def _send_info(channel: Channel, info: VideoInfo):
+    """Send the info, and its times as float64."""
     times = b"" if info.frame_times is None else info.frame_times
     channel.send({"info": {**asdict(info), "frame_times": None, "frames_indices": None}}, times)
-    return channel.receive()[0]["indices"]
 
 
 def read(channel: Channel, video: Any, limits: DecodingLimits, request: dict[str, Any]):
+    def ask(info: VideoInfo) -> list[int]:
+        _send_info(channel, info)
+        return channel.receive()[0]["indices"]
+
     with opened(video, limits) as source:
-        frames, info = read_source(source, lambda info: _send_info(channel, info))
+        frames, info = read_source(source, ask)
     changed = {name: getattr(info, name) for name in ("total_num_frames", "width", "height", "remarks")}
     channel.send({"done": changed, "shape": frames.shape}, frames)
 
 
 def stream(channel: Channel, video: Any, limits: DecodingLimits, request: dict[str, Any]):
-    with open_video(video, limits) as (info, pictures):
-        indices = _send_info(channel, info)
-        for index, picture in pictures(None if indices is None else set(indices)):
-            channel.send({"frame": index, "shape": picture.shape}, np.ascontiguousarray(picture))
+    with open_frames(video, limits) as (info, frames):
+        _send_info(channel, info)
+        to_array = ToArray()
+        for picture in map(to_array, frames):
+            channel.send({"shape": picture.shape}, np.ascontiguousarray(picture))
     channel.send({"done": {"total_num_frames": info.total_num_frames, "remarks": info.remarks}})
 
 

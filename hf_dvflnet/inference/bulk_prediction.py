@@ -170,11 +170,6 @@ def predict_to_file(
     }
 
 
-def predict_with_ray(model: Any, processor: Any, sources: Any, output: Any, *, address: str = "auto", **options: Any):
-    """[`predict_to_file`] with `ray`. Will be removed."""
-    return predict_to_file(model, processor, sources, output, ray=address, **options)
-
-
 def process_share() -> tuple[int, int]:
     """Number of this process, and of all that a launcher started. A platform may set `WORLD_SIZE` for a single one."""
     return (int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", 1))) if "RANK" in os.environ else (0, 1)

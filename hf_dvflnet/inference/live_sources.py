@@ -14,7 +14,8 @@ import av
 import av.error
 import numpy as np
 
-from ..data.frames import open_frames, open_video
+from ..data import sandbox
+from ..data.frames import open_frames
 from ..video_decoding import ToArray, VideoDecodeError, VideoInfo, main_track, video_limits
 
 
@@ -284,8 +285,8 @@ def _file(source: str | os.PathLike, resources: ExitStack) -> tuple[float | None
     """Frame rate of a file, that it is not live, and its frames with their times."""
     frames: Iterator[Callable[[], np.ndarray]]
     if video_limits().sandbox:
-        info, pictures = resources.enter_context(open_video(source))
-        frames = (partial(np.asarray, picture) for _, picture in pictures(None))
+        info, pictures = resources.enter_context(sandbox.open_video(source, video_limits()))
+        frames = (partial(np.asarray, picture) for picture in pictures)
     else:
         info, decoded = resources.enter_context(open_frames(source))
         to_array = ToArray()

@@ -66,8 +66,8 @@ def test_the_help_names_every_label_set(dvflnet):
         (("predict", "m", "v", "--top_k", "x"), "invalid int value: 'x'"),
         (("predict", "m", "v", "--top_k", -1), "--top_k must be from 0 to 1e+09, got -1"),
         (("predict", "m", "v", "--views", 3), "--views: invalid choice"),
-        (("windows", "m", "v", "--window", "inf"), "--window must be from 0.001 to 1e+09, got inf"),
-        (("windows", "m", "v", "--stride", "nan"), "--stride must be from 0.001 to 1e+09, got nan"),
+        (("segments", "m", "v", "--window", "inf"), "--window must be from 0.001 to 1e+09, got inf"),
+        (("segments", "m", "v", "--stride", "nan"), "--stride must be from 0.001 to 1e+09, got nan"),
         (("demo", "m", "--max_seconds", "nan"), "--max_seconds must be from 0.001 to 1e+09, got nan"),
         (("demo", "m", "--port", 65536), "--port must be from 1 to 65535, got 65536"),
         (("info", "a", "b"), "unexpected argument: b"),
@@ -274,7 +274,6 @@ def test_predict_refuses_options_that_do_not_fit(dvflnet, tiny_folder, video_fil
     for arguments, reason in (
         ((), "predict needs videos"),
         ((video, "--column", "path"), "--column needs --list FILE"),
-        ((video, "--windows", 1, "--stride", 1), "dvflnet windows MODEL VIDEO... --window SECONDS"),
         ((video, "--output", tmp_path / "a.jsonl", "--json"), "--output cannot be combined with --json"),
         ((video, "--embeddings"), "--embeddings needs --output"),
         ((video, "--top-k", 0), "--top_k 0 needs --embeddings"),
@@ -303,15 +302,14 @@ def hostile_folder(tiny_folder) -> Path:
     return tiny_folder
 
 
-@pytest.mark.parametrize("command", ["predict", "windows"])
 @pytest.mark.parametrize("arguments", [(), ("--json",)])
 def test_labels_and_names_of_videos_do_not_steer_the_terminal(
-    dvflnet, hostile_folder, video_files, tmp_path, command, arguments
+    dvflnet, hostile_folder, video_files, tmp_path, arguments
 ):
     video = shutil.copy(video_files["vp9.webm"], tmp_path / f"a{HOSTILE}.webm")
     broken = tmp_path / f"b{HOSTILE}.webm"
     broken.write_text("no video")
-    code, out, err = dvflnet(command, hostile_folder, video, broken, *arguments)
+    code, out, err = dvflnet("predict", hostile_folder, video, broken, *arguments)
     assert code == 1
     assert out.replace("\n", "").isprintable()
     assert err.replace("\n", "").isprintable()
@@ -346,23 +344,13 @@ def test_names_of_videos_and_warnings_do_not_steer_the_terminal(dvflnet, tmp_pat
     assert HOSTILE not in warnings.formatwarning(UserWarning(HOSTILE), UserWarning, "a.py", 1)
 
 
-@pytest.mark.parametrize("command", [("predict",), ("predict", "--json"), ("windows",)])
+@pytest.mark.parametrize("command", [("predict",), ("predict", "--json")])
 def test_a_name_that_is_not_utf8_stops_no_command(dvflnet, tiny_folder, video_files, tmp_path, command):
     names = [os.fsdecode(name) for name in (b"a.webm", b"\xff\xfe.webm", b"c.webm")]
     videos = [shutil.copy(video_files["vp9.webm"], tmp_path / name) for name in names]
     code, out, _ = dvflnet(*command, tiny_folder, *videos)
     assert code == 0
     assert all(name in out for name in ("a.webm", r"\udcff\udcfe.webm", "c.webm"))
-
-
-@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_windows_of_a_name_that_is_not_utf8_are_written(dvflnet, tiny_folder, video_files, tmp_path, suffix):
-    video = shutil.copy(video_files["vp9.webm"], tmp_path / os.fsdecode(b"\xff.webm"))
-    output = tmp_path / f"windows.{suffix}"
-    assert dvflnet("windows", tiny_folder, video, "--output", output)[0] == 0
-    assert r"\udcff.webm" in output.read_text()
-    if suffix == "jsonl":
-        assert json.loads(output.read_text().splitlines()[0])["video"] == str(video)
 
 
 def test_an_encoding_that_lacks_a_label_stops_no_command(dvflnet, tiny_folder, monkeypatch, video_files, tmp_path):

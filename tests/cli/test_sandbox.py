@@ -55,11 +55,6 @@ def test_predict_to_a_table_has_a_row_for_it(dvflnet, model, clips, tmp_path):
     assert [row["error_kind"] for row in rows] == [None, "DecoderCrash", None]
 
 
-def test_windows_names_it_and_answers_the_others(dvflnet, model, clips):
-    code, out, err = dvflnet("windows", model, clips / "test", "--window", 1)
-    assert code == 1 and "a.mp4" in out and "b.mp4" in out and CRASHED in err
-
-
 def test_evaluate_counts_it_as_missing(dvflnet, model, clips, tmp_path):
     options = ("--dataset", "folder", "--data_dir", clips, "--output", tmp_path / "out")
     code, _, err = dvflnet("evaluate", model, *options)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from hf_dvflnet.clip_sampling import evaluation_indices
-from hf_dvflnet.data.frames import open_video
+from hf_dvflnet.data.frames import open_frames
 from hf_dvflnet.video_decoding import VideoDecodeError, read_video
 
 
@@ -64,6 +64,6 @@ def read_both_ways(video, limits):
 
 
 def read_all(video, limits):
-    with open_video(video, limits) as (_, pictures):
-        for _ in pictures(None):
+    with open_frames(video, limits) as (_, frames):
+        for _ in frames:
             pass

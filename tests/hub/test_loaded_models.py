@@ -45,7 +45,6 @@ def test_the_data_type_is_that_of_the_weights_unless_another_is_asked_for(tiny_f
 
 def commands_that_run_a_model(folder, video, tree, out):
     yield "predict", folder, video
-    yield "windows", folder, video
     yield "benchmark", folder, video, "--repeat", 1
     yield "watch", folder, video, "--window", 0.5
     yield "visualize", folder, video, out / "maps.png"

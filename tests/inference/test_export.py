@@ -21,7 +21,7 @@ from hf_dvflnet import (
 from hf_dvflnet.hub.loading import load_model, load_processor
 from hf_dvflnet.hub.model_folder import save_model_folder
 from hf_dvflnet.inference import export as exporting
-from hf_dvflnet.inference.demo_page import classify_clip, render_answer
+from hf_dvflnet.inference.demo_page import classify_clip
 
 
 COLOURS = {
@@ -349,7 +349,6 @@ def test_each_command_that_runs_a_model_runs_a_program(exported, dvflnet, colour
     data = ("--dataset", "folder", "--data_dir", tmp_path / "data")
     for command in (
         ("predict", folder, video),
-        ("windows", folder, video, "--window", 0.4),
         ("watch", folder, video, "--window", 0.4),
         ("benchmark", folder, video, "--repeat", 1),
         ("evaluate", folder, *data, "--output", tmp_path / "evaluation"),
@@ -368,7 +367,7 @@ def test_a_command_that_needs_weights_says_that_a_program_has_none(exported, dvf
 def test_the_demo_page_shows_the_answer_of_a_program_without_maps(exported, colours):
     folder, video = exported[0], colours["red"]
     found = classify_clip(load_exported(folder), load_processor(str(folder)), video)
-    assert found.scores[0][0] == "red" and "modulators" not in render_answer(found)
+    assert found.scores[0][0] == "red" and "modulators" not in found.pictures[-1][1]
 
 
 CAUSAL = """

@@ -13,7 +13,6 @@ from hf_dvflnet import (
     load_processor,
     load_video_folder,
     predict_videos,
-    predict_windows,
     read_video,
 )
 from hf_dvflnet.inference.demo_page import classify_clip
@@ -129,11 +128,9 @@ def test_every_answer_has_the_scores_of_the_pipeline(tiny_folder, video_files, p
     total = {"single_label_classification": 1, None: 1}.get(problem_type, sum(expected.values()))
     assert sum(expected.values()) == pytest.approx(total)
     (row,) = predict_videos(model, processor, [video], top_k=6)
-    (window,) = predict_windows(model, processor, video, seconds=1000, top_k=6)
     (streamed,) = VideoStreamClassifier(model, processor, window=frames, stride=frames, top_k=6).run(video)
     found = {
         "predict": {answer["label"]: answer["score"] for answer in row["answers"]},
-        "windows": {answer["label"]: answer["score"] for answer in window["answers"]},
         "stream": dict(streamed.top),
         "page": dict(classify_clip(model, processor, video, top_k=6).scores),
     }

@@ -148,11 +148,6 @@ def test_the_extra_that_reads_s3_is_named_where_it_is_not_installed(dvflnet, tin
     refused(dvflnet("predict", tiny_folder, *words), "needs another package: pip install 'hf_dvflnet[s3]'")
 
 
-def test_windows_are_not_written_to_s3(dvflnet, tiny_folder):
-    result = dvflnet("windows", tiny_folder, "a.mp4", "--output", "s3://bucket/a.csv")
-    refused(result, "s3://bucket/a.csv: --output needs a .csv or .jsonl file on this machine")
-
-
 def test_a_bucket_that_is_not_there_is_one_sentence(dvflnet, tiny_folder, s3, clips):
     result = dvflnet("predict", tiny_folder, clips / "0.mp4", "--num-workers", 0, "--output", "s3://none/a.csv")
     refused(result, "s3://none/a.csv.run.json: ")

@@ -1,4 +1,3 @@
-import csv
 import functools
 import gc
 import json
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -26,11 +24,8 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.clip_sampling import evaluation_indices
 from hf_dvflnet.data.jobs import run_ahead
-from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.inference.live_sources import open_stream
-from hf_dvflnet.inference.sliding_window import SmallPictures
 from hf_dvflnet.inference.speed import time_stages
-from hf_dvflnet.inference.windows import predict_windows
 
 
 @pytest.fixture
@@ -372,139 +367,6 @@ def test_a_clock_that_starts_anew_goes_on_where_it_stopped(tiny_model, tiny_proc
     assert times == pytest.approx([0.36, 0.76, 1.16], abs=0.002)  # 40 frames, of which two come at 0.76 s
 
 
-# windows of a long file
-
-
-@pytest.fixture(scope="module")
-def two_motions(motion_tree, tmp_path_factory):
-    """A file of 2 x 64 frames, 8 a second, of which the second half shows another motion."""
-    clips = [
-        read_video(next((motion_tree / "test" / name).iterdir()))[0] for name in ("turn_left_fast", "zoom_in_slow")
-    ]
-    path = tmp_path_factory.mktemp("joined") / "two.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=8, options={"g": "8"})
-        stream.height, stream.width = clips[0].shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for clip in clips:
-            for frame in np.concatenate([clip] * 8)[:64]:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-@pytest.mark.parametrize("num_workers, batch_size", [(0, 1), (1, 1), (1, 3)])
-def test_windows_equal_their_frames_read_by_hand(tiny_model, tiny_processor, two_motions, num_workers, batch_size):
-    rows = list(
-        predict_windows(
-            tiny_model,
-            tiny_processor,
-            two_motions,
-            seconds=3.0,
-            stride_seconds=2.0,
-            top_k=6,
-            num_workers=num_workers,
-            batch_size=batch_size,
-        )
-    )
-    # 24 frames from each 16th on, and as 8 of 128 remain behind frame 120, the last 24
-    starts = [*range(0, 105, 16), 104]
-    assert [(row["first_frame"], row["frames"]) for row in rows] == [(start, 24) for start in starts]
-    assert [row["start"] for row in rows] == pytest.approx([start / 8 for start in starts])
-    assert [row["end"] for row in rows] == pytest.approx([start / 8 + 3 for start in starts])
-    for row in rows:
-        window, _ = read_video(two_motions, range(row["first_frame"], row["first_frame"] + row["frames"]))
-        same(
-            [(answer["label"], answer["score"]) for answer in row["answers"]],
-            scores_by_hand(tiny_model, tiny_processor, window),
-        )
-    assert rows[0]["answers"] != rows[-1]["answers"]
-
-
-def test_a_video_shorter_than_a_window_is_one_window(tiny_model, tiny_processor, video_files):
-    path = video_files["vp9.webm"]
-    (row,) = predict_windows(tiny_model, tiny_processor, path, seconds=60.0, top_k=6)
-    assert (row["first_frame"], row["frames"], row["start"]) == (0, 40, 0.0)
-    assert row["end"] == pytest.approx(1.6, abs=0.01)
-    same(
-        [(a["label"], a["score"]) for a in row["answers"]],
-        scores_by_hand(tiny_model, tiny_processor, read_video(path)[0]),
-    )
-
-
-def test_windows_of_a_rate_that_varies_last_what_was_asked(tiny_model, tiny_processor, varied):
-    path, times = varied
-    frames, metadata = read_video(path)
-    assert metadata.frame_times == pytest.approx(times, abs=0.001)
-    rows = list(predict_windows(tiny_model, tiny_processor, path, seconds=1.5, stride_seconds=1.0, top_k=6))
-    cuts = [(number, number + 1.5) for number in range(6)] + [(metadata.duration - 1.5, metadata.duration)]
-    assert [(row["start"], row["end"]) for row in rows] == cuts
-    for row in rows:
-        shown = shown_between(times, row["start"], row["end"])
-        assert (row["first_frame"], row["frames"]) == (shown[0], len(shown))
-        answers = [(answer["label"], answer["score"]) for answer in row["answers"]]
-        same(answers, scores_by_hand(tiny_model, tiny_processor, frames[shown]))
-
-
-@pytest.mark.parametrize("name, rate", [("a.mp4", 30), ("a.mkv", 30), ("a.mkv", 60), ("a.mp4", 24)])
-@pytest.mark.parametrize("window, stride", [(12, 12), (12, 5), (7, 10), (1, 1)])
-def test_windows_of_a_constant_rate_are_frames_of_a_grid(
-    tiny_model, tiny_processor, tmp_path, name, rate, window, stride
-):
-    path = write_video(tmp_path / name, num_frames=40, width=64, height=48, rate=rate)
-    lengths = {"seconds": window / rate, "stride_seconds": stride / rate}
-    rows = list(predict_windows(tiny_model, tiny_processor, path, **lengths, batch_size=8))
-    starts = list(range(0, 40 - window + 1, stride))
-    if starts[-1] + window < 40:
-        starts.append(40 - window)
-    assert [(row["first_frame"], row["frames"]) for row in rows] == [(start, window) for start in starts]
-
-
-def test_a_still_screen_longer_than_a_window_is_one_frame_in_each(tiny_model, tiny_processor, tmp_path):
-    ticks = [*range(10), 40, *range(41, 50)]
-    path = write_video(tmp_path / "still.mp4", num_frames=20, width=64, height=48, rate=10, timestamps=ticks)
-    rows = list(predict_windows(tiny_model, tiny_processor, path, seconds=1.0, top_k=6))
-    found = [(row["start"], row["first_frame"], row["frames"]) for row in rows]
-    assert found == [(0.0, 0, 10), (1.0, 9, 1), (2.0, 9, 1), (3.0, 9, 1), (4.0, 10, 10)]
-    still = scores_by_hand(tiny_model, tiny_processor, read_video(path, [9])[0])
-    same([(answer["label"], answer["score"]) for answer in rows[2]["answers"]], still)
-
-
-def test_windows_without_exact_timestamps_are_counted_from_the_rate(tiny_model, tiny_processor, tmp_path):
-    # without a container, H.264 has no timestamps
-    path = write_video(tmp_path / "a.h264", num_frames=30, width=64, height=48, rate=25)
-    assert read_video(path, [0])[1].frame_times is None
-    rows = list(predict_windows(tiny_model, tiny_processor, path, seconds=0.4))
-    assert [(row["first_frame"], row["frames"]) for row in rows] == [(0, 10), (10, 10), (20, 10)]
-
-
-def test_windows_end_where_decoding_does(tiny_model, tiny_processor, tmp_path):
-    path = write_video(tmp_path / "broken.mp4", num_frames=40, options={"g": "40", "bf": "0"})
-    with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-        start, size = packets[25].pos, sum(packet.size for packet in packets[25:])
-    data = bytearray(path.read_bytes())
-    data[start : start + size] = bytes(size)  # the last 15 frames are zeros
-    path.write_bytes(data)
-    with pytest.warns(UserWarning, match="decoding ends after"):
-        frames, _ = read_video(path)
-        rows = list(predict_windows(tiny_model, tiny_processor, path, seconds=0.4, top_k=6))
-    assert len(frames) < 30 and len(frames) % 10
-    assert [row["first_frame"] for row in rows] == [*range(0, len(frames) - 9, 10), len(frames) - 10]
-    assert rows[-1]["end"] == pytest.approx(len(frames) / 25)
-    last = scores_by_hand(tiny_model, tiny_processor, frames[-10:])
-    same([(answer["label"], answer["score"]) for answer in rows[-1]["answers"]], last)
-
-
-def test_only_frames_that_a_window_shows_are_made_small(tiny_model, tiny_processor, video_files, monkeypatch):
-    numbers = []
-    shrink = SmallPictures.shrink
-    monkeypatch.setattr(SmallPictures, "shrink", lambda *args: numbers.append(args[2]) or shrink(*args))
-    list(predict_windows(tiny_model, tiny_processor, video_files["h264.mkv"], seconds=0.64))
-    first = evaluation_indices(16, num_frames=4)
-    assert numbers == sorted({int(start + index) for start in (0, 16, 24) for index in first})
-
-
 def test_calls_ahead_keep_their_order_and_run_before_they_are_asked_for():
     started = threading.Event()
 
@@ -531,37 +393,6 @@ def test_calls_ahead_keep_their_order_and_run_before_they_are_asked_for():
 # the command line
 
 
-def test_predict_windows_prints_and_writes_one_table(dvflnet, tiny_folder, two_motions, tmp_path):
-    command = ("windows", tiny_folder, two_motions, "--window", 4, "--stride", 3, "--top-k", 2)
-    code, out, _ = dvflnet(*command)
-    assert code == 0
-    rows = list(csv.DictReader(out.splitlines()))
-    assert list(rows[0]) == ["video", "start", "end", "label", "score", "label_2", "score_2"]
-    assert [float(row["start"]) for row in rows] == [0, 3, 6, 9, 12]
-    assert float(rows[-1]["end"]) == 16
-    assert dvflnet(*command, "--output", tmp_path / "table.csv")[0] == 0
-    assert (tmp_path / "table.csv").read_text() == out
-    lines = [json.loads(line) for line in dvflnet(*command, "--json")[1].splitlines()]
-    assert dvflnet(*command, "--output", tmp_path / "table.jsonl")[0] == 0
-    assert [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()] == lines
-    model, processor = load_model(str(tiny_folder)), VideoFocalNetVideoProcessor.from_pretrained(tiny_folder)
-    expected = list(predict_windows(model, processor, two_motions, seconds=4, stride_seconds=3, top_k=2))
-    assert [line["answers"] for line in lines] == [row["answers"] for row in expected]
-    assert [(row["label"], float(row["score"])) for row in rows] == [
-        (row["answers"][0]["label"], round(row["answers"][0]["score"], 6)) for row in expected
-    ]
-
-
-def test_a_reader_that_has_enough_ends_predict_quietly(dvflnet, tiny_folder, video_files, monkeypatch):
-    for stride in (0.04, 0.4):  # 78 lines, more than a buffer holds, or less, which is written at the end
-        reader, writer = os.pipe()
-        os.close(reader)
-        monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w"))
-        options = ("--window", 0.1, "--stride", stride, "--json")
-        code, _, err = dvflnet("windows", tiny_folder, *[video_files["vp9.webm"]] * 2, *options)
-        assert (code, err) == (1, "")
-
-
 # what stdout holds back until the process ends, as it does a short table
 PRINTS = "import dvflnet_cli; dvflnet_cli.run = lambda words: print('a row'); dvflnet_cli.main()"
 
@@ -575,39 +406,10 @@ def test_python_says_nothing_at_its_end_of_what_nobody_read():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
-def test_a_full_disk_is_not_blamed_on_a_video(dvflnet, tiny_folder, video_files, tmp_path, monkeypatch):
-    (tmp_path / ".table.csv.full").symlink_to("/dev/full")
-
-    @contextmanager
-    def full(out):
-        yield tmp_path / ".table.csv.full"
-
-    monkeypatch.setattr("hf_dvflnet.hub.model_folder.whole_or_nothing", full)
-    options = ("--window", 0.04, "--output", tmp_path / "table.csv")
-    code, out, err = dvflnet("windows", tiny_folder, *[video_files["h264_long_gop.mp4"]] * 2, *options)
-    assert (code, out) == (1, "")
-    assert "No space left on device" in err and "could not be read" not in err and len(err.splitlines()) == 1
+def test_a_full_disk_is_named():
     with open("/dev/full", "w") as disk:
         process = subprocess.run([sys.executable, "-c", PRINTS], stdout=disk, stderr=subprocess.PIPE, text=True)
     assert (process.returncode, process.stderr) == (1, "dvflnet: [Errno 28] No space left on device\n")
-
-
-def test_windows_are_written_to_a_new_table_only(dvflnet, tiny_folder, video_files, tmp_path):
-    video = video_files["vp9.webm"]
-    (tmp_path / "there.csv").touch()
-    for options, reason in (
-        (("--output", tmp_path / "a.txt"), "needs a .csv or .jsonl file"),
-        (("--output", tmp_path / "there.csv"), "there.csv: exists already"),
-    ):
-        code, _, err = dvflnet("windows", tiny_folder, video, *options)
-        assert code == 1 and reason in err, err
-
-
-@pytest.mark.parametrize("seconds, stride", [(0, 1), (1, -1), (float("inf"), 1), (1, float("inf")), (float("nan"), 1)])
-def test_windows_of_no_length_are_refused(tiny_model, tiny_processor, video_files, seconds, stride):
-    rows = predict_windows(tiny_model, tiny_processor, video_files["vp9.webm"], seconds=seconds, stride_seconds=stride)
-    with pytest.raises(ValueError, match=f"longer than 0 s and finite, got {seconds} and {stride}"):
-        next(rows)
 
 
 def test_watch_prints_a_line_per_answer_and_a_summary(dvflnet, tiny_folder, video_files):
