@@ -12,7 +12,7 @@ import sys
 import warnings
 from typing import Any
 
-from . import build, data, models, training, videos
+from . import build, compare, data, models, training, videos
 from .common import flush, format_warning, one_line, quiet, quiet_imports, say
 
 
@@ -29,6 +29,7 @@ GROUPS: dict[str, tuple[Any, ...]] = {
         training.Distill,
         training.CacheTeacher,
         training.Evaluate,
+        compare.Compare,
     ),
 }
 # CacheTeacher is `dvflnet cache-teacher`

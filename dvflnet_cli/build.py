@@ -2,18 +2,14 @@
 
 import csv
 import json
-import shlex
 import shutil
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from .common import REQUIRED, argument, option, say
+from .steps import ask, step
 
 
 IMAGE_SIDES = (224, 160, 112)  # of frames for the image network, from the most accurate to the fastest
@@ -234,7 +230,10 @@ def shape(side: int) -> dict[str, Any]:
 
 
 def seconds_of(model: Any, side: int, training: bool = False) -> float:
-    """Seconds of a clip of 8 frames in a forward pass, or as one of a batch in a training step; the median of five."""
+    """
+    Seconds of a clip of 8 frames in a forward pass, or as one of a batch in a training step: the least of five, as
+    other work on the machine can only make it slower.
+    """
     import torch
 
     clips = torch.zeros(BATCH if training else 1, 8, 3, side, side)
@@ -248,36 +247,10 @@ def seconds_of(model: Any, side: int, training: bool = False) -> float:
             logits.sum().backward()
         spent.append((time.perf_counter() - began) / len(clips))
     model.zero_grad()
-    return statistics.median(spent[1:])
+    return min(spent[1:])
 
 
 def grave_findings(check: Path) -> bool:
     """Whether the check that wrote this folder found what spoils a training."""
     with open(check / "findings.csv", encoding="utf-8", newline="") as file:
         return any(row["kind"] in ("unreadable", "leak") for row in csv.DictReader(file))
-
-
-def step(*words: Any, allow: int = 0, **options: Any):
-    """
-    Run a command in a process of its own, and show how it was called.
-
-    Raises:
-        ValueError: If the exit code is above `allow`, or the process was killed.
-    """
-    _run(words, options, allow)
-
-
-def ask(*words: Any, **options: Any) -> dict[str, Any]:
-    """Like `step`, for a command that answers with a line of JSON."""
-    return json.loads(_run([*words, "--json"], options, stdout=subprocess.PIPE).splitlines()[-1])
-
-
-def _run(words: Sequence[Any], options: dict[str, Any], allow: int = 0, stdout: int | None = None) -> str:
-    line = [*map(str, words), *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
-    print(f"\n$ dvflnet {shlex.join(line)}", flush=True)
-    found = subprocess.run(  # noqa: S603 (our own program)
-        [sys.executable, "-m", "dvflnet_cli", *line], stdout=stdout, text=True
-    )
-    if not 0 <= found.returncode <= allow:
-        raise ValueError(f"stopped, as `{line[0]}` failed; see above. The same command continues here")
-    return found.stdout

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from ..clip_sampling import check_positive
@@ -44,7 +45,8 @@ def time_stages(
         `overall`: the `median`, `least` and `greatest` seconds of a pass, `clips_per_second` at the median, and
         `share`, its part of the sum of the stages' medians. Furthermore `bound_by`, the stage with the largest share;
         `realtime_factor`, seconds of video per second of computation, `None` if a video states no duration; `clips`,
-        `frames` per clip, `video_seconds`, `device`, `dtype`, `threads` of PyTorch, `batch_size` and `repeat`.
+        `frames` per clip, `video_seconds`, `device`, `dtype`, `threads` of PyTorch, `resident_megabytes` (of this
+        process at the end), `batch_size` and `repeat`.
 
     Raises:
         FileNotFoundError, VideoDecodeError: See [`read_video`]. A video that cannot be read is never skipped.
@@ -95,6 +97,7 @@ def time_stages(
         "device": str(device) if device.type != "cuda" else torch.cuda.get_device_name(device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "resident_megabytes": psutil.Process().memory_info().rss / 1e6,
         "batch_size": batch_size,
         "repeat": repeat,
     }
