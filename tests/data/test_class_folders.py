@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos
+from hf_dvflnet import load_benchmark, load_video_folder
 
 
 NFC, NFD = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
@@ -123,17 +123,3 @@ def test_both_spellings_in_one_split_are_refused(accented_tree):
     shutil.copytree(accented_tree / "train" / NFC, accented_tree / "train" / NFD)
     with pytest.raises(ValueError, match="train: has two folders named 'caf\u00e9'.*; merge them"):
         load_video_folder(accented_tree)
-
-
-def test_prepared_spellings_are_one_class(accented_tree, tmp_path):
-    (accented_tree / "val").rename(accented_tree / "valid")
-    prepare_videos(accented_tree, tmp_path / "out", num_workers=0)
-    assert ids(load_video_folder(tmp_path / "out")) == ids(load_video_folder(accented_tree))
-
-
-@pytest.mark.parametrize("again", [f"train/{NFD}", f"valid/{NFC}"])
-def test_prepared_folders_of_one_split_and_class_are_refused(accented_tree, tmp_path, again):
-    shutil.copytree(accented_tree / "train" / NFC, accented_tree / again)
-    prepare_videos(accented_tree, tmp_path / "out", num_workers=0)
-    with pytest.raises(ValueError, match="are the same split and class; merge these folders"):
-        load_video_folder(tmp_path / "out")

