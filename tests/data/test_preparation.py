@@ -14,7 +14,7 @@ import fsspec
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
-from mini_releases import WRITERS, write_kinetics400
+from mini_releases import WRITERS
 from videos import KINDS, read_number, write_video
 
 from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos, read_video
@@ -188,14 +188,6 @@ def test_the_manifest_has_every_clips_checksum(tree, tmp_path):
         assert hashlib.sha256(clip).hexdigest() == row["sha256"]
         assert row["source_bytes"] == (tree / row["source"]).stat().st_size
         assert read_video(clip)[0].shape == (row["frames"], row["height"], row["width"], 3)
-
-
-def test_the_source_is_only_read(tree, tmp_path):
-    (tree / "classes.txt").write_text("run\nswim\n")
-    before = contents(tree)
-    prepare(tree, tmp_path / "out")
-    assert contents(tree) == before
-    assert (tmp_path / "out" / "classes.txt").read_text() == "run\nswim\n"
 
 
 # Going on
@@ -377,20 +369,6 @@ def test_a_prepared_release_is_read_where_it_is_stored(tmp_path, monkeypatch):
         same_rows(list(clips), list(load_benchmark("jhmdb", tmp_path / "out", "test")), 3)
     finally:
         storage.rm("/prepared", recursive=True)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_replacement_stays_one(tmp_path):
-    source = tmp_path / "k400"
-    write_kinetics400(source)
-    # a namesake that can be read, and that must not be taken
-    write_video(source / "val" / "zzzzzzzzzz0_000000_000010.mp4", num_frames=12, first_number=1)
-    assert prepare(source, tmp_path / "out")["unreadable"] == 1
-    clips = {row["video_id"]: row["video"] for row in load_benchmark("kinetics400", tmp_path / "out", "validation")}
-    assert sorted(clips) == ["--6bJUbfpnQ_000017_000027", "zzzzzzzzzz0_000000_000010"]
-    replaced = read_video(video_source(clips["zzzzzzzzzz0_000000_000010"]))[0]
-    original = next((source / "replacement").rglob("*.mp4"))
-    assert [read_number(frame) for frame in replaced] == [read_number(frame) for frame in read_video(original)[0]]
 
 
 def test_prepared_class_folders_keep_their_labels(tree, tmp_path):
