@@ -126,33 +126,31 @@ class Prepare:
 @dataclass
 class Verify:
     """
-    Find missing, empty, undecodable, short, duplicate and leaked clips of a benchmark or of class folders.
+    Find missing, empty, undecodable, short, duplicate and leaked clips of a benchmark.
 
     The report can be passed as --block_list. The exit code is 1 if a clip is missing, empty or undecodable, or if the
     split lists are built from the file names and some of these files are missing.
     """
 
-    dataset: str = argument(f"{DATASETS}, or folder.")
-    data_dir: str = argument("Folder of the extracted or prepared release, or {train,...}/<class>/<video>.")
+    dataset: str = argument(f"{DATASETS}.")
+    data_dir: str = argument("Folder of the extracted or prepared release.")
     protocol: str | None = shared("protocol")
     fold: int = shared("fold")
     classes: list[str] | None = shared("classes")
-    report: Path | None = option(None, "Report, which is continued; verify-DATASET[-PROTOCOL-FOLD].jsonl by default.")
+    report: Path | None = option(None, "Report, which is continued; verify-DATASET-PROTOCOL-FOLD.jsonl by default.")
     min_frames: int = option(8, "Clips with fewer frames are reported as short.", minimum=1)
     num_workers: int | None = option(None, "Sandboxes that decode; by default one per CPU.", minimum=0)
     json: bool = shared("json")
 
     def run(self) -> int:
-        if self.dataset not in (*DATASETS.split(", "), "folder"):  # said before seconds are spent on imports
-            raise ValueError(f"unknown dataset {self.dataset!r}; choose one of {DATASETS}, folder")
+        if self.dataset not in DATASETS.split(", "):  # said before seconds are spent on imports
+            raise ValueError(f"unknown dataset {self.dataset!r}; choose one of {DATASETS}")
         from hf_dvflnet.data.benchmarks import BENCHMARKS
         from hf_dvflnet.data.verification import OUTCOMES, verify_benchmark
 
-        benchmark, protocol = BENCHMARKS.get(self.dataset), self.protocol
-        if benchmark is not None:
-            protocol = protocol or next(iter(benchmark.folds))
-        lists = "" if benchmark is None else f"-{protocol}-{self.fold}"
-        report = self.report or Path(f"verify-{self.dataset}{lists}.jsonl")
+        benchmark = BENCHMARKS[self.dataset]
+        protocol = self.protocol or next(iter(benchmark.folds))
+        report = self.report or Path(f"verify-{self.dataset}-{protocol}-{self.fold}.jsonl")
         found = verify_benchmark(
             *(self.dataset, self.data_dir, report),
             protocol=protocol,
@@ -167,7 +165,7 @@ class Verify:
             for split, row in splits.items():
                 say("  ".join(f"{'-' if value is None else value:>11}" for value in (split, *row.values())))
         show({**found, "report": str(report)}, self.json)
-        from_names = benchmark is not None and protocol in benchmark.lists_from_names
+        from_names = protocol in benchmark.lists_from_names
         failed = any(
             any(row[outcome] for outcome in ("missing", "empty", "undecodable"))
             or (from_names and row["official"] not in (None, row["listed"]))

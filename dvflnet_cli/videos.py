@@ -343,15 +343,13 @@ class Visualize:
     """
     Draw the modulation maps of a video: one map per stage, next to the frames that the model saw.
 
-    A map is the L2 norm of a modulator over its channels, coloured from its minimum to its maximum in the clip. GIF
-    and MP4 show the frames one after another, PNG shows all at once.
+    A map is the L2 norm of a modulator over its channels, coloured from its minimum to its maximum in the clip.
     """
 
     model: str = argument("A model folder or Hub id.")
     video: str = argument("A path or http(s) URL.")
-    out: Path = argument("Output file.", metavar="OUT.{gif,mp4,png}")
+    out: Path = argument("Output file.", metavar="OUT.png")
     stages: list[int] | None = option(None, "Stages to draw, such as 1 2; all by default.")
-    kind: Literal["spatial", "temporal", "both"] = option("both", "Modulators to draw.")
     device: str = shared("device")
     dtype: DType = shared("dtype")
     overwrite: bool = shared("overwrite")
@@ -366,8 +364,8 @@ class Visualize:
         from hf_dvflnet.inference.pipeline import best_classes, class_scores, load_placed, score_text
 
         # checked before the work rather than after it
-        if self.out.suffix.lower() not in plots.MAP_SUFFIXES:
-            raise ValueError(f"{self.out}: visualize writes {', '.join(plots.MAP_SUFFIXES)} files")
+        if self.out.suffix.lower() != ".png":
+            raise ValueError(f"{self.out}: visualize writes .png files")
         refuse_existing(self.out, self.overwrite)
         network = load_placed(self.model, self.device, self.dtype)
         plots.refuse_without_modulators(network)
@@ -383,7 +381,6 @@ class Visualize:
             self.out,
             f"{Path(self.video).name}\n{', '.join(answers)}",
             stages=stages,
-            kinds=["spatial", "temporal"] if self.kind == "both" else [self.kind],
         )
         say(f"{self.out}: {', '.join(answers)}")
 

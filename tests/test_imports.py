@@ -1,9 +1,7 @@
 """What importing the package and running its commands loads: nothing that only training or data sets need."""
 
 import json
-import pickle
 
-import pytest
 from commands import run
 
 import hf_dvflnet
@@ -22,15 +20,6 @@ HEAVY = [
     "transformers.trainer",
 ]
 LOADED = f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
-
-
-def test_importing_the_package_loads_nothing_that_only_training_needs(tmp_path):
-    code = f"""
-        import json, sys
-        import hf_dvflnet
-        {LOADED}
-    """
-    assert json.loads(run(code, cwd=tmp_path)) == []
 
 
 def test_predicting_a_clip_loads_nothing_that_only_training_needs(tmp_path, tiny_folder, video_files):
@@ -69,12 +58,3 @@ def test_all_public_names_are_listed_before_they_are_imported_and_can_be_importe
     listed, imported = map(json.loads, run(code, cwd=tmp_path).splitlines())
     assert set(listed) >= set(hf_dvflnet.__all__)
     assert imported == sorted([*(name for name in hf_dvflnet.__all__ if not name.startswith("__")), "json"])
-
-
-def test_a_name_that_does_not_exist_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'hf_dvflnet' has no attribute 'no_such_name'"):
-        hf_dvflnet.no_such_name  # noqa: B018
-
-
-def test_a_public_name_can_be_pickled():
-    assert pickle.loads(pickle.dumps(hf_dvflnet.evaluate_model)) is hf_dvflnet.evaluate_model

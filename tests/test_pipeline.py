@@ -1,11 +1,9 @@
 import http.server
 import threading
-import warnings
 
 import pytest
 import torch
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pipeline
-from transformers.utils import logging
 
 from hf_dvflnet import VideoFocalNetForVideoClassification, VideoFocalNetImageProcessor, read_video
 from hf_dvflnet.clip_sampling import frame_times, paced_indices
@@ -68,26 +66,6 @@ def test_a_url_gets_the_answer_of_the_file(classifier, video_files):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         assert classifier(f"http://127.0.0.1:{server.server_port}/vp9.webm") == classifier(str(path))
         server.shutdown()
-
-
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_list_of_paths_gets_a_list_of_answers(classifier, video_files, batch_size):
-    paths = [str(video_files[name]) for name in ("vp9.webm", "xvid.avi", "h264_rotated.mp4")]
-    answers = classifier(paths, top_k=2, batch_size=batch_size)
-    assert [len(answer) for answer in answers] == [2, 2, 2]
-    for path, answer in zip(paths, answers, strict=True):
-        assert answer[0]["score"] == pytest.approx(classifier(path)[0]["score"], abs=1e-6)
-
-
-def test_a_prediction_gives_no_warning(tiny_folder, video_files, caplog):
-    logging.enable_propagation()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            pipeline("video-classification", model=str(tiny_folder), device="cpu")(str(video_files["xvid.avi"]))
-    finally:
-        logging.disable_propagation()
-    assert [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
 @pytest.mark.parametrize("num_frames", [None, 2, 8])

@@ -57,13 +57,13 @@ def load(sources: list[str], folder: Path, **environment: str) -> list[list[str]
     return json.loads(run(code, cwd=folder, HF_MODULES_CACHE=str(folder / "modules"), **environment).splitlines()[-1])
 
 
-@pytest.fixture(scope="module", params=["before", "after"])
-def loaded(request, saved, tmp_path_factory) -> dict[str, list[str]]:
-    """What one process loads from folders of one base name: a model before or after copies, each with one change."""
+@pytest.fixture(scope="module")
+def loaded(saved, tmp_path_factory) -> dict[str, list[str]]:
+    """What one process loads from folders of one base name: copies of a model, each with one change, then the model."""
     folder = tmp_path_factory.mktemp("folders")
     for name in CARRIED:
         change(shutil.copytree(saved, folder / name / "student"), name)
-    names = ["", *CARRIED] if request.param == "before" else [*CARRIED, ""]
+    names = [*CARRIED, ""]
     found = load([str(folder / name / "student" if name else saved) for name in names], folder)
     return dict(zip(names, found, strict=True))
 

@@ -145,27 +145,6 @@ def test_a_recording_that_tells_no_rate_has_that_of_its_frames(tmp_path):
     assert read_video(write_recording(tmp_path / "one.webm", [0]))[1].fps
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_rate_is_the_one_that_the_file_tells(video_files, kind):
-    with av.open(str(video_files[kind])) as container:
-        assert read_video(video_files[kind], [0])[1].fps == float(container.streams.video[0].average_rate)
-
-
-def test_a_pause_does_not_change_the_rate(tmp_path):
-    path = write_video(tmp_path / "pause.mkv", timestamps=[*range(20), *range(500, 520)])
-    assert read_video(path, [0])[1].fps == 25
-
-
-def test_a_clip_beyond_the_memory_is_refused(video_files, monkeypatch):
-    def empty(shape, dtype):
-        raise MemoryError
-
-    path = video_files["h264_short_gop.mp4"]
-    monkeypatch.setattr(video_decoding.np, "empty", empty)
-    with pytest.raises(VideoDecodeError, match=rf"^{path}: needs more memory than is available"):
-        read_video(path)
-
-
 @pytest.mark.parametrize("angle", [0, 90, 180, -90])
 @pytest.mark.parametrize("mirror", [False, True])
 def test_frames_are_shown_upright(tmp_path, angle, mirror):
@@ -299,18 +278,6 @@ def test_a_video_stream_without_frames_is_named(tmp_path):
     (tmp_path / "header.mp4").write_bytes(whole[: whole.index(b"moof") - 4])
     with pytest.raises(VideoDecodeError, match="header.mp4: its video stream contains no frames"):
         read_video(tmp_path / "header.mp4")
-
-
-def test_a_pixel_format_that_ffmpeg_only_writes_is_refused_by_name(tmp_path):
-    path = tmp_path / "four_bits.nut"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("rawvideo", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr4"
-        frame = av.VideoFrame(64, 48, "bgr4")
-        frame.pts = 0
-        container.mux(stream.encode(frame))
-    with pytest.raises(VideoDecodeError, match="four_bits.nut: has frames of the unsupported pixel format bgr4"):
-        read_video(path)
 
 
 def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
@@ -462,22 +429,6 @@ def test_frames_around_placeholders_inside_are_counted_and_sought(with_placehold
     assert [read_number(frame) for frame in read_video(with_placeholders_inside, asked)[0]] == asked
 
 
-def test_leading_placeholders_do_not_count_as_time(led_by_placeholders):
-    metadata = read_video(led_by_placeholders, [0])[1]
-    assert metadata.duration == pytest.approx(40 / 25) and metadata.fps == 25
-
-
-def test_a_file_with_placeholders_that_is_broken_is_still_said_to_end_early(with_placeholders_inside):
-    path = with_placeholders_inside
-    data = path.read_bytes()
-    with av.open(str(path)) as container:
-        for packet in [packet for packet in container.demux(video=0) if packet.size][30:]:
-            data = data.replace(bytes(packet), bytes(packet.size))
-    path.write_bytes(data)
-    with pytest.warns(UserWarning, match="decoding ends after 27 of 40 frames; these are used"):
-        assert read_video(path, [0])[1].total_num_frames == 27
-
-
 def write_cut(tmp_path: Path, codec: str, kind: str, options: dict[str, str], lead: int = 0) -> Path:
     """60 numbered frames without all that the file holds before `lead` packets ahead of the second keyframe."""
     whole = write_video(tmp_path / f"whole.{kind}", codec, 60, options=options)
@@ -545,25 +496,6 @@ def test_frames_in_two_fields_are_frames(tmp_path, kind, parts, in_pairs, recwar
     assert metadata.frame_times == pytest.approx(np.arange(20) / 25)
     assert metadata.duration == pytest.approx(0.8) and metadata.fps == pytest.approx(25)
     assert not recwarn.list
-
-
-def test_an_interlaced_file_that_is_broken_is_said_to_end_early(tmp_path):
-    path = write_video(tmp_path / "broken.mp4", options={"x264-params": "tff=1", "g": "40", "bf": "0"})
-    with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-        start, size = packets[25].pos, sum(packet.size for packet in packets[25:])
-    data = bytearray(path.read_bytes())
-    data[start : start + size] = bytes(size)
-    path.write_bytes(data)
-    with pytest.warns(VideoWarning, match="broken.mp4: decoding ends after"):
-        assert read_video(path, [0])[1].total_num_frames <= 26
-
-
-def test_a_prepared_clip_of_fields_lasts_as_long(tmp_path):
-    path = write_fields(tmp_path / "fields.ts", [(20, True)])
-    settings = {"short_side": 64, "crf": 23, "keyframe_interval": 4, "x264": {}}
-    assert encode_clip(path, VideoLimits(), str(tmp_path / "clip.mp4"), settings)["frames"] == 20
-    assert read_video(tmp_path / "clip.mp4", [0])[1].duration == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("kind", ["h264_b_frames.mp4", "vp9.webm", "xvid.avi", "h264_irregular.mp4"])
@@ -640,10 +572,6 @@ def test_b_frames_of_h264_in_avi_are_in_the_order_of_a_sequential_decode(tmp_pat
     assert metadata.total_num_frames == 40 and metadata.duration == pytest.approx(1.6)
 
 
-def test_timestamps_out_of_order_are_not_taken_for_times():
-    assert video_decoding._ticks([0, 2, 1, 4, 3, 6, 5], 0.04, False) is None
-
-
 # transparent pixels
 
 
@@ -677,13 +605,6 @@ def test_transparent_frames_of_webm_are_sought(transparent, monkeypatch):
     expected = read_video(transparent)[0][[11, 3, 7]]
     monkeypatch.setattr(video_decoding, "_from_start", None)
     assert np.array_equal(read_video(transparent, [11, 3, 7])[0], expected)
-
-
-def test_transparency_that_this_ffmpeg_cannot_read_is_said(tmp_path, monkeypatch):
-    path = write_transparent(tmp_path / "transparent.webm", "libvpx-vp9", "yuva420p")
-    monkeypatch.setattr(video_decoding, "_WITH_ALPHA", {"vp9": "libvpx-vp9-of-another-build"})
-    with pytest.warns(UserWarning, match="needs FFmpeg's decoder libvpx-vp9-of-another-build"):
-        read_video(path)
 
 
 def test_a_half_transparent_pixel_is_mixed_with_white(tmp_path):
@@ -723,10 +644,3 @@ def test_the_fourth_byte_of_uncompressed_avi_is_no_transparency(tmp_path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     assert (read_video(path)[0] == (200, 100, 50)).all()
-
-
-@pytest.mark.parametrize("transparent", ["FFV1"], indirect=True)
-def test_a_frame_with_transparent_pixels_is_not_shown_as_it_is_stored(transparent):
-    to_array = video_decoding.ToArray()
-    with open_frames(transparent) as (_, frames):
-        assert not any(to_array.is_upright(frame) for frame in frames)

@@ -87,12 +87,6 @@ def test_both_processors_agree_on_the_same_frames(tiny_processor):
         torch.testing.assert_close(from_frames, from_videos, rtol=0, atol=1e-6)
 
 
-def test_the_image_processor_takes_one_list_of_frames_as_one_clip(tiny_processor):
-    frames = [PIL.Image.new("L", (60, 40), 100)] * 5
-    images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
-    assert images(frames, return_tensors="pt")["pixel_values"].shape == (1, 5, 3, 32, 32)
-
-
 def test_twelve_views_are_four_clips_of_three_crops_clips_outermost(tmp_path):
     # 320 x 240 -> short side 224: 298 x 224, hence s = (298 - 224) // 2 = 37 and offsets 0, 74, 37
     path = write_video(tmp_path / "wide.mp4", num_frames=40, width=320, height=240)
@@ -105,15 +99,6 @@ def test_twelve_views_are_four_clips_of_three_crops_clips_outermost(tmp_path):
         for crop, offset in enumerate((0, 74, 37)):
             difference = views[3 * clip + crop] - resized[..., offset : offset + 224]
             assert difference.abs().max() <= 1, (clip, crop)
-
-
-def test_three_crops_of_a_tall_video_lie_along_its_height():
-    tall = np.arange(60, dtype=np.uint8)[None, :, None, None].repeat(4, 0).repeat(30, 2).repeat(3, 3)
-    processor = VideoFocalNetVideoProcessor(
-        crop_size={"height": 30, "width": 30}, num_crops=3, num_frames=4, do_normalize=False, do_rescale=False
-    )
-    crops = processor(tall, do_sample_frames=False, return_tensors="pt")["pixel_values"][0]
-    assert [int(crop[0, 0, 0, 0]) for crop in crops] == [0, 30, 15]
 
 
 def test_a_batch_of_views_runs_through_the_model(tiny_config, tiny_processor, video_files):
@@ -189,12 +174,6 @@ def test_the_sampled_frames_are_those_of_the_rule(video_files):
     assert numbers == evaluation_indices(60, num_frames=8, frame_interval=4).tolist()
 
 
-@pytest.mark.parametrize("views", [{}, {"num_clips": 2, "num_crops": 3}])
-def test_pixel_values_are_contiguous(video_files, views):
-    clip = VideoFocalNetVideoProcessor()(str(video_files["h264_short_gop.mp4"]), return_tensors="pt", **views)
-    assert clip["pixel_values"].is_contiguous()
-
-
 # which frames of an array are taken
 
 
@@ -207,11 +186,6 @@ def test_a_clip_of_num_frames_frames_is_taken_as_it_is(tiny_processor, kind, do_
     images = VideoFocalNetImageProcessor(size=tiny_processor.size, crop_size=tiny_processor.crop_size)
     found = tiny_processor(videos[kind], return_tensors="pt", **options)["pixel_values"]
     torch.testing.assert_close(found, images(list(frames), return_tensors="pt")["pixel_values"])
-
-
-def test_longer_arrays_are_sampled_by_the_rule_of_files(tiny_processor):
-    chosen = NOISE[evaluation_indices(9, num_frames=4, frame_interval=4)]
-    assert torch.equal(pixels(tiny_processor, NOISE), pixels(tiny_processor, chosen))
 
 
 def test_a_file_of_num_frames_frames_is_sampled_by_the_published_rule(tmp_path):
@@ -282,13 +256,6 @@ def test_a_video_shorter_than_a_clip_is_said_to_be(tmp_path, tiny_processor, san
     with pytest.warns(UserWarning, match="short.mp4: has 3 frames, fewer than the 4 of a clip; frames are repeated"):
         _, info = read_video(path, tiny_processor.sample_frames, limits=VideoLimits(sandbox=sandbox))
     assert info.remarks == [f"{path}: has 3 frames, fewer than the 4 of a clip; frames are repeated"]
-
-
-def test_normalised_frames_pass_where_nothing_is_to_be_scaled(tiny_processor):
-    frames = (NOISE[:4, 4:36, 4:36] / 255 - MEAN) / STD
-    steps = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), False)
-    found = pixels(tiny_processor, frames, **steps)[0]
-    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), frames)
 
 
 # transparency
@@ -379,10 +346,3 @@ def test_frames_taken_from_a_longer_video_keep_their_numbers_and_its_rate(tiny_p
 def test_metadata_that_does_not_fit_is_refused(tiny_processor, videos, told, message):
     with pytest.raises(ValueError, match=message):
         tiny_processor(videos, video_metadata=told)
-
-
-def test_a_cell_of_a_video_column_is_read(tiny_processor, video_files):
-    path = video_files["vp9.webm"]
-    expected = pixels(tiny_processor, path)
-    for cell in ({"path": str(path), "bytes": None}, {"path": None, "bytes": path.read_bytes()}):
-        assert torch.equal(pixels(tiny_processor, cell), expected)

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from .class_folders import SETTINGS, prepared_clips
+from .class_folders import NOT_FINISHED, UNFINISHED
 from .label_sets import LABEL_SETS, listed
 from .storages import filesystem_of, read_json_lines
 from .video_files import ARCHIVE_SUFFIXES, find_files, is_video, warn_of_left_out
@@ -39,15 +39,14 @@ class Release:
         self.filesystem, path = filesystem_of(self.root)
         if not self.filesystem.isdir(path):
             raise FileNotFoundError(f"{self.root}: the folder does not exist; archives must be extracted first")
+        if self.filesystem.exists(f"{path}/{UNFINISHED}"):
+            raise ValueError(f"{self.root}: {NOT_FINISHED}")
         files, left_out = find_files(path, None if self.is_local else self.filesystem)
         warn_of_left_out(self.root, left_out)
         # upper folders first: a copy of an annotation file in a subfolder does not hide the release's own file
         self.files = sorted(files, key=lambda file: (file.count("/"), file))
-        self.videos: dict[str, str | None]  # path of each video in the release, and where it is, if it can be read
-        if f"{path}/{SETTINGS}" in self.files:
-            self.videos = {row["path"]: place for row, place in prepared_clips(self.root)}
-        else:
-            self.videos = {file.removeprefix(path): self._location(file) for file in self.files if is_video(file)}
+        # path of each video in the release, and where it is
+        self.videos = {file.removeprefix(path): self._location(file) for file in self.files if is_video(file)}
 
     @property
     def is_local(self) -> bool:
@@ -155,10 +154,9 @@ class Benchmark:
                 )
         # replacements first
         found = sorted(self.release.videos.items(), key=lambda item: "replacement" not in item[0])
-        self.places: dict[str, str] = {}  # path, URL or place in a tar of each video, by its id
+        self.places: dict[str, str] = {}  # path or URL of each video, by its id
         for path, place in found:
-            if place is not None:
-                self.places.setdefault(self.video_id(path), place)
+            self.places.setdefault(self.video_id(path), place)
         # on file systems that ignore capitals, copies of a release spell folders and files in their own way
         self.spellings = {name.casefold(): name for name in self.places} if self.in_class_folders else {}
         if classes is not None:
@@ -249,19 +247,13 @@ class Benchmark:
         )
 
 
-def read_block_list(path: str | os.PathLike | None, split: str | None = None) -> set[str]:
-    """
-    Ids of the clips that a report of `dvflnet verify` lists as empty, undecodable or leaked.
-
-    Class folders may have the same id in several splits; `split` is the one that is asked for.
-    """
+def read_block_list(path: str | os.PathLike | None) -> set[str]:
+    """Ids of the clips that a report of `dvflnet verify` lists as empty, undecodable or leaked."""
     if path is None:
         return set()
     wrong = "is not a line of a complete report; run `dvflnet verify` to write one"
-    rows = read_json_lines(path, lambda row: (row["video_id"], row["outcome"], split and row["split"]), wrong)
-    return {
-        video_id for video_id, outcome, of in rows if outcome in ("empty", "undecodable", "leaked") and of == split
-    }
+    rows = read_json_lines(path, lambda row: (row["video_id"], row["outcome"]), wrong)
+    return {video_id for video_id, outcome in rows if outcome in ("empty", "undecodable", "leaked")}
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import datasets
@@ -18,7 +17,6 @@ from transformers.video_utils import VideoMetadata
 from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .augmentation import ClipAugmentation, ClipDraw, render, training_indices
-from .class_folders import SETTINGS
 from .video_column import clip_name, undecoded, video_source
 
 
@@ -256,10 +254,3 @@ def parts_of(dataset: Any) -> list[Any]:
         elif hasattr(type(one), "__getitem__") and not isinstance(one, (datasets.Dataset, datasets.IterableDataset)):
             waiting += getattr(one, "__dict__", {}).values()
     return parts
-
-
-def are_prepared(dataset: Any) -> bool:
-    """Whether the first clip of a dataset is one that `dvflnet prepare` has written."""
-    rows = (row for part in parts_of(dataset) for row in part.dataset)
-    path = next((row["video"]["path"] for row in rows), None) or ""
-    return any((folder / SETTINGS).is_file() for folder in Path(path).parents)

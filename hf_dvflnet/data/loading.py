@@ -7,8 +7,8 @@ from typing import Any
 
 import datasets
 
-from .benchmarks import BENCHMARKS, Benchmark, read_block_list
-from .class_folders import load_video_folder, unreadable_videos
+from .benchmarks import BENCHMARKS, Benchmark
+from .class_folders import load_video_folder
 from .video_column import clip_features
 
 
@@ -58,18 +58,14 @@ def load_benchmark(
     if name != "folder" and name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or 'folder'")
     if name == "folder":
-        unused = {
-            "protocol": protocol,
-            "fold": None if fold == 1 else fold,
-            "classes": classes,
-            "label_set": label_set,
-        }
+        unused: dict[str, Any] = {"protocol": protocol, "fold": None if fold == 1 else fold, "classes": classes}
+        unused |= {"label_set": label_set, "block_list": block_list}
         for argument, value in unused.items():
             if value is not None:
                 raise ValueError(
                     f"{data_dir}: its splits are defined by its folders, so {argument}={value} does not apply"
                 )
-        return _load_folder(data_dir, split, read_block_list(block_list, split))
+        return _load_folder(data_dir, split)
     return _load_release(BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes), split)
 
 
@@ -129,20 +125,12 @@ def _load_release(benchmark: Benchmark, split: str) -> Any:
     )
 
 
-_NO_LISTS: dict[str, Any] = {"fold": 1, "folds": 1, "missing": [], "blocked": []}
-
-
-def _load_folder(data_dir: str | os.PathLike, split: str, block_list: set[str]) -> Any:
+def _load_folder(data_dir: str | os.PathLike, split: str) -> Any:
     found = load_video_folder(data_dir)
     if split not in found:
         raise ValueError(
             f"{data_dir}: has no split {split!r}, only {', '.join(found)}; put videos into {split}/<class>/"
         )
     dataset: Any = found[split]
-    missing = unreadable_videos(data_dir, split)
-    blocked = [video_id for video_id in dataset["video_id"] if video_id in block_list]
-    facts = {**_NO_LISTS, "listed": len(dataset) + len(missing), "missing": missing, "blocked": blocked}
-    if blocked:
-        kept = [index for index, video_id in enumerate(dataset["video_id"]) if video_id not in block_list]
-        dataset = dataset.select(kept)
+    facts = {"fold": 1, "folds": 1, "listed": len(dataset), "missing": [], "blocked": []}
     return _with_facts(dataset, benchmark="folder", protocol="class folders", split=split, **facts)

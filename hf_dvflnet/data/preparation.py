@@ -16,13 +16,14 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
 from ..video_decoding import VideoDecodeError
 from . import sandbox
-from .class_folders import MANIFEST, SETTINGS, UNFINISHED, Row, check_row
+from .class_folders import MANIFEST, SETTINGS, UNFINISHED
 from .frames import encode_clip
 from .jobs import map_jobs
 from .limits import VideoLimits
@@ -31,6 +32,7 @@ from .video_column import file_stamp
 from .video_files import ARCHIVE_SUFFIXES, VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
 
 
+Row = dict[str, Any]  # one line of the manifest
 # No arithmetic coding, deblocking or B frames: decoding takes 60 % of the time, and files are an eighth larger.
 _X264 = {"preset": "veryfast", "tune": "fastdecode", "bf": "0", "sc_threshold": "0"}
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # errors of the disk, not of a video
@@ -48,9 +50,9 @@ def prepare_videos(
     """
     Re-encode every video in a folder as a small clip that allows fast seeking, and copy the other files.
 
-    A prepared benchmark release is read by [`load_benchmark`] with the same `video_id`s; prepared class folders
-    (`<split>/<class>/<video>`) are read by `load_benchmark("folder", out, split)`. Archives are skipped with a
-    warning. Hidden and system files are neither read nor copied, with a warning if they have the ending of a video.
+    [`load_benchmark`] reads a prepared benchmark release, with the same `video_id`s, and prepared class folders.
+    Archives are skipped with a warning. Hidden and system files are neither read nor copied, with a warning if they
+    have the ending of a video.
 
     A clip is H.264 (4:2:0, mp4, no sound). It contains all frames that [`read_video`] returns, upright and in the same
     order, so that the sampling rules choose the same frames. They have the source's average frame rate, or, if that
@@ -168,6 +170,16 @@ def _find_sources(source: Path) -> tuple[dict[str, Row], list[str]]:
             stacklevel=3,
         )
     return rows, others
+
+
+def check_row(row: Any) -> Row:
+    """Return a line of a manifest. Raises `ValueError` if it is not one."""
+    text, number = (str, NoneType), (int, NoneType)
+    kinds: dict[str, Any] = {"path": str, "source": str, "stamp": list, "source_bytes": int, "outcome": str}
+    kinds |= {"sha256": text, "bytes": number}
+    if not isinstance(row, dict) or not all(isinstance(row.get(name, ...), kind) for name, kind in kinds.items()):
+        raise ValueError(f"expected the keys {', '.join(kinds)}")
+    return row
 
 
 def _take_over(out: Path, wanted: dict[str, Row]) -> dict[str, Row]:

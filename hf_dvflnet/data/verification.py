@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 
 from ..video_decoding import read_video
 from .benchmarks import BENCHMARKS
-from .class_folders import load_video_folder, unreadable_videos
 from .jobs import map_jobs
 from .limits import VideoLimits
 from .storages import read_json_lines, write_whole
@@ -45,8 +44,8 @@ def verify_benchmark(
     again if the size and time of its file are unchanged.
 
     Args:
-        name: As for [`load_benchmark`]: a benchmark, or `"folder"` for class folders.
-        data_dir: The release of the benchmark, or the folder with `<split>/<class>/<video>`, prepared or not.
+        name: The benchmark, as for [`load_benchmark`].
+        data_dir: Its release, prepared or not.
         report: The file to write.
         protocol, fold, classes: The lists to check, of a benchmark, as for [`load_benchmark`].
         min_frames: Clips with fewer frames are `short`.
@@ -63,20 +62,11 @@ def verify_benchmark(
     Warns:
         UserWarning: If files of the release are left out, as in [`load_benchmark`].
     """
-    official: dict[str, int] = {}
-    clips: dict[str, Any]
-    if name == "folder":
-        if protocol is not None or fold != 1 or classes is not None:
-            raise ValueError(f"{data_dir}: class folders have no lists; leave protocol, fold and classes out")
-        clips = dict(load_video_folder(data_dir))
-        ids = {split: [*rows["video_id"], *unreadable_videos(data_dir, split)] for split, rows in clips.items()}
-    elif name in BENCHMARKS:
-        benchmark = BENCHMARKS[name](data_dir, protocol, fold, classes=classes)
-        protocol, official = benchmark.protocol, benchmark.official
-        ids = {split: [clip.video_id for clip in listed] for split, listed in benchmark.lists.items()}
-        clips = {split: benchmark.rows(split)[0] for split in ids}
-    else:
-        raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, folder")
+    if name not in BENCHMARKS:
+        raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
+    benchmark = BENCHMARKS[name](data_dir, protocol, fold, classes=classes)
+    protocol = benchmark.protocol
+    ids = {split: [clip.video_id for clip in listed] for split, listed in benchmark.lists.items()}
     lists: dict[str, Any] = {"benchmark": name, "protocol": protocol, "fold": fold}
     report = Path(report)
 
@@ -90,8 +80,8 @@ def verify_benchmark(
     rows: dict[tuple[str, str], dict[str, Any]] = {}
 
     def jobs() -> Iterator[dict[str, Any]]:
-        for split, of_split in clips.items():
-            for row in of_split:
+        for split in ids:
+            for row in benchmark.rows(split)[0]:
                 path, key = row["video"]["path"], (split, row["video_id"])
                 stamp = file_stamp(path)
                 before = known.get(key)
@@ -134,7 +124,7 @@ def verify_benchmark(
                     row = {**row, "outcome": "ok", "reason": row.get("remark")}
             final.append(row)
             outcomes[row["outcome"]] += 1
-        counts[split] = {"listed": len(of_split), "official": official.get(split)}
+        counts[split] = {"listed": len(of_split), "official": benchmark.official.get(split)}
         counts[split] |= {outcome: outcomes[outcome] for outcome in OUTCOMES}
     write_whole(report, "".join(json.dumps(row) + "\n" for row in final))
     return {"counts": counts, "leaked": leaked, "checked": checked, "protocol": protocol, "fold": fold}

@@ -8,18 +8,15 @@ measures the strength of the modulation.
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import av
 import matplotlib
 import numpy as np
-import PIL.Image
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from torch.nn import functional as F
@@ -144,9 +141,7 @@ def upsample_maps(norms: np.ndarray, frames: int, height: int, width: int, strid
 
 
 MAP_OPACITY = 0.6
-FRAMES_PER_SECOND = 4
 CELL_INCHES = 1.2
-MAP_SUFFIXES = (".gif", ".mp4", ".png")
 
 
 def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int) -> np.ndarray:
@@ -183,108 +178,48 @@ def save_modulation_maps(
     title: str,
     *,
     stages: Sequence[int] = (1, 2, 3, 4),
-    kinds: Sequence[str] = ("spatial", "temporal"),
 ):
     """
-    Draw the modulation maps of a clip next to its frames, coloured as in [`blend_map`].
+    Draw the modulation maps of a clip below its frames, coloured as in [`blend_map`]: a row for the frames, a row for
+    each map and a column for each frame.
 
     Args:
         frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] returns them.
         maps: The result of [`modulation_maps`].
-        path: The file to write. A PNG shows everything at once, with a row for the frames, a row for each map and a
-            column for each frame. A GIF or MP4 (H.264) shows the frames one after another, with each map next to them.
+        path: The PNG file to write.
         title: The title above the pictures.
         stages: The stages to draw, numbered from 1.
-        kinds: `"spatial"`, `"temporal"` or both.
 
     Raises:
         ValueError: If `path` has a different suffix, or a stage does not exist.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in MAP_SUFFIXES:
-        raise ValueError(f"{path}: maps are written as {', '.join(MAP_SUFFIXES)}; use one of these suffixes")
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"{path}: maps are written as .png; use this suffix")
     wrong = [stage for stage in stages if not 1 <= stage <= len(maps.spatial)]
     if wrong or not stages:
         raise ValueError(f"stages are numbered from 1 to {len(maps.spatial)}, got {wrong[0] if wrong else 'none'}")
-    blended, ranges = {}, {}
-    for kind in kinds:
+    rows = {"input": frames}
+    for kind in ("spatial", "temporal"):
         for stage in stages:
             norms = getattr(maps, kind)[stage - 1]
-            blended[kind, stage] = blend_map(frames, norms, maps.strides[stage - 1])
-            ranges[kind, stage] = f"{norms.min():.3g} to {norms.max():.3g}"
-    if suffix == ".png":
-        steps = [[list(frames), *map(list, blended.values())]]
-        rows = ["input", *(f"{kind} {stage}\n{ranges[kind, stage]}" for kind, stage in blended)]
-        columns, captions = [f"frame {number}" for number in range(1, len(frames) + 1)], []
-    else:
-        steps = [
-            [[frame, *(blended[kind, stage][number] for stage in stages)] for kind in kinds]
-            for number, frame in enumerate(frames)
-        ]
-        rows, columns = list(kinds), ["input", *(f"stage {stage}" for stage in stages)]
-        captions = [["", *(ranges[kind, stage] for stage in stages)] for kind in kinds]
-    pictures = _draw(steps, rows, columns, captions, title)
-    with whole_or_nothing(path, overwrite=True) as unfinished:
-        if suffix == ".mp4":
-            return _encode(pictures, unfinished)
-        first, *others = map(PIL.Image.fromarray, pictures)
-        if suffix == ".png":
-            return first.save(unfinished, format="png")
-        first, *others = map(_with_palette, (first, *others))
-        duration = 1000 // FRAMES_PER_SECOND
-        first.save(unfinished, format="gif", save_all=True, append_images=others, duration=duration, loop=0)
-
-
-def _draw(
-    steps: Sequence[Sequence[Sequence[np.ndarray]]],
-    row_labels: Sequence[str],
-    column_labels: Sequence[str],
-    captions: Sequence[Sequence[str]],
-    title: str,
-) -> Iterator[np.ndarray]:
-    """Draw a figure of rows of pictures once for each step, and yield it as uint8 RGB of even height and width."""
-    height, width = steps[0][0][0].shape[:2]
+            label = f"{kind} {stage}\n{norms.min():.3g} to {norms.max():.3g}"
+            rows[label] = blend_map(frames, norms, maps.strides[stage - 1])
+    height, width = frames.shape[1:3]
     inches = CELL_INCHES / max(height, width)  # of a picture's pixel
-    size = len(column_labels) * width * inches + 1.5, len(row_labels) * height * inches + 1.3
+    size = len(frames) * width * inches + 1.5, len(rows) * height * inches + 1.3
     figure = Figure(figsize=(max(size[0], 5), size[1]), layout="compressed")
-    canvas = FigureCanvasAgg(figure)
     figure.suptitle(wrapped(title, figure.get_figwidth()))
-    panels = figure.subplots(len(row_labels), len(column_labels), squeeze=False)
-    images = [axes.imshow(picture) for axes, picture in zip(panels.flat, chain(*steps[0]), strict=True)]
-    for axes in panels.flat:
+    panels = figure.subplots(len(rows), len(frames), squeeze=False)
+    for axes, picture in zip(panels.flat, chain(*rows.values()), strict=True):
+        axes.imshow(picture)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    for axes, label in zip(panels[0], column_labels, strict=True):
-        axes.set_title(label, fontsize=SMALL_FONT_SIZE)
-    for axes, label in zip(panels[:, 0], row_labels, strict=True):
+    for number, axes in enumerate(panels[0], start=1):
+        axes.set_title(f"frame {number}", fontsize=SMALL_FONT_SIZE)
+    for axes, label in zip(panels[:, 0], rows, strict=True):
         axes.set_ylabel(label, fontsize=SMALL_FONT_SIZE, rotation=0, ha="right", va="center")
-    for axes, caption in zip(panels.flat, chain(*captions), strict=False):
-        axes.set_xlabel(caption, fontsize=SMALL_FONT_SIZE - 1)
     bar = figure.colorbar(ScalarMappable(), ax=panels, orientation="horizontal", aspect=15, shrink=0.3, ticks=[0, 1])
     bar.ax.set_xticklabels(["least", "greatest"])
     bar.set_label("L2 norm over channels, of each map in this clip", fontsize=SMALL_FONT_SIZE)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # nothing moves between steps
-    for step in steps:
-        for image, picture in zip(images, chain(*step), strict=True):
-            image.set_data(picture)
-        canvas.draw()
-        drawn = np.asarray(canvas.buffer_rgba())[..., :3]
-        yield drawn[: drawn.shape[0] // 2 * 2, : drawn.shape[1] // 2 * 2].copy()
-
-
-def _with_palette(picture: PIL.Image.Image) -> PIL.Image.Image:
-    # Pillow's other methods lose rare colours, such as the largest values of a map, or take seconds
-    palette = picture.quantize(method=PIL.Image.Quantize.FASTOCTREE)
-    return picture.quantize(palette=palette, dither=PIL.Image.Dither.FLOYDSTEINBERG)
-
-
-def _encode(pictures: Iterable[np.ndarray], path: str | os.PathLike):
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "16"})
-        stream.pix_fmt = "yuv420p"
-        for number, picture in enumerate(pictures):
-            if number == 0:
-                stream.height, stream.width = picture.shape[:2]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+    with whole_or_nothing(path, overwrite=True) as unfinished:
+        figure.savefig(unfinished, format="png")

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..data.clips import are_prepared, parts_of
+from ..data.clips import parts_of
 from .checkpoints import RUN
 
 
@@ -269,7 +269,6 @@ class StepTimes(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         # -1: the first step is not counted, since it waits for workers to start and, when resumed, for skipped data
         self.steps, self.data, self.total, self.waiting = -1, 0.0, 0.0, 0.0
-        self.clips = kwargs["train_dataloader"].dataset
 
     def waited(self, seconds: float):
         """Record how long the trainer waited for the clips of the step that begins now."""
@@ -289,8 +288,9 @@ class StepTimes(TrainerCallback):
         self.steps, self.data, self.total = 0, 0.0, 0.0
         if data > total / 2 and not self.warned:
             self.warned = True
-            advice = f"Use more decoding processes (dataloader_num_workers, now {workers})"
-            if not are_prepared(self.clips):
-                advice += ", or convert the videos with `dvflnet prepare` to small ones that are fast to seek in"
-            logger.warning(f"{data:.2f} of the {total:.2f} s of a step are spent waiting for clips. {advice}")
+            logger.warning(
+                f"{data:.2f} of the {total:.2f} s of a step are spent waiting for clips. Use more decoding processes "
+                f"(dataloader_num_workers, now {workers}), or convert the videos with `dvflnet prepare` to small ones "
+                "that are fast to seek in"
+            )
         return {"data_seconds": data, "step_seconds": total}

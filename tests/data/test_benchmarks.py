@@ -10,7 +10,7 @@ from commands import run
 from local_hub import LocalHub
 from mini_releases import WRITERS
 
-from hf_dvflnet import VideoFocalNetForVideoClassification, load_benchmark, prepare_videos, read_video
+from hf_dvflnet import load_benchmark, read_video
 from hf_dvflnet.data.benchmarks import JHMDB
 from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.data.loading import split_facts
@@ -297,12 +297,6 @@ def test_what_does_not_apply_to_class_folders_is_refused(tmp_path, arguments):
 # other forms of a release
 
 
-@pytest.mark.parametrize("folder", ["[1]", "a*b?", "{a,b}", "a::b"])
-def test_a_folder_may_have_the_characters_of_patterns(load, releases, tmp_path, folder):
-    root = Path(shutil.copytree(releases["kinetics400"], tmp_path / folder / "k400"))
-    assert len(load("kinetics400", "train", data_dir=root)) == 3
-
-
 def test_a_repository_of_loose_files_loads_from_the_hub(releases, tmp_path):
     """Listed, downloaded and decoded through the Hub's interface."""
     root = releases["kinetics400"]
@@ -326,11 +320,6 @@ def test_a_repository_of_loose_files_loads_from_the_hub(releases, tmp_path):
 
 
 # some of the classes
-
-
-def test_all_classes_are_loaded_unless_some_are_chosen(load):
-    assert len(load("ucf101", "test").features["label"].names) == 101
-    assert "part" not in split_facts(load("ucf101", "test"))
 
 
 def test_the_chosen_classes_have_the_first_ids_in_the_order_of_the_benchmark(load):
@@ -363,65 +352,12 @@ def test_other_classes_are_refused(load, classes, got):
         load("ucf101", "test", classes=classes)
 
 
-def test_a_release_without_any_listed_video_has_no_classes(load, releases):
-    with pytest.raises(FileNotFoundError, match="contains none of the listed videos"):
-        load("ucf101", "test", data_dir=releases["ucf101"] / "ucfTrainTestlist", classes="present")
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_classes_are_chosen_from_lists_of_each_class_too(load):
-    clips = load("hmdb51", "train", classes="present")
-    assert clips.features["label"].names == ["brush_hair", "climb", "climb_stairs", "sword"]
-
-
-def test_prepared_classes_are_those_of_the_release(load, releases, tmp_path):
-    prepare_videos(releases["ucf101"], tmp_path / "prepared", num_workers=0)
-    before, after = (
-        load("ucf101", "test", data_dir=of, classes=["HammerThrow"])
-        for of in (releases["ucf101"], tmp_path / "prepared")
-    )
-    assert sorted(after["video_id"]) == sorted(before["video_id"])
-    assert after.features == before.features
-
-
-def test_class_folders_have_no_classes_to_choose(motion_tree):
-    with pytest.raises(ValueError, match=r"its splits are defined by its folders, so classes=\['a'\]"):
-        load_benchmark("folder", motion_tree, "train", classes=["a"])
-
-
 def test_a_clip_in_both_lists_is_refused(load, releases, tmp_path):
     shutil.copytree(releases["ucf101"], tmp_path / "copy")
     with open(tmp_path / "copy" / "ucfTrainTestlist" / "trainlist01.txt", "a") as file:
         file.write("JumpRope/v_JumpRope_g01_c02.avi 48\n")
     with pytest.raises(ValueError, match="the lists have 'JumpRope/v_JumpRope_g01_c02' in both train and test"):
         load("ucf101", "test", data_dir=tmp_path / "copy")
-
-
-def test_a_model_of_the_chosen_classes_is_evaluated_with_twelve_views(
-    releases, tmp_path, tiny_config, tiny_processor, dvflnet
-):
-    names = ["ApplyEyeMakeup", "HammerThrow"]
-    tiny_config.id2label = dict(enumerate(names))
-    tiny_config.label2id = {name: index for index, name in enumerate(names)}
-    VideoFocalNetForVideoClassification(tiny_config).save_pretrained(tmp_path / "model")
-    tiny_processor.save_pretrained(tmp_path / "model")
-    options = (
-        "--dataset",
-        "ucf101",
-        "--data-dir",
-        releases["ucf101"],
-        "--classes",
-        *names,
-        "--views",
-        12,
-        "--num-workers",
-        0,
-    )
-    code, out, error = dvflnet("evaluate", tmp_path / "model", *options, "--output", tmp_path / "out", "--json")
-    assert code == 0, error
-    assert json.loads(out)["clips"] == 4
-    header = json.loads((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[0])
-    assert (header["classes"], header["part"]) == (names, "2 of 101 classes")
 
 
 def test_a_training_clip_that_is_also_tested_is_named_and_left_out_on_request(load, releases, tmp_path, dvflnet):

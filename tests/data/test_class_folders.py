@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos
+from hf_dvflnet import load_benchmark, load_video_folder
 
 
 NFC, NFD = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
@@ -77,18 +77,6 @@ def test_a_video_that_is_left_out_is_named(video_tree, name):
     assert said[0].filename == __file__
 
 
-@pytest.mark.parametrize("suffix", [".wmv", ".MP4"])
-def test_a_video_of_a_rare_ending_is_a_clip(video_tree, suffix):
-    (video_tree / "train" / "jump" / "0.mp4").rename(video_tree / "train" / "jump" / f"0{suffix}")
-    assert load_video_folder(video_tree)["train"][0]["video_id"] == f"jump/0{suffix}"
-
-
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_each_usual_name_of_the_validation_split_is_known(video_tree, name):
-    (video_tree / "val").rename(video_tree / name)
-    assert len(load_benchmark("folder", video_tree, "validation")) == 4
-
-
 def test_a_split_that_is_not_there_is_named_with_its_place(video_tree):
     shutil.rmtree(video_tree / "test")
     with pytest.raises(ValueError, match="has no split 'test', only train, .*; put videos into test/<class>/"):
@@ -123,17 +111,3 @@ def test_both_spellings_in_one_split_are_refused(accented_tree):
     shutil.copytree(accented_tree / "train" / NFC, accented_tree / "train" / NFD)
     with pytest.raises(ValueError, match="train: has two folders named 'caf\u00e9'.*; merge them"):
         load_video_folder(accented_tree)
-
-
-def test_prepared_spellings_are_one_class(accented_tree, tmp_path):
-    (accented_tree / "val").rename(accented_tree / "valid")
-    prepare_videos(accented_tree, tmp_path / "out", num_workers=0)
-    assert ids(load_video_folder(tmp_path / "out")) == ids(load_video_folder(accented_tree))
-
-
-@pytest.mark.parametrize("again", [f"train/{NFD}", f"valid/{NFC}"])
-def test_prepared_folders_of_one_split_and_class_are_refused(accented_tree, tmp_path, again):
-    shutil.copytree(accented_tree / "train" / NFC, accented_tree / again)
-    prepare_videos(accented_tree, tmp_path / "out", num_workers=0)
-    with pytest.raises(ValueError, match="are the same split and class; merge these folders"):
-        load_video_folder(tmp_path / "out")

@@ -13,9 +13,7 @@ from hf_dvflnet import (
     VideoClipDataset,
     VideoDecodeError,
     load_video_folder,
-    prepare_videos,
 )
-from hf_dvflnet.data.clips import are_prepared
 
 
 def test_training_draws_depend_on_seed_epoch_and_clip_and_on_nothing_else(video_tree, tiny_processor):
@@ -62,12 +60,6 @@ def test_workers_that_outlive_an_epoch_hear_of_the_next(video_tree, tiny_process
         dataset.set_epoch(epoch)
         epochs.append(next(iter(loader))["pixel_values"])
     assert torch.equal(epochs[0], epochs[2]) and not torch.equal(epochs[0], epochs[1])
-
-
-def test_a_clip_is_drawn_alike_whatever_else_is_in_the_list(video_tree, tiny_processor):
-    rows = load_video_folder(video_tree)["train"]
-    whole, part = (VideoClipDataset(r, tiny_processor, train=True) for r in (rows, rows.select([2])))
-    assert torch.equal(whole[2]["pixel_values"], part[0]["pixel_values"])
 
 
 def break_clips(tree, *names):
@@ -133,15 +125,6 @@ def test_clips_whose_names_repeat_are_drawn_each_for_itself(motion_tree, tiny_pr
     assert len(set(names)) == 32 and len(set(drawn)) > 28
 
 
-def test_a_column_that_is_asked_to_decode_is_read_all_the_same(motion_tree, tiny_processor):
-    rows = load_video_folder(motion_tree)["train"]
-    decoding = rows.cast_column("video", datasets.Video())
-    assert torch.equal(
-        VideoClipDataset(decoding, tiny_processor)[0]["pixel_values"],
-        VideoClipDataset(rows, tiny_processor)[0]["pixel_values"],
-    )
-
-
 @pytest.mark.parametrize("text", ["string", "large_string"])
 def test_a_column_of_paths_and_a_column_labels_are_read(motion_tree, tiny_processor, text):
     rows = load_video_folder(motion_tree)["train"]
@@ -185,14 +168,6 @@ def test_a_row_without_a_video_is_an_unreadable_clip(motion_tree, tiny_processor
     ):
         VideoClipDataset(clips, tiny_processor, train=True)[0]
     assert VideoClipDataset(clips, tiny_processor, train=True, on_error="replace")[0]["broken"]
-
-
-def test_prepared_clips_are_known_as_such(video_tree, tmp_path, tiny_processor):
-    prepare_videos(video_tree, tmp_path / "prepared", short_side=36, num_workers=0)
-    for tree, prepared in ((video_tree, False), (tmp_path / "prepared", True)):
-        rows = load_video_folder(tree)["train"]
-        clips = VideoClipDataset(rows, tiny_processor, train=True)
-        assert are_prepared(torch.utils.data.Subset(clips, [0])) == prepared
 
 
 @pytest.mark.parametrize("missing", ["no column", None, -1])

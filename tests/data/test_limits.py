@@ -1,6 +1,4 @@
-import io
 import struct
-from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -174,19 +172,6 @@ def test_an_mp4_that_keeps_its_frames_in_another_file_is_refused(tmp_path):
 # what damaged videos brought to light, see `damaged_videos.py`
 
 
-def test_a_sound_that_begins_midway_does_not_end_in_an_index_error(tmp_path):
-    first = write_video(tmp_path / "first.flv", num_frames=300, width=80, height=48)
-    second = write_video(tmp_path / "second.flv", num_frames=20, width=80, height=48, audio_first=True)
-    content = first.read_bytes() + second.read_bytes()[13:]  # less the header
-    with av.open(io.BytesIO(content)) as container, suppress(IndexError):  # of PyAV 18
-        list(container.demux(container.streams.video[0]))
-    assert [read_number(frame) for frame in read_video(content, [0, 250])[0]] == [0, 250]
-
-
 def test_a_line_of_text_that_asks_for_gigabytes_is_refused():
     with pytest.raises(VideoDecodeError, match="has frames of 9000 x 9000, more than the limit of 40000000 pixels"):
         read_video(b"YUV4MPEG2 W9000 H9000 F25:1\nFRAME\n" + bytes(100))
-
-
-def test_a_matroska_header_that_ends_before_its_first_size_lacks_nothing():
-    assert video_decoding._missing_bytes(io.BytesIO(b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67")) == 0

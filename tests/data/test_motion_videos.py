@@ -2,57 +2,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from hf_dvflnet.data.motion_videos import (
-    MOTIONS,
-    Motion,
-    look_at,
-    random_plane,
-    render_clip,
-    to_uint8,
     write_motion_videos,
 )
-
-
-def shift_between(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
-    """How far the picture moved right and down, in whole pixels, by trying all shifts up to 11 pixels."""
-
-    def difference(shift: tuple[int, int]) -> float:
-        right, down = shift
-        before = first[max(0, -down) : 64 - max(0, down), max(0, -right) : 64 - max(0, right)].astype(int)
-        after = second[max(0, down) : 64 + min(0, down), max(0, right) : 64 + min(0, right)]
-        return np.abs(before - after).mean()
-
-    return min(((right, down) for right in range(-11, 12) for down in range(-11, 12)), key=difference)
-
-
-@pytest.mark.parametrize(
-    "name, right, down", [("move_000", 1, 0), ("move_090", 0, -1), ("move_180", -1, 0), ("move_270", 0, 1)]
-)
-def test_headings_are_counted_counterclockwise_from_right(name, right, down):
-    frames = render_clip(MOTIONS[name], np.random.default_rng(0))
-    found = shift_between(frames[0], frames[1])
-    # an eighth of the frame, 8 pixels, at a pace within 10 %
-    assert found == (8 * right, 8 * down) or np.abs(np.subtract(found, (8 * right, 8 * down))).sum() == 1
-
-
-def view(motion: Motion, seconds: float) -> np.ndarray:
-    """The picture after some time, from a start at which it is not wrapped."""
-    plane = random_plane(np.random.default_rng(0), 64)
-    return to_uint8(look_at(plane, np.full(4, 0.1), motion, torch.full((1, 1, 1), seconds)))[0]
-
-
-def test_a_turn_to_the_right_is_clockwise():
-    before, after = (view(Motion(clockwise=0.25), seconds) for seconds in (0, 1))
-    difference = np.abs(np.rot90(before, k=-1).astype(int) - after).mean()
-    assert difference < 3 < np.abs(np.rot90(before, k=1).astype(int) - after).mean()
-
-
-def test_every_class_has_an_opposite():
-    assert len(MOTIONS) == 16
-    for motion in MOTIONS.values():
-        assert sum(np.allclose(np.negative(motion), other) for other in MOTIONS.values()) == 1
 
 
 def test_worker_processes_write_the_same_files(tmp_path):

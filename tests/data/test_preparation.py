@@ -14,12 +14,11 @@ import fsspec
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
-from mini_releases import WRITERS, write_kinetics400
+from mini_releases import WRITERS
 from videos import KINDS, read_number, write_video
 
 from hf_dvflnet import load_benchmark, load_video_folder, prepare_videos, read_video
 from hf_dvflnet.data import preparation
-from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.video_column import video_source
 
 
@@ -189,14 +188,6 @@ def test_the_manifest_has_every_clips_checksum(tree, tmp_path):
         assert hashlib.sha256(clip).hexdigest() == row["sha256"]
         assert row["source_bytes"] == (tree / row["source"]).stat().st_size
         assert read_video(clip)[0].shape == (row["frames"], row["height"], row["width"], 3)
-
-
-def test_the_source_is_only_read(tree, tmp_path):
-    (tree / "classes.txt").write_text("run\nswim\n")
-    before = contents(tree)
-    prepare(tree, tmp_path / "out")
-    assert contents(tree) == before
-    assert (tmp_path / "out" / "classes.txt").read_text() == "run\nswim\n"
 
 
 # Going on
@@ -380,33 +371,13 @@ def test_a_prepared_release_is_read_where_it_is_stored(tmp_path, monkeypatch):
         storage.rm("/prepared", recursive=True)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_replacement_stays_one(tmp_path):
-    source = tmp_path / "k400"
-    write_kinetics400(source)
-    # a namesake that can be read, and that must not be taken
-    write_video(source / "val" / "zzzzzzzzzz0_000000_000010.mp4", num_frames=12, first_number=1)
-    assert prepare(source, tmp_path / "out")["unreadable"] == 1
-    clips = {row["video_id"]: row["video"] for row in load_benchmark("kinetics400", tmp_path / "out", "validation")}
-    assert sorted(clips) == ["--6bJUbfpnQ_000017_000027", "zzzzzzzzzz0_000000_000010"]
-    replaced = read_video(video_source(clips["zzzzzzzzzz0_000000_000010"]))[0]
-    original = next((source / "replacement").rglob("*.mp4"))
-    assert [read_number(frame) for frame in replaced] == [read_number(frame) for frame in read_video(original)[0]]
-
-
-def test_prepared_class_folders_keep_ids_and_labels(tree, tmp_path):
-    # the only video of a class of its own, without which the other labels would move
-    (tree / "train" / "aikido").mkdir()
-    (tree / "train" / "aikido" / "broken.avi").write_bytes(b"RIFF")
+def test_prepared_class_folders_keep_their_labels(tree, tmp_path):
     prepare(tree, tmp_path / "out")
     for split, size in (("train", 5), ("validation", 2)):
-        source = [row for row in load_video_folder(tree)[split] if row["video_id"] != "aikido/broken.avi"]
-        prepared = load_benchmark("folder", tmp_path / "out", split)
-        same_rows(prepared, source, size)
-        assert prepared.features == load_video_folder(tree)[split].features
-        missing = ["aikido/broken.avi"] if split == "train" else []
-        assert split_facts(prepared)["missing"] == missing
-        assert split_facts(prepared)["listed"] == size + len(missing)
+        source, prepared = (load_benchmark("folder", folder, split) for folder in (tree, tmp_path / "out"))
+        assert [row["label"] for row in prepared] == [row["label"] for row in source] and len(prepared) == size
+        stems = [[row["video_id"].rpartition(".")[0] for row in rows] for rows in (source, prepared)]
+        assert stems[0] == stems[1]
 
 
 def test_what_is_not_prepared_to_the_end_is_not_loaded(tree, tmp_path):
@@ -416,21 +387,13 @@ def test_what_is_not_prepared_to_the_end_is_not_loaded(tree, tmp_path):
         load_video_folder(tmp_path / "out")
 
 
-# Manifests and settings that are not ours
-
-
-def test_a_manifest_cannot_name_a_file_outside_of_its_folder(tree, tmp_path):
-    prepare(tree, tmp_path / "out")
-    manifest = tmp_path / "out" / "manifest.jsonl"
-    manifest.write_text(manifest.read_text().replace('"train/run/a.mp4"', '"train/../../a.mp4"', 1))
-    with pytest.raises(ValueError, match=r"contains the path train/\.\./\.\./a\.mp4, which is outside of the folder"):
-        load_video_folder(tmp_path / "out")
+# Manifests that are not ours
 
 
 @pytest.mark.parametrize(
     ("key", "wrong"),
-    [(None, None), ("path", 7), ("stamp", 7), ("tar", "train-00000.tar")],
-    ids=["no JSON", "a path of another kind", "a stamp of another kind", "a clip in a tar"],
+    [(None, None), ("path", 7), ("stamp", 7)],
+    ids=["no JSON", "a path of another kind", "a stamp of another kind"],
 )
 def test_a_manifest_of_another_shape_is_named_by_line(tree, tmp_path, key, wrong):
     prepare(tree, tmp_path / "out")
@@ -439,6 +402,5 @@ def test_a_manifest_of_another_shape_is_named_by_line(tree, tmp_path, key, wrong
     manifest.write_text(
         ("{" if key is None else json.dumps({**json.loads(first), key: wrong})) + "\n" + "".join(others)
     )
-    for read in (load_video_folder, lambda out: prepare(tree, out)):
-        with pytest.raises(ValueError, match=r"manifest\.jsonl: line 1 is not a manifest line"):
-            read(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: line 1 is not a manifest line"):
+        prepare(tree, tmp_path / "out")

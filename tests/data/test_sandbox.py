@@ -42,16 +42,6 @@ def test_frames_and_facts_are_those_of_this_process(video_files, kind):
     assert np.array_equal(info.frames_indices, expected_info.frames_indices)
 
 
-def test_bytes_and_file_objects_are_read_like_the_file(video_files):
-    path = video_files["vp9.webm"]
-    expected, _ = read_video(path, [7])
-    assert np.array_equal(read_video(path.read_bytes(), [7], limits=SANDBOX)[0], expected)
-    with open(path, "rb") as file:
-        file.seek(7)
-        for _ in range(2):
-            assert np.array_equal(read_video(file, [7], limits=SANDBOX)[0], expected) and file.tell() == 7
-
-
 def test_a_relative_path_is_read_after_a_change_of_folder(video_files, monkeypatch):
     read_video(video_files["vp9.webm"], [0], limits=SANDBOX)  # starts the child process in another folder
     monkeypatch.chdir(video_files["vp9.webm"].parent)
@@ -91,11 +81,6 @@ def test_the_child_process_imports_neither_torch_nor_transformers(video_files):
 
 def test_the_next_video_is_decoded_by_the_same_process():
     assert call("sandbox_jobs:process", b"", SANDBOX) == call("sandbox_jobs:process", b"", SANDBOX)
-
-
-def test_threads_have_processes_of_their_own():
-    calls = [lambda: (time.sleep(0.2), call("sandbox_jobs:process", b"", SANDBOX))[1]] * 4
-    assert len({result() for result in run_ahead(calls, 2)}) == 2
 
 
 def test_a_video_that_crashes_its_decoder_twice_is_named_and_the_next_one_is_read(video_files):

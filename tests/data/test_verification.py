@@ -4,7 +4,7 @@ import shutil
 import pytest
 from mini_releases import write_kinetics400, write_ucf101
 
-from hf_dvflnet import load_benchmark, prepare_videos
+from hf_dvflnet import load_benchmark
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.verification import verify_benchmark
 
@@ -93,28 +93,6 @@ def test_the_command_prints_a_table_and_fails_where_clips_are_unusable(dvflnet, 
         "label,youtube_id,time_start,time_end,split\nabseiling,--6bJUbfpnQ,17,27,val\n"
     )
     assert dvflnet("verify", "kinetics400", tmp_path / "k400", *options)[0] == 0
-
-
-def test_class_folders_are_verified_and_their_report_is_a_block_list(motion_tree, tmp_path, dvflnet):
-    tree, report = tmp_path / "tree", tmp_path / "report.jsonl"
-    shutil.copytree(motion_tree, tree)
-    # the same content, and the same id, in two splits
-    shutil.copy(tree / "train" / "move_045" / "0000.mp4", tree / "test" / "move_045" / "0000.mp4")
-    (tree / "train" / "move_000" / "0000.mp4").write_bytes(b"nothing that can be decoded")
-    code, out, _ = dvflnet("verify", "folder", tree, "--report", report, "--num-workers", 0)
-    table = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
-    assert code == 1
-    assert table["train"] == ["32", "-", "30", "0", "0", "1", "0", "0", "1"]
-    assert table["test"] == ["16", "-", "16", "0", "0", "0", "0", "0", "0"]
-    clips = load_benchmark("folder", tree, "train", block_list=report)
-    assert len(clips) == 30 and split_facts(clips)["blocked"] == ["move_000/0000.mp4", "move_045/0000.mp4"]
-    assert len(load_benchmark("folder", tree, "test", block_list=report)) == 16
-
-    prepare_videos(tree, tmp_path / "prepared", num_workers=0)
-    found = verify_benchmark("folder", tmp_path / "prepared", report=tmp_path / "prepared.jsonl", num_workers=0)
-    assert [found["counts"]["train"][name] for name in ("ok", "missing", "leaked")] == [30, 1, 1]
-    again = verify_benchmark("folder", tmp_path / "prepared", report=tmp_path / "prepared.jsonl", num_workers=0)
-    assert (found["checked"], again["checked"]) == (63, 0)
 
 
 def test_an_unknown_data_set_is_named_with_the_known_ones(dvflnet):

@@ -61,29 +61,6 @@ def test_every_command_that_runs_a_model_refuses_a_device_that_is_not_there(
         refused(dvflnet(*command, "--device", "cuda"), "device cuda: is not available; this machine has cpu")
 
 
-def test_every_command_that_runs_a_model_takes_a_data_type(
-    dvflnet, tiny_folder, video_files, video_tree, tmp_path, monkeypatch
-):
-    model = load_model(str(tiny_folder))
-    model.classifier = torch.nn.Linear(64, 2)
-    model.config.id2label = {0: "jump", 1: "wave hands"}
-    model.save_pretrained(tiny_folder)
-    seen = []
-
-    def noted(model, device, dtype, **options):
-        seen.append(dtype)
-        return place(model, device, dtype, **options)
-
-    for module in ("inference.pipeline", "training.teacher_cache"):
-        monkeypatch.setattr(f"hf_dvflnet.{module}.place", noted)
-    commands = list(commands_that_run_a_model(tiny_folder, video_files["vp9.webm"], video_tree, tmp_path))[:-1]
-    for command in commands:
-        option = "--teacher-dtype" if command[0] == "cache-teacher" else "--dtype"
-        code, _, err = dvflnet(*command, option, "bfloat16", "--device", "cpu")
-        assert code == 0, err
-    assert seen == ["bfloat16"] * len(commands)
-
-
 def test_weights_that_may_not_be_read_are_not_called_missing(tmp_path):
     path = tmp_path / "model.safetensors"
     path.touch()

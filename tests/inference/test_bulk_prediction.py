@@ -312,27 +312,9 @@ def test_failed_rows_are_tried_again_when_it_is_asked_for(
     assert [row["labels"] for row in rows] == [row["labels"] for row in expected]
 
 
-@pytest.mark.parametrize("output", ["scores", "scores.parquet", "scores.jsonl", "scores.csv"])
-def test_a_complete_run_computes_nothing_and_counts_its_failures(
-    model_and_processor, few_videos, tmp_path, small_parts, output
-):
-    videos = [*few_videos, tmp_path / "none.mp4"]
-    write(model_and_processor, videos, tmp_path / output)
-    again = write(model_and_processor, videos, tmp_path / output)
-    assert (again["videos"], again["written"], again["bound_by"]) == (6, 0, None)
-    assert again["failures"] == {"FileNotFoundError": 1}
-
-
 def test_rows_of_a_finished_file_are_not_tried_again(model_and_processor, few_videos, tmp_path):
     write(model_and_processor, few_videos, tmp_path / "scores.csv")
     with pytest.raises(ValueError, match=r"scores.csv: is finished; only rows in a folder of parts can be replaced"):
-        write(model_and_processor, few_videos, tmp_path / "scores.csv", retry_failed=True)
-
-
-def test_failed_rows_are_tried_again_in_one_process(model_and_processor, few_videos, tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="retry_failed and Ray work in one process"):
         write(model_and_processor, few_videos, tmp_path / "scores.csv", retry_failed=True)
 
 

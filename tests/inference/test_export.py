@@ -10,7 +10,6 @@ import pytest
 import torch
 from commands import refused
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForVideoClassification, AutoVideoProcessor
-from videos import write_among_others
 
 from hf_dvflnet import (
     VideoFocalNetConfig,
@@ -78,12 +77,6 @@ def clips_of(folder, videos) -> torch.Tensor:
     return processor([str(video) for video in videos], return_tensors="pt")["pixel_values"]
 
 
-def test_the_model_of_these_tests_tells_the_colours(colour_model, colours):
-    with torch.no_grad():
-        logits = load_model(str(colour_model))(clips_of(colour_model, colours.values())).logits
-    assert logits.argmax(-1).tolist() == list(range(6))
-
-
 @pytest.fixture
 def causal_folder(tmp_path) -> Path:
     """A causal network whose answers depend visibly on each frame, at 5 frames a second."""
@@ -112,12 +105,6 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(dvflnet, tiny_fol
     monkeypatch.setitem(exporting.PAIRS, ("onnx", "float32"), ("onnx", "no_such_runtime"))
     result = dvflnet("export", tiny_folder, tmp_path / "out", "--format", "onnx")
     refused(result, "needs no_such_runtime", "pip install 'hf_dvflnet[export]'")
-
-
-def test_a_missing_package_is_named_when_an_exported_folder_is_used(dvflnet, tiny_folder, monkeypatch, video_files):
-    (tiny_folder / "export.json").write_text('{"export_format": "onnx", "components": {}}')
-    monkeypatch.setitem(exporting.PAIRS, ("onnx", "float32"), ("no_such_runtime",))
-    refused(dvflnet("predict", tiny_folder, video_files["vp9.webm"]), "no_such_runtime", "hf_dvflnet[export]")
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
@@ -203,21 +190,6 @@ def test_the_clips_are_spread_over_the_videos_and_said_how_many(dvflnet, colour_
     assert torch.equal(torch.cat(seen), expected)
 
 
-def test_hidden_videos_do_not_calibrate(dvflnet, tiny_folder, tmp_path, monkeypatch):
-    write_among_others(tmp_path / "clips")
-    seen = []
-
-    def look(videos, *_):
-        seen.extend(videos)
-        raise ValueError("seen enough")
-
-    monkeypatch.setattr(exporting, "_read_clips", look)
-    arguments = ("export", tiny_folder, tmp_path / "out", "--format", "onnx", "--calibration", tmp_path / "clips")
-    with pytest.warns(UserWarning, match="clips: left out: 4 hidden or system files"):
-        refused(dvflnet(*arguments), "seen enough")
-    assert seen == [str(tmp_path / "clips" / name) for name in ("a.MP4", "b.wmv", "more/c.mp4")]
-
-
 # programs
 
 
@@ -271,13 +243,6 @@ def test_predict_names_the_class_that_the_model_names(exported, dvflnet, colour_
     if report["dtype"] == "float32":
         expected = [top["score"] for top in answers[colour_model]]
         assert [top["score"] for top in answers[folder]] == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.slow
-def test_a_program_takes_no_clips_of_another_shape(exported):
-    folder, _ = exported
-    with pytest.raises(ValueError, match=r"\(1, 8, 3, 36, 36\) do not fit the program, which takes \(batch, 4, 3, 36"):
-        load_exported(folder)(torch.zeros(1, 8, 3, 36, 36))
 
 
 @pytest.mark.slow

@@ -132,44 +132,6 @@ def test_a_source_that_goes_on_without_video_is_an_error(tiny_model, tiny_proces
         assert not stream.reader.is_alive()
 
 
-def test_reading_ends_at_once_where_only_sound_comes(tiny_model, tiny_processor, camera_with_sound):
-    url, films = camera_with_sound
-    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=4, stride=4)
-    with open_stream(url) as stream:
-        answers = classifier.run(stream)
-        next(answers)
-        films.clear()
-        time.sleep(1)  # what was filmed has been read
-        start = time.perf_counter()
-        answers.close()
-        assert time.perf_counter() - start < 2
-        assert not stream.reader.is_alive()
-
-
-@pytest.mark.parametrize("live", [True, False])
-def test_a_source_is_not_closed_under_the_thread_that_reads_it(
-    tiny_model, tiny_processor, camera, video_files, monkeypatch, live
-):
-    go_on, found = threading.Event(), []
-
-    def stuck(frames):
-        yield next(frames)
-        go_on.wait()
-        found.append(next(frames, None))  # ended, where it looks at what it is told
-
-    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window=1)
-    with open_stream(camera[0] if live else video_files["h264.mkv"]) as stream:
-        monkeypatch.setattr("hf_dvflnet.inference.live_sources.SECONDS_TO_READ", -0.9)
-        stream.frames, stream.live = stuck(stream.frames), True
-        answers = classifier.run(stream)
-        next(answers)
-        answers.close()
-    assert stream.reader.is_alive()
-    go_on.set()
-    stream.reader.join(5)
-    assert len(found) == 1
-
-
 def test_an_rtsp_camera_is_answered_until_it_ends(tiny_model, tiny_processor, tmp_path, monkeypatch):
     url = f"rtsp://127.0.0.1:{free_port(socket.SOCK_STREAM)}/live"
     # the camera connects to us here, as FFmpeg can play no server; in a process of its own, as it waits with the GIL
@@ -374,16 +336,6 @@ def test_a_source_that_breaks_off_and_stalls_is_opened_again_until_it_stays_away
     lost, back, stalled, again, gone = said
     assert "tried again for 4 s" in lost and "nothing received for 1 s" in stalled and "tried again" in gone
     assert "is back, " in back and "is back, " in again
-
-
-def test_a_source_that_returns_for_moments_only_is_opened_less_and_less_often_and_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(live_sources, "FIRST_PAUSE", 0.1)
-    content = write_video(tmp_path / "a.ts", num_frames=10, rate=50, width=80, height=48).read_bytes()
-    with answering(lambda number, send: send(content)) as url, open_stream(url, reconnect=3) as stream:
-        stream.say = lambda _: None
-        with pytest.raises(VideoDecodeError, match="did not return for good within 3 s"):
-            list(stream.frames)
-    assert 2 <= stream.returns <= 4  # after 0.1, 0.2, 0.4, 0.8 s
 
 
 def test_no_window_has_frames_from_before_and_after_a_gap(tiny_model, tiny_processor, flaky, monkeypatch):

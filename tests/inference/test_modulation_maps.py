@@ -1,4 +1,3 @@
-import av
 import matplotlib
 import numpy as np
 import PIL.Image
@@ -46,12 +45,6 @@ def test_maps_are_the_norms_of_the_published_modulators():
     np.testing.assert_allclose(maps.logits, expected["logits"][0].numpy(), atol=1e-5)
 
 
-def test_a_clip_without_a_batch_dimension_gives_the_same_maps(model):
-    pixel_values = clip(4, 3, 32, 32)
-    one, other = modulation_maps(model, pixel_values), modulation_maps(model, pixel_values[None])
-    assert all(map(np.array_equal, one.spatial + one.temporal, other.spatial + other.temporal))
-
-
 def test_a_size_that_no_stride_divides_gives_maps_rounded_down(model):
     maps = modulation_maps(model, clip(1, 4, 3, 37, 50))
     assert maps.strides == (4, 8, 16, 32)
@@ -62,11 +55,6 @@ def test_a_tubelet_stem_gives_a_map_per_tubelet():
     config = VideoFocalNetConfig(embed_dim=8, image_size=32, num_frames=4, tubelet_size=2, num_labels=6)
     maps = modulation_maps(VideoFocalNetForVideoClassification(config).eval(), clip(1, 4, 3, 32, 32))
     assert [len(norms) for norms in maps.spatial] == [2, 2, 2, 2]
-
-
-def test_maps_of_a_half_precision_model_are_float32(model):
-    maps = modulation_maps(model.to(torch.bfloat16), clip(1, 4, 3, 32, 32))
-    assert {array.dtype for array in (*maps.spatial, *maps.temporal, maps.logits)} == {np.dtype("float32")}
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 3, 32, 32), (1, 3, 4, 3, 32, 32), (3, 32, 32)])
@@ -107,23 +95,10 @@ def test_the_greatest_of_the_whole_clip_has_the_last_colour_and_the_least_the_fi
         assert np.abs(pictures - expected).max() <= 0.5
 
 
-def test_a_map_of_one_value_has_the_first_colour():
-    assert np.array_equal(
-        drawing.blend_map(frames(), np.ones((2, 2, 2)), 4), drawing.blend_map(frames(), np.zeros((2, 2, 2)), 4)
-    )
-
-
 def test_a_map_of_tubelets_is_repeated_for_their_frames():
     maps = drawing.upsample_maps(np.array([[[1.0]], [[2.0]]]), frames=6, height=2, width=3, stride=3)
     assert maps.shape == (6, 2, 3)
     assert maps[:, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
-
-
-def test_the_last_cells_of_a_map_reach_beyond_a_picture_that_the_stride_does_not_divide():
-    norms = np.array([[[0.0, 1.0]]])
-    maps = drawing.upsample_maps(norms, frames=1, height=4, width=6, stride=4)
-    # the middles of the two cells are at 2 and 6, the edge of the picture: the columns' at 0.5 to 5.5
-    np.testing.assert_allclose(maps[0, 0], [0, 0, 0.125, 0.375, 0.625, 0.875])
 
 
 def test_a_border_that_fills_no_cell_stays_grey():
@@ -133,38 +108,24 @@ def test_a_border_that_fills_no_cell_stays_grey():
     assert (blended[:, :4].max(-1) != blended[:, :4].min(-1)).all()
 
 
-@pytest.mark.parametrize("stages, path", [([0], "a.png"), ([], "a.png"), ([1], "a.jpg")])
+@pytest.mark.parametrize("stages, path", [([0], "a.png"), ([], "a.png"), ([1], "a.gif")])
 def test_maps_that_cannot_be_drawn_are_refused(tmp_path, stages, path):
     maps = ModulationMaps((np.ones((2, 2, 2)),), (np.ones((2, 2, 2)),), np.zeros(3), (4,))
-    with pytest.raises(ValueError, match="stages are numbered from 1 to 1|use one of these suffixes"):
+    with pytest.raises(ValueError, match="stages are numbered from 1 to 1|use this suffix"):
         drawing.save_modulation_maps(frames(), maps, tmp_path / path, "title", stages=stages)
 
 
 # the command
 
 
-@pytest.mark.parametrize("name", [pytest.param("out.gif", marks=pytest.mark.slow), "out.mp4"])
-def test_visualize_animates_the_sampled_frames(dvflnet, tiny_folder, video_files, tmp_path, name):
-    code, out, _ = dvflnet("visualize", tiny_folder, video_files["h264_rotated.mp4"], tmp_path / name)
-    assert code == 0
-    assert out.startswith(f"{tmp_path / name}: LABEL_")
-    with av.open(str(tmp_path / name)) as container:
-        stream = container.streams.video[0]
-        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(stream)]
-        assert name == "out.gif" or (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-    assert len(frames) == 4
-    assert np.abs(frames[0] - frames[1]).max() > 50
-
-
 @pytest.mark.slow
 def test_visualize_draws_as_many_rows_as_were_asked_for(dvflnet, tiny_folder, video_files, tmp_path):
     heights = []
-    for options in (("--stages", "2"), ("--stages", "1", "3", "--kind", "temporal"), ()):
+    for options in (("--stages", "2"), ("--stages", "1", "3"), ()):
         path = tmp_path / f"{len(options)}.png"
         assert dvflnet("visualize", tiny_folder, video_files["vp9.webm"], path, *options)[0] == 0
         heights.append(PIL.Image.open(path).height)
-    # input and two maps, the same, input and eight maps
-    assert heights[0] == heights[1] < heights[2] / 2
+    assert heights[0] < heights[1] < heights[2]  # input and two, four and eight maps
 
 
 def test_visualize_keeps_a_file_unless_overwriting_is_asked_for(dvflnet, tiny_folder, video_files, tmp_path):
@@ -180,7 +141,7 @@ def test_visualize_keeps_a_file_unless_overwriting_is_asked_for(dvflnet, tiny_fo
 @pytest.mark.parametrize(
     "name, options, reason",
     [
-        ("out.avi", (), "visualize writes .gif, .mp4, .png files"),
+        ("out.avi", (), "visualize writes .png files"),
         ("out.png", ("--stages", "5"), "5"),
     ],
 )

@@ -56,13 +56,6 @@ def test_an_answer_is_that_of_processor_and_model(model_and_processor, video_fil
     }
 
 
-def test_a_model_that_answers_with_tuples_gives_the_same_answers(model_and_processor, video_files):
-    model, processor = model_and_processor
-    expected = list(predict_videos(model, processor, [video_files["vp9.webm"]]))
-    model.config.return_dict = False
-    assert list(predict_videos(model, processor, [video_files["vp9.webm"]])) == expected
-
-
 @pytest.mark.parametrize(
     "options, reason", [({"views": 3}, "views must be 1, 4 .* or 12"), ({"top_k": 0}, "top_k must be")]
 )
@@ -177,14 +170,6 @@ def test_figures_of_classes_are_not_given_of_values(tiny_folder, video_tree):
     model.config.id2label = dict(enumerate(["jump", "wave hands"]))
     model.config.problem_type = "regression"
     with pytest.raises(ValueError, match="problem_type is regression"):
-        predict_clips(model, load_processor(str(tiny_folder)), rows)
-
-
-def test_classes_of_one_name_are_not_told_apart(tiny_folder, video_tree):
-    rows = load_video_folder(video_tree)["test"]
-    model = load_model(str(tiny_folder))
-    model.config.id2label = {0: "jump", 1: "wave hands", 2: "jump"}
-    with pytest.raises(ValueError, match="the model has more than one class named 'jump'"):
         predict_clips(model, load_processor(str(tiny_folder)), rows)
 
 

@@ -25,7 +25,6 @@ from hf_dvflnet import (
 from hf_dvflnet.clip_sampling import evaluation_indices
 from hf_dvflnet.data.jobs import run_ahead
 from hf_dvflnet.inference.live_sources import open_stream
-from hf_dvflnet.inference.speed import time_stages
 
 
 @pytest.fixture
@@ -183,8 +182,8 @@ def test_a_frame_without_a_time_is_refused_where_seconds_count(
             classifier.feed(frames_of(1)[0], timestamps[1])
 
 
-@pytest.mark.parametrize("rate", [25, 30, 29.97])
-@pytest.mark.parametrize("window, stride", [(10, 3), (6, 9), (3, 2), (5, 5)])
+@pytest.mark.parametrize("rate", [25, 29.97])
+@pytest.mark.parametrize("window, stride", [(10, 3), (6, 9)])
 def test_seconds_of_a_constant_rate_equal_frames(tiny_model, tiny_processor, rate, window, stride):
     in_frames = VideoStreamClassifier(tiny_model, tiny_processor, window=window, stride=stride, top_k=6)
     in_seconds = VideoStreamClassifier(
@@ -233,17 +232,16 @@ def test_what_is_no_frame_is_refused(tiny_model, tiny_processor):
             classifier.feed(frame)
 
 
-@pytest.mark.parametrize(
-    "lengths", [{"window": 30, "stride": 25}, {"window_seconds": 1.0, "stride_seconds": 25 / 30}], ids=str
-)
-def test_memory_is_flat_over_ten_thousand_frames(tiny_model, tiny_processor, lengths):
+def test_memory_is_flat_over_ten_thousand_frames(tiny_model, tiny_processor):
     class Fixed(torch.nn.Module):  # how long the model takes is not what is asked about
         config, device, dtype = tiny_model.config, tiny_model.device, tiny_model.dtype
 
         def forward(self, pixel_values):
             return (torch.zeros(len(pixel_values), 6),)
 
-    classifier = VideoStreamClassifier(Fixed(), tiny_processor, **lengths, smoothing=0.5)
+    classifier = VideoStreamClassifier(
+        Fixed(), tiny_processor, window_seconds=1.0, stride_seconds=25 / 30, smoothing=0.5
+    )
     frames = frames_of(8)
     blocks = {}
     for number in range(1, 10_001):
@@ -270,18 +268,6 @@ def test_a_file_is_answered_whole_and_as_by_hand(tiny_model, tiny_processor, vid
         same(answer.top, scores_by_hand(tiny_model, tiny_processor, frames[end - 16 : end]))
     assert (classifier.frames, classifier.dropped, classifier.skipped) == (40, 0, 0)
     assert len(list(classifier.run(path))) == 4  # from the start again
-
-
-def test_a_fast_model_drops_nothing_of_a_paced_source(tiny_model, tiny_processor, tmp_path):
-    path = write_video(tmp_path / "paced.mp4", num_frames=40, width=64, height=48, rate=50)
-    classifier = VideoStreamClassifier(SlowModel(tiny_model, 0.0), tiny_processor, window=10, stride=10, top_k=6)
-    classifier.feed(frames_of(1)[0])
-    start = time.perf_counter()
-    answers = list(classifier.run(path, realtime=True))
-    assert time.perf_counter() - start >= 39 / 50
-    assert (len(answers), classifier.frames, classifier.dropped, classifier.skipped) == (4, 40, 0, 0)
-    frames, _ = read_video(path)
-    same(answers[-1].top, scores_by_hand(tiny_model, tiny_processor, frames[30:]))
 
 
 def test_a_slow_model_drops_frames_and_does_not_fall_behind(tiny_model, tiny_processor, tmp_path):
@@ -329,14 +315,6 @@ def test_strides_of_a_file_whose_rate_varies_last_their_seconds(tiny_model, tiny
         shown = shown_between(times, end - 1, end)
         assert answer.time == pytest.approx(times[shown[-1]], abs=0.002)
         same(answer.top, scores_by_hand(tiny_model, tiny_processor, frames[shown]))
-
-
-def test_after_a_gap_a_file_is_answered_window_by_window(tiny_model, tiny_processor, tmp_path):
-    ticks = [*range(10), 40, *range(41, 50)]
-    path = write_video(tmp_path / "gap.mp4", num_frames=20, width=64, height=48, rate=10, timestamps=ticks)
-    classifier = VideoStreamClassifier(tiny_model, tiny_processor, window_seconds=0.7, stride_seconds=0.5)
-    assert len(list(classifier.run(path))) == 9  # at 0.7, 1.2, ... 4.7 s
-    assert (classifier.skipped, classifier.dropped) == (0, 0)
 
 
 def test_after_a_gap_a_live_source_is_answered_once(tiny_model, tiny_processor, video_files):
@@ -496,12 +474,6 @@ def test_benchmark_times_each_stage_and_names_the_slowest(dvflnet, tiny_folder, 
     assert "bound by" in out and "3 clips of 4 frames, 5.6 s of video" in out
     code, out, err = dvflnet("benchmark", tiny_folder, *videos, "none.mp4")  # no figure leaves a video out
     assert (code, out) == (1, "") and "none.mp4" in err
-
-
-def test_a_slow_stage_shows_in_its_own_time(tiny_model, tiny_processor, video_files):
-    found = time_stages(SlowModel(tiny_model, 0.5), tiny_processor, [video_files["vp9.webm"]] * 2, repeat=1)
-    assert found["bound_by"] == "forward"
-    assert found["forward"]["median"] >= 1 > found["preprocess"]["median"]
 
 
 # causal models

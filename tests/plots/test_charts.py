@@ -2,7 +2,6 @@ from itertools import pairwise
 
 import matplotlib
 import numpy as np
-import PIL.Image
 import pytest
 
 from hf_dvflnet.plots import charts
@@ -54,11 +53,6 @@ def test_a_picture_is_the_same_whatever_style_the_user_has(tmp_path, picture):
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "styled.png").read_bytes()
 
 
-def test_the_background_is_opaque(tmp_path):
-    charts.save_class_bars(rows([0.5, 1.0]), tmp_path / "bars.png", "title")
-    assert PIL.Image.open(tmp_path / "bars.png").convert("RGBA").getchannel("A").getextrema() == (255, 255)
-
-
 def test_dollar_signs_in_names_are_no_formula(tmp_path):
     charts.save_confusion_matrix(confusion(2), ["$\\frac$", "b$"], tmp_path / "a.png", "for $5 or $\\6")
     assert (tmp_path / "a.png").is_file()
@@ -83,19 +77,6 @@ def overlapping(labels, axis: int) -> bool:
     """Whether any two labels that follow each other overlap along an axis (0: across, 1: down)."""
     boxes = sorted((box.min[axis], box.max[axis]) for box in (label.get_window_extent() for label in labels))
     return any(following[0] < box[1] - 0.5 for box, following in pairwise(boxes))
-
-
-@pytest.mark.parametrize("classes", [16, pytest.param(400, marks=SLOW)])
-def test_names_of_classes_in_bars_neither_overlap_nor_are_cut(tmp_path, drawn, classes):
-    charts.save_class_bars(rows([number / 400 for number in range(classes)]), tmp_path / "bars.png", "a title " * 12)
-    figure = drawn[0]
-    for axes in figure.axes:
-        assert not overlapping(axes.get_yticklabels(), axis=1)
-    texts = [label for axes in figure.axes for label in (*axes.get_yticklabels(), *axes.texts)]
-    for text in (*texts, figure._suptitle):
-        box = text.get_window_extent()
-        assert box.xmin >= 0 and box.ymin >= 0
-        assert box.xmax <= figure.bbox.width and box.ymax <= figure.bbox.height
 
 
 @pytest.mark.parametrize("classes", [16, pytest.param(101, marks=SLOW)])

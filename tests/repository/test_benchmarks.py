@@ -13,8 +13,6 @@ from hf_dvflnet.hub.checkpoint_conversion import convert_published_state_dict
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import distillation_ablation
-import distillation_ablation_figures
 import measuring
 import transcription
 import ucf101
@@ -39,25 +37,6 @@ def test_the_gain_is_the_mean_difference_with_an_interval_over_groups_and_seeds(
     assert mean == pytest.approx(distilled.mean() - alone.mean())
     assert 0 < low < mean < high
     assert measuring.gain(alone, alone, groups, draws=10) == (0, 0, 0)
-
-
-def test_a_difference_between_losses_has_an_interval_that_widens_with_the_number_of_comparisons():
-    one, other = {1: 60.0, 2: 63.0, 3: 61.0, 4: 64.0, 5: 62.0}, dict.fromkeys(range(1, 6), 57.0)
-    mean, low, high = distillation_ablation_figures.difference(one, other, comparisons=1)
-    # by hand: mean 5, standard error sqrt(2.5 / 5), and 2.776 standard errors to each side with 4 degrees of freedom
-    assert (mean, low, high) == pytest.approx((5, 5 - 2.776 * 0.5**0.5, 5 + 2.776 * 0.5**0.5), abs=1e-3)
-    _, lower, higher = distillation_ablation_figures.difference(one, other, comparisons=11)
-    assert lower < low < high < higher
-
-
-def test_the_formula_of_the_published_code_is_not_zero_where_student_and_teacher_agree():
-    trainer = object.__new__(distillation_ablation.PublishedCodeTrainer)
-    trainer.args = distillation_ablation.DistillationConfig(temperature=1.0, report_to="none", use_cpu=True)
-    logits = torch.log(torch.tensor([[0.7, 0.2, 0.1]]))
-    probabilities = logits.softmax(-1)
-    expected = (probabilities * (probabilities.log() - probabilities)).sum()
-    torch.testing.assert_close(trainer.compute_divergence(logits, logits), expected)
-    assert abs(float(expected)) > 1
 
 
 @pytest.mark.slow

@@ -58,12 +58,6 @@ def test_inputs_that_are_no_video_are_refused(handler, inputs):
         handler({"inputs": inputs})
 
 
-@pytest.mark.parametrize("parameters", [{"views": 3}, {"top_k": 0}, {"top_k": "all"}, {"seconds": 1}])
-def test_parameters_that_do_not_exist_are_refused(handler, video, parameters):
-    with pytest.raises(ValueError, match="^parameters: "):
-        handler({"inputs": video.read_bytes(), "parameters": parameters})
-
-
 def test_addresses_of_the_network_of_the_endpoint_are_refused(handler):
     with pytest.raises(VideoDecodeError, match="private addresses are not allowed"):
         handler({"inputs": "http://127.0.0.1/a.mp4"})

@@ -138,18 +138,6 @@ def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words, reason",
-    [
-        (["--learningrate", "1"], "no such option: --learningrate"),
-        (["--use_cpu", "true", "demo.yaml"], "unexpected argument: demo.yaml"),
-        (["--alpha", "2"], "alpha"),
-    ],
-)
-def test_a_wrong_option_is_named_in_a_line(words, reason, dvflnet, tmp_path):
-    misused(dvflnet("distill", *words, "--output_dir", tmp_path), reason)
-
-
-@pytest.mark.parametrize(
     ("texts", "name", "value"),
     [
         (["fps: 8", "fps: null"], "fps", None),
@@ -229,7 +217,7 @@ def ucf101(tmp_path_factory) -> Path:
 SHOWN = {"image_size": 32, "short_side": 36, "num_frames": 4, "per_device_train_batch_size": 8}
 
 
-@pytest.mark.parametrize("benchmark", ["ucf50", "ucf101", "hmdb51", "jhmdb", "ssv2", "kinetics400"])
+@pytest.mark.parametrize("benchmark", ["ucf101", "ssv2"])
 @pytest.mark.parametrize("recipe", ["teacher", "student", "distillation"])
 def test_every_recipe_is_the_published_one(recipe, benchmark, tmp_path):
     files = [str(EXAMPLES / "recipes" / f"{name}.yaml") for name in (recipe, benchmark)]
@@ -323,20 +311,6 @@ def test_a_start_with_other_classes_gets_a_new_head(start, names):
     assert all(torch.equal(weight, theirs[name]) for name, weight in model.videofocalnet.state_dict().items())
 
 
-def test_a_start_that_spells_a_class_in_decomposed_characters_keeps_its_head(tiny_config):
-    tiny_config.id2label = {0: "b", 1: "cafe\u0301"}
-    model = hf_dvflnet.VideoFocalNetForVideoClassification(tiny_config)
-    expected = model.classifier.weight.detach().flip(0).clone()
-    runs.give_classes(model, ["caf\u00e9", "b"])
-    assert torch.equal(model.classifier.weight, expected)
-    assert model.config.id2label == {0: "caf\u00e9", 1: "b"}
-
-
-def test_a_start_is_shown_clips_as_the_data_arguments_say(start):
-    _, model, _ = start(["cat"])
-    assert (model.config.num_frames, model.config.image_size) == (6, 36)
-
-
 def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tmp_path):
     options = {**SHOWN, "data_dir": ucf101, "num_train_epochs": 1, "use_cpu": True, "dataloader_num_workers": 0}
     process = launch(
@@ -354,8 +328,3 @@ def test_a_benchmark_trains_a_model_that_knows_what_it_was_trained_on(ucf101, tm
     assert config.training_data == trained
     assert config.num_labels == 101
     assert AutoVideoProcessor.from_pretrained(tmp_path / "out").num_frames == 4
-
-
-def test_a_benchmark_without_its_folder_is_refused(dvflnet, tmp_path):
-    code, _, err = dvflnet("distill", "--dataset", "ucf101", "--output_dir", tmp_path / "out", "--use_cpu")
-    assert code and "--dataset ucf101 needs --data_dir" in err

@@ -15,18 +15,14 @@ import torch
 from example_scripts import EXAMPLES
 from places import HELPERS
 from small_trainings import RandomClips, SomeBroken, TroubledClips, trainer_on, weights_of
-from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from hf_dvflnet import (
-    VideoClipDataset,
     VideoDecodeError,
     VideoFocalNetForVideoClassification,
     load_video_folder,
-    prepare_videos,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
-from hf_dvflnet.training.callbacks import StepTimes
 from hf_dvflnet.training.checkpoints import last_whole_checkpoint
 
 
@@ -74,13 +70,6 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path, t
     resumed = trainer_on(tmp_path / "full", tiny_config, RandomClips(24))
     resumed.train(resume_from_checkpoint=True)
     assert torch.equal(weights_of(whole), weights_of(resumed))
-
-
-def test_a_model_that_cannot_be_written_is_named(tmp_path, tiny_config, no_large_files):
-    trainer = trainer_on(tmp_path, tiny_config, RandomClips(8))
-    no_large_files(100_000)
-    with pytest.raises(OSError, match=rf"^{tmp_path}: the model cannot be written \(.+ MB are free there\)"):
-        trainer.save_model()
 
 
 # clips that cannot be read, slow clips and hung workers
@@ -147,20 +136,6 @@ def test_waiting_for_clips_is_timed_and_warned_about(tmp_path, tiny_config, trou
     logged = [entry for entry in trainer.state.log_history if "data_seconds" in entry]
     assert len(logged) == 2 and all(0.15 <= entry["data_seconds"] < entry["step_seconds"] for entry in logged)
     assert logs.text.count("of a step are spent waiting for clips") == 1
-
-
-@pytest.mark.parametrize("prepared", [False, True])
-def test_prepare_is_advised_for_original_videos_only(video_tree, tmp_path, tiny_processor, logs, prepared):
-    tree = video_tree
-    if prepared:
-        tree = tmp_path / "prepared"
-        prepare_videos(video_tree, tree, num_workers=0)
-    clips = VideoClipDataset(load_video_folder(tree)["train"], tiny_processor, train=True)
-    times = StepTimes()
-    times.on_train_begin(None, None, None, train_dataloader=DataLoader(clips))
-    times.steps, times.data, times.total = 2, 2.0, 2.1
-    times.read(workers=0)
-    assert "of a step are spent waiting" in logs.text and ("`dvflnet prepare`" in logs.text) != prepared
 
 
 # a loss that is no number

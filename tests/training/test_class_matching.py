@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from small_trainings import RandomClips, arguments, labelled, new_model
+from small_trainings import arguments, labelled, new_model
 
 from hf_dvflnet import (
     DistillationConfig,
@@ -18,7 +18,7 @@ from hf_dvflnet import (
 )
 from hf_dvflnet.data.label_sets import match_classes
 from hf_dvflnet.inference.evaluation import compute_figures, predict_clips
-from hf_dvflnet.training.labels import class_names, with_labels_of
+from hf_dvflnet.training.labels import with_labels_of
 
 
 @pytest.fixture
@@ -40,10 +40,6 @@ def train(folder, model, clips, **changes):
 # names
 
 
-def test_composed_and_decomposed_names_match():
-    assert match_classes(["caf\u00e9", "b"], ["b", "cafe\u0301"], of=("data", "model")) == [1, 0]
-
-
 @pytest.mark.parametrize(
     ("names", "others", "message"),
     [
@@ -56,16 +52,6 @@ def test_composed_and_decomposed_names_match():
 def test_names_that_cannot_be_matched_are_refused(names, others, message):
     with pytest.raises(ValueError, match=message):
         match_classes(names, others, of=("data", "model"))
-
-
-def test_the_names_of_a_part_and_of_a_sum_of_clips_are_theirs(rows, tiny_processor):
-    clips = VideoClipDataset(rows, tiny_processor)
-    names = rows.features["label"].names
-    part = torch.utils.data.Subset(clips, [0, 1])
-    assert (
-        class_names(clips) == class_names(part) == class_names(torch.utils.data.ConcatDataset([part, clips])) == names
-    )
-    assert class_names(RandomClips(4)) is None
 
 
 # training

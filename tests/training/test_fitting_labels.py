@@ -29,11 +29,6 @@ def test_labels_that_do_not_fit_are_refused(kind, labels, message):
         fitting_labels(torch.tensor(labels), kind, 6, ["a", "b", "c"])
 
 
-def test_names_are_no_labels():
-    with pytest.raises(ValueError, match=r"labels must be numbers, .* got \['run', 'jump'\]"):
-        fitting_labels(["run", "jump"], SINGLE, 6)
-
-
 @pytest.mark.parametrize(
     ("kind", "labels", "num_labels", "dtype"),
     [
@@ -50,10 +45,6 @@ def test_labels_that_fit_keep_their_values(kind, labels, num_labels, dtype):
     assert found.dtype == dtype and found.tolist() == torch.tensor(labels).to(dtype).tolist()
 
 
-def test_a_column_of_class_ids_becomes_a_row():
-    assert fitting_labels(torch.tensor([[1], [2]]), SINGLE, 6).tolist() == [1, 2]
-
-
 @pytest.mark.parametrize("changes", [{}, {"label_smoothing_factor": 0.1}, {"mixup_alpha": 0.8}])
 def test_a_class_that_the_model_lacks_stops_the_training_with_its_clip(tmp_path, tiny_config, changes):
     clips = RandomClips(4, num_labels=7)
@@ -62,18 +53,3 @@ def test_a_class_that_the_model_lacks_stops_the_training_with_its_clip(tmp_path,
     trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, train_dataset=clips)
     with pytest.raises(ValueError, match="has the label 6, but the model has the classes 0 to 5"):
         trainer.train()
-
-
-def test_a_loss_function_may_take_any_labels(tmp_path, tiny_config):
-    clips = RandomClips(4)
-    clips.labels = torch.arange(4) + 100
-    args = VideoTrainingArguments(**arguments(tmp_path, max_steps=1))
-    seen = []
-
-    def loss(outputs, labels, num_items_in_batch=None):
-        seen.extend(labels.tolist())
-        return outputs.logits.sum()
-
-    options = {"train_dataset": clips, "compute_loss_func": loss}
-    VideoClassificationTrainer(new_model(tiny_config, 0), args, **options).train()
-    assert sorted(seen) == [100, 101, 102, 103]

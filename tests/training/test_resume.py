@@ -148,16 +148,6 @@ def test_a_checkpoint_of_another_number_of_processes_is_whole(stopped, logs):
     assert "checkpoint-2: was written by a different number of processes (1, now 2)" in logs.text
 
 
-def test_a_run_that_saves_only_the_model_goes_on_from_its_last_step(tmp_path, config, teacher, make_clips):
-    for steps in (2, 4):
-        options = {**RECIPE, "max_steps": steps, "save_steps": 2, "save_only_model": True}
-        args = DistillationConfig(**arguments(tmp_path / "run", **options))
-        clips = make_clips()
-        trainer = DistillationTrainer(new_model(config, 0), args, teacher_model=teacher, train_dataset=clips)
-        trainer.train(resume_from_checkpoint=steps == 4)
-    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3, 4]
-
-
 def going_on(folder, config, teacher, make_clips, **ends) -> DistillationTrainer:
     """One clip a step, where the run before had eight."""
     changed = {**RECIPE, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, **ends}
@@ -169,12 +159,6 @@ def test_other_steps_an_epoch_are_refused(stopped, config, teacher, make_clips):
     trainer = going_on(stopped, config, teacher, make_clips, max_steps=-1, num_train_epochs=2)
     with pytest.raises(ValueError, match="checkpoint-2: was written with 8 clips per step .*, but this run has 1 "):
         trainer.train(resume_from_checkpoint=True)
-
-
-def test_other_clips_a_step_are_taken_where_no_epochs_are_counted(stopped, config, teacher, make_clips):
-    trainer = going_on(stopped, config, teacher, make_clips, max_steps=4)
-    trainer.train(resume_from_checkpoint=True)
-    assert trainer.state.global_step == 4
 
 
 # a run that is not the one of the checkpoint
@@ -240,13 +224,6 @@ def test_a_resumed_run_has_the_rates_of_its_own_arguments(tmp_path, named, sched
         assert {name: group[name] for name in expected if name != "params"} == {
             name: value for name, value in expected.items() if name != "params"
         }
-
-
-def test_a_schedule_that_keeps_the_rates_of_its_checkpoint_says_so(tmp_path, logs):
-    changes = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 2}
-    on_classes(tmp_path, max_steps=2, **changes)
-    on_classes(tmp_path, resume=True, learning_rate=1e-2, **changes)
-    assert "settings of the optimizer are those of the checkpoint, since a ReduceLROnPlateau" in logs.text
 
 
 def test_resuming_where_nothing_is_whole_is_refused(tmp_path, config, teacher, make_clips):

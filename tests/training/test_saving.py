@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_trainings import RandomClips, arguments, new_model
+from small_trainings import arguments, new_model
 
 from hf_dvflnet import (
     VideoClassificationTrainer,
@@ -80,13 +80,6 @@ def test_a_processor_that_cannot_be_saved_is_refused(tmp_path, tiny_config, tiny
     ):
         with pytest.raises(ValueError, match=f"cannot be saved, .*{message}"):
             trainer_of(tmp_path, new_model(tiny_config, 0), processing_class=processor)
-
-
-def test_nothing_is_written_by_the_trial(tmp_path, tiny_config, tiny_processor):
-    trainer = trainer_of(tmp_path, new_model(tiny_config, 0), processing_class=tiny_processor)
-    assert list(tmp_path.iterdir()) == []
-    trainer.save_model()
-    trainer_of(tmp_path, new_model(tiny_config, 0), processing_class=tiny_processor, train_dataset=RandomClips(4))
 
 
 def test_a_file_that_a_killed_run_has_not_finished_is_replaced(tmp_path, tiny_config, tiny_processor):

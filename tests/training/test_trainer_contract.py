@@ -166,65 +166,9 @@ def test_a_batch_that_is_found_is_trained_as_one_that_is_asked_for(tmp_path, tin
     found["asked"].train(resume_from_checkpoint=str(tmp_path / "found" / "checkpoint-8"))
 
 
-def test_a_second_training_begins_with_the_same_learning_rate(tmp_path, tiny_config):
-    args = VideoTrainingArguments(**arguments(tmp_path, reference_batch_size=8, logging_steps=1, optim="sgd"))
-    trainer = VideoClassificationTrainer(new_model(tiny_config, 0), args, train_dataset=RandomClips(12))
-    rates = []
-    for _ in range(2):
-        trainer.train()
-        rates.append([rate for rate, _ in rates_and_losses(trainer)])
-    assert rates[0] == rates[1] == pytest.approx([5e-4, 5e-4 * 2 / 3, 5e-4 / 3])
-
-
-def test_the_teacher_is_evaluated_once_however_many_batches_are_tried(tmp_path, tiny_config, monkeypatch):
-    evaluated = []
-    monkeypatch.setattr(
-        *(DistillationTrainer, "evaluate_teacher"), lambda self: evaluated.append(self) or {"teacher_clips": 0}
-    )
-    trainer = DistillationTrainer(
-        Hungry(tiny_config),
-        DistillationConfig(**arguments(tmp_path, per_device_train_batch_size=8, auto_find_batch_size=True)),
-        teacher_model=new_model(tiny_config, 1),
-        train_dataset=RandomClips(8),
-        eval_dataset=RandomClips(13),
-    )
-    trainer.train()
-    assert len(evaluated) == 1
-
-
-def test_the_teacher_is_evaluated_on_several_sets(tmp_path, tiny_config):
-    trainer = DistillationTrainer(
-        new_model(tiny_config, 0),
-        DistillationConfig(**arguments(tmp_path, max_steps=1)),
-        teacher_model=new_model(tiny_config, 1),
-        train_dataset=RandomClips(8),
-        eval_dataset={"day": RandomClips(4), "night": RandomClips(5)},
-    )
-    trainer.train()
-    assert next(entry["teacher_clips"] for entry in trainer.state.log_history if "teacher_clips" in entry) == 9
-    assert trainer.evaluate_teacher("night")["teacher_clips"] == 5
-    assert {"eval_day_top1_accuracy", "eval_night_top1_accuracy"} < set(trainer.evaluate())
-
-
 class NoLabels(RandomClips):
     def __getitem__(self, index):
         return {"pixel_values": self.clips[index]}
-
-
-@pytest.mark.parametrize("kind", ["no labels", "-100", "no sets"])
-def test_a_student_is_trained_where_no_evaluation_clip_has_a_label(tmp_path, tiny_config, kind):
-    clips = RandomClips(4)
-    clips.labels = torch.full((4,), -100)
-    trainer = DistillationTrainer(
-        new_model(tiny_config, 0),
-        DistillationConfig(**arguments(tmp_path, max_steps=1)),
-        teacher_model=new_model(tiny_config, 1),
-        train_dataset=RandomClips(8),
-        eval_dataset={"no labels": NoLabels(4), "-100": clips, "no sets": {}}[kind],
-    )
-    trainer.train()
-    assert not any(name.startswith("teacher") for entry in trainer.state.log_history for name in entry)
-    assert trainer.evaluate_teacher() == {"teacher_clips": 0}
 
 
 @pytest.mark.parametrize("kind", ["ours", "distillation"])
@@ -239,30 +183,6 @@ def test_the_evaluation_loss_is_the_mean_over_the_clips_with_a_label(tmp_path, t
     expected = torch.nn.functional.cross_entropy(logits, clips.labels).item()
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
     assert trainer.predict(clips).metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["ours", "distillation"])
-def test_without_a_labelled_clip_there_is_no_evaluation_loss(tmp_path, tiny_config, kind):
-    clips = RandomClips(4)
-    clips.labels = torch.full((4,), -100)
-    trainer = make(kind, tmp_path, new_model(tiny_config, 0), RandomClips(8), {}, eval_dataset=clips)
-    metrics = trainer.evaluate()
-    assert "eval_loss" not in metrics and "eval_runtime" in metrics
-
-
-@pytest.mark.parametrize("kind", ["ours", "distillation"])
-def test_models_that_answer_with_tuples_are_trained_and_evaluated_alike(tmp_path, tiny_config, kind):
-    found = []
-    for return_dict in (True, False):
-        config = copy.deepcopy(tiny_config)
-        config.return_dict = return_dict
-        trainer = make(
-            kind, tmp_path, new_model(config, 0), RandomClips(8), {"max_steps": 1}, eval_dataset=RandomClips(5)
-        )
-        weights = weights_after(trainer)
-        found.append([weights, trainer.evaluate()["eval_loss"], trainer.predict(RandomClips(5)).predictions])
-    assert torch.equal(found[0][0], found[1][0])
-    assert found[0][1] == found[1][1] and (found[0][2] == found[1][2]).all()
 
 
 def test_plain_training_arguments_keep_their_values_and_get_our_defaults(tiny_config, tmp_path):
