@@ -23,7 +23,13 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     ),
     "Models": (models.Create, models.Convert, models.Info, models.Export, models.Push),
     "Datasets": (data.Render, data.Prepare, data.Verify),
-    "Training and evaluation": (training.Train, training.Distill, training.CacheTeacher, training.Evaluate),
+    "Training and evaluation": (
+        training.Train,
+        training.Distill,
+        training.CacheTeacher,
+        training.Calibrate,
+        training.Evaluate,
+    ),
 }
 # CacheTeacher is `dvflnet cache-teacher`
 COMMANDS: dict[str, Any] = {

@@ -26,6 +26,7 @@ from hf_dvflnet.data.label_sets import composed
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.data.video_column import undecoded, video_source
+from hf_dvflnet.hub.calibration import uncalibrate
 from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.hub.loading import load_model, load_processor, read_config
 from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing, write_card
@@ -513,6 +514,7 @@ def give_classes(model: Any, names: list[str]):
 
     If the model has exactly these classes, the rows of its head are reordered; otherwise the head is new.
     """
+    uncalibrate(model, "it is trained further")
     config, head = model.config, model.classifier
     # as matched elsewhere: composed and decomposed spellings (NFC and NFD) are one name
     theirs = [composed(config.id2label[index]) for index in range(config.num_labels)]

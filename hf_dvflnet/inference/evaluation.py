@@ -69,14 +69,9 @@ def predict_clips(
     """
     check_views(views, model.config)
     accelerator = accelerator or Accelerator()
+    refuse_unfit_clips(model, dataset)
     classes = dataset.features["label"].names
-    refuse_other_classes(model, classes)
     spelled = {composed(name): name for name in classes}  # the data's spelling of the model's names
-    if is_regression(model.config):
-        raise ValueError("the model's problem_type is regression, but accuracies can only be computed for classes")
-    unlabelled = sum(label is None or label < 0 for label in dataset["label"])
-    if unlabelled:
-        raise ValueError(f"{unlabelled} of {len(dataset)} clips have no label (None or -1); filter them out")
     # each of n processes takes every n-th clip: no clip is padded, dropped or counted twice, even in uneven shares
     rows = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     clips = undecoded(dataset)
@@ -106,12 +101,21 @@ def predict_clips(
     return [row for _, row in predictions], [row for _, row in failures]
 
 
-def refuse_other_classes(model: Any, classes: Sequence[str]):
-    """Raise `ValueError` unless the model and the dataset have the same class names, each once, in any order."""
+def refuse_unfit_clips(model: Any, dataset: datasets.Dataset):
+    """
+    Raise `ValueError` unless the model and the dataset have the same class names, each once, in any order, the model
+    is for classes, and each clip has a label.
+    """
+    classes = dataset.features["label"].names
     theirs = [model.config.id2label[index] for index in range(model.config.num_labels)]
     refuse_repeated(classes, "data")
     match_classes(theirs, classes, of=("model", "data"))
     match_classes(classes, theirs, of=("data", "model"))
+    if is_regression(model.config):
+        raise ValueError("the model's problem_type is regression, but accuracies can only be computed for classes")
+    unlabelled = sum(label is None or label < 0 for label in dataset["label"])
+    if unlabelled:
+        raise ValueError(f"{unlabelled} of {len(dataset)} clips have no label (None or -1); filter them out")
 
 
 def warn_of_training_data(model: Any, facts: dict[str, Any]):
