@@ -92,7 +92,7 @@ class Predict:
         from tqdm.auto import tqdm
 
         from hf_dvflnet.data.jobs import quiet_videos
-        from hf_dvflnet.inference.pipeline import predict_videos, score_text
+        from hf_dvflnet.inference.pipeline import answer_text, predict_videos, score_text
 
         several = len(videos) > 1
         workers = 1 if self.num_workers is None else self.num_workers
@@ -118,7 +118,7 @@ class Predict:
                     else:
                         say(row["video"])
                         for answer in row["answers"]:
-                            say(f"  {score_text(answer['score'], network.config):>6}  {answer['label']}")
+                            say(f"  {score_text(answer['score'], network.config):>6}  {answer_text(answer)}")
                 progress.update()
         return report_failed(failed, len(videos))
 
@@ -155,6 +155,7 @@ class Windows:
     def run(self) -> int:
         from hf_dvflnet.data.video_files import list_videos
         from hf_dvflnet.hub import model_folder
+        from hf_dvflnet.hub.calibration import threshold_of
         from hf_dvflnet.hub.loading import load_processor
         from hf_dvflnet.inference.pipeline import load_placed
 
@@ -167,16 +168,16 @@ class Windows:
         network = load_placed(self.model, self.device, self.dtype, self.compile)
         counts: Counter[str] = Counter()
         rows = self.rows(network, load_processor(self.model), videos, counts)
-        ranks = min(self.top_k, network.config.num_labels)
+        ranks, threshold = min(self.top_k, network.config.num_labels), threshold_of(network.config)
         if self.output is None:
-            write_windows(rows, ranks, sys.stdout, self.json)
+            write_windows(rows, ranks, sys.stdout, self.json, threshold)
         else:
             with (
                 model_folder.whole_or_nothing(self.output) as path,
                 # file names that are not valid UTF-8 are written with escapes
                 open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
             ):
-                write_windows(rows, ranks, file, self.output.endswith(".jsonl"))
+                write_windows(rows, ranks, file, self.output.endswith(".jsonl"), threshold)
             say(f"{self.output}: {counts['windows']} windows of {len(videos) - counts['failed']} videos")
         return report_failed(counts["failed"], len(videos))
 
@@ -200,18 +201,25 @@ class Windows:
                 say(f"dvflnet: {one_line(error)}", err=True)
 
 
-def write_windows(rows: Iterable[dict[str, Any]], ranks: int, file: TextIO, as_json: bool):
-    """Write windows as lines of JSON or as CSV. What is printed is escaped; in a CSV file, names stay as they are."""
+def write_windows(rows: Iterable[dict[str, Any]], ranks: int, file: TextIO, as_json: bool, threshold: float):
+    """
+    Write windows as lines of JSON or as CSV. What is printed is escaped; in a CSV file, names stay as they are.
+
+    With a threshold, the label of a window may be empty, and another column has the best guess.
+    """
     if as_json:
         for row in rows:
             print(printable(json.dumps(row, ensure_ascii=False)), file=file)
         return
     table = csv.writer(file, lineterminator="\n")
     names = [name for rank in range(2, ranks + 1) for name in (f"label_{rank}", f"score_{rank}")]
-    table.writerow(["video", "start", "end", "label", "score", *names])
+    table.writerow(["video", "start", "end", "label", "score", *names, *(["best_guess"] if threshold else [])])
     for row in rows:
         best = [cell for answer in row["answers"] for cell in (answer["label"], round(answer["score"], 6))]
         cells = [row["video"], row["start"], row["end"], *best]
+        if threshold:
+            cells.append(row["answers"][0].get("best_guess"))
+        cells = ["" if cell is None else cell for cell in cells]
         table.writerow(map(printable, map(str, cells)) if file is sys.stdout else cells)
 
 
@@ -271,7 +279,7 @@ class Segments:
                     rows += [{"video": video, **event.row()} for kind, event in ended if kind == "end"]
                 rows += [{"video": video, **event.row()} for _, event in finder.finish()]
                 if not rows or rows[-1]["video"] != video:
-                    needed = f"--start_score is {self.start_score:g}, --shortest {self.shortest:g} s"
+                    needed = f"--start_score is {finder.start_score:g}, --shortest {self.shortest:g} s"
                     say(
                         f"dvflnet: {one_line(video)}: no events; the highest score was {finder.highest:.3f}, {needed}",
                         err=True,
@@ -309,7 +317,12 @@ class Watch:
         None, "Frames between answers; those of half a second if unset, and for causal models 1.", minimum=1
     )
     smoothing: float = option(0.0, "Weight of the previous answers in the average: at least 0, below 1.")
-    threshold: float = option(0.0, "Minimum score for a label, from 0 to 1.")
+    threshold: float | None = option(
+        None,
+        "Minimum score for a label, and to start an event; that of the model, if it has one, if unset.",
+        minimum=0,
+        maximum=1,
+    )
     top_k: int = option(5, "Number of classes in a line of JSON.", minimum=1)
     fps: float | None = option(None, "Frame rate to count at, if that of the source is wrong.", minimum=0.001)
     realtime: bool = option(False, "Read a file at its own frame rate.")

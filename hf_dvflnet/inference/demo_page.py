@@ -31,6 +31,7 @@ import torch
 from ..data.jobs import quiet_videos
 from ..data.limits import VideoLimits
 from ..data.video_files import VIDEO_SUFFIXES, list_videos
+from ..hub.calibration import threshold_of
 from ..hub.loaded_models import DType
 from ..hub.loading import load_processor
 from ..hub.model_folder import describe_config
@@ -251,6 +252,7 @@ class ClipAnswer:
     about: str  # duration, number of frames, frame size and codec of the file
     notes: list[str]  # warnings about the file
     scores: list[tuple[str, float]]  # the best classes and their probabilities, best first
+    threshold: float  # below which they are no answer
     frames: np.ndarray  # that the model saw, uint8 RGB of shape (frames, height, width, 3)
     indices: list[int]  # of these frames in the file
     maps: ModulationMaps | None  # of a Video-FocalNet
@@ -308,6 +310,7 @@ def classify_clip(
         about=f"{duration}{info.total_num_frames} frames, {info.width} × {info.height}, {info.codec}",  # noqa: RUF001
         notes=sorted({remark.replace(os.fspath(path), name) for remark in info.remarks}),
         scores=best_classes(model, scores, top_k),
+        threshold=threshold_of(model.config),
         frames=pixels_to_frames(clip, processor),
         indices=np.asarray(info.frames_indices).tolist(),
         maps=maps,
@@ -351,6 +354,7 @@ with the frames that the model saw.</p></div>"""
 def render_answer(answer: ClipAnswer) -> str:
     """Render an answer as HTML: score bars, frames, maps and times. All text from the file or the model is escaped."""
     best, share = answer.scores[0]
+    heading = f"{best}, {share:.0%}" if share >= answer.threshold else f"None of these (best guess: {best})"
     bars = "".join(
         f'<div class="score"><span>{html.escape(label)}</span><div class="track"><div class="bar" style="width: '
         f'{score:.1%}"></div></div><span class="share">{score:.1%}</span></div>'
@@ -359,7 +363,7 @@ def render_answer(answer: ClipAnswer) -> str:
     notes = "".join(f'<p class="dvflnet-note">{html.escape(note)}</p>' for note in answer.notes)
     times = ", ".join(f"{step} {1000 * seconds:.0f} ms" for step, seconds in answer.seconds.items())
     return (
-        f'<div class="dvflnet-answer"><h2>{html.escape(best)}, {share:.0%}</h2>'
+        f'<div class="dvflnet-answer"><h2>{html.escape(heading)}</h2>'
         f"<p>{html.escape(answer.name)}: {html.escape(answer.about)}</p>{notes}{bars}"
         f"<p>{1000 * sum(answer.seconds.values()):.0f} ms in total: {times}.</p>"
         f"<h3>What the model saw</h3><p>{len(answer.frames)} frames of the clip, with their frame numbers.</p>"

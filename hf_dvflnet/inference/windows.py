@@ -55,7 +55,7 @@ def predict_windows(
     Returns:
         Rows `{"start", "end", "first_frame", "frames", "answers"}`: the start and end of the window, in seconds since
         the first frame; the index of its first frame and its number of frames; and `answers`, `{"label", "score"}`,
-        best first.
+        best first, as of [`predict_videos`].
 
     Raises:
         FileNotFoundError, VideoDecodeError: See [`read_video`]; also if the video states neither exact timestamps nor
