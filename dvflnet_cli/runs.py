@@ -119,7 +119,8 @@ def report(
             say(f"Warning: {remark}", err=True)
     kind = "An image network" if isinstance(trainer.model, FrameModelForVideoClassification) else "A Video-FocalNet"
     facts = {f"{name} split": row["split"] for name, row in results.items()}
-    facts |= {"frames of a clip": pace, "seed": trainer.args.seed}
+    error = f"none; the calibration error (ECE) on validation clips is {rows['validation']['ece']:.3f}"
+    facts |= {"calibration": error, "frames of a clip": pace, "seed": trainer.args.seed}
     introduction = f"{kind}, trained with `dvflnet train` of hf_dvflnet.\n\n{as_table(results)}"
     write_card(folder, "A video classifier", introduction, facts, name=trainer.args.output_dir)
     print(f"The model is in {folder}, its curves are in {folder / 'curves.png'}")
@@ -614,6 +615,7 @@ def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[s
         "top1": metrics[f"{prefix}_top1_accuracy"],
         "interval": wilson_interval(metrics[f"{prefix}_top1_accuracy"], clips),
         "top5": metrics[f"{prefix}_top5_accuracy"] if model.config.num_labels > 5 else None,
+        "ece": metrics[f"{prefix}_ece"],
         "clips": clips,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }

@@ -231,7 +231,7 @@ class Evaluate:
     Evaluate a model on a split of a benchmark by the published test protocol.
 
     Every clip counts once, also on several processes: `accelerate launch -m dvflnet_cli evaluate ...`. Writes
-    predictions.jsonl, results.json, per_class.csv, class_bars.png, confusion.csv and confusion.png.
+    predictions.jsonl, results.json, tables, charts, and all of it with frames of wrong clips as report.html.
     """
 
     model: str | None = argument("A model folder or Hub id, or --from_predictions.", metavar="[MODEL]", default=None)
@@ -250,6 +250,7 @@ class Evaluate:
     dtype: DType = shared("dtype")
     allow_missing: bool = option(False, "Compute metrics even if clips of the split are missing.")
     from_predictions: Path | None = option(None, "Compute the metrics again from a predictions.jsonl.")
+    compare: Path | None = option(None, "The predictions.jsonl of another model, to compare with on the same clips.")
     json: bool = shared("json")
 
     def run(self):
@@ -271,4 +272,4 @@ class Evaluate:
                     say(f"{row['video_id']}: {row['warning']}", err=True)
             for clip in header["unread"]:
                 say(f"not read: {clip['video_id']}: {clip['reason']}", err=True)
-            show(report_predictions(predictions, output, allow_missing=self.allow_missing), self.json)
+            show(report_predictions(predictions, output, **pick(self, "allow_missing compare")), self.json)

@@ -5,9 +5,7 @@ gradio (the extra `demo`) receives uploads, limits their size and queues the req
 and closes what gradio would fetch or store for any client.
 """
 
-import base64
 import html
-import io
 import logging
 import os
 import re
@@ -39,6 +37,7 @@ from ..video_decoding import VideoDecodeError, read_video, video_limits
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .modulation_maps import ModulationMaps, blend_map, has_modulators, modulation_maps, pixels_to_frames
 from .pipeline import best_classes, class_scores, classify, decode_clip, load_placed
+from .report import data_uri
 
 
 logger = logging.getLogger(__name__)
@@ -403,7 +402,7 @@ def _strip(pictures: np.ndarray, captions: Sequence[str] = ()) -> str:
     figures = []
     for number, picture in enumerate(pictures):
         caption = f"<figcaption>{captions[number]}</figcaption>" if captions else ""
-        figures.append(f'<figure><img alt="frame {number + 1}" src="{_data_uri(picture)}">{caption}</figure>')
+        figures.append(f'<figure><img alt="frame {number + 1}" src="{data_uri(picture)}">{caption}</figure>')
     return f'<div class="strip">{"".join(figures)}</div>'
 
 
@@ -412,10 +411,4 @@ def thumbnail(path: Path) -> str:
     frames, _ = read_video(path, lambda info: np.array([info.total_num_frames // 2]), limits=page_limits())
     picture = PIL.Image.fromarray(frames[0])
     picture.thumbnail((208, 208))
-    return _data_uri(np.asarray(picture))
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    file = io.BytesIO()
-    PIL.Image.fromarray(picture).save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri(np.asarray(picture))
