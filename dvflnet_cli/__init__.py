@@ -28,6 +28,7 @@ GROUPS: dict[str, tuple[Any, ...]] = {
         training.Train,
         training.Distill,
         training.CacheTeacher,
+        training.Calibrate,
         training.Evaluate,
         compare.Compare,
     ),

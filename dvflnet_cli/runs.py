@@ -26,6 +26,7 @@ from hf_dvflnet.data.label_sets import composed
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.data.video_column import undecoded, video_source
+from hf_dvflnet.hub.calibration import uncalibrate
 from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.hub.loading import load_model, load_processor, read_config
 from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing, write_card
@@ -118,7 +119,8 @@ def report(
             say(f"Warning: {remark}", err=True)
     kind = "An image network" if isinstance(trainer.model, FrameModelForVideoClassification) else "A Video-FocalNet"
     facts = {f"{name} split": row["split"] for name, row in results.items()}
-    facts |= {"frames of a clip": pace, "seed": trainer.args.seed}
+    error = f"none; the calibration error (ECE) on validation clips is {rows['validation']['ece']:.3f}"
+    facts |= {"calibration": error, "frames of a clip": pace, "seed": trainer.args.seed}
     introduction = f"{kind}, trained with `dvflnet train` of hf_dvflnet.\n\n{as_table(results)}"
     write_card(folder, "A video classifier", introduction, facts, name=trainer.args.output_dir)
     print(f"The model is in {folder}, its curves are in {folder / 'curves.png'}")
@@ -499,6 +501,7 @@ def give_classes(model: Any, names: list[str]):
 
     If the model has exactly these classes, the rows of its head are reordered; otherwise the head is new.
     """
+    uncalibrate(model, "it is trained further")
     config, head = model.config, model.classifier
     # as matched elsewhere: composed and decomposed spellings (NFC and NFD) are one name
     theirs = [composed(config.id2label[index]) for index in range(config.num_labels)]
@@ -598,6 +601,7 @@ def figures(model, metrics: dict[str, float], prefix: str, clips: int) -> dict[s
         "top1": metrics[f"{prefix}_top1_accuracy"],
         "interval": wilson_interval(metrics[f"{prefix}_top1_accuracy"], clips),
         "top5": metrics[f"{prefix}_top5_accuracy"] if model.config.num_labels > 5 else None,
+        "ece": metrics[f"{prefix}_ece"],
         "clips": clips,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }

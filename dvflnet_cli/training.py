@@ -1,4 +1,4 @@
-"""Commands for training and evaluation: train, distill, cache-teacher, evaluate."""
+"""Commands for training and evaluation: train, distill, cache-teacher, calibrate, evaluate."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,12 +185,52 @@ class CacheTeacher:
 
 
 @dataclass
+class Calibrate:
+    """
+    Make a model's scores as sure as they should be, and let it give no answer where it is not sure enough.
+
+    Fits a temperature on clips that the model was not trained on, and divides the weights of its classifier by it. The
+    order of the classes stays the same, but a score of 0.8 is right 8 times in 10. Training takes it out again.
+    """
+
+    model: str = argument("A model folder or Hub id.")
+    data_dir: str = option(
+        REQUIRED, "Folder of the extracted or prepared release, or {validation,...}/<class>/<video>."
+    )
+    output: Path = option(REQUIRED, "Folder of the calibrated model.")
+    dataset: str = option("folder", f"{DATASETS}, or folder.")
+    split: str = option("validation", "The split to fit to; not the one that results are reported on.")
+    protocol: str | None = shared("protocol")
+    fold: int = shared("fold")
+    block_list: Path | None = shared("block_list")
+    classes: list[str] | None = shared("classes")
+    views: Literal[1, 4, 12] = shared("views")
+    coverage: float | None = option(
+        None, "Give no answer below a score that this share of the clips reach, such as 0.95.", minimum=0, maximum=1
+    )
+    max_false_alarms: float | None = option(
+        None, "Give no answer below a score so that this share of the answers are wrong at most.", minimum=0, maximum=1
+    )
+    num_workers: int | None = option(None, "Sandboxes that decode; by default one per CPU.", minimum=0)
+    device: str = shared("device")
+    overwrite: bool = shared("overwrite")
+    json: bool = shared("json")
+
+    def run(self):
+        from hf_dvflnet.inference.calibration import calibrate_model
+
+        words = "split protocol fold block_list classes views coverage max_false_alarms num_workers device overwrite"
+        found = calibrate_model(self.model, self.dataset, self.data_dir, self.output, **pick(self, words))
+        show({"output": str(self.output), **found}, self.json)
+
+
+@dataclass
 class Evaluate:
     """
     Evaluate a model on a split of a benchmark by the published test protocol.
 
     Every clip counts once, also on several processes: `accelerate launch -m dvflnet_cli evaluate ...`. Writes
-    predictions.jsonl, results.json, per_class.csv, class_bars.png, confusion.csv and confusion.png.
+    predictions.jsonl, results.json, tables, charts, and all of it with frames of wrong clips as report.html.
     """
 
     model: str | None = argument("A model folder or Hub id, or --from_predictions.", metavar="[MODEL]", default=None)
@@ -209,6 +249,7 @@ class Evaluate:
     dtype: DType = shared("dtype")
     allow_missing: bool = option(False, "Compute metrics even if clips of the split are missing.")
     from_predictions: Path | None = option(None, "Compute the metrics again from a predictions.jsonl.")
+    compare: Path | None = option(None, "The predictions.jsonl of another model, to compare with on the same clips.")
     json: bool = shared("json")
 
     def run(self):
@@ -230,4 +271,4 @@ class Evaluate:
                     say(f"{row['video_id']}: {row['warning']}", err=True)
             for clip in header["unread"]:
                 say(f"not read: {clip['video_id']}: {clip['reason']}", err=True)
-            show(report_predictions(predictions, output, allow_missing=self.allow_missing), self.json)
+            show(report_predictions(predictions, output, **pick(self, "allow_missing compare")), self.json)

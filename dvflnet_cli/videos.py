@@ -89,7 +89,7 @@ class Predict:
         from tqdm.auto import tqdm
 
         from hf_dvflnet.data.jobs import quiet_videos
-        from hf_dvflnet.inference.pipeline import predict_videos, score_text
+        from hf_dvflnet.inference.pipeline import answer_text, predict_videos, score_text
 
         several = len(videos) > 1
         workers = 1 if self.num_workers is None else self.num_workers
@@ -115,7 +115,7 @@ class Predict:
                     else:
                         say(row["video"])
                         for answer in row["answers"]:
-                            say(f"  {score_text(answer['score'], network.config):>6}  {answer['label']}")
+                            say(f"  {score_text(answer['score'], network.config):>6}  {answer_text(answer)}")
                 progress.update()
         return report_failed(failed, len(videos))
 
@@ -183,7 +183,7 @@ class Segments:
                     rows += [{"video": video, **event.row()} for kind, event in ended if kind == "end"]
                 rows += [{"video": video, **event.row()} for _, event in finder.finish()]
                 if not rows or rows[-1]["video"] != video:
-                    needed = f"--start_score is {self.start_score:g}, --shortest {self.shortest:g} s"
+                    needed = f"--start_score is {finder.start_score:g}, --shortest {self.shortest:g} s"
                     say(
                         f"dvflnet: {one_line(video)}: no events; the highest score was {finder.highest:.3f}, {needed}",
                         err=True,
@@ -221,7 +221,12 @@ class Watch:
         None, "Frames between answers; those of half a second if unset, and for causal models 1.", minimum=1
     )
     smoothing: float = option(0.0, "Weight of the previous answers in the average: at least 0, below 1.")
-    threshold: float = option(0.0, "Minimum score for a label, from 0 to 1.")
+    threshold: float | None = option(
+        None,
+        "Minimum score for a label, and to start an event; that of the model, if it has one, if unset.",
+        minimum=0,
+        maximum=1,
+    )
     top_k: int = option(5, "Number of classes in a line of JSON.", minimum=1)
     fps: float | None = option(None, "Frame rate to count at, if that of the source is wrong.", minimum=0.001)
     realtime: bool = option(False, "Read a file at its own frame rate.")

@@ -59,7 +59,7 @@ def load(sources: list[str], folder: Path, **environment: str) -> list[list[str]
 
 @pytest.fixture(scope="module")
 def loaded(saved, tmp_path_factory) -> dict[str, list[str]]:
-    """What one process loads from folders of one base name: copies of a model, each with one change, then the model."""
+    """What one process loads from folders of one base name: copies of a model with one change each, then the model."""
     folder = tmp_path_factory.mktemp("folders")
     for name in CARRIED:
         change(shutil.copytree(saved, folder / name / "student"), name)

@@ -29,7 +29,8 @@ class EndpointHandler:
 
     def __call__(self, data: dict[str, Any]) -> list[dict[str, Any]]:
         """
-        Return the best classes, best first, as `{"label": ..., "score": ...}`.
+        Return the best classes, best first, as `{"label": ..., "score": ...}`. If the model has a threshold and the
+        best score is below it, the first label is null, and the class is there as `best_guess`.
 
         Raises:
             ValueError: If the request does not hold a video that can be read; the endpoint answers with the message.

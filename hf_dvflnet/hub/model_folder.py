@@ -156,6 +156,12 @@ of what they were trained on.
     ).save(folder / "README.md")
 
 
+def with_fact(card: str, name: str, value: str) -> str:
+    """A card with a row in its table of facts, in place of an earlier one of this name."""
+    card = re.sub(rf"^\| {name} \|.*\n", "", card, flags=re.MULTILINE)
+    return card.replace("\n|---|---|\n", f"\n|---|---|\n| {name} | {value} |\n", 1)
+
+
 def describe_config(
     config: VideoFocalNetConfig | FrameModelConfig, num_frames: int | None = None, image_size: int | None = None
 ) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ..clip_sampling import check_positive
 from ..data.jobs import connected, map_on_ray, quiet_videos
 from ..data.limits import VideoLimits
 from ..data.storages import LocalFiles, StoredFiles, filesystem_of, open_file, storage_errors, storage_of
+from ..hub.calibration import threshold_of
 from ..hub.loaded_models import feature_width, place, weights_digest
 from .pipeline import ClipClassifier, batches, check_views, decode_clips
 
@@ -65,6 +66,7 @@ def predict_to_file(
 
     - `source`: the path or URL. Bytes that are not UTF-8 are escaped, as in `\\udcff`.
     - `labels` and `scores`: the best classes, best first, lists of length `top_k`. In CSV, `label_1`, `score_1`, ...
+    - `best_guess`, if the model has a threshold: the class of a first label that is null, its score being below it.
     - `frames` and `seconds`: number of frames of the video, and its duration if it states one.
     - `warning`: warnings from reading the video, such as missing frames.
     - `error_kind` and `error`: why the video could not be read: the name of the exception (`FileNotFoundError`,
@@ -300,7 +302,9 @@ def describe_run(
     names = hashlib.sha256()
     for video in videos:
         names.update(video.encode("utf-8", "surrogateescape") + b"\0")
+    threshold = threshold_of(model.config)
     return {
+        **({"threshold": threshold} if threshold else {}),
         "videos": {"number": len(videos), "sha256": names.hexdigest()},
         "model": weights_digest(model) if isinstance(model, nn.Module) else _digest_of_files(model.folder),
         "labels": [model.config.id2label[index] for index in range(model.config.num_labels)],
@@ -331,6 +335,8 @@ def columns(model: Any, top_k: int, embeddings: bool) -> pyarrow.Schema:
     if top_k:
         found["labels"] = pyarrow.list_(pyarrow.string(), top_k)
         found["scores"] = pyarrow.list_(pyarrow.float32(), top_k)
+        if threshold_of(model.config):
+            found["best_guess"] = pyarrow.string()
     found |= {"frames": pyarrow.int32(), "seconds": pyarrow.float64()}
     found |= dict.fromkeys(("warning", "error_kind", "error"), pyarrow.string())
     if embeddings:

@@ -22,6 +22,7 @@ import torch
 from ..data.jobs import quiet_videos
 from ..data.limits import VideoLimits
 from ..data.video_files import list_videos
+from ..hub.calibration import threshold_of
 from ..hub.loaded_models import DType
 from ..hub.loading import load_processor
 from ..hub.model_folder import describe_config
@@ -120,7 +121,11 @@ def build_page(loaded: dict[str, tuple[Any, Any]], clips: Sequence[Path], max_se
             found = worker.submit(classify_clip, *loaded[name], path, max_seconds=max_seconds).result()
         except (OSError, ValueError) as error:
             raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
-        return dict(found.scores), "\n\n".join(map(html.escape, (found.about, *found.notes))), found.pictures
+        scores = found.scores
+        if scores[0][1] < found.threshold:
+            scores = [(f"{label}?", score) for label, score in scores]
+            found.notes.insert(0, f"None of these: all scores are below the model's threshold, {found.threshold:.0%}.")
+        return dict(scores), "\n\n".join(map(html.escape, (found.about, *found.notes))), found.pictures
 
     def answer_example(example: int, name: str) -> Any:
         return answer(str(clips[example]), name)
@@ -173,6 +178,7 @@ class ClipAnswer:
     about: str  # name, duration, number of frames, frame size and codec of the file
     notes: list[str]  # warnings about the file
     scores: list[tuple[str, float]]  # the best classes and their probabilities, best first
+    threshold: float  # below which they are no answer
     pictures: list[tuple[np.ndarray, str]]  # what the model saw, then the maps of a Video-FocalNet, with captions
 
 
@@ -232,5 +238,6 @@ def classify_clip(
         about=f"{name}: {duration}{info.total_num_frames} frames, {info.width} x {info.height}, {info.codec}",
         notes=sorted({remark.replace(os.fspath(path), name) for remark in info.remarks}),
         scores=best_classes(model, scores, top_k),
+        threshold=threshold_of(model.config),
         pictures=pictures,
     )

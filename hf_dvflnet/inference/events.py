@@ -75,7 +75,11 @@ class EventFinder:
 
     @classmethod
     def of(cls, classifier: VideoStreamClassifier, fps: float | None = None, **settings: float) -> "EventFinder":
-        """A finder for the answers of a classifier, which counts frames at `fps` if its window is in frames."""
+        """
+        A finder for the answers of a classifier, which counts frames at `fps` if its window is in frames. No event
+        starts below the classifier's threshold.
+        """
+        settings["start_score"] = max(settings.get("start_score", 0.4), classifier.threshold)
         window = classifier.window_seconds or (classifier.window or 0) / (fps or 1)
         stride = classifier.stride_seconds or (classifier.stride or 1) / (fps or classifier.processor.fps or 1)
         return cls(**settings, lag=window / 2, stride=stride)

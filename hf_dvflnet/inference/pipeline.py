@@ -23,6 +23,7 @@ from ..clip_sampling import check_positive
 from ..data.jobs import default_workers, run_ahead
 from ..data.limits import VideoLimits, worker_limits
 from ..data.sandbox import SandboxError
+from ..hub.calibration import threshold_of
 from ..hub.loaded_models import DType, HeadInput, place
 from ..hub.loading import load_model
 from ..modeling_videofocalnet import VideoFocalNetPreTrainedModel
@@ -248,8 +249,22 @@ def best_classes(model: Any, scores: torch.Tensor, top_k: int) -> list[tuple[str
 
 
 def answers(model: Any, scores: torch.Tensor, top_k: int) -> list[dict[str, Any]]:
-    """The best classes ([`best_classes`]) as `{"label", "score"}`."""
-    return [{"label": label, "score": score} for label, score in best_classes(model, scores, top_k)]
+    """
+    The best classes ([`best_classes`]) as `{"label", "score"}`. If the best score is below `config.threshold`, the
+    first one has no label, `None`, and its class as `best_guess`.
+    """
+    found: list[dict[str, Any]] = [
+        {"label": label, "score": score} for label, score in best_classes(model, scores, top_k)
+    ]
+    threshold = threshold_of(model.config)
+    if threshold and found and found[0]["score"] < threshold:
+        found[0] |= {"label": None, "best_guess": found[0]["label"]}
+    return found
+
+
+def answer_text(answer: dict[str, Any]) -> str:
+    """The label of an answer, or that there is none."""
+    return answer["label"] or f"none of these (best guess: {answer['best_guess']})"
 
 
 def predict_videos(
@@ -276,7 +291,7 @@ def predict_videos(
 
     Yields:
         For each video, in order, `{"video", "views", "answers", "warning"}`: `answers` are `{"label", "score"}`, best
-        first, with the scores of [`class_scores`], and `warning` is the warning from reading it, or `None`. Or
+        first, as of [`answers`], and `warning` is the warning from reading it, or `None`. Or
         `{"video", "error"}`, with the exception, if the video cannot be read.
 
     Raises:
@@ -332,10 +347,11 @@ class ClipClassifier:
         return rows
 
     def _answer(self, scores: torch.Tensor, features: torch.Tensor | None) -> dict[str, Any]:
-        best = best_classes(self.model, scores, self.top_k)
+        best = answers(self.model, scores, self.top_k)
         answer: dict[str, Any] = {}
         if self.top_k:
-            answer["labels"], answer["scores"] = map(list, zip(*best, strict=True))
+            answer["labels"], answer["scores"] = ([row[name] for row in best] for name in ("label", "score"))
+            answer["best_guess"] = best[0].get("best_guess")
         if features is not None:
             if not features.isfinite().all():
                 raise ValueError("the pooled features are not finite; they may overflow in half precision")

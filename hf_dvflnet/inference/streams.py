@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..clip_sampling import check_positive
+from ..hub.calibration import threshold_of
 from ..modeling_videofocalnet import VideoFocalNetForVideoClassification
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from . import live_sources
@@ -84,7 +85,7 @@ class VideoStreamClassifier:
         stride_seconds: Seconds between two answers, instead of `stride`.
         smoothing: Weight of the previous answers in the exponential average of the softmax, in [0, 1). With 0, each
             window is classified independently.
-        threshold: Minimum score for a label, in [0, 1].
+        threshold: Minimum score for a label, in [0, 1]; by default `config.threshold`, or 0 without one.
         top_k: Number of classes in an answer.
 
     Raises:
@@ -102,11 +103,12 @@ class VideoStreamClassifier:
         window_seconds: float | None = None,
         stride_seconds: float | None = None,
         smoothing: float = 0.0,
-        threshold: float = 0.0,
+        threshold: float | None = None,
         top_k: int = 5,
     ):
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must be at least 0 and less than 1, got {smoothing}")
+        threshold = threshold_of(model.config) if threshold is None else threshold
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
         check_positive(top_k=top_k)

@@ -99,6 +99,41 @@ def save_confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: str 
 
 
 @styled
+def save_reliability(confidence: np.ndarray, right: np.ndarray, path: str | os.PathLike, title: str, bins: int = 15):
+    """
+    Draw how often answers are right by how sure they are, and how many are wrong of the surest ones.
+
+    Args:
+        confidence: The highest score of each clip, (clips,), in [0, 1].
+        right: Whether its class is the true one, (clips,).
+        path: The PNG file to write.
+        title: Title of the picture.
+        bins: Number of bins of equal width.
+    """
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    figure.suptitle(wrapped(title, 8))
+    reliability, risk = figure.subplots(1, 2)
+    number = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    counts = np.bincount(number, minlength=bins)
+    shares = np.bincount(number, right, bins) / np.maximum(counts, 1)
+    places = (np.arange(bins) + 0.5) / bins
+    reliability.bar(places, shares, width=0.9 / bins, label="right")
+    reliability.bar(places, counts / len(confidence), width=0.4 / bins, color=LINE_COLOURS[1], label="of all clips")
+    reliability.plot([0, 1], [0, 1], color="#555555", linestyle="--", linewidth=1, label="as sure as right")
+    reliability.set_xlabel("highest score")
+    reliability.set_ylabel("share")
+    reliability.legend(loc="upper left")
+    wrong = ~np.asarray(right, dtype=bool)[np.argsort(-confidence, kind="stable")]
+    answered = np.arange(1, len(wrong) + 1)
+    risk.plot(answered / len(wrong), np.cumsum(wrong) / answered)
+    risk.set_xlabel("share of clips that are answered, the surest first")
+    risk.set_ylabel("wrong answers")
+    risk.set_ylim(bottom=0)
+    risk.grid(visible=True)
+    figure.savefig(path)
+
+
+@styled
 def save_class_bars(per_class: Sequence[dict[str, Any]], path: str | os.PathLike, title: str):
     """
     Draw the top-1 accuracy of each class, from the best to the worst.

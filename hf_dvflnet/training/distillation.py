@@ -22,6 +22,7 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from ..data.clips import VideoClipDataset
+from ..hub.calibration import uncalibrate
 from ..hub.loaded_models import HeadInput, feature_width
 from ..hub.loading import load_teacher
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
@@ -135,6 +136,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             teacher = teacher.to(getattr(torch, args.teacher_dtype))
         refuse_other_than_classifier(teacher, "teacher")
         refuse_shared_modules(self.model, teacher)
+        uncalibrate(teacher, "it teaches")
         if clips_of_its_own(self.model, self.processing_class, teacher, processor, self.train_dataset):
             self._teacher_processor = self.train_dataset.teacher_processor = processor
             self.train_dataset.shows_teacher = args.teacher_cache is None

@@ -5,7 +5,10 @@ import tempfile
 import datasets
 import evaluate
 import numpy as np
+from scipy.special import softmax
 from transformers import EvalPrediction
+
+from ..hub.calibration import calibration_error
 
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -50,7 +53,8 @@ class TopKAccuracy(evaluate.Metric):
 
 def compute_top_k_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """
-    `compute_metrics` for a Trainer: top-1 and top-5 accuracy in [0, 1], from logits of shape (clips, num_labels).
+    `compute_metrics` for a Trainer: top-1 and top-5 accuracy and `ece` ([`calibration_error`]), in [0, 1], from logits
+    of shape (clips, num_labels).
 
     Clips without a label (-100) are ignored; if there are no others, the result is empty. For labels given as
     probabilities, the most likely class is the true one.
@@ -61,7 +65,12 @@ def compute_top_k_metrics(prediction: EvalPrediction) -> dict[str, float]:
     labelled = labels != -100
     if not labelled.any():
         return {}
-    return {f"top{k}_accuracy": top_k_accuracy(scores[labelled], labels[labelled], k) for k in (1, 5)}
+    scores, labels = scores[labelled], labels[labelled]
+    right = scores.argmax(-1) == labels
+    return {
+        **{f"top{k}_accuracy": top_k_accuracy(scores, labels, k) for k in (1, 5)},
+        "ece": calibration_error(softmax(scores.astype(np.float64), axis=-1).max(-1), right),
+    }
 
 
 def compute_multi_label_metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -33,6 +33,7 @@ from transformers import PreTrainedModel
 
 from ..data.clips import VideoClipDataset, collate_clips
 from ..data.video_column import clip_name, video_size
+from ..hub.calibration import uncalibrate
 from ..hub.loaded_models import DType, HeadInput, feature_width, place, weights_digest
 from ..hub.model_folder import whole_or_nothing
 from .labels import class_names, label_names, logits_of, refuse_other_classes, refuse_other_than_classifier
@@ -285,6 +286,7 @@ def cache_teacher(
     if not isinstance(clips, VideoClipDataset) or not clips.train:
         raise ValueError("the clips of a cache must be training clips; use VideoClipDataset(..., train=True)")
     refuse_other_than_classifier(teacher, "teacher")
+    uncalibrate(teacher, "it teaches")
     refuse_other_classes(teacher, class_names(clips))
     sizes = clip_sizes(clips.dataset)
     if len(sizes) < len(clips):

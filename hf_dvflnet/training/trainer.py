@@ -20,6 +20,7 @@ from ..configuration_videofocalnet import let_others_read, refuse_other_num_fram
 from ..data.augmentation import mix_clips
 from ..data.clips import collate_clips, parts_of
 from ..data.label_sets import are_named
+from ..hub.calibration import uncalibrate
 from .arguments import VideoTrainingArguments, published_schedule
 from .callbacks import BrokenClips, FiniteNumbers, FollowEpochs, OwnSession, OwnSettings, StepTimes, StopOnSignal
 from .checkpoints import (
@@ -317,6 +318,7 @@ class VideoClassificationTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs):
         resume_from_checkpoint = self.checkpoint_to_resume(resume_from_checkpoint)
+        uncalibrate(self.model, "it is trained further")
         with self.stop.listening():
             output = super().train(resume_from_checkpoint, *args, **kwargs)
         self.stop.agreed = self.stop.agree()

@@ -21,9 +21,11 @@ from hf_dvflnet.data.label_sets import LABEL_SETS
 from hf_dvflnet.data.loading import split_facts
 from hf_dvflnet.hub.loading import load_model
 from hf_dvflnet.inference.evaluation import (
+    bootstrap,
     compute_figures,
     predict_clips,
     read_predictions,
+    report_predictions,
     warn_of_training_data,
 )
 from hf_dvflnet.plots import charts
@@ -65,7 +67,7 @@ CLASSES = ("ApplyEyeMakeup", "HammerThrow", "Hammering", "HandstandPushups", "Ju
 @pytest.fixture
 def undrawn(monkeypatch):
     """Without the charts, which take longer than all else."""
-    for name in ("save_class_bars", "save_confusion_matrix"):
+    for name in ("save_class_bars", "save_confusion_matrix", "save_reliability"):
         monkeypatch.setattr(charts, name, lambda *arguments: None)
 
 
@@ -114,6 +116,8 @@ def test_figures_are_those_of_their_definitions():
     assert (figures["clips"], figures["top1"], figures["top5"]) == (4, 0.5, 0.75)
     assert figures["mean_class"] == pytest.approx((1 / 3 + 1) / 2)  # the others have no clips
     assert np.array(figures["confusion"]).tolist() == np.pad([[1, 1, 1], [0, 1, 0]], ((0, 4), (0, 3))).tolist()
+    assert figures["macro_f1"] == pytest.approx((2 * 1 / (3 + 1) + 2 * 1 / (1 + 2)) / 2)
+    assert figures["ece"] == pytest.approx(0.4)  # half are right, with a confidence of 0.1
     assert figures["per_class"][0] == {
         "class": "a",
         "clips": 3,
@@ -121,6 +125,15 @@ def test_figures_are_those_of_their_definitions():
         "top5": pytest.approx(2 / 3),
     }
     assert figures["per_class"][2]["top1"] is None
+
+
+def test_the_interval_of_grouped_clips_is_wider():
+    right = np.repeat([True, False], 50)
+    measure = lambda weights: {"top1": float(np.average(right, weights=weights))}  # noqa: E731
+    low, high = bootstrap(measure, range(100))["top1"]
+    assert (low, high) == pytest.approx((0.4, 0.6), abs=0.02)
+    wide = bootstrap(measure, [clip // 10 for clip in range(100)])["top1"]
+    assert wide[0] < 0.3 and wide[1] > 0.7
 
 
 def test_five_classes_have_no_top_five():
@@ -191,6 +204,44 @@ def test_the_figures_can_be_computed_again_from_the_predictions(evaluate, dvflne
     _, first, _ = evaluate("--json")
     _, again, _ = dvflnet("evaluate", "--from-predictions", tmp_path / "out" / "predictions.jsonl", "--json")
     assert json.loads(again) == json.loads(first)
+
+
+def test_the_report_has_the_figures_and_frames_and_needs_no_network(evaluate, tmp_path):
+    assert evaluate("--json")[0] == 0
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    wrong = [row for row in read_predictions(tmp_path / "out" / "predictions.jsonl")[1] if not is_right(row)]
+    assert wrong and all(f"{row['video_id']}: {row['label']}" in page for row in wrong)
+    assert page.count("data:image/jpeg") == 2 * 4 * len(wrong)
+    assert "http" not in page and "<td>top1_interval</td>" in page
+
+
+def test_a_file_without_groups_paths_and_true_scores_is_reported_as_well(dvflnet, predictions, undrawn):
+    header, *rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+    old = [{name: row[name] for name in ("video_id", "label", "top5")} for row in rows]
+    predictions.write_text("".join(json.dumps(row) + "\n" for row in [header, *old]))
+    code, out, err = dvflnet("evaluate", "--from_predictions", predictions, "--json")
+    assert code == 0, err
+    assert json.loads(out)["intervals_over"] == "clips"
+    assert "data:image/jpeg" not in predictions.with_name("report.html").read_text("utf-8")
+
+
+def test_models_are_compared_clip_by_clip(dvflnet, predictions, undrawn, tmp_path):
+    header, *rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+    changed = next(row for row in rows if not is_right(row))
+    changed["top5"][0][0] = changed["label"]
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in [header, *rows]))
+    found = json.loads(dvflnet("evaluate", "--from_predictions", predictions, "--compare", other, "--json")[1])
+    assert (found["difference"], found["only_this_right"], found["only_other_right"]) == (-10, 0, 1)
+    assert found["intervals_over"] == "groups" and found["difference_interval"][0] < -10
+    assert changed["video_id"] in (predictions.parent / "differences.csv").read_text()
+    other.write_text("".join(json.dumps(row) + "\n" for row in [header, *rows[1:]]))
+    with pytest.raises(ValueError, match="other.jsonl: is of 9 clips .*; compare models on the same clips"):
+        report_predictions(predictions, tmp_path / "again", compare=other)
+
+
+def is_right(row) -> bool:
+    return row["top5"][0][0] == row["label"]
 
 
 def test_classes_are_matched_by_name(checkpoint, ucf101, tmp_path, tiny_processor):

@@ -33,7 +33,13 @@ def test_equal_scores_are_ranked_by_class_id():
 
 def test_clips_without_a_label_are_left_out():
     prediction = EvalPrediction(np.array(SCORES), np.array([2, 0, -100, -100]))
-    assert compute_top_k_metrics(prediction) == {"top1_accuracy": 0.5, "top5_accuracy": 1.0}
+    found = compute_top_k_metrics(prediction)
+    assert (found["top1_accuracy"], found["top5_accuracy"]) == (0.5, 1.0)
+
+
+def test_the_calibration_error_is_of_the_softmax_of_logits():
+    logits = np.log([[0.9, 0.1], [0.9, 0.1]])
+    assert compute_top_k_metrics(EvalPrediction(logits, np.array([0, 1])))["ece"] == pytest.approx(0.4)
 
 
 def test_no_accuracy_is_made_up_where_no_clip_has_a_label():
