@@ -221,5 +221,5 @@ def test_no_top_five_of_up_to_five_classes_is_shown(tiny_config, classes, shown)
 
     tiny_config.num_labels = classes
     model = VideoFocalNetForVideoClassification(tiny_config)
-    row = figures(model, {"test_top1_accuracy": 0.5, "test_top5_accuracy": 1.0}, "test", clips=10)
+    row = figures(model, {"test_top1_accuracy": 0.5, "test_top5_accuracy": 1.0, "test_ece": 0.1}, "test", clips=10)
     assert as_table({"student": row}).endswith(f"| {shown} |")

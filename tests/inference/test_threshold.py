@@ -9,7 +9,7 @@ import pytest
 
 from hf_dvflnet import export_model, load_exported, load_model, load_processor, predict_to_file
 from hf_dvflnet.hub.calibration import threshold_of
-from hf_dvflnet.inference.demo_page import classify_clip, render_answer
+from hf_dvflnet.inference.demo_page import build_page
 
 
 @pytest.fixture
@@ -46,11 +46,6 @@ def test_files_of_predictions_have_a_column_for_the_best_guess(silent, video, tm
     assert (sure["label_1"], sure["best_guess"]) == (row["best_guess"], "")
 
 
-def test_windows_without_an_answer_have_no_label(dvflnet, silent, video):
-    rows = rows_of(dvflnet("windows", silent, video, "--window", 1)[1])
-    assert rows and all(row["label"] == "" and row["best_guess"].startswith("LABEL_") for row in rows)
-
-
 def test_watch_and_segments_find_nothing(dvflnet, silent, video):
     lines = dvflnet("watch", silent, video, "--window", 0.5, "--json")[1].splitlines()
     assert json.loads(lines[0])["label"] is None
@@ -61,8 +56,12 @@ def test_watch_and_segments_find_nothing(dvflnet, silent, video):
 
 
 def test_the_demo_page_says_none_of_these(silent, video):
-    answer = classify_clip(load_model(str(silent)), load_processor(str(silent)), video)
-    assert "<h2>None of these (best guess: LABEL_" in render_answer(answer)
+    model, processor = load_model(str(silent)), load_processor(str(silent))
+    page = build_page({"tiny": (model, processor)}, [video], 60.0)
+    answer = next(one.fn for one in page.fns.values() if one.fn.__name__ == "answer_example")
+    scores, notes, _ = answer(0, "tiny")
+    assert all(label.endswith("?") for label in scores)
+    assert notes.split("\n\n")[1].startswith("None of these")
 
 
 @pytest.mark.slow
