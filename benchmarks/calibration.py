@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from measuring import machine
 from sklearn.metrics import roc_auc_score
-from ucf101 import SETTINGS, VIEWS_OF_A_FILE, Views, load_clips, pooled
+from ucf101 import SETTINGS, Views, load_clips, pooled
 
 from hf_dvflnet import VideoStreamClassifier, load_benchmark, load_model, load_processor, write_motion_videos
 from hf_dvflnet.hub.calibration import calibration_error, divide_logits, fit_temperature, threshold_of_coverage
@@ -75,8 +75,9 @@ def frame_head(folder: Path, work: Path) -> dict[str, Any]:
     rows, _ = load_clips(folder, work, 1, False)
     views = Views(work, SETTINGS)
     views.make(rows, "features", SETTINGS["teacher_size"], ["train-0"])
-    frames = [torch.from_numpy(np.array(views.features("train-0", name))).float() for name in rows["video_id"]]
-    given = pooled(torch.stack(frames))  # (clips, views, 2 * width)
+    # one view of each clip, as `dvflnet train --image_model` shows it
+    frames = [torch.from_numpy(np.array(views.features("train-0", name)[0])).float() for name in rows["video_id"]]
+    given = pooled(torch.stack(frames))  # (clips, 2 * width)
     labels, numbers = torch.tensor(rows["label"]), np.array([int(group[1:]) for group in rows["group"]])
     groups = np.array([f"{label} {number}" for label, number in zip(labels.tolist(), numbers, strict=True)])
     fit, held_out = np.isin(numbers, FITTED), np.isin(numbers, HELD_OUT)
@@ -86,13 +87,12 @@ def frame_head(folder: Path, work: Path) -> dict[str, Any]:
         """A head of the classes that are chosen, and their numbers."""
         known = torch.from_numpy(np.flatnonzero(chosen))
         train = rest & chosen[labels.numpy()]
-        targets = torch.searchsorted(known, labels[train]).repeat_interleave(VIEWS_OF_A_FILE)
-        return fit_head(given[train].flatten(0, 1), targets, len(known), seed=seed), known
+        return fit_head(given[train], torch.searchsorted(known, labels[train]), len(known), seed=seed), known
 
     found: dict[str, Any] = {"heads": [], "unknown": {name: [] for name in SCORES}}
     for seed in SEEDS:
         head, _ = head_of(np.ones(classes, dtype=bool), seed)
-        logits = head(given[:, 0])
+        logits = head(given)
         of = ((logits[part], labels[part]) for part in (fit, held_out))
         found["heads"].append(calibrated(*of, groups[held_out].tolist()))
 
@@ -100,7 +100,7 @@ def frame_head(folder: Path, work: Path) -> dict[str, Any]:
         chosen[np.random.default_rng(seed).choice(classes, UNKNOWN, replace=False)] = False
         head, known = head_of(chosen, seed)
         is_known = chosen[labels.numpy()]
-        logits = head(given[:, 0])
+        logits = head(given)
         temperature = fit_temperature(
             logits[fit & is_known][:, None], torch.searchsorted(known, labels[fit & is_known])
         )

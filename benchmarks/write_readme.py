@@ -152,7 +152,49 @@ def data_check() -> str:
     )
 
 
+def calibration() -> str:
+    """Calibration error before and after, of the head of UCF101 with the median error before, and of the student."""
+    found = load("calibration")
+    heads = sorted(found["UCF101"]["heads"], key=lambda row: row["before"]["ece"])
+    rows = []
+    for name, row in {"UCF101, 16 classes": heads[len(heads) // 2], "rendered motions": found["motions"]}.items():
+        before, after = (
+            f"{side['ece']:.3f} ({side['interval'][0]:.3f} to {side['interval'][1]:.3f})"
+            for side in (row["before"], row["after"])
+        )
+        fit, held_out = row["clips"]
+        top1 = f"{row['before']['top1']:.1%}, {row['after']['top1']:.1%}"
+        rows.append([name, f"{fit}, {held_out}", f"{row['temperature']:.2f}", before, after, top1])
+    header = ["", "clips fitted to, measured on", "temperature", "ECE before", "ECE after", "top-1 before, after"]
+    return table(header, rows)
+
+
+def unknown() -> str:
+    rows = []
+    for name, seeds in load("calibration")["UCF101"]["unknown"].items():
+        cells = ([row[key] for row in seeds] for key in ("auroc", "kept", "false_alarms"))
+        rows.append(
+            [
+                name,
+                *(f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" for values in cells),
+            ]
+        )
+    return table(["score", "AUROC", "known clips answered", "unknown clips answered"], rows)
+
+
+def joined() -> str:
+    found = load("calibration")["motions"]["events"]
+    rows = [
+        [name, str(found[key]["false events"]), f"{found[key]['events found']} of {found[key]['events there']}"]
+        for name, key in {"no threshold": "without", f"threshold {found['threshold']:.2f}": "with"}.items()
+    ]
+    return table(["12 files of 8 motions, half of them unknown", "false events", "known motions found"], rows)
+
+
 TABLES = {
+    "calibration": calibration,
+    "joined": joined,
+    "unknown": unknown,
     "demo": demo,
     "forward": forward,
     "loading": loading,
