@@ -53,8 +53,7 @@ class Build:
         plan = self.plan(clips, limit, unit)
         self.train(clips, plan)
         chosen = choose(self.candidates(plan), limit, unit)
-        if not (out / "model").exists():
-            shutil.copytree(chosen["folder"], out / "model", ignore=shutil.ignore_patterns("checkpoint-*", "runs"))
+        self.calibrate(chosen, clips)
         exported = out / self.format
         if not exported.exists():
             step("export", out / "model", exported, format=self.format)
@@ -96,6 +95,19 @@ class Build:
             words = shape(plan["small network"]["side"]) | STUDENT | {"num_train_epochs": self.epochs}
             words |= {"teacher_model_name_or_path": teacher, "teacher_cache": answers}
             step("distill", **common, output_dir=pair, student_model_name_or_path=MOTIONS_STUDENT, **words)
+
+    def calibrate(self, chosen: dict[str, Any], clips: Path):
+        """Write the folder `model`: the chosen network, calibrated if there are validation clips enough."""
+        from hf_dvflnet.hub.calibration import MIN_CLIPS
+
+        model = self.output / "model"
+        if model.exists():
+            return
+        if chosen["clips"] >= MIN_CLIPS:
+            step("calibrate", chosen["folder"], data_dir=clips, output=model)
+        else:
+            say(f"Not calibrated: {chosen['clips']} validation clips; {MIN_CLIPS} are needed")
+            shutil.copytree(chosen["folder"], model, ignore=shutil.ignore_patterns("checkpoint-*", "runs"))
 
     def plan(self, clips: Path, limit: float, unit: str) -> dict[str, Any]:
         """Choose the sizes by the budget, and say how long the trainings take, by a trial of a few seconds."""
@@ -177,6 +189,7 @@ class Build:
             f"Built: {out / 'model'}, the {chosen['name']}, and {out / self.format} for {self.format}, {size:.1f} MB.",
             f"How good: top-1 {accuracy} on the test clips, of recordings that were not trained on.",
             f"How fast: {speed['forward']:.1f} ms a clip, and {speed['decode'] + speed['preprocess']:.1f} to read it.",
+            f"How sure: scores and accuracy differ by {100 * test['ece']:.1f} points (ECE on the test clips).",
             f"Next: look at {out / 'report.html'}; then dvflnet predict {out / self.format} VIDEO, or dvflnet watch.",
         ]
         (out / "report.json").write_text(

@@ -46,12 +46,12 @@ def picture(pixels: np.ndarray | bytes) -> str:
     return f'<img src="data:image/{kind};base64,{base64.b64encode(pixels).decode()}" alt="">'
 
 
-def contact_sheet(clips: Iterable[tuple[np.ndarray, str]]) -> str:
-    """Clips side by side: for each, frames of shape (frames, height, width, 3), uint8 RGB, above its caption."""
-    figures = [
-        f"<figure>{picture(np.concatenate(frames, axis=1))}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for frames, caption in clips
-    ]
+def contact_sheet(clips: Iterable[tuple[Sequence[np.ndarray], str]]) -> str:
+    """Clips side by side: for each, frames of one size, uint8 RGB, or none, above its caption."""
+    figures = []
+    for frames, caption in clips:
+        shown = picture(np.concatenate(frames, axis=1)) if len(frames) else ""
+        figures.append(f"<figure>{shown}<figcaption>{html.escape(caption)}</figcaption></figure>")
     return f'<div class="sheet">{"".join(figures)}</div>'
 
 

@@ -279,9 +279,9 @@ def write_report(
         )
     place = {name: index for index, name in enumerate(clips["name"])}
 
-    def shown(one: Finding) -> list[np.ndarray]:
+    def shown(one: Finding) -> list[list[np.ndarray]]:
         indices = [place[one.clip], *([] if one.other is None else [place[one.other]])]
-        return [looks[index]["frames"] for index in indices if "frames" in looks[index]]
+        return [list(looks[index]["frames"]) for index in indices if "frames" in looks[index]]
 
     sections = [("What there is", [*map(page.text, about), page.table(balance)])]
     for kind, words in KINDS.items():
