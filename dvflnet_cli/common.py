@@ -105,9 +105,10 @@ def say(line: str, err: bool = False):
 
 
 def show(found: dict[str, Any], as_json: bool):
-    """Print a result, as one line of JSON or with a line for each value."""
+    """Print a result, as one line of JSON or with a line for each value that there is."""
     if as_json:
         return say(json.dumps(found, ensure_ascii=False))
+    found = {name: value for name, value in found.items() if value is not None}
     width = max(map(len, found)) + 2
     for name, value in found.items():
         say(f"{name:{width}}{value:.6g}" if isinstance(value, float) else f"{name:{width}}{value}")
