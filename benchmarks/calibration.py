@@ -122,7 +122,7 @@ def frame_head(folder: Path, work: Path) -> dict[str, Any]:
 
 def motions() -> dict[str, Any]:
     with TemporaryDirectory() as folder:
-        clips = {"train": 1, "validation": 20, "test": 20}
+        clips = {"train": 1, "validation": 10, "test": 20}
         write_motion_videos(folder, clips_per_class=clips, size=64, seed=1)
         model, processor = load_model(str(events.STUDENT)), load_processor(str(events.STUDENT))
         fit, held_out = (
