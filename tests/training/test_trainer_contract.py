@@ -112,7 +112,7 @@ def test_metrics_of_the_caller_replace_ours(tmp_path, tiny_config):
 
 
 PROBLEMS = {
-    "single_label_classification": {"eval_top1_accuracy", "eval_top5_accuracy"},
+    "single_label_classification": {"eval_top1_accuracy", "eval_top5_accuracy", "eval_ece"},
     "multi_label_classification": {"eval_mean_average_precision", "eval_micro_f1"},
     "regression": {"eval_mean_absolute_error"},
 }
