@@ -191,6 +191,18 @@ def joined() -> str:
     return table(["12 files of 8 motions, half of them unknown", "false events", "known motions found"], rows)
 
 
+def suggest() -> str:
+    """Accuracy after each choice of clips to label, in percent, mean of five seeds."""
+    found = load("suggest")
+    return table(
+        ["labelled clips", *map(str, found["labelled"])],
+        [
+            [way, *(f"{100 * statistics.mean(values):.1f}" for values in zip(*curves, strict=True))]
+            for way, curves in found["top1"].items()
+        ],
+    )
+
+
 TABLES = {
     "calibration": calibration,
     "joined": joined,
@@ -203,6 +215,7 @@ TABLES = {
     "sizes": sizes,
     "ablation": ablation,
     "data_check": data_check,
+    "suggest": suggest,
     "published": lambda: render.table(cards()),
     "real_video": lambda: render.real_video_table(cards()),
 }

@@ -35,6 +35,9 @@ class Predict:
     embeddings: bool = option(False, "Write the pooled features, too; needs --output.")
     output: str | None = option(None, "A .parquet, .jsonl or .csv file, or a folder of Parquet files.")
     retry_failed: bool = option(False, "Read videos again whose rows in the folder --output have an error.")
+    suggest: int | None = option(
+        None, "Print this many videos alone: those whose labels would teach the model most.", minimum=1
+    )
     json: bool = option(False, "Print one line of JSON per video.")
     device: str = shared("device")
     dtype: DType = shared("dtype")
@@ -49,6 +52,8 @@ class Predict:
         for refused, reason in (
             (self.column is not None and self.list is None, "--column needs --list FILE"),
             (self.output is not None and self.json, "--output cannot be combined with --json"),
+            (self.output is not None and self.suggest is not None, "--suggest prints, and takes no --output"),
+            (self.suggest is not None and self.top_k < 2, "--suggest needs --top_k 2 or more"),
             (self.embeddings and self.output is None, "--embeddings needs --output"),
             (self.top_k == 0 and not self.embeddings, "--top_k 0 needs --embeddings"),
             (self.ray is not None and self.output is None, "--ray needs --output"),
@@ -89,7 +94,7 @@ class Predict:
         from tqdm.auto import tqdm
 
         from hf_dvflnet.data.jobs import quiet_videos
-        from hf_dvflnet.inference.pipeline import answer_text, predict_videos, score_text
+        from hf_dvflnet.inference.pipeline import predict_videos
 
         several = len(videos) > 1
         workers = 1 if self.num_workers is None else self.num_workers
@@ -99,7 +104,7 @@ class Predict:
             batch_size=self.batch_size or 1,
             num_workers=workers if several else 0,
         )
-        failed = 0
+        failed, told = 0, []
         bar = tqdm(total=len(videos), unit="video", disable=None if several else True)
         with quiet_videos(), bar as progress:
             for row in rows:
@@ -108,16 +113,34 @@ class Predict:
                     remark = row.get("error") or row["warning"]
                     if remark:
                         say(f"dvflnet: {one_line(remark)}", err=True)
-                    if "error" in row:
-                        pass
-                    elif self.json:
-                        show(row, True)
-                    else:
-                        say(row["video"])
-                        for answer in row["answers"]:
-                            say(f"  {score_text(answer['score'], network.config):>6}  {answer_text(answer)}")
+                    if self.suggest is not None:
+                        told += [] if "error" in row else [row]
+                    elif "error" not in row:
+                        self.print_row(row, network.config)
                 progress.update()
+        for row in sorted(told, key=margin)[: self.suggest]:
+            self.print_row(row, network.config)
         return report_failed(failed, len(videos))
+
+    def print_row(self, row: dict[str, Any], config):
+        from hf_dvflnet.inference.pipeline import answer_text, score_text
+
+        if self.json:
+            return show(row, True)
+        say(row["video"])
+        for answer in row["answers"]:
+            say(f"  {score_text(answer['score'], config):>6}  {answer_text(answer)}")
+
+
+def margin(row: dict[str, Any]) -> float:
+    """
+    By how much the best class of a video is ahead of the second one: where that is little, a label teaches much
+    (benchmarks/suggest.py).
+    """
+    scores = [answer["score"] for answer in row["answers"][:2]]
+    if len(scores) < 2:
+        raise ValueError("--suggest compares the two best classes, but the model has one output")
+    return scores[0] - scores[1]
 
 
 def report_failed(failed: int, videos: int) -> int:

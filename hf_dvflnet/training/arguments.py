@@ -80,7 +80,8 @@ class VideoTrainingArguments(TrainingArguments):
             self.restore_callback_states_from_checkpoint = True  # a resumed run keeps its patience
         super().__post_init__()
         # which PyTorch warns of where there is no accelerator
-        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False
         for name in ("min_learning_rate", "mixup_alpha", "cutmix_alpha", "max_broken_share", "dataloader_timeout"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

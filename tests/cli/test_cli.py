@@ -392,3 +392,14 @@ def test_a_re_saved_folder_keeps_its_code_and_names_every_class(tiny_folder, tmp
     assert (tmp_path / "again" / "modeling_videofocalnet.py").is_file()
     auto_map = json.loads((tmp_path / "again" / "config.json").read_text())["auto_map"]
     assert {"AutoConfig", "AutoModel", "AutoModelForVideoClassification"} <= set(auto_map)
+
+
+def test_the_videos_between_two_classes_are_suggested_for_labelling(dvflnet, tiny_folder, video_files):
+    videos = [video_files[name] for name in ("vp9.webm", "xvid.avi", "h264.mkv", "h264_short_gop.mp4")]
+    rows = [json.loads(line) for line in dvflnet("predict", tiny_folder, *videos, "--json")[1].splitlines()]
+    by_margin = sorted(rows, key=lambda row: row["answers"][0]["score"] - row["answers"][1]["score"])
+    _, out, _ = dvflnet("predict", tiny_folder, *videos, "--json", "--suggest", 2)
+    assert [json.loads(line)["video"] for line in out.splitlines()] == [row["video"] for row in by_margin[:2]]
+    code, _, err = dvflnet("predict", tiny_folder, *videos, "--suggest", 2, "--output", "rows.csv")
+    assert code == 1
+    assert "--suggest prints, and takes no --output" in err
