@@ -10,13 +10,15 @@ on the direction of time; the trend over the frames, an option, does.
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from torch.nn import functional as F
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
@@ -47,6 +49,12 @@ class FrameModelConfig(PreTrainedConfig):
         frame_trend (`bool`, *optional*, defaults to `False`):
             Whether the head is also given the trend of each feature over the frames, which tells a clip from the same
             played backwards, such as sitting down from standing up.
+        pooling (`str`, *optional*, defaults to `"mean_and_change"`):
+            What the head is given: the mean of the frames' features and of their changes; or `"unit_mean"`, the mean
+            of the features scaled to length 1, as [`FrameModelForVideoClassification.from_text`] compares them.
+        projection_size (`int`, *optional*):
+            Number of features after a linear projection of those of the image network, as CLIP has one; no projection
+            if None.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the normal distribution that initialises the head.
     """
@@ -62,6 +70,8 @@ class FrameModelConfig(PreTrainedConfig):
     freeze_body: bool = True
     head_dropout: float | int = 0.5
     frame_trend: bool = False
+    pooling: str = "mean_and_change"
+    projection_size: int | None = None
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs):
@@ -77,6 +87,10 @@ class FrameModelConfig(PreTrainedConfig):
         check_positive(feature_size=self.feature_size, image_size=self.image_size)
         if self.num_frames < 2:
             raise ValueError(f"num_frames={self.num_frames} must be at least 2, as neighbouring frames are compared")
+        if self.pooling not in ("mean_and_change", "unit_mean"):
+            raise ValueError(f"pooling={self.pooling!r} must be 'mean_and_change' or 'unit_mean'")
+        if self.pooling == "unit_mean" and self.frame_trend:
+            raise ValueError("frame_trend is for pooling='mean_and_change'")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"head_dropout={self.head_dropout} must be in [0, 1)")
 
@@ -137,8 +151,11 @@ class FrameModelForVideoClassification(PreTrainedModel):
             body = AutoModel.from_config(config.body_config, trust_remote_code=False)
         self.body = body
         self.dropout = nn.Dropout(config.head_dropout)
-        parts = 3 if config.frame_trend else 2
-        self.classifier = nn.Linear(parts * config.feature_size, config.num_labels)
+        parts = 1 if config.pooling == "unit_mean" else 3 if config.frame_trend else 2
+        self.projection: nn.Linear | None = None
+        if config.projection_size is not None:
+            self.projection = nn.Linear(config.feature_size, config.projection_size, bias=False)
+        self.classifier = nn.Linear(parts * (config.projection_size or config.feature_size), config.num_labels)
         self.post_init()
         self.train()
 
@@ -172,6 +189,73 @@ class FrameModelForVideoClassification(PreTrainedModel):
             ) from error
         return cls(config, network)
 
+    @classmethod
+    def from_text(
+        cls,
+        name: str | os.PathLike,
+        labels: Sequence[str],
+        templates: Sequence[str] = ("a photo of {}.",),
+        **fields: Any,
+    ) -> Self:
+        """
+        Make a classifier of named classes that needs no training, of a network that compares images with text, such as
+        CLIP (arXiv 2103.00020) or SigLIP (arXiv 2303.15343).
+
+        The logit of a class is the mean over the frames of `logits_per_image`. The text tower is not part of the
+        model. SigLIP's scores are sigmoids, so its `problem_type` is `"multi_label_classification"`.
+
+        Args:
+            name: Folder or Hub id of the network, with its tokenizer.
+            labels: Names of the classes, as text: `"juggling balls"`, not `"JugglingBalls"`.
+            templates: Sentences with `{}` for the name; the mean of their embeddings stands for the class.
+            fields: Fields of the [`FrameModelConfig`], such as `num_frames`.
+
+        Raises:
+            ValueError: If the network has no text tower or no tokenizer, or a template has no `{}`.
+        """
+        if wrong := [template for template in templates if "{}" not in template]:
+            raise ValueError(f"the template {wrong[0]!r} has no {{}} for the name of a class")
+        network = AutoModel.from_pretrained(name)
+        if not hasattr(network, "get_text_features") or not hasattr(network, "vision_model"):
+            raise ValueError(f"{name}: is a {type(network).__name__}, which does not compare images with text")
+        lacks = f"{name}: has no tokenizer for its text tower, which the names of the classes need; save it there"
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ValueError(lacks) from error
+        vocabulary = network.config.text_config.vocab_size
+        if not 0.5 * vocabulary < len(tokenizer) <= vocabulary:  # transformers may make an empty one
+            raise ValueError(lacks)
+        sentences = [template.format(label) for label in labels for template in templates]
+        is_sigmoid = hasattr(network, "logit_bias")
+        # SigLIP was trained with sentences of one length
+        inputs = tokenizer(
+            sentences, padding="max_length" if is_sigmoid else True, truncation=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            embeddings = F.normalize(network.get_text_features(**inputs).pooler_output, dim=-1)
+        embeddings = F.normalize(embeddings.unflatten(0, (len(labels), len(templates))).mean(1), dim=-1)
+        projection: Any = getattr(network, "visual_projection", None)
+        body = network.vision_model
+        config = FrameModelConfig(
+            body_config=copy.deepcopy(body.config),
+            image_size=body.config.image_size,
+            feature_size=body.config.hidden_size,
+            projection_size=None if projection is None else projection.out_features,
+            pooling="unit_mean",
+            problem_type="multi_label_classification" if is_sigmoid else None,
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            **fields,
+        )
+        model = cls(config, body)
+        with torch.no_grad():
+            if model.projection is not None:
+                model.projection.weight.copy_(projection.weight)
+            model.classifier.weight.copy_(network.logit_scale.exp() * embeddings)
+            model.classifier.bias.copy_(network.logit_bias.expand(len(labels)) if is_sigmoid else torch.zeros(1))
+        return model
+
     def _init_weights(self, module: nn.Module):
         if module is self.classifier:
             init.normal_(module.weight, std=self.config.initializer_range)
@@ -182,6 +266,8 @@ class FrameModelForVideoClassification(PreTrainedModel):
         if self.config.freeze_body:
             # here, since `from_pretrained` replaces the weights by trainable ones, and then calls `eval()`
             self.body.eval().requires_grad_(False)
+            if self.projection is not None:
+                self.projection.requires_grad_(False)
         return self
 
     def pooled_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -192,7 +278,8 @@ class FrameModelForVideoClassification(PreTrainedModel):
             pixel_values: Normalised clips, (batch, frames, channels, height, width).
 
         Returns:
-            (batch, 2 * feature_size), or (batch, 3 * feature_size) with `frame_trend`.
+            (batch, 2 * feature_size), or (batch, 3 * feature_size) with `frame_trend`; (batch, projection_size or
+            feature_size) with the pooling `"unit_mean"`.
         """
         batch, frames = pixel_values.shape[:2]
         if frames < 2:
@@ -201,6 +288,10 @@ class FrameModelForVideoClassification(PreTrainedModel):
             # the layout that convolutions are fastest in: 1.8 times as fast for EfficientNet-Lite0 on a CPU
             images = pixel_values.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             features = _features_of(self.body, images).unflatten(0, (batch, frames))
+            if self.projection is not None:
+                features = self.projection(features)
+        if self.config.pooling == "unit_mean":
+            return F.normalize(features, dim=-1).mean(1)
         pooled = [features.mean(1), features.diff(dim=1).abs().mean(1)]
         if self.config.frame_trend:
             time = torch.linspace(-1, 1, frames, dtype=features.dtype, device=features.device)
