@@ -13,20 +13,29 @@ MOTIONS_STUDENT = "motions-student"
 @dataclass
 class Create:
     """
-    Create a model of a published size with random weights, or copy a small trained one.
+    Create a model of a published size with random weights, copy a small trained one, or make one of texts.
 
     motions-student is a copy of the trained model that comes with the package. It knows the 16 motions of `dvflnet
-    render`.
+    render`. With --templates, a CLIP or SigLIP becomes a classifier that needs no training: it tells the --labels by
+    what its text tower says of them.
+
+        dvflnet create openai/clip-vit-base-patch32 runs/clip --labels ucf101 --templates "a video of {}."
     """
 
-    name: str = argument("A preset: nano (or dvflnet-nano), tiny, small or base; or motions-student.")
+    name: str = argument(
+        "A preset: nano (or dvflnet-nano), tiny, small or base; motions-student; or with --templates a folder or Hub "
+        "id of a CLIP or SigLIP."
+    )
     out: Path = argument("Output folder.")
     num_labels: int | None = option(None, "Number of classes; 400 by default.", minimum=1)
     labels: str | None = shared("labels")
+    templates: list[str] | None = option(None, "Texts in which {} stands for the name of a class.")
     seed: int = option(0, "Random seed of the weights.")
     overwrite: bool = shared("overwrite")
 
     def run(self):
+        if self.templates is not None:
+            return self.make_of_text()
         if self.name == MOTIONS_STUDENT:
             return self.copy_motions_student()
         from transformers import set_seed
@@ -64,6 +73,27 @@ class Create:
             raise ValueError(f"{self.name} is trained already: combine it only with --overwrite")
         save_motions_student(self.out, self.overwrite)
         say(f"{self.out}: {MOTIONS_STUDENT}, trained on the 16 motions of `dvflnet render`")
+
+    def make_of_text(self):
+        from hf_dvflnet import FrameModelForVideoClassification, VideoFocalNetVideoProcessor
+        from hf_dvflnet.data.label_sets import read_labels
+        from hf_dvflnet.hub.image_networks import frame_settings
+        from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing, write_card
+
+        if self.labels is None or self.num_labels is not None or self.seed:
+            raise ValueError("--templates needs --labels, the names of the classes, and no --num_labels or --seed")
+        label_set = read_labels(self.labels)
+        with whole_or_nothing(self.out, self.overwrite) as folder:
+            model = FrameModelForVideoClassification.from_text(self.name, label_set.names, self.templates)
+            processor = VideoFocalNetVideoProcessor(num_frames=model.config.num_frames, **frame_settings(self.name))
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+            image_processor_like(processor).save_pretrained(folder)
+            facts = {"classes": f"{len(label_set.names)}, {label_set.source}", "templates": ", ".join(self.templates)}
+            introduction = f"The vision tower of {self.name}, and class names that its text tower has embedded."
+            write_card(folder, "A video classifier made of texts", introduction, facts, name=self.out.name)
+        size = f"{model.num_parameters() / 1e6:.2f} M parameters, {len(label_set.names)} classes"
+        say(f"{self.out}: {type(model.body).__name__} of {self.name}, {size}, not trained")
 
 
 @dataclass

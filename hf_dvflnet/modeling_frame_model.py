@@ -205,17 +205,20 @@ class FrameModelForVideoClassification(PreTrainedModel):
         model. SigLIP's scores are sigmoids, so its `problem_type` is `"multi_label_classification"`.
 
         Args:
-            name: Folder or Hub id of the network, with its tokenizer.
+            name: Folder or Hub id of the network, with its tokenizer. Weights are read from safetensors only.
             labels: Names of the classes, as text: `"juggling balls"`, not `"JugglingBalls"`.
             templates: Sentences with `{}` for the name; the mean of their embeddings stands for the class.
             fields: Fields of the [`FrameModelConfig`], such as `num_frames`.
 
         Raises:
-            ValueError: If the network has no text tower or no tokenizer, or a template has no `{}`.
+            ValueError: If the network has no text tower, no tokenizer or not all weights, or a template has no `{}`.
         """
         if wrong := [template for template in templates if "{}" not in template]:
             raise ValueError(f"the template {wrong[0]!r} has no {{}} for the name of a class")
-        network = AutoModel.from_pretrained(name)
+        options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+        network, loading = AutoModel.from_pretrained(name, **options)
+        if loading["missing_keys"]:  # transformers would initialise them at random
+            raise ValueError(f"{name}: lacks the weights {', '.join(sorted(map(str, loading['missing_keys'])))}")
         if not hasattr(network, "get_text_features") or not hasattr(network, "vision_model"):
             raise ValueError(f"{name}: is a {type(network).__name__}, which does not compare images with text")
         lacks = f"{name}: has no tokenizer for its text tower, which the names of the classes need; save it there"

@@ -1,10 +1,15 @@
 """Classes named in words: an image network that compares frames with text becomes a video classifier untrained."""
 
+import json
+
 import pytest
 import torch
+from commands import run
+from small_trainings import RandomClips, arguments, labelled, new_model
 from transformers import (
     AutoModelForVideoClassification,
     CLIPConfig,
+    CLIPImageProcessor,
     CLIPModel,
     PreTrainedTokenizerFast,
     SiglipConfig,
@@ -13,7 +18,7 @@ from transformers import (
     ViTModel,
 )
 
-from hf_dvflnet import FrameModelForVideoClassification
+from hf_dvflnet import DistillationConfig, DistillationTrainer, FrameModelForVideoClassification
 
 
 WORDS = ["<pad>", "<end>", "a", "photo", "video", "of", "juggling", "jumping", "high", "."]
@@ -84,6 +89,38 @@ def test_it_is_saved_without_the_text_tower_and_loaded_by_the_auto_class(network
     sigmoid = isinstance(network, SiglipModel)
     assert loaded.config.problem_type == ("multi_label_classification" if sigmoid else None)
     assert not any("text" in name for name in loaded.state_dict())
+
+
+def test_the_command_writes_a_model_that_runs_without_the_package(network, dvflnet, tmp_path):
+    _, folder = network
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    (tmp_path / "names.txt").write_text("\n".join(LABELS))
+    words = ("--labels", tmp_path / "names.txt", "--templates", *TEMPLATES)
+    code, printed, errors = dvflnet("create", folder, tmp_path / "made", *words)
+    assert code == 0 and "2 classes, not trained" in printed, errors
+    code = f"""
+        import json, sys, torch
+        sys.modules["hf_dvflnet"] = None
+        from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+        folder = {str(tmp_path / "made")!r}
+        AutoVideoProcessor.from_pretrained(folder, trust_remote_code=True)
+        model = AutoModelForVideoClassification.from_pretrained(folder, trust_remote_code=True)
+        print(json.dumps(model(torch.ones(1, 4, 3, 32, 32)).logits.tolist()))
+    """
+    found = json.loads(run(code, cwd=tmp_path, HF_MODULES_CACHE=str(tmp_path / "modules")).splitlines()[-1])
+    expected = FrameModelForVideoClassification.from_text(folder, LABELS, TEMPLATES).eval()
+    torch.testing.assert_close(torch.tensor(found), expected(torch.ones(1, 4, 3, 32, 32)).logits)
+
+
+def test_words_teach_by_forward_kl_without_a_label(network, tiny_config, tmp_path):
+    teacher = FrameModelForVideoClassification.from_text(network[1], LABELS, num_frames=4)
+    teacher.config.problem_type = "single_label_classification"  # SigLIP's scores are those of separate labels
+    clips = [{"pixel_values": clip} for clip in RandomClips(8).clips]
+    args = DistillationConfig(**arguments(tmp_path / "run"), alpha=1.0, temperature=1.0)
+    student = new_model(labelled(tiny_config, LABELS), seed=0)
+    before = student.classifier.weight.clone()
+    DistillationTrainer(student, args, teacher_model=teacher, train_dataset=clips).train()
+    assert not torch.equal(student.classifier.weight, before)
 
 
 def test_what_cannot_compare_with_text_is_refused(network, tmp_path):

@@ -44,6 +44,11 @@ def load_image_network(name: str) -> tuple[PreTrainedModel, dict[str, Any]]:
             f"{name}: lacks weights of the features ({', '.join(sorted(map(str, found['missing_keys'])))}); choose a "
             "network that was saved with them, such as timm's form of it (timm/NAME)"
         )
+    return network, frame_settings(name)
+
+
+def frame_settings(name: str) -> dict[str, Any]:
+    """How the image processor of a network prepares frames, as in [`load_image_network`], which raises the same."""
     try:
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     except OSError as error:
@@ -52,9 +57,7 @@ def load_image_network(name: str) -> tuple[PreTrainedModel, dict[str, Any]]:
             "which says how frames are resized and normalised. Save that of the network beside it"
         ) from error
     with damage_named(f"{name}: its image processor cannot be used for frames"):
-        return network, _timm_settings(processor.data_config) if hasattr(processor, "data_config") else _settings(
-            processor
-        )
+        return _timm_settings(processor.data_config) if hasattr(processor, "data_config") else _settings(processor)
 
 
 def _why_not(name: str, error: OSError) -> str:

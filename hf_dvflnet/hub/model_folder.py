@@ -217,7 +217,7 @@ def _kind_of(config: VideoFocalNetConfig | FrameModelConfig) -> tuple[dict[str, 
     if isinstance(config, FrameModelConfig):
         body: Any = config.body_config
         name = getattr(body, "architecture", None) or body.model_type  # timm's, or that of transformers
-        return {"image_network": name}, ("feature_size", "freeze_body", "head_dropout")
+        return {"image_network": name}, ("feature_size", "freeze_body", "head_dropout", "pooling")
     sizes = {name: (fields["depths"], fields["embed_dim"]) for name, fields in PRESETS.items()}
     preset = [name for name, size in sizes.items() if size == (config.depths, config.embed_dim)]
     return {"preset": preset[0] if preset else None}, (
