@@ -289,7 +289,7 @@ class Teacher:
         """Logits and features of a view. Features are standardized, as all of a network's are alike in their mean."""
         frames = torch.from_numpy(np.array(features)).float()
         standardized = (frames - self.mean) / (self.deviation + 1e-3)
-        return {"teacher_logits": self.head(pooled(frames)), "teacher_features": standardized.flatten()}
+        return {"teacher_logits": self.head(pooled(frames)), "teacher_features": standardized}
 
     def logits(self, rows: datasets.Dataset, views: Views, part: str) -> np.ndarray:
         """(clips, views, classes)."""
@@ -305,35 +305,12 @@ def pooled(frames: torch.Tensor) -> torch.Tensor:
 # Student
 
 
-class FrameProjection(FeatureProjection):
-    """The features of each frame, for each frame of the teacher: the student's are the mean over its positions."""
-
-    def __init__(self, student: Any, width: int, seed: int):
-        super().__init__(student, width, seed)
-        self.last_layer = student.base_model.layernorm
-
-    def attach(self):
-        super().attach()
-        self.keeper = self.last_layer.register_forward_hook(self._keep)
-
-    def detach(self):
-        super().detach()
-        self.keeper.remove()
-
-    def _keep(self, module: nn.Module, inputs: Any, hidden: torch.Tensor):
-        self.hidden = hidden  # (batch, frames, height, width, channels)
-
-    def _project(self, student: nn.Module, inputs: Any, outputs: Any) -> Any:
-        if not student.training:
-            return outputs
-        return outputs, self.layer(self.hidden.mean((2, 3))).flatten(1)
-
-
 class StoredAnswersTrainer(DistillationTrainer):
     """Distillation with answers that are in the batch: the teacher is not asked, neither here nor in evaluation."""
 
     def _match_features(self):
-        self._projection = FrameProjection(self.model, self.teacher_model.config.feature_size, self.args.seed)
+        width = self.teacher_model.config.feature_size
+        self._projection = FeatureProjection(self.model, width, self.args.seed, by_frame=True)
 
     def log_teacher(self):
         pass

@@ -35,7 +35,7 @@ class Create:
 
     def run(self):
         if self.templates is not None:
-            return self.make_of_text()
+            return self.make_of_text(self.templates)
         if self.name == MOTIONS_STUDENT:
             return self.copy_motions_student()
         from transformers import set_seed
@@ -74,7 +74,7 @@ class Create:
         save_motions_student(self.out, self.overwrite)
         say(f"{self.out}: {MOTIONS_STUDENT}, trained on the 16 motions of `dvflnet render`")
 
-    def make_of_text(self):
+    def make_of_text(self, templates: list[str]):
         from hf_dvflnet import FrameModelForVideoClassification, VideoFocalNetVideoProcessor
         from hf_dvflnet.data.label_sets import read_labels
         from hf_dvflnet.hub.image_networks import frame_settings
@@ -84,12 +84,12 @@ class Create:
             raise ValueError("--templates needs --labels, the names of the classes, and no --num_labels or --seed")
         label_set = read_labels(self.labels)
         with whole_or_nothing(self.out, self.overwrite) as folder:
-            model = FrameModelForVideoClassification.from_text(self.name, label_set.names, self.templates)
+            model = FrameModelForVideoClassification.from_text(self.name, label_set.names, templates)
             processor = VideoFocalNetVideoProcessor(num_frames=model.config.num_frames, **frame_settings(self.name))
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
             image_processor_like(processor).save_pretrained(folder)
-            facts = {"classes": f"{len(label_set.names)}, {label_set.source}", "templates": ", ".join(self.templates)}
+            facts = {"classes": f"{len(label_set.names)}, {label_set.source}", "templates": ", ".join(templates)}
             introduction = f"The vision tower of {self.name}, and class names that its text tower has embedded."
             write_card(folder, "A video classifier made of texts", introduction, facts, name=self.out.name)
         size = f"{model.num_parameters() / 1e6:.2f} M parameters, {len(label_set.names)} classes"

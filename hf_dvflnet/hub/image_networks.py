@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel, TimmWrapperConfig, TimmWrapperModel
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoVideoProcessor,
+    PreTrainedModel,
+    TimmWrapperConfig,
+    TimmWrapperModel,
+)
 from transformers.image_utils import PILImageResampling
 
 from .loading import damage_named
@@ -48,10 +55,16 @@ def load_image_network(name: str) -> tuple[PreTrainedModel, dict[str, Any]]:
 
 
 def frame_settings(name: str) -> dict[str, Any]:
-    """How the image processor of a network prepares frames, as in [`load_image_network`], which raises the same."""
+    """
+    How the image processor of a network prepares frames, as in [`load_image_network`], which raises the same; without
+    an image processor, its video processor.
+    """
     try:
-        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-    except OSError as error:
+        try:
+            processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError):
+            processor = AutoVideoProcessor.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{name}: has no image processor (preprocessor_config.json; for timm, `pretrained_cfg` in config.json), "
             "which says how frames are resized and normalised. Save that of the network beside it"
@@ -81,7 +94,10 @@ def _settings(processor: Any) -> dict[str, Any]:
     if not crop and share and side < 384:
         short = int(side / share)
     names = ("image_mean", "image_std", "resample", "rescale_factor", "do_rescale", "do_normalize")
-    return {**_sides(short, side), **{name: getattr(processor, name) for name in names}}
+    settings = {**_sides(short, side), **{name: getattr(processor, name) for name in names}}
+    if getattr(processor, "offset", False):  # ViViT's subtracts 1 before it normalises
+        settings["image_mean"] = [1 + mean for mean in settings["image_mean"]]
+    return settings
 
 
 def _timm_settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from ..configuration_videofocalnet import VideoFocalNetConfig
@@ -101,6 +101,19 @@ def load_teacher(model: str, dtype: str = "auto") -> PreTrainedModel:
     return _load(AutoModelForVideoClassification, model, read_config(model), exactly=False, dtype=dtype)
 
 
+def load_encoder(model: str, dtype: str = "auto") -> PreTrainedModel:
+    """
+    Load a vision model of any transformers architecture, without its head, from a folder or Hub id. One whose layer
+    `pooler` was not saved, as it is not used by the head, comes without it.
+
+    Raises:
+        ValueError: If the model cannot be read or lacks other weights.
+    """
+    config = read_config(model)
+    kind = FrameModelForVideoClassification if isinstance(config, FrameModelConfig) else AutoModel
+    return _load(kind, model, config, exactly=False, dtype=dtype)
+
+
 def _load(kind: Any, model: str, config: PreTrainedConfig, exactly: bool = True, **options: Any) -> Any:
     """Load a network, and with `exactly` refuse weights that it does not use or that are not floats."""
     with damage_named(f"{model}: the weights cannot be read"):
@@ -125,6 +138,9 @@ def _load(kind: Any, model: str, config: PreTrainedConfig, exactly: bool = True,
     shapes = [f"{name} {tuple(there)} instead of {tuple(wanted)}" for name, there, wanted in found["mismatched_keys"]]
     if shapes:
         raise ValueError(f"{model}: the shapes of the weights do not match its config: {', '.join(sorted(shapes))}")
+    if kind is AutoModel and "pooler.dense.weight" in found["missing_keys"]:
+        network.pooler = None
+        found["missing_keys"] -= {"pooler.dense.weight", "pooler.dense.bias"}
     for problem in ("missing", "unexpected") if exactly else ("missing",):
         names = sorted(map(str, found[f"{problem}_keys"]))
         if names:

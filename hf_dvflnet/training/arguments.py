@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from .encoders import FEATURES
 from .losses import DIVERGENCES, MODULATOR_KINDS, refuse_other_beta
 
 
@@ -118,6 +119,20 @@ class DistillationConfig(VideoTrainingArguments):
             "help": "Folder written by `dvflnet cache-teacher`. Its logits are used instead of running the teacher."
         },
     )
+    use_labels: bool = field(
+        default=True,
+        metadata={
+            "help": "False: match features, relations or modulators alone. The data need no labels, those that there "
+            "are are ignored, and the teacher is any vision model of transformers, of clips or of frames."
+        },
+    )
+    teacher_features: str = field(
+        default="auto",
+        metadata={
+            "help": "Features of a teacher without labels: pooled (its pooled output), cls (its CLS token) or mean "
+            "(of all its tokens); auto: the first of these that it has."
+        },
+    )
     alpha: float = field(
         default=0.2,
         metadata={"help": "Weight of the divergence, in [0, 1]; the weight of the cross-entropy is 1 - alpha."},
@@ -138,6 +153,13 @@ class DistillationConfig(VideoTrainingArguments):
         default=0.0,
         metadata={
             "help": "Weight of the cosine distance between the pooled features of student and teacher; 0: none."
+        },
+    )
+    relation_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the difference between the distances that the clips of a batch have from each other in "
+            "the features of student and teacher; 0: none."
         },
     )
     modulator_weight: float = field(
@@ -163,13 +185,23 @@ class DistillationConfig(VideoTrainingArguments):
         if self.divergence not in DIVERGENCES:
             raise ValueError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {self.divergence!r}")
         refuse_other_beta(self.beta)
-        for name in ("feature_weight", "modulator_weight"):
+        matched = ("feature_weight", "relation_weight", "modulator_weight")
+        for name in matched:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.alpha == self.feature_weight == self.modulator_weight == 0:
+        names = ("alpha", *matched) if self.use_labels else matched
+        if not any(getattr(self, name) for name in names):
+            alone = ", or train with VideoClassificationTrainer" if self.use_labels else ", or use_labels"
             raise ValueError(
-                "alpha, feature_weight and modulator_weight are all 0, so the teacher would teach nothing; set one of "
-                "them, or train with VideoClassificationTrainer"
+                f"{', '.join(names[:-1])} and {names[-1]} are all 0, so the teacher would teach nothing; set one of "
+                f"them{alone}"
+            )
+        if self.teacher_features not in ("auto", *FEATURES):
+            raise ValueError(f"teacher_features must be auto, {', '.join(FEATURES)}, got {self.teacher_features!r}")
+        if self.use_labels and self.teacher_features != "auto":
+            raise ValueError(
+                f"teacher_features={self.teacher_features} is for use_labels=False; with labels, the features are "
+                "what the teacher's `classifier` is given"
             )
         if self.modulator_kinds not in MODULATOR_KINDS:
             raise ValueError(

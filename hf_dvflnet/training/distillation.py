@@ -21,15 +21,18 @@ from transformers.image_utils import SizeDict
 from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from ..configuration_videofocalnet import VideoFocalNetConfig
 from ..data.clips import VideoClipDataset
 from ..hub.calibration import uncalibrate
+from ..hub.image_networks import frame_settings
 from ..hub.loaded_models import HeadInput, feature_width
-from ..hub.loading import load_teacher
+from ..hub.loading import load_encoder, load_teacher
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .arguments import DistillationConfig
 from .checkpoints import has_adapters
+from .encoders import Encoder
 from .labels import label_names, label_order, logits_of, refuse_other_than_classifier
-from .losses import MatchedModulators, divergence_of, feature_distance, mixed_answers
+from .losses import MatchedModulators, divergence_of, feature_distance, mixed_answers, relation_distance
 from .metrics import compute_top_k_metrics
 from .teacher_cache import TeacherCache
 from .trainer import VideoClassificationTrainer
@@ -46,7 +49,14 @@ class DistillationTrainer(VideoClassificationTrainer):
     distance of the pooled features is added: the student's, through a projection ([`FeatureProjection`]), and the
     teacher's. A model's pooled features are what its `classifier` is given. With `args.modulator_weight`, its product
     with the distance of the modulators of two Video-FocalNets is added: the mean of [`modulator_distance`] over
-    `args.modulator_stages` and `args.modulator_kinds`.
+    `args.modulator_stages` and `args.modulator_kinds`. With `args.relation_weight`, its product with
+    [`relation_distance`] of the features is added, which needs no projection.
+
+    With `args.use_labels=False`, these alone are the loss. The teacher is then any vision model of transformers, with
+    or without a head ([`Encoder`]), labels are ignored, and the student's head is not trained: `AutoModel` loads the
+    rest, as does `dvflnet train`. Features of frames are matched frame by frame if the student is a Video-FocalNet,
+    else their mean. They are standardised by their mean and deviation over the clips seen so far, since all features
+    of a network are alike in their mean.
 
     Teacher and student see the same clips. The teacher is frozen, in evaluation mode, and not part of the optimizer or
     of the checkpoints. The evaluation loss is the student's cross-entropy alone. Training
@@ -58,14 +68,14 @@ class DistillationTrainer(VideoClassificationTrainer):
             The student.
         teacher_model ([`PreTrainedModel`], `str` or path, *optional*, defaults to `args.teacher_model_name_or_path`):
             Any video classifier that takes `pixel_values` of shape (batch, frames, channels, height, width), or the
-            folder or Hub id of one. Weights are loaded from safetensors only. If the teacher has the student's class
-            names in a different order, its logits are permuted. Optional with `args.teacher_cache`: a teacher given in
-            addition to the cache is evaluated, but not run during training.
+            folder or Hub id of one; without labels, any vision model. Weights are loaded from safetensors only. If the
+            teacher has the student's class names in a different order, its logits are permuted. Optional with
+            `args.teacher_cache`: a teacher given in addition to the cache is evaluated, but not run during training.
         teacher_processor ([`BaseVideoProcessor`], *optional*):
             The teacher's video processor. If `teacher_model` is a folder or Hub id, the default is the processor saved
-            there. If it prepares clips of another size, mean or standard deviation than the student's
-            (`processing_class`), frames, crop, flip and colours are drawn once for each clip, and the clip is prepared
-            for both; `train_dataset` must then be a [`VideoClipDataset`].
+            there, without labels also the image processor. If it prepares clips of another size, mean or standard
+            deviation than the student's (`processing_class`), frames, crop, flip and colours are drawn once for each
+            clip, and the clip is prepared for both; `train_dataset` must then be a [`VideoClipDataset`].
         kwargs: Passed to [`VideoClassificationTrainer`].
 
     The following values are logged with the training loss. Each is the mean over all clips of all ranks since the last
@@ -106,12 +116,16 @@ class DistillationTrainer(VideoClassificationTrainer):
                 "no teacher is given; set `teacher_model`, `args.teacher_model_name_or_path` or `args.teacher_cache`"
             )
         super().__init__(model=model, args=args, **kwargs)
-        refuse_other_than_classifier(self.model, "student")
+        if args.use_labels:
+            refuse_other_than_classifier(self.model, "student")
+        else:
+            self._leave_labels_out()
         self.current_gradient_accumulation_steps = 1  # set by the Trainer in each step
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self.teacher_model: Any = None
         self._teacher_processor: Any = None  # of a teacher that is given clips of its own
         self._teacher_metrics: dict[str, float] | None = None
+        self.encoder: Encoder | None = None  # without labels, the teacher
         self._teacher_features: HeadInput | None = None
         self._projection: FeatureProjection | None = None
         self._modulators: MatchedModulators | None = None
@@ -119,7 +133,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             self._take_teacher(teacher_model, teacher_processor)
         if args.teacher_cache is not None:
             self._take_cache(TeacherCache(args.teacher_cache))
-        if args.feature_weight:
+        if args.feature_weight or args.relation_weight:
             self._match_features()
         if args.modulator_weight:
             self._match_modulators()
@@ -129,18 +143,39 @@ class DistillationTrainer(VideoClassificationTrainer):
     def _take_teacher(self, teacher: Any, processor: BaseVideoProcessor | None):
         args = self.args
         if isinstance(teacher, (str, os.PathLike)):
-            if processor is None:
+            if processor is None and args.use_labels:
                 processor = AutoVideoProcessor.from_pretrained(teacher)
-            teacher = load_teacher(os.fspath(teacher), args.teacher_dtype or "auto")
+            elif processor is None and self.processing_class is not None:
+                frames = {
+                    name: getattr(self.processing_class, name) for name in ("num_frames", "frame_interval", "fps")
+                }
+                processor = VideoFocalNetVideoProcessor(**frames, **frame_settings(os.fspath(teacher)))
+            load = load_teacher if args.use_labels else load_encoder
+            teacher = load(os.fspath(teacher), args.teacher_dtype or "auto")
         elif args.teacher_dtype is not None:
             teacher = teacher.to(getattr(torch, args.teacher_dtype))
-        refuse_other_than_classifier(teacher, "teacher")
+        if args.use_labels:
+            refuse_other_than_classifier(teacher, "teacher")
+            uncalibrate(teacher, "it teaches")
+        else:
+            config: Any = self.model.config
+            side = config.image_size
+            if isinstance(processor, VideoFocalNetVideoProcessor):
+                side = processor.crop_size["height"]
+            self.encoder = Encoder(teacher, args.teacher_features, torch.zeros(1, config.num_frames, 3, side, side))
+            teacher = self.encoder.model
+            logger.info(f"{self.encoder}")
         refuse_shared_modules(self.model, teacher)
-        uncalibrate(teacher, "it teaches")
         if clips_of_its_own(self.model, self.processing_class, teacher, processor, self.train_dataset):
             self._teacher_processor = self.train_dataset.teacher_processor = processor
             self.train_dataset.shows_teacher = args.teacher_cache is None
-        self._teacher_order = label_order(self.model, label_names(teacher))
+            if not args.use_labels and (args.mixup_alpha or args.cutmix_alpha):
+                raise ValueError(
+                    "with mixup or CutMix, a teacher that is given clips of its own does not see the mixed clip; set "
+                    "mixup_alpha and cutmix_alpha to 0"
+                )
+        if args.use_labels:
+            self._teacher_order = label_order(self.model, label_names(teacher))
 
         teacher.eval().requires_grad_(False).to(args.device)
         self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
@@ -156,16 +191,42 @@ class DistillationTrainer(VideoClassificationTrainer):
         cache.refuse_other_clips(self.train_dataset)
         if self.teacher_model is not None:
             cache.refuse_other_teacher(self.accelerator.unwrap_model(self.teacher_model))
-        self._teacher_order = label_order(self.model, cache.labels)
+        if self.args.use_labels:
+            self._teacher_order = label_order(self.model, cache.labels)
         self.train_dataset.teacher_cache = cache
 
     def _match_features(self):
         if self.args.teacher_cache is not None:
             width = self.train_dataset.teacher_cache.feature_width
+        elif self.encoder is not None:
+            width = self.encoder.width
         else:
             teacher = self.accelerator.unwrap_model(self.teacher_model)
             self._teacher_features, width = HeadInput(teacher), feature_width(teacher)
-        self._projection = FeatureProjection(self.model, width, self.args.seed)
+        self._projection = FeatureProjection(
+            self.model,
+            width,
+            self.args.seed,
+            by_frame=self.encoder is not None and self.encoder.of_frames,
+            standardizes=not self.args.use_labels,
+        )
+
+    def _leave_labels_out(self):
+        """Neither labels nor classes of the data are read."""
+        if self.eval_dataset is not None:
+            raise ValueError("use_labels=False leaves nothing to evaluate the student by; leave eval_dataset out")
+        self.data_collator = getattr(self.data_collator, "collate", self.data_collator)  # without a check of labels
+        clips: Any = self.train_dataset
+        batch = self.args.train_batch_size * self.args.world_size
+        if hasattr(clips, "__len__") and len(clips) < batch:
+            raise ValueError(
+                f"{len(clips)} training clips do not fill a batch of {batch}, the least that is learned from without "
+                "labels; add videos, or choose a smaller per_device_train_batch_size"
+            )
+
+    def _match_classes(self):
+        if self.args.use_labels:
+            super()._match_classes()
 
     def _match_modulators(self):
         args = self.args
@@ -178,13 +239,20 @@ class DistillationTrainer(VideoClassificationTrainer):
         self._modulators = MatchedModulators(self.model, teacher, args.modulator_kinds, args.modulator_stages)
 
     def ask_teacher(self, pixel_values: torch.Tensor) -> dict[str, Any]:
-        """The teacher's `teacher_logits`, in its own class order, and what else is matched."""
-        inputs: dict[str, Any] = {"pixel_values": pixel_values.to(next(self.teacher_model.parameters()).dtype)}
+        """The teacher's `teacher_logits`, in its own class order, unless there are no labels; and what is matched."""
+        pixel_values = pixel_values.to(next(self.teacher_model.parameters()).dtype)
+        options: dict[str, Any] = {}
         if self._modulators is not None:
-            inputs |= {"output_modulators": True, "return_dict": True}
+            options |= {"output_modulators": True, "return_dict": True}
+        answers: dict[str, Any] = {}
         with torch.no_grad():
-            outputs = self.teacher_model(**inputs)
-            answers: dict[str, Any] = {"teacher_logits": logits_of(outputs, "teacher", self.model.config.num_labels)}
+            if self.encoder is None:
+                outputs = self.teacher_model(pixel_values=pixel_values, **options)
+                answers["teacher_logits"] = logits_of(outputs, "teacher", self.model.config.num_labels)
+            else:
+                options = self.encoder.options | options
+                outputs = self.teacher_model(self.encoder.given(pixel_values), **options)
+                answers["teacher_features"] = self.encoder.read(outputs, len(pixel_values))
             if self._modulators is not None:
                 answers["teacher_energies"] = self._modulators.energies(outputs)
         if self._teacher_features is not None:
@@ -201,7 +269,8 @@ class DistillationTrainer(VideoClassificationTrainer):
     # One training step
 
     def mix_targets(self, inputs, shares, num_labels):
-        super().mix_targets(inputs, shares, num_labels)
+        if self.args.use_labels:
+            super().mix_targets(inputs, shares, num_labels)
         if "teacher_pixel_values" in inputs:
             inputs.update(self.ask_teacher(inputs.pop("teacher_pixel_values")))
         if "teacher_logits" in inputs:
@@ -209,7 +278,8 @@ class DistillationTrainer(VideoClassificationTrainer):
                 self.args.divergence, inputs["teacher_logits"], shares, self.args.temperature
             )
         if "teacher_features" in inputs:
-            inputs["teacher_features"] = shares @ inputs["teacher_features"].to(shares)
+            features = inputs["teacher_features"].to(shares)
+            inputs["teacher_features"] = torch.tensordot(shares, features, 1)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not model.training:
@@ -224,7 +294,33 @@ class DistillationTrainer(VideoClassificationTrainer):
         labels = inputs.pop("labels", None)
         outputs = model(**inputs)
         if self._projection is not None:
-            outputs, projected = outputs
+            outputs, projected, features = outputs
+        loss, logged = torch.zeros((), device=inputs["pixel_values"].device), dict[str, torch.Tensor]()
+        if args.use_labels:
+            loss, logged = self._label_losses(outputs, labels, answers, clips, num_items_in_batch)
+        if self._projection is not None:
+            theirs = self._projection.shown(answers["teacher_features"], features)
+            if args.feature_weight:
+                logged["loss_features"] = feature_distance(projected, theirs)
+                loss = loss + args.feature_weight * logged["loss_features"]
+            if args.relation_weight:
+                logged["loss_relations"] = relation_distance(features, theirs)
+                loss = loss + args.relation_weight * logged["loss_relations"]
+        if self._modulators is not None:
+            logged["loss_modulators"] = self._modulators.distance(outputs, answers["teacher_energies"])
+            loss = loss + args.modulator_weight * logged["loss_modulators"]
+        for name, value in logged.items():
+            self._sums[name] += value.detach() * clips
+        self._sums["clips"] += clips
+        if self.loss_is_scaled_for_ga:
+            loss = loss / self.current_gradient_accumulation_steps
+        return (loss, outputs) if return_outputs else loss
+
+    def _label_losses(
+        self, outputs: Any, labels: Any, answers: dict[str, Any], clips: int, num_items_in_batch: Any
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Divergence and cross-entropy, weighted, and what is logged of them."""
+        args = self.args
         logits = logits_of(outputs, "student", self.model.config.num_labels)
         if self.compute_loss_func is None or labels is None:
             if labels is None:  # the divergence alone, as where all labels are -100
@@ -238,24 +334,11 @@ class DistillationTrainer(VideoClassificationTrainer):
                 cross_entropy = cross_entropy * self.accelerator.num_processes
             cross_entropy = cross_entropy * self.current_gradient_accumulation_steps
 
-        # loss
         teacher_logits = self._in_order(answers["teacher_logits"])
         divergence = self.compute_divergence(logits, teacher_logits)
         loss = args.alpha * divergence + (1 - args.alpha) * cross_entropy
         agreement = (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
-        logged = {"loss_kl": divergence, "loss_ce": cross_entropy, "agreement": agreement}
-        if self._projection is not None:
-            logged["loss_features"] = feature_distance(projected, answers["teacher_features"])
-            loss = loss + args.feature_weight * logged["loss_features"]
-        if self._modulators is not None:
-            logged["loss_modulators"] = self._modulators.distance(outputs, answers["teacher_energies"])
-            loss = loss + args.modulator_weight * logged["loss_modulators"]
-        for name, value in logged.items():
-            self._sums[name] += value.detach() * clips
-        self._sums["clips"] += clips
-        if self.loss_is_scaled_for_ga:
-            loss = loss / self.current_gradient_accumulation_steps
-        return (loss, outputs) if return_outputs else loss
+        return loss, {"loss_kl": divergence, "loss_ce": cross_entropy, "agreement": agreement}
 
     def _answers(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Take the teacher's answers out of a batch, where the cache or `mix_targets` put them, or ask the teacher."""
@@ -324,6 +407,8 @@ class DistillationTrainer(VideoClassificationTrainer):
         Raises:
             ValueError: If there is no teacher, but only a cache of its logits.
         """
+        if not self.args.use_labels:
+            raise ValueError("use_labels=False: the teacher's classes are not used, so there is nothing to evaluate")
         if self.teacher_model is None:
             raise ValueError(
                 "there is no teacher to evaluate, only its cached logits for the training clips; pass `teacher_model`"
@@ -391,7 +476,7 @@ class _LogTeacher(TrainerCallback):
 
 class FeatureProjection:
     """
-    A linear layer from the student's pooled features to the teacher's width, as in FitNets (arXiv 1412.6550).
+    A linear layer from the student's features to the teacher's width, as in FitNets (arXiv 1412.6550).
 
     During training it is the submodule `feature_projection` of the student, called in its forward pass. Optimizer,
     clipping, checkpoints, several processes and sharding therefore treat it like any other layer. Afterwards, and
@@ -401,14 +486,22 @@ class FeatureProjection:
         student: The student, which may be a `PeftModel`.
         width: Number of values of the teacher's features.
         seed: Seed of the first weights, which are then the same in all processes.
+        by_frame: Whether the teacher's features are those of frames. Those of a student that is a Video-FocalNet are
+            then the mean over the positions of each frame; of other students, all are of the whole clip.
+        standardizes: Whether the teacher's features are standardised.
     """
 
-    def __init__(self, student: Any, width: int, seed: int):
+    def __init__(self, student: Any, width: int, seed: int, by_frame: bool = False, standardizes: bool = False):
         self.features = HeadInput(student)
+        self.by_frame = by_frame and student.config.model_type == VideoFocalNetConfig.model_type
         with torch.random.fork_rng(devices=[]):  # the training's own draws stay those of a training without features
             torch.manual_seed(seed)
             self.layer: nn.Module = nn.Linear(feature_width(student), width)
+        if standardizes:
+            for name in ("rows", "sum", "squares"):  # in checkpoints, with the layer
+                self.layer.register_buffer(name, torch.zeros(width))
         self.layer.to(next(student.parameters()).device)
+        self.statistics: Any = self.layer if standardizes else None
         self.owner = student
         if has_adapters(student):
             from peft.utils import ModulesToSaveWrapper
@@ -416,26 +509,51 @@ class FeatureProjection:
             self.owner = student.get_base_model()
             self.layer = ModulesToSaveWrapper(self.layer, student.active_adapter)  # else PEFT would not save it
         self.hook: Any = None  # while attached
+        self.hidden: Any = None  # of the last forward pass
 
     def attach(self):
         """Make the layer a part of the student."""
         self.owner.feature_projection = self.layer
         self.hook = self.owner.register_forward_hook(self._project)
+        if self.by_frame:
+            self.keeper = self.owner.base_model.layernorm.register_forward_hook(self._keep)
 
     def detach(self):
         """Leave the student as it was."""
         del self.owner.feature_projection
         self.hook.remove()
         self.hook = None
+        if self.by_frame:
+            self.keeper.remove()
+            self.hidden = None
+
+    def _keep(self, layer: nn.Module, inputs: Any, hidden: torch.Tensor):
+        self.hidden = hidden  # (batch, frames, height, width, channels)
 
     def _project(self, student: nn.Module, inputs: Any, outputs: Any) -> Any:
-        """In training, return the projected features beside the outputs: DDP looks there for what is trained."""
+        """In training, return features, projected and not, beside the outputs: DDP looks there for what is trained."""
         if not student.training:
             return outputs
-        features = self.features.take()
+        features = self.hidden.mean((2, 3)) if self.by_frame else self.features.take()
         # in float32 under mixed precision too: features of half precision differ by rounding from clip to clip
         with torch.autocast(features.device.type, enabled=False):
-            return outputs, self.layer(features.float())
+            return outputs, self.layer(features.float()), features
+
+    def shown(self, theirs: torch.Tensor, ours: torch.Tensor) -> torch.Tensor:
+        """The teacher's features as the student's are compared with them: of as many frames, or of the clip."""
+        if (seen := self.statistics) is not None:
+            rows = theirs.float().flatten(0, -2)
+            seen.rows += len(rows)
+            seen.sum += rows.sum(0)
+            seen.squares += rows.square().sum(0)
+            mean = seen.sum / seen.rows
+            deviation = (seen.squares / seen.rows - mean.square()).clamp(min=0).sqrt()
+            theirs = (theirs.float() - mean) / (deviation + 1e-3)
+        if theirs.ndim > ours.ndim:
+            return theirs.mean(1)
+        if theirs.ndim == 3:  # a student with tubelets has fewer frames
+            return theirs.unflatten(1, (ours.shape[1], -1)).mean(2)
+        return theirs
 
 
 def refuse_shared_modules(student: nn.Module, teacher: nn.Module):
@@ -464,7 +582,7 @@ def clips_of_its_own(
         ours, theirs = (_comparable(getattr(each, name, None)) for each in (student_processor, teacher_processor))
         if ours != theirs and student_processor is not None and teacher_processor is not None:
             differences[f"processor.{name}"] = f"{theirs} and {ours}"
-    teacher_frames = getattr(teacher.config, "num_frames", None)
+    teacher_frames = getattr(getattr(teacher, "config", None), "num_frames", None)
     if teacher_frames not in (None, student.config.num_frames):
         differences["config.num_frames"] = f"{teacher_frames} and {student.config.num_frames}"
     if not differences:

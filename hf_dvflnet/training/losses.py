@@ -206,13 +206,32 @@ def mixed_answers(name: str, teacher_logits: torch.Tensor, shares: torch.Tensor,
 
 def feature_distance(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torch.Tensor:
     """
-    One minus the cosine of the angle between features of shape (batch, width), averaged over the batch: in [0, 2].
+    One minus the cosine of the angle between features of shape (batch, width), or between all those of the frames of a
+    clip, (batch, frames, width), averaged over the batch: in [0, 2].
 
     Only directions count, since the scale of a teacher's features depends on its last layer and says nothing about the
     clip.
     """
-    student, teacher = _wide(student_features, teacher_features)
+    student, teacher = (each.flatten(1) for each in _wide(student_features, teacher_features))
     return 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
+
+
+def relation_distance(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torch.Tensor:
+    """
+    Difference between the distances of the clips of a batch from each other, as two networks see them: the
+    distance-wise loss of relational knowledge distillation (RKD-D, arXiv 1904.05068, equations 6 to 9).
+
+    Each network's distances are divided by their mean over the pairs, and compared by a Huber loss, averaged over the
+    pairs. The networks' widths may differ, without a projection. 0 for a single clip.
+
+    Args:
+        student_features, teacher_features: (batch, ...), of any widths.
+    """
+    student, teacher = (F.pdist(each.flatten(1)) for each in _wide(student_features, teacher_features))
+    if not len(student):
+        return student.sum()
+    student, teacher = (each / each.mean().clamp(min=1e-12) for each in (student, teacher))
+    return F.smooth_l1_loss(student, teacher)
 
 
 # Modulators: where in a clip a Video-FocalNet gathers strong context. The channels of two networks do not correspond,

@@ -383,7 +383,7 @@ def test_other_numbers_of_stages_are_refused_unless_some_are_chosen(tmp_path, co
         ({"modulator_stages": []}, r"modulator_stages must be different numbers from 1, at least one, got \[\]"),
         ({"modulator_stages": [0, 1]}, r"modulator_stages must be .*, got \[0, 1\]"),
         ({"modulator_stages": [2, 2]}, r"modulator_stages must be .*, got \[2, 2\]"),
-        ({"alpha": 0.0}, "alpha, feature_weight and modulator_weight are all 0, so the teacher would teach nothing"),
+        ({"alpha": 0.0}, "relation_weight and modulator_weight are all 0, so the teacher would teach nothing"),
         ({"modulator_weight": 1.0, "teacher_cache": "cache"}, "at each step, and a teacher_cache contains none"),
     ],
 )
