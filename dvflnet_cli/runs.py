@@ -23,7 +23,7 @@ from transformers.utils import logging
 import hf_dvflnet as hf
 from hf_dvflnet.data.benchmarks import BENCHMARKS
 from hf_dvflnet.data.label_sets import composed
-from hf_dvflnet.data.loading import split_facts
+from hf_dvflnet.data.loading import load_unlabelled, split_facts
 from hf_dvflnet.data.motion_videos import write_motion_videos
 from hf_dvflnet.data.video_column import undecoded, video_source
 from hf_dvflnet.hub.calibration import uncalibrate
@@ -62,6 +62,8 @@ def train(options, args, given: dict[str, Any]):
         )
     begin(options, args, given)
     data = load_data(options, args)
+    if options.clips_per_class is not None:
+        data["train"] = drawn_clips_per_class(data["train"], options.clips_per_class, args.seed)
     model, processor = make_classifier(options, data, args.seed)
     pace = describe_pace(data["train"], processor)
     if args.process_index == 0:
@@ -126,7 +128,50 @@ def report(
     print(f"The model is in {folder}, its curves are in {folder / 'curves.png'}")
 
 
+def distill_body(options, args, given: dict[str, Any]):
+    """Distillation without labels: of any videos, to a network without a head."""
+    labelled = ("student_train_clips", "train_teacher", "evaluate_test", "lora_rank", "recipe")
+    if unused := [name for name in labelled if name in given]:
+        raise ValueError(f"--use_labels false: --{unused[0]} is for a training with labels; leave it out")
+    if args.teacher_model_name_or_path is None or options.data_dir is None:
+        raise ValueError("--use_labels false needs --teacher_model_name_or_path and --data_dir")
+    args = with_recipe(options, args, given, {"logging_steps": defaults.TRAINING["logging_steps"]})
+    begin(options, args, given)
+    folder = Path(args.output_dir)
+    with args.main_process_first(desc="listing videos"):
+        if options.dataset in (None, "folder"):
+            rows = load_unlabelled(options.data_dir, options.window)
+        else:
+            lists = pick(options, "protocol fold block_list classes")
+            rows = hf.load_benchmark(options.dataset, options.data_dir, "train", **lists)
+    processor = video_processor(options)
+    path, preset, overrides = pick(
+        options, "student_model_name_or_path student_preset student_config_overrides"
+    ).values()
+    trainer = hf.DistillationTrainer(
+        make_network(path, preset, overrides, options, args.seed, num_labels=2),
+        args,
+        train_dataset=training_clips(rows, processor, options, args.seed, is_small=True),
+        processing_class=processor,
+    )
+    if args.process_index == 0:
+        print(f"{trainer.encoder}\n{len(rows)} clips\nFrames of a clip: {describe_pace(rows, processor)}", flush=True)
+    checkpoint = last_whole_checkpoint(folder, args.world_size) if args.resume_from_checkpoint else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        trainer.model.base_model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        image_processor_like(processor).save_pretrained(folder)
+        about = {"features": str(trainer.encoder), "clips": len(rows), "seed": args.seed, "arguments": given}
+        write_json(folder / "results.json", about)
+        print(f"{folder}: the network without a head, for `dvflnet train --model_name_or_path {folder}`")
+    trainer.accelerator.end_training()
+
+
 def distill(options, args, given: dict[str, Any]):
+    if not args.use_labels:
+        return distill_body(options, args, given)
     args = with_recipe(options, args, given, defaults.TRAINING)
     begin(options, args, given)
     output_dir = Path(args.output_dir)
@@ -339,6 +384,12 @@ def first_clips_per_class(rows: Any, clips: int | None):
     return rows.select(numpy.flatnonzero(labels.groupby(labels).cumcount() < clips))
 
 
+def drawn_clips_per_class(rows: Any, clips: int, seed: int):
+    """As many clips of each class, drawn by a seed; all of a class that has fewer."""
+    labels = pandas.Series(rows["label"]).sample(frac=1, random_state=seed)
+    return rows.select(sorted(labels.groupby(labels).head(clips).index))
+
+
 def training_clips(rows: Any, processor, options, seed: int, *, is_small: bool = False) -> hf.VideoClipDataset:
     shown: dict[str, Any] = {"seed": seed, "on_error": options.on_error}
     if options.augment:
@@ -420,6 +471,8 @@ def starts_from_frames(options) -> bool:
 
 def trains_head_only(options) -> bool:
     frames = starts_from_frames(options)
+    if options.freeze_body and (frames or options.lora_rank is not None):
+        raise ValueError("--freeze_body is for a Video-FocalNet, without LoRA; the body of an image network is frozen")
     if options.fine_tune and not frames:
         raise ValueError("--fine_tune is for an image network, --image_model; the other networks are trained whole")
     if frames and options.num_frames < 2:
@@ -431,9 +484,9 @@ def make_classifier(options, data: dict[str, Any], seed: int) -> tuple[Any, hf.V
     """Make the model of `dvflnet train` with its processor."""
     path, names = options.model_name_or_path, data["train"].features["label"].names
     if not starts_from_frames(options):
-        return make_model(path, options.preset, options.config_overrides, data, options, seed), video_processor(
-            options
-        )
+        model = make_model(path, options.preset, options.config_overrides, data, options, seed)
+        model.base_model.requires_grad_(not options.freeze_body)
+        return model, video_processor(options)
     set_seed(seed)
     fields = {"num_frames": options.num_frames, "freeze_body": trains_head_only(options)}
     if path is not None:
@@ -479,20 +532,27 @@ def make_model(
     new.
     """
     names = data["train"].features["label"].names
-    shown = {"num_frames": options.num_frames, "image_size": options.image_size or defaults.IMAGE_SIZE}
-    set_seed(seed)
-    if path is None:
-        fields = json.loads(overrides) if overrides and overrides.startswith("{") else {}
-        config = hf.VideoFocalNetConfig.from_preset(preset, **{**shown, **labels_of(names), **fields})
-        if overrides and not fields:
-            config.update_from_string(overrides)
-            config.validate()
-        model = hf.VideoFocalNetForVideoClassification(config)
-    else:
-        model = hf.VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
+    model = make_network(path, preset, overrides, options, seed, **labels_of(names))
+    if path is not None:
         give_classes(model, names)
     note_training_data(model, data, options.augment)
     return model
+
+
+def make_network(
+    path: str | None, preset: str, overrides: str | None, options, seed: int, **classes: Any
+) -> hf.VideoFocalNetForVideoClassification:
+    """A Video-FocalNet with the weights at `path`, or random ones for a preset with config overrides and `classes`."""
+    shown = {"num_frames": options.num_frames, "image_size": options.image_size or defaults.IMAGE_SIZE}
+    set_seed(seed)
+    if path is not None:
+        return hf.VideoFocalNetForVideoClassification.from_pretrained(path, **shown)
+    fields = json.loads(overrides) if overrides and overrides.startswith("{") else {}
+    config = hf.VideoFocalNetConfig.from_preset(preset, **{**shown, **classes, **fields})
+    if overrides and not fields:
+        config.update_from_string(overrides)
+        config.validate()
+    return hf.VideoFocalNetForVideoClassification(config)
 
 
 def give_classes(model: Any, names: list[str]):

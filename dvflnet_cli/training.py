@@ -75,6 +75,10 @@ class Train(TrainingOptions):
         None, "Train the head of an image network: folder or Hub id (timm: timm/NAME), or efficientnet-lite0."
     )
     fine_tune: bool = option(False, "Train all weights of the image network, too.")
+    freeze_body: bool = option(False, "Train the head of a Video-FocalNet alone; the next training can start from it.")
+    clips_per_class: int | None = option(
+        None, "Train on this many clips of each class, drawn by the seed; on all if unset.", minimum=1
+    )
     model_name_or_path: str | None = option(None, "Folder or Hub id of the initial weights; random if unset.")
     preset: str = option("nano", "Preset (size) of a model with random initial weights.")
     config_overrides: str | None = option(None, "Overrides of the preset, such as `drop_path_rate=0.2`, or JSON.")
@@ -97,6 +101,12 @@ class Distill(TrainingOptions):
 
     Without --data_dir, small videos are rendered.
 
+    Without labels, any vision model teaches by its features: DIR is any folder of videos, or a list of them, and
+    runs/body is what `dvflnet train --model_name_or_path runs/body` starts from.
+
+        dvflnet distill --output_dir runs/body --data_dir DIR --teacher_model_name_or_path facebook/dinov2-small \\
+            --use_labels false --feature_weight 1
+
     The options are those below and transformers' TrainingArguments. The same command continues a run that was stopped.
     On several processes: accelerate launch -m dvflnet_cli distill ...
     """
@@ -112,6 +122,9 @@ class Distill(TrainingOptions):
     student_config_overrides: str | None = option(None, "Overrides of the preset, as for the teacher.")
     compare_alone: bool = option(True, "Whether the student is also trained alone.")
     train_teacher: bool = option(False, "Train a teacher even if `teacher_model_name_or_path` names one.")
+    window: float = option(
+        10.0, "Without labels: seconds. Each part of this length of a longer video is a clip.", minimum=0.1
+    )
 
     def run(self, args, given: dict):
         from . import runs

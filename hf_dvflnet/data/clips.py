@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal, Self
 
 import datasets
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from transformers import default_data_collator
 from transformers.utils import logging
-from transformers.video_utils import VideoMetadata
 
+from ..clip_sampling import frame_times
 from ..video_decoding import VideoDecodeError, read_video
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .augmentation import ClipAugmentation, ClipDraw, render, training_indices
@@ -38,7 +38,8 @@ class VideoClipDataset(torch.utils.data.Dataset):
     """
     Clips for a Trainer, from a dataset with the columns `video` (`datasets.Video`, or paths) and, optionally, `label`
     (or `labels`) and `video_id`. A clip without a label (no column, None, or a negative number of a `ClassLabel`) has
-    the label -100.
+    the label -100. With a column `window`, [part, parts], a training clip is drawn from that of equal parts of its
+    video, numbered from 0 ([`load_unlabelled`]).
 
     For training, the frames are drawn by the published training rule ([`training_indices`]), or at the processor's
     `fps` from a random position ([`paced_indices`]), with a seed made of (`seed`, epoch, clip). The draws therefore do
@@ -86,6 +87,8 @@ class VideoClipDataset(torch.utils.data.Dataset):
                 f"VideoClipDataset takes a datasets.Dataset, got {type(dataset).__name__}; of a DatasetDict, choose a "
                 "split, such as dataset['train']"
             )
+        if "window" in dataset.features and not train:
+            raise ValueError("the column `window` is for training clips, but train is False; remove the column")
         self.dataset = undecoded(dataset)
         self.processor = processor
         self.train = train
@@ -196,7 +199,9 @@ class VideoClipDataset(torch.utils.data.Dataset):
         )
 
     def _read(self, row: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
-        frames, _ = read_video(video_source(row["video"]), lambda video: self._draw_frames(video, generator))
+        frames, _ = read_video(
+            video_source(row["video"]), lambda video: self._draw_frames(video, generator, row.get("window"))
+        )
         drawn = None
         if self.augmentation is not None:  # drawn once, for the frames as the teacher is given them, if there is one
             processor = self.teacher_processor or self.processor
@@ -208,8 +213,17 @@ class VideoClipDataset(torch.utils.data.Dataset):
             item["teacher_pixel_values"] = _prepare(frames, drawn, self.teacher_processor or self.processor)
         return item
 
-    def _draw_frames(self, metadata: VideoMetadata, generator: np.random.Generator) -> np.ndarray:
+    def _draw_frames(
+        self, metadata: Any, generator: np.random.Generator, window: Sequence[int] | None = None
+    ) -> np.ndarray:
         processor = self.processor
+        if window is not None:
+            part, parts = window
+            first, end = (metadata.total_num_frames * each // parts for each in (part, part + 1))
+            times = frame_times(metadata)
+            shown = None if times is None else times[first:end]
+            metadata = replace(metadata, total_num_frames=max(end - first, 1), frame_times=shown)
+            return first + self._draw_frames(metadata, generator)
         if processor.fps is not None:
             return processor.sample_at(processor.fps, metadata, processor.num_frames, generator.random())
         return training_indices(

@@ -1,15 +1,22 @@
-"""Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`."""
+"""
+Loads a split of a benchmark, or of your own class folders: `load_benchmark("ucf101", DIR, "test")`; or videos without
+labels: `load_unlabelled(DIR)`.
+"""
 
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
+from tqdm.auto import tqdm
 
+from ..video_decoding import VideoDecodeError, read_video
 from .benchmarks import BENCHMARKS, Benchmark
 from .class_folders import load_video_folder
-from .video_column import clip_features
+from .video_column import clip_features, video_source
+from .video_files import list_videos, read_video_list
 
 
 def load_benchmark(
@@ -67,6 +74,45 @@ def load_benchmark(
                 )
         return _load_folder(data_dir, split)
     return _load_release(BENCHMARKS[name](data_dir, protocol, fold, label_set, block_list, classes), split)
+
+
+def load_unlabelled(source: str | os.PathLike, window: float = 10.0) -> datasets.Dataset:
+    """
+    List videos without labels, for [`VideoClipDataset`] with `train=True`.
+
+    Args:
+        source: A folder with videos at any depth, as in [`list_videos`], or a list of them, `.txt`, `.csv` or
+            `.parquet`, as in [`read_video_list`].
+        window: Seconds. A longer video is divided into as many equal parts of at least this length as there are, and
+            each is a clip. A video of unknown length, or one that cannot be read, is one clip.
+
+    Returns:
+        A dataset with the columns `video` (`{"path", "bytes"}`), `window` ([part, parts]) and `video_id` (the path,
+        and the part).
+
+    Raises:
+        OSError, ValueError: As in those functions, or if `window` is not positive.
+    """
+    if not window > 0:
+        raise ValueError(f"window must be above 0 seconds, got {window}")
+    is_list = Path(source).suffix.lower() in (".txt", ".csv", ".parquet")
+    rows = []
+    for path in tqdm(read_video_list(source) if is_list else list_videos([source]), desc="videos", disable=None):
+        try:
+            duration = read_video(video_source({"path": path, "bytes": None}), [0])[1].duration
+        except (OSError, VideoDecodeError):
+            duration = None  # reported where it is drawn
+        parts = max(1, int((duration or 0) // window))
+        rows += [
+            {
+                "video": {"path": path, "bytes": None},
+                "window": [part, parts],
+                "video_id": path if parts == 1 else f"{path} {part + 1}/{parts}",
+            }
+            for part in range(parts)
+        ]
+    features = {"video": datasets.Video(decode=False), "window": datasets.List(datasets.Value("int32"))}
+    return datasets.Dataset.from_list(rows, datasets.Features(features | {"video_id": datasets.Value("string")}))
 
 
 def split_facts(dataset: datasets.Dataset) -> dict[str, Any]:

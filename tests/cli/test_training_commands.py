@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModel, ConvNextConfig, ConvNextImageProcessor, ViTConfig, ViTImageProcessor, ViTModel
+from videos import write_video
 
+from dvflnet_cli import runs
 from hf_dvflnet import (
     FrameModelForVideoClassification,
     VideoFocalNetForVideoClassification,
+    VideoFocalNetModel,
     load_model,
     load_processor,
+    load_video_folder,
 )
 from hf_dvflnet.data.motion_videos import MOTIONS
 from hf_dvflnet.hub.model_folder import MOTIONS_STUDENT
@@ -223,3 +227,58 @@ def test_no_top_five_of_up_to_five_classes_is_shown(tiny_config, classes, shown)
     model = VideoFocalNetForVideoClassification(tiny_config)
     row = figures(model, {"test_top1_accuracy": 0.5, "test_top5_accuracy": 1.0, "test_ece": 0.1}, "test", clips=10)
     assert as_table({"student": row}).endswith(f"| {shown} |")
+
+
+@pytest.fixture
+def footage(tmp_path, motion_tree) -> Path:
+    """Videos at different depths, without classes, one of which lasts 2.4 times as long as a window of 2 s."""
+    folder = tmp_path / "footage" / "deeper"
+    folder.mkdir(parents=True)
+    for number, clip in enumerate(sorted(motion_tree.glob("train/*/*.mp4"))[:4]):
+        shutil.copy(clip, (folder if number % 2 else folder.parent) / f"{number}.mp4")
+    write_video(folder / "long.mp4", num_frames=48, rate=10)
+    return folder.parent
+
+
+UNLABELLED = ("--use_labels", "false", "--feature_weight", 1, "--image_size", 32, "--short_side", 36, "--max_steps", 2)
+SMALL_STUDENT = ("--student_config_overrides", "embed_dim=8", "--per_device_train_batch_size", 2)
+
+
+def test_a_network_is_taught_by_unlabelled_videos_and_starts_a_training(
+    dvflnet, train, network, footage, motion_tree, tmp_path
+):
+    out = tmp_path / "body"
+    words = ("--data_dir", footage, "--output_dir", out, "--teacher_model_name_or_path", network, "--window", 2)
+    code, printed, err = dvflnet("distill", *words, *UNLABELLED, *SMALL, *SMALL_STUDENT, "--relation_weight", 1)
+    assert code == 0, err
+    assert "The teacher's features are the pooled output of each frame: 16 values of its ConvNextModel" in printed
+    assert results(out)["clips"] == 6  # the long one is two
+    body = AutoModel.from_pretrained(out)
+    assert type(body) is VideoFocalNetModel
+    probe = ("--freeze_body", "--clips_per_class", 1, "--max_steps", 2, "--image_size", 32, "--short_side", 36)
+    code, _, err = train("--model_name_or_path", out, *probe)
+    assert code == 0, err
+    trained = load_model(str(tmp_path / "out"))
+    for name, weight in body.named_parameters():
+        assert torch.equal(weight, trained.videofocalnet.get_parameter(name))
+    assert len(history(tmp_path / "out")) and trained.config.num_labels == len(MOTIONS)
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (("--evaluate_test",), "--evaluate_test is for a training with labels"),
+        (("--per_device_train_batch_size", 64), "do not fill a batch of 64"),
+    ],
+)
+def test_what_does_not_fit_a_training_without_labels_is_refused(words, reason, dvflnet, network, footage, tmp_path):
+    given = ("--data_dir", footage, "--output_dir", tmp_path / "body", "--teacher_model_name_or_path", network)
+    code, _, err = dvflnet("distill", *given, *UNLABELLED, *SMALL, *SMALL_STUDENT, *words)
+    assert code == 1 and reason in err.splitlines()[-1], err
+
+
+def test_clips_of_each_class_are_drawn_by_a_seed(motion_tree):
+    rows = load_video_folder(motion_tree)["train"]
+    drawn = [runs.drawn_clips_per_class(rows, 1, seed)["video_id"][:] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == len(MOTIONS)
+    assert runs.drawn_clips_per_class(rows, 5, 0)["video_id"][:] == rows["video_id"][:]

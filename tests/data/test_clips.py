@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 from transformers.video_utils import VideoMetadata
+from videos import write_video
 
 from hf_dvflnet import (
     ClipAugmentation,
     VideoClipDataset,
     VideoDecodeError,
     load_video_folder,
+    read_video,
 )
+from hf_dvflnet.data.loading import load_unlabelled
 
 
 def test_training_draws_depend_on_seed_epoch_and_clip_and_on_nothing_else(video_tree, tiny_processor):
@@ -38,6 +41,25 @@ def test_training_clips_at_a_frame_rate_keep_their_pace_and_begin_anywhere(video
     assert drawn[:, 0].min() < 10 and drawn[:, -1].max() > 90
     assert clips[0]["pixel_values"].shape == (4, 3, 32, 32)
     assert clips.settings()["sampling"]["fps"] == 8
+
+
+@pytest.mark.parametrize("fps", [None, 8])
+def test_windows_of_a_long_video_are_clips_that_are_drawn_from_their_part_of_it(tmp_path, tiny_processor, fps):
+    write_video(tmp_path / "long.mp4", num_frames=100, rate=10)
+    write_video(tmp_path / "short.mp4", num_frames=10, rate=10)
+    rows = load_unlabelled(tmp_path, window=3)
+    assert [name.removeprefix(f"{tmp_path}/") for name in rows["video_id"]] == [
+        *("long.mp4 1/3", "long.mp4 2/3", "long.mp4 3/3", "short.mp4")
+    ]
+    tiny_processor.fps = fps
+    clips = VideoClipDataset(rows, tiny_processor, train=True)
+    about = read_video(tmp_path / "long.mp4", [0])[1]
+    for part, (first, last) in enumerate([(0, 32), (33, 65), (66, 99)]):
+        drawn = [clips._draw_frames(about, np.random.default_rng(seed), [part, 3]) for seed in range(30)]
+        assert first <= np.min(drawn) < first + 5 and last - 10 < np.max(drawn) <= last
+    assert clips[3]["labels"] == -100
+    with pytest.raises(ValueError, match="`window` is for training clips"):
+        VideoClipDataset(rows, tiny_processor)
 
 
 @pytest.mark.parametrize("augmentation", [None, ClipAugmentation()])
