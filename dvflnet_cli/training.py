@@ -154,6 +154,10 @@ class CacheTeacher:
     flip: float = option(0.5, "Probability of a flip, as in the training run.")
     processor: str | None = option(None, "Folder whose video processor prepares the clips; TEACHER by default.")
     features: bool = option(False, "Store the teacher's pooled features too, for --feature_weight.")
+    use_labels: bool = option(True, "False: the features alone, of any vision model, as with `distill`.")
+    teacher_features: str = option("auto", "Without labels: which features, as with `distill`.")
+    window: float = option(10.0, "Without labels, of a folder: as with `distill`.", minimum=0.1)
+    num_frames: int = option(8, "Without labels: frames per clip.", minimum=1)
     dtype: Literal["float16", "float32"] = option("float16", "Data type of the stored logits.")
     device: str = shared("device")
     teacher_dtype: DType = shared("dtype")
@@ -166,25 +170,37 @@ class CacheTeacher:
         use_sandbox()
         from accelerate import Accelerator
 
-        from hf_dvflnet import ClipAugmentation, VideoClipDataset, load_benchmark
+        from hf_dvflnet import ClipAugmentation, VideoClipDataset, VideoFocalNetVideoProcessor, load_benchmark
+        from hf_dvflnet.data.loading import load_unlabelled
+        from hf_dvflnet.hub.image_networks import frame_settings
         from hf_dvflnet.hub.loaded_models import choose_device
-        from hf_dvflnet.hub.loading import load_processor, load_teacher
+        from hf_dvflnet.hub.loading import load_encoder, load_processor, load_teacher
+        from hf_dvflnet.training.encoders import Encoder
         from hf_dvflnet.training.teacher_cache import cache_teacher
 
         accelerator = Accelerator(cpu=choose_device(self.device).type == "cpu")
-        network = load_teacher(self.teacher)
+        if self.use_labels:
+            network, processor = load_teacher(self.teacher), load_processor(self.processor or self.teacher)
+        else:
+            processor = VideoFocalNetVideoProcessor(num_frames=self.num_frames, **frame_settings(self.teacher))
+            size = (self.num_frames, processor.crop_size["height"])
+            network = Encoder(load_encoder(self.teacher), self.teacher_features, *size)
         with accelerator.main_process_first():
             lists = pick(self, "protocol fold block_list classes")
-            rows = load_benchmark(self.dataset, self.data_dir, "train", **lists)
+            if self.use_labels or self.dataset != "folder":
+                rows = load_benchmark(self.dataset, self.data_dir, "train", **lists)
+            else:
+                rows = load_unlabelled(self.data_dir, self.window)
         augmentation = ClipAugmentation(flip=self.flip) if self.augment else None
         clips = VideoClipDataset(
-            *(rows, load_processor(self.processor or self.teacher)),
+            *(rows, processor),
             train=True,
             augmentation=augmentation,
             **pick(self, "seed on_error"),
         )
         if accelerator.is_main_process:
-            say(f"{len(clips)} clips x {self.views} views x {network.config.num_labels} logits", err=True)
+            what = f"{network.config.num_labels} logits" if self.use_labels else network
+            say(f"{len(clips)} clips x {self.views} views: {what}", err=True)
         done = cache_teacher(
             *(network, clips, self.out),
             name=self.teacher,

@@ -162,7 +162,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             side = config.image_size
             if isinstance(processor, VideoFocalNetVideoProcessor):
                 side = processor.crop_size["height"]
-            self.encoder = Encoder(teacher, args.teacher_features, torch.zeros(1, config.num_frames, 3, side, side))
+            self.encoder = Encoder(teacher, args.teacher_features, config.num_frames, side)
             teacher = self.encoder.model
             logger.info(f"{self.encoder}")
         refuse_shared_modules(self.model, teacher)

@@ -22,7 +22,7 @@ class Encoder:
         model: The model.
         features: `"pooled"`, its `pooler_output`; `"cls"`, its first token; `"mean"`, the mean of all tokens; or
             `"auto"`, the first of these that it has.
-        clip: A clip for the trial, (1, frames, channels, height, width).
+        num_frames, side: Number of frames of a clip, and their height and width.
 
     Attributes:
         model: What is called.
@@ -34,7 +34,7 @@ class Encoder:
         ValueError: If the model takes neither clips nor frames like these, or does not give such features.
     """
 
-    def __init__(self, model: Any, features: str, clip: torch.Tensor):
+    def __init__(self, model: Any, features: str, num_frames: int, side: int):
         if isinstance(getattr(model, "classifier", None), nn.Module):
             model = model.base_model
         self.model: Any = getattr(model, "vision_model", model).eval()
@@ -42,7 +42,7 @@ class Encoder:
         if getattr(getattr(self.model, "config", None), "model_type", None) == "vjepa2":
             self.options["skip_predictor"] = True  # which guesses masked tokens
         weight = next(self.model.parameters())
-        clip = clip.to(weight)
+        clip = weight.new_zeros(1, num_frames, 3, side, side)
         refusals = []
         for self.of_frames in (False, True):
             try:

@@ -36,6 +36,7 @@ from ..data.video_column import clip_name, video_size
 from ..hub.calibration import uncalibrate
 from ..hub.loaded_models import DType, HeadInput, feature_width, place, weights_digest
 from ..hub.model_folder import whole_or_nothing
+from .encoders import Encoder
 from .labels import class_names, label_names, logits_of, refuse_other_classes, refuse_other_than_classifier
 
 
@@ -134,7 +135,8 @@ class TeacherCache:
 
         Returns:
             `teacher_logits`, float32 of shape (num_labels,), in the teacher's class order and shifted so that the
-            largest is 0; and `teacher_features`, float32 of shape (feature_width,), if the cache contains them.
+            largest is 0, unless only features are stored; and `teacher_features`, float32 of shape (feature_width,) or
+            (frames, feature_width), if these are stored.
 
         Args:
             clip: The clip's id.
@@ -153,11 +155,14 @@ class TeacherCache:
                 f"{shown} now. One of the two files may have been broken or repaired since; write the cache again"
             )
         columns = {"teacher_logits": "logits", "teacher_features": "features"}
-        return {
+        answers = {
             name: torch.from_numpy(np.asarray(row[column], dtype=np.float32))
             for name, column in columns.items()
             if column in row
         }
+        if "frames" in self.key:
+            answers["teacher_features"] = answers["teacher_features"].unflatten(0, (self.key["frames"], -1))
+        return answers
 
     def refuse_other_clips(self, clips: Any):
         """
@@ -236,7 +241,7 @@ def _read_table(path: Path, rows: int) -> pyarrow.Table:
 
 
 def cache_teacher(
-    teacher: PreTrainedModel,
+    teacher: PreTrainedModel | Encoder,
     clips: VideoClipDataset,
     folder: str | os.PathLike,
     *,
@@ -257,7 +262,7 @@ def cache_teacher(
     be continued with the same call. The files are distributed over the processes.
 
     Args:
-        teacher: Any video classifier that takes `pixel_values`.
+        teacher: Any video classifier that takes `pixel_values`, or an `Encoder`, whose features alone are stored.
         clips: The training clips, with the settings that the training will use.
         folder: Output folder.
         views: Number of views per clip, K.
@@ -285,22 +290,29 @@ def cache_teacher(
         raise ValueError(f"views must be at least 1, got {views}")
     if not isinstance(clips, VideoClipDataset) or not clips.train:
         raise ValueError("the clips of a cache must be training clips; use VideoClipDataset(..., train=True)")
-    refuse_other_than_classifier(teacher, "teacher")
-    uncalibrate(teacher, "it teaches")
-    refuse_other_classes(teacher, class_names(clips))
+    encoder: Encoder | None = None
+    if isinstance(teacher, Encoder):
+        encoder, teacher = teacher, teacher.model
+    else:
+        refuse_other_than_classifier(teacher, "teacher")
+        uncalibrate(teacher, "it teaches")
+        refuse_other_classes(teacher, class_names(clips))
     sizes = clip_sizes(clips.dataset)
     if len(sizes) < len(clips):
         raise ValueError(f"{len(clips)} clips have only {len(sizes)} different ids; each clip needs an id of its own")
     key = {
         "teacher": weights_digest(teacher),
         "teacher_name": name,
-        "labels": label_names(teacher),
+        "labels": label_names(teacher) if encoder is None else [],
         "clips": {"number": len(sizes), "sha256": digest_of(sizes)},
         **clips.settings(),
         "views": views,
         "dtype": dtype,
     }
-    if features:
+    if encoder is not None:
+        key["features"] = encoder.width
+        key |= {"frames": clips.processor.num_frames} if encoder.of_frames else {}
+    elif features:
         key["features"] = feature_width(teacher)
     if teacher_dtype != "auto":
         key["teacher_dtype"] = teacher_dtype
@@ -309,7 +321,7 @@ def cache_teacher(
     accelerator.wait_for_everyone()
     # after the digest of its weights, which is that of the teacher as it is saved
     teacher = place(teacher, device or accelerator.device, teacher_dtype).eval()
-    pooled = HeadInput(teacher) if features else None
+    pooled = HeadInput(teacher) if features and encoder is None else None
 
     files = cache_files(folder, views * len(clips))
     todo = [file for file in files if not file.is_file()]
@@ -322,17 +334,19 @@ def cache_teacher(
             "bytes": datasets.Value("int64"),
             "seed": datasets.Value("int64"),
             "view": datasets.Value("int32"),
-            "logits": datasets.List(datasets.Value(dtype), length=teacher.config.num_labels),
-            **({"features": datasets.List(datasets.Value("float16"), key["features"])} if pooled else {}),
         }
     )
+    if encoder is None:
+        columns["logits"] = datasets.List(datasets.Value(dtype), length=teacher.config.num_labels)
+    if "features" in key:
+        columns["features"] = datasets.List(datasets.Value("float16"), key["features"] * key.get("frames", 1))
     numbers = [number for file in mine for number in files[file]]
     loader: Any = torch.utils.data.DataLoader(
         torch.utils.data.Subset(_Views(clips), numbers), batch_size, num_workers=num_workers, collate_fn=collate_clips
     )
     quiet = None if accelerator.is_main_process else True
     batches = tqdm(loader, desc="teacher", unit="batch", disable=quiet)
-    answers = (answer for batch in batches for answer in _ask(teacher, pooled, batch, dtype, name))
+    answers = (answer for batch in batches for answer in _ask(teacher, encoder, pooled, batch, dtype, name))
     names, answered = list(sizes), zip(numbers, answers, strict=True)
     for file in mine:
         written = []
@@ -351,18 +365,26 @@ def cache_teacher(
 
 
 def _ask(
-    teacher: PreTrainedModel, pooled: HeadInput | None, batch: dict[str, Any], dtype: str, name: str
+    teacher: Any, encoder: Encoder | None, pooled: HeadInput | None, batch: dict[str, Any], dtype: str, name: str
 ) -> Iterator[dict[str, Any]]:
-    """For each clip of a batch, the clip that was shown, its logits and, with `pooled`, its features."""
+    """For each clip of a batch, the clip that was shown, its logits, and with `pooled` or an encoder its features."""
     with torch.inference_mode():
         pixel_values = batch["pixel_values"].to(teacher.device, next(teacher.parameters()).dtype)
-        output = teacher(pixel_values=pixel_values, return_dict=True)
-    logits = logits_of(output, "teacher", teacher.config.num_labels).float()
-    # A softmax is unchanged if the same number is subtracted from all classes, and half precision is most exact near
-    # 0: the error is up to 0.008 for 17, and up to 0.00003 for 0.1.
-    answers = {"logits": (logits - logits.amax(dim=-1, keepdim=True)).cpu().numpy().astype(dtype)}
+        if encoder is None:
+            output = teacher(pixel_values=pixel_values, return_dict=True)
+        else:
+            output = teacher(encoder.given(pixel_values), **encoder.options)
+            features = encoder.read(output, len(pixel_values)).flatten(1)
+    answers = {}
+    if encoder is None:
+        logits = logits_of(output, "teacher", teacher.config.num_labels).float()
+        # A softmax is unchanged if the same number is subtracted from all classes, and half precision is most exact
+        # near 0: the error is up to 0.008 for 17, and up to 0.00003 for 0.1.
+        answers["logits"] = (logits - logits.amax(dim=-1, keepdim=True)).cpu().numpy().astype(dtype)
     if pooled is not None:
-        answers["features"] = pooled.take().float().cpu().numpy().astype("float16")
+        features = pooled.take()
+    if pooled is not None or encoder is not None:
+        answers["features"] = features.float().cpu().numpy().astype("float16")
     finite = np.logical_and.reduce([np.isfinite(values).all(axis=-1) for values in answers.values()])
     if not finite.all():
         raise ValueError(

@@ -264,6 +264,16 @@ def test_a_network_is_taught_by_unlabelled_videos_and_starts_a_training(
     assert len(history(tmp_path / "out")) and trained.config.num_labels == len(MOTIONS)
 
 
+def test_stored_features_of_unlabelled_videos_are_taken(dvflnet, network, footage, tmp_path):
+    stored = ("--dataset", "folder", "--data_dir", footage, "--views", 1, "--num_frames", 4, "--num_workers", 0)
+    code, _, err = dvflnet("cache-teacher", network, tmp_path / "cache", *stored, "--seed", 3, "--use_labels", "false")
+    assert code == 0 and "5 clips x 1 views: The teacher's features are the pooled output" in err
+    words = ("--data_dir", footage, "--output_dir", tmp_path / "body", "--teacher_model_name_or_path", network)
+    words += ("--teacher_cache", tmp_path / "cache", "--augment", "--seed", 3)
+    code, _, err = dvflnet("distill", *words, *UNLABELLED, *SMALL, *SMALL_STUDENT)
+    assert code == 0, err
+
+
 @pytest.mark.parametrize(
     "words, reason",
     [

@@ -29,8 +29,11 @@ from hf_dvflnet import (
     VideoClipDataset,
     VideoFocalNetForVideoClassification,
     VideoFocalNetModel,
+    VideoFocalNetVideoProcessor,
+    cache_teacher,
     load_video_folder,
 )
+from hf_dvflnet.hub.image_networks import frame_settings
 from hf_dvflnet.hub.loading import load_encoder
 from hf_dvflnet.training.distillation import FeatureProjection
 from hf_dvflnet.training.encoders import Encoder
@@ -131,7 +134,7 @@ def test_features_that_are_chosen_are_taken(tiny_config):
     teacher, clips = teacher_of("dinov2").eval(), RandomClips(2).clips
     tokens = teacher(clips.flatten(0, 1)).last_hidden_state.unflatten(0, (2, 4))
     for rule, expected in (("cls", tokens[:, :, 0]), ("mean", tokens.mean(2))):
-        encoder = Encoder(teacher, rule, clips[:1])
+        encoder = Encoder(teacher, rule, 4, 32)
         outputs = encoder.model(encoder.given(clips), **encoder.options)
         torch.testing.assert_close(encoder.read(outputs, 2), expected)
 
@@ -219,10 +222,30 @@ def test_mixed_clips_are_refused_where_the_teacher_is_given_clips_of_its_own(
         )
 
 
+def test_stored_features_teach_as_those_of_a_running_teacher_do(
+    dinov2_folder, tmp_path, motion_tree, tiny_config, tiny_processor
+):
+    settings = {"num_frames": 4, **frame_settings(str(dinov2_folder))}
+    encoder = Encoder(load_encoder(str(dinov2_folder)), "auto", 4, 48)
+    shown = videos(motion_tree, VideoFocalNetVideoProcessor(**settings))
+    cache_teacher(encoder, shown, tmp_path / "cache", views=1, num_workers=0)
+    weights = []
+    for changes in ({}, {"teacher_cache": str(tmp_path / "cache")}):
+        clips = videos(motion_tree, tiny_processor)
+        args = DistillationConfig(**arguments(tmp_path / "run", **UNLABELLED, **changes))
+        teacher = {"teacher_model": str(dinov2_folder), "processing_class": tiny_processor}
+        trainer = DistillationTrainer(new_model(tiny_config, seed=0), args, train_dataset=clips, **teacher)
+        if changes:  # the teacher does not run
+            trainer.ask_teacher = None
+        trainer.train()
+        weights.append(trainer.model.videofocalnet.layernorm.bias)
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-5)
+
+
 def test_a_classifier_that_was_saved_without_its_pooling_layer_gives_its_cls_token(tmp_path):
     config = VivitConfig(**TOWER, image_size=32, tubelet_size=[2, 16, 16], num_frames=4, num_labels=3)
     AutoModelForVideoClassification.from_config(config).save_pretrained(tmp_path)
-    assert Encoder(load_encoder(str(tmp_path)), "auto", torch.zeros(1, 4, 3, 32, 32)).rule == "cls"
+    assert Encoder(load_encoder(str(tmp_path)), "auto", 4, 32).rule == "cls"
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_the_command_writes_a_cache_that_training_takes(
     words = [str(tmp_path / "teacher"), str(tmp_path / "cache"), "--dataset", "folder", "--data-dir", str(video_tree)]
     result = dvflnet("cache-teacher", *words, "--views", "2", "--seed", "5", "--num-workers", "0")
     assert result[0] == 0, result[2]
-    assert "4 clips x 2 views x 2 logits" in result[2]
+    assert "4 clips x 2 views: 2 logits" in result[2]
     shown = dict(line.split(maxsplit=1) for line in result[1].splitlines())
     assert (shown["rows"], shown["written"]) == ("8", "8")
     again = dvflnet("cache-teacher", *words, "--views", "2", "--seed", "5", "--num-workers", "0", "--json")
