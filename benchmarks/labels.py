@@ -58,9 +58,9 @@ OWN_SETTINGS: dict[str, Any] = SETTINGS | {
 }
 ABLATION: dict[str, dict[str, Any]] = {  # how a body is taught; `clip`: by the mean of the features of the frames
     "distilled, clip features": {"feature_weight": 1.0, "clip": True},
-    "distilled, relations alone": {"relation_weight": 1.0},
+    "distilled, relations alone": {"relation_weight": 25.0},
     "distilled": {"feature_weight": 1.0},
-    "distilled, and relations": {"feature_weight": 1.0, "relation_weight": 1.0},
+    "distilled, and relations": {"feature_weight": 1.0, "relation_weight": 25.0},
     "distilled, probe first": {"feature_weight": 1.0},
 }
 ARMS = ("scratch", "distilled", "distilled, and relations", "teacher")

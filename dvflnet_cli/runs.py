@@ -155,7 +155,7 @@ def distill_body(options, args, given: dict[str, Any]):
         processing_class=processor,
     )
     if args.process_index == 0:
-        print(f"{trainer.encoder}\n{len(rows)} clips\nFrames of a clip: {describe_pace(rows, processor)}", flush=True)
+        print(f"{trainer.encoder}\n{len(rows)} clips, of whole videos or of parts of {options.window:g} s", flush=True)
     checkpoint = last_whole_checkpoint(folder, args.world_size) if args.resume_from_checkpoint else None
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
@@ -231,7 +231,7 @@ def distill(options, args, given: dict[str, Any]):
 
     # results
     if trainer.is_world_process_zero():
-        losses = ("divergence", "alpha", "temperature", "feature_weight", "modulator_weight")
+        losses = ("divergence", "alpha", "temperature", "feature_weight", "relation_weight", "modulator_weight")
         facts = {
             f"{measured} split": describe_split(split_facts(data[measured])),
             f"{measured} clips": len(test_clips),

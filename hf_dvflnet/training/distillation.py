@@ -79,10 +79,10 @@ class DistillationTrainer(VideoClassificationTrainer):
         kwargs: Passed to [`VideoClassificationTrainer`].
 
     The following values are logged with the training loss. Each is the mean over all clips of all ranks since the last
-    log: `loss_kl`, the divergence (including the factor `T^2`), `loss_ce`, `loss_features` and `loss_modulators` where
-    these are matched (before their weights), and `agreement`, the share of clips for which teacher and student predict
-    the same class. The teacher's accuracy on the evaluation split is logged as `teacher_top1_accuracy` when training
-    starts.
+    log: `loss_kl`, the divergence (including the factor `T^2`), `loss_ce`, `loss_features`, `loss_relations` and
+    `loss_modulators` where these are matched (before their weights), and `agreement`, the share of clips for which
+    teacher and student predict the same class. The teacher's accuracy on the evaluation split is logged as
+    `teacher_top1_accuracy` when training starts.
 
     With `args.teacher_cache` ([`TeacherCache`]), `train_dataset` shows the cached view e mod K of each clip in epoch
     e, and the teacher's logits for this view are read from the cache. With mixup or CutMix, the cached teacher has not
@@ -91,10 +91,12 @@ class DistillationTrainer(VideoClassificationTrainer):
     given clips of its own.
 
     Raises:
-        ValueError: If there is no teacher, or its folder contains no weights; if student or teacher is not a
-            classifier with one label per clip, or has no head; if they share weights; if they differ in their classes
-            or their number of frames, or in the size, mean or standard deviation of their clips where these cannot be
-            prepared for both; if the cache belongs to a different teacher, or to clips or settings other than those of
+        ValueError: If there is no teacher, or its folder contains no weights; with labels, if student or teacher is
+            not a classifier with one label per clip, or has no head, or if their classes differ; without, if no
+            features of the teacher are found, if the clips do not fill a batch, if there are evaluation data, or if
+            clips are mixed and the teacher is given its own; if they share weights; if they differ in their number of
+            frames, or in the size, mean or standard deviation of their clips where these cannot be prepared for both;
+            if the cache belongs to a different teacher, or to clips or settings other than those of
             `train_dataset`; or if features or modulators are to be matched that a model or the cache does not have.
     """
 
@@ -196,10 +198,12 @@ class DistillationTrainer(VideoClassificationTrainer):
         self.train_dataset.teacher_cache = cache
 
     def _match_features(self):
+        by_frame = False
         if self.args.teacher_cache is not None:
-            width = self.train_dataset.teacher_cache.feature_width
+            cache = self.train_dataset.teacher_cache
+            width, by_frame = cache.feature_width, "frames" in cache.key
         elif self.encoder is not None:
-            width = self.encoder.width
+            width, by_frame = self.encoder.width, self.encoder.of_frames
         else:
             teacher = self.accelerator.unwrap_model(self.teacher_model)
             self._teacher_features, width = HeadInput(teacher), feature_width(teacher)
@@ -207,7 +211,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             self.model,
             width,
             self.args.seed,
-            by_frame=self.encoder is not None and self.encoder.of_frames,
+            by_frame=by_frame,
             standardizes=not self.args.use_labels,
         )
 
