@@ -299,14 +299,17 @@ class DistillationTrainer(VideoClassificationTrainer):
         outputs = model(**inputs)
         if self._projection is not None:
             outputs, projected, features = outputs
-        loss, logged = torch.zeros((), device=inputs["pixel_values"].device), dict[str, torch.Tensor]()
         if args.use_labels:
             loss, logged = self._label_losses(outputs, labels, answers, clips, num_items_in_batch)
+        else:  # DDP waits for the gradients of all that is returned
+            loss, logged = 0 * logits_of(outputs, "student", self.model.config.num_labels).sum(), {}
         if self._projection is not None:
             theirs = self._projection.shown(answers["teacher_features"], features)
             if args.feature_weight:
                 logged["loss_features"] = feature_distance(projected, theirs)
                 loss = loss + args.feature_weight * logged["loss_features"]
+            else:
+                loss = loss + 0 * projected.sum()
             if args.relation_weight:
                 logged["loss_relations"] = relation_distance(features, theirs)
                 loss = loss + args.relation_weight * logged["loss_relations"]
