@@ -53,6 +53,6 @@ def test_a_folder_becomes_a_measured_model_which_the_same_command_does_not_build
     }
     assert (tmp_path / "out" / "report.html").read_text().count("data:image/png") == 3
     again = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    steps = re.findall(r"^\$ dvflnet (\S+)", again.stdout, flags=re.MULTILINE)
+    steps = re.findall(r"^\$ dvflnet (\S+)", again.stderr, flags=re.MULTILINE)
     assert steps == ["check", "benchmark"]
     assert "Built:" in again.stdout
