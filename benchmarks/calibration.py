@@ -5,8 +5,8 @@ How sure scores are before and after calibration, and which score tells unknown 
 
 DIR is UCF101's release, with all of its classes or some, as for `ucf101.py`; WORK has the frame features that
 `ucf101.py` caches, and those of missing clips are computed. Heads of EfficientNet-Lite0 are trained on split 1's
-training clips without the groups of `FITTED` and `HELD_OUT`; temperature and threshold are fitted to the former and
-measured on the latter, with the intervals of a bootstrap over groups. Unknown are four classes that the heads are not
+training clips without the groups of `FITTED`; temperature and threshold are fitted to these and measured on the test
+clips, with the intervals of a bootstrap over groups. Unknown are four classes that the heads are not
 trained on, others for each seed. The student of `dvflnet create motions-student` is calibrated and measured on
 rendered motions, and a threshold is tried on joined clips of 8 motions, of which it may only name half: the rows of
 the others are cut from its head.
@@ -26,7 +26,13 @@ from sklearn.metrics import roc_auc_score
 from ucf101 import SETTINGS, Views, load_clips, pooled
 
 from hf_dvflnet import VideoStreamClassifier, load_benchmark, load_model, load_processor, write_motion_videos
-from hf_dvflnet.hub.calibration import calibration_error, divide_logits, fit_temperature, threshold_of_coverage
+from hf_dvflnet.hub.calibration import (
+    calibration_error,
+    divide_logits,
+    error_interval,
+    fit_temperature,
+    threshold_of_coverage,
+)
 from hf_dvflnet.inference.calibration import view_logits
 from hf_dvflnet.inference.evaluation import bootstrap
 from hf_dvflnet.training.frame_heads import fit_head
@@ -35,7 +41,7 @@ from hf_dvflnet.training.frame_heads import fit_head
 RESULTS = Path(__file__).with_name("calibration.json")
 SEEDS = range(5)
 UNKNOWN = 4  # classes
-FITTED, HELD_OUT = (8, 9), (10, 11, 12)  # groups
+FITTED = (8, 9, 10)  # groups of training clips
 COVERAGE = 0.95
 SCORES = {
     "largest probability": lambda logits: logits.softmax(-1).amax(-1),
@@ -44,15 +50,30 @@ SCORES = {
 }
 
 
-def ece(logits: torch.Tensor, labels: torch.Tensor, groups: list) -> dict[str, Any]:
-    """Calibration error with its interval, and accuracy, of logits (clips, num_labels)."""
-    best = logits.softmax(-1).max(-1)
-    confidence, right = best.values.double().numpy(), (best.indices == labels).numpy()
-    of_weights = lambda weights: {"ece": calibration_error(confidence, right, weights)}  # noqa: E731
+def errors(before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor, groups: list) -> dict[str, Any]:
+    """Calibration errors of logits (clips, num_labels), and how much less than half the second is, with intervals."""
+    tops = {name: logits.softmax(-1).max(-1) for name, logits in {"before": before, "after": after}.items()}
+    right = {name: (top.indices == labels).numpy() for name, top in tops.items()}
+
+    def measure(weights: np.ndarray) -> dict[str, float]:
+        found = {
+            name: calibration_error(top.values.double().numpy(), right[name], weights) for name, top in tops.items()
+        }
+        return {**found, "below half": found["before"] / 2 - found["after"]}
+
+    figures, drawn = measure(np.ones(len(labels))), bootstrap(measure, groups)
+    low, high = drawn["below half"]
+    margin = figures["below half"]
     return {
-        "ece": round(calibration_error(confidence, right), 4),
-        "interval": [round(side, 4) for side in bootstrap(of_weights, groups)["ece"]],
-        "top1": round(float(right.mean()), 4),
+        **{
+            name: {
+                "ece": round(figures[name], 4),
+                "interval": [round(side, 4) for side in error_interval(figures[name], drawn[name])],
+                "top1": round(float(right[name].mean()), 4),
+            }
+            for name in tops
+        },
+        "below half": [round(side, 4) for side in (margin, 2 * margin - high, 2 * margin - low)],
     }
 
 
@@ -63,8 +84,7 @@ def calibrated(fit: tuple, held_out: tuple, groups: list) -> dict[str, Any]:
     return {
         "temperature": round(temperature, 3),
         "clips": [len(fit[1]), len(labels)],
-        "before": ece(logits, labels, groups),
-        "after": ece(logits / temperature, labels, groups),
+        **errors(logits, logits / temperature, labels, groups),
     }
 
 
@@ -72,46 +92,46 @@ def calibrated(fit: tuple, held_out: tuple, groups: list) -> dict[str, Any]:
 
 
 def frame_head(folder: Path, work: Path) -> dict[str, Any]:
-    rows, _ = load_clips(folder, work, 1, False)
+    train, test = load_clips(folder, work, 1, False)
     views = Views(work, SETTINGS)
-    views.make(rows, "features", SETTINGS["teacher_size"], ["train-0"])
-    # one view of each clip, as `dvflnet train --image_model` shows it
-    frames = [torch.from_numpy(np.array(views.features("train-0", name)[0])).float() for name in rows["video_id"]]
-    given = pooled(torch.stack(frames))  # (clips, 2 * width)
-    labels, numbers = torch.tensor(rows["label"]), np.array([int(group[1:]) for group in rows["group"]])
-    groups = np.array([f"{label} {number}" for label, number in zip(labels.tolist(), numbers, strict=True)])
-    fit, held_out = np.isin(numbers, FITTED), np.isin(numbers, HELD_OUT)
-    rest, classes = ~(fit | held_out), rows.features["label"].num_classes
+    is_fitted = np.array([int(group[1:]) in FITTED for group in train["group"]])
+    parts = (train.select(np.flatnonzero(~is_fitted)), train.select(np.flatnonzero(is_fitted)), test)
+    kinds = ("train-0", "test-1", "test-1")
+    given, labels = [], []
+    for rows, kind in zip(parts, kinds, strict=True):
+        views.make(rows, "features", SETTINGS["teacher_size"], [kind])
+        # one view of each clip, as `dvflnet train --image_model` shows it
+        frames = [torch.from_numpy(np.array(views.features(kind, name)[0])).float() for name in rows["video_id"]]
+        given.append(pooled(torch.stack(frames)))  # (clips, 2 * width)
+        labels.append(torch.tensor(rows["label"]))
+    groups = [f"{row['label']} {row['group']}" for row in test]
+    classes = test.features["label"].num_classes
 
     def head_of(chosen: np.ndarray, seed: int) -> tuple[torch.nn.Linear, torch.Tensor]:
         """A head of the classes that are chosen, and their numbers."""
         known = torch.from_numpy(np.flatnonzero(chosen))
-        train = rest & chosen[labels.numpy()]
-        return fit_head(given[train], torch.searchsorted(known, labels[train]), len(known), seed=seed), known
+        train = chosen[labels[0].numpy()]
+        return fit_head(given[0][train], torch.searchsorted(known, labels[0][train]), len(known), seed=seed), known
 
     found: dict[str, Any] = {"heads": [], "unknown": {name: [] for name in SCORES}}
     for seed in SEEDS:
         head, _ = head_of(np.ones(classes, dtype=bool), seed)
-        logits = head(given)
-        of = ((logits[part], labels[part]) for part in (fit, held_out))
-        found["heads"].append(calibrated(*of, groups[held_out].tolist()))
+        found["heads"].append(calibrated(*((head(given[part]), labels[part]) for part in (1, 2)), groups))
 
         chosen = np.ones(classes, dtype=bool)
         chosen[np.random.default_rng(seed).choice(classes, UNKNOWN, replace=False)] = False
         head, known = head_of(chosen, seed)
-        is_known = chosen[labels.numpy()]
-        logits = head(given)
-        temperature = fit_temperature(
-            logits[fit & is_known][:, None], torch.searchsorted(known, labels[fit & is_known])
-        )
+        fit, held_out = (chosen[labels[part].numpy()] for part in (1, 2))
+        logits = head(given[1])[fit]
+        temperature = fit_temperature(logits[:, None], torch.searchsorted(known, labels[1][fit]))
         for name, score in SCORES.items():
-            scores = score(logits / temperature).double().numpy()
-            threshold = threshold_of_coverage(scores[fit & is_known], COVERAGE)
+            threshold = threshold_of_coverage(score(logits / temperature).double().numpy(), COVERAGE)
+            scores = score(head(given[2]) / temperature).double().numpy()
             found["unknown"][name].append(
                 {
-                    "auroc": round(float(roc_auc_score(is_known[held_out], scores[held_out])), 4),
-                    "false_alarms": round(float((scores[held_out & ~is_known] >= threshold).mean()), 4),
-                    "kept": round(float((scores[held_out & is_known] >= threshold).mean()), 4),
+                    "auroc": round(float(roc_auc_score(held_out, scores)), 4),
+                    "false_alarms": round(float((scores[~held_out] >= threshold).mean()), 4),
+                    "kept": round(float((scores[held_out] >= threshold).mean()), 4),
                 }
             )
     return found

@@ -158,14 +158,18 @@ def calibration() -> str:
     heads = sorted(found["UCF101"]["heads"], key=lambda row: row["before"]["ece"])
     rows = []
     for name, row in {"UCF101, 16 classes": heads[len(heads) // 2], "rendered motions": found["motions"]}.items():
-        before, after = (
-            f"{side['ece']:.3f} ({side['interval'][0]:.3f} to {side['interval'][1]:.3f})"
-            for side in (row["before"], row["after"])
-        )
+        cells = [
+            f"{figure:.3f} ({low:.3f} to {high:.3f})"
+            for figure, (low, high) in (
+                *((row[side]["ece"], row[side]["interval"]) for side in ("before", "after")),
+                (row["below half"][0], row["below half"][1:]),
+            )
+        ]
         fit, held_out = row["clips"]
         top1 = f"{row['before']['top1']:.1%}, {row['after']['top1']:.1%}"
-        rows.append([name, f"{fit}, {held_out}", f"{row['temperature']:.2f}", before, after, top1])
-    header = ["", "clips fitted to, measured on", "temperature", "ECE before", "ECE after", "top-1 before, after"]
+        rows.append([name, f"{fit}, {held_out}", f"{row['temperature']:.2f}", *cells, top1])
+    header = ["", "clips fitted to, measured on", "temperature", "ECE before", "ECE after"]
+    header += ["half of before, minus after", "top-1 before, after"]
     return table(header, rows)
 
 

@@ -233,10 +233,6 @@ def choose(candidates: list[dict[str, Any]], limit: float, unit: str) -> dict[st
     return max((one for one in candidates if one[unit] <= limit), key=lambda one: (one["top1"], -one["ms"]))
 
 
-def sizes(side: int) -> dict[str, int]:
-    return {"image_size": side, "short_side": side * 8 // 7}
-
-
 def shape(side: int) -> dict[str, Any]:
     """Options for clips of this height and width: the crop, and the short side that it is taken from."""
     return {"image_size": side, "short_side": side * 8 // 7}

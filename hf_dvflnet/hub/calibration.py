@@ -44,6 +44,18 @@ def calibration_error(
     return float(np.abs(distance).sum() / weights.sum())
 
 
+def error_interval(error: float, drawn: tuple[float, float]) -> tuple[float, float]:
+    """
+    The interval of a calibration error, from the one in which a bootstrap's errors lie: the basic bootstrap interval
+    (Davison and Hinkley, 1997, eq. 5.6).
+
+    Noise in the bins only adds to the error, and drawing clips again adds as much noise again. So the bootstrap's
+    errors lie as far above `error` as that lies above the error without noise.
+    """
+    low, high = drawn
+    return max(0.0, 2 * error - high), max(0.0, 2 * error - low)
+
+
 def fit_temperature(
     logits: torch.Tensor, labels: torch.Tensor, problem_type: str | None = None
 ) -> float | list[float]:

@@ -27,7 +27,7 @@ from ..data.jobs import quiet_videos
 from ..data.label_sets import composed, match_classes, refuse_repeated
 from ..data.loading import load_benchmark, split_facts
 from ..data.video_column import clip_name, undecoded, video_source
-from ..hub.calibration import calibration_error
+from ..hub.calibration import calibration_error, error_interval
 from ..hub.loaded_models import DType, choose_device
 from ..hub.loading import load_processor
 from ..hub.version import code_version
@@ -265,7 +265,7 @@ def report_predictions(
             for key, value in ((name, _percent(figures[name])), (f"{name}_interval", _percent(intervals[name])))
         },
         "ece": round(figures["ece"], 4),
-        "ece_interval": [round(side, 4) for side in intervals["ece"]],
+        "ece_interval": [round(side, 4) for side in error_interval(figures["ece"], intervals["ece"])],
         "intervals_over": over,
         **compared,
         "command": header["command"],

@@ -6,12 +6,14 @@ from hf_dvflnet import VideoFocalNetForVideoClassification
 from hf_dvflnet.hub.calibration import (
     calibration_error,
     divide_logits,
+    error_interval,
     fit_temperature,
     threshold_of,
     threshold_of_coverage,
     threshold_of_false_alarms,
     uncalibrate,
 )
+from hf_dvflnet.inference.evaluation import bootstrap
 
 
 @pytest.mark.parametrize("views", [1, 4])
@@ -45,6 +47,18 @@ def test_the_calibration_error_is_the_hand_counted_one():
     confidence, right = np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, False, True, True])
     assert calibration_error(confidence, right) == pytest.approx((0.4 + 0.4) / 2)
     assert calibration_error(confidence, right, np.array([2, 0, 1, 1])) == pytest.approx((0.1 + 0.4) / 2)
+
+
+def test_the_interval_of_a_small_calibration_error_holds_the_true_one():
+    """Scores with a calibration error of 0.0825 in the limit; the errors of draws alone lie above it in most sets."""
+    rng, inside, above = np.random.default_rng(0), 0, 0
+    for _ in range(40):
+        confidence = rng.beta(5, 1.5, 245)
+        right = rng.random(245) < 1 / (1 + (1 / confidence - 1) ** 0.6)
+        drawn = bootstrap(lambda w, c=confidence, r=right: {"ece": calibration_error(c, r, w)}, range(245), draws=200)
+        low, high = error_interval(calibration_error(confidence, right), drawn["ece"])
+        inside, above = inside + (low <= 0.0825 <= high), above + (drawn["ece"][0] > 0.0825)
+    assert inside >= 34 > 40 - above
 
 
 def test_a_threshold_has_the_stated_share_of_answers_or_of_wrong_ones():
