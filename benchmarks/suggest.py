@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from measuring import machine
-from sklearn.cluster import KMeans
 
 from hf_dvflnet.data.own_videos import read_own_videos
 from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0
+from hf_dvflnet.inference.suggestions import between_classes
 from hf_dvflnet.training.data_check import look_at
 from hf_dvflnet.training.frame_heads import fit_head
 
@@ -34,13 +34,11 @@ def chosen(way: str, features: torch.Tensor, head: torch.nn.Linear, generator: n
     """Places of the clips, among those without a label, that are labelled next."""
     if way == "random":
         return generator.permutation(len(features))[:STEP]
-    best = head(features).softmax(-1).topk(2).values
-    order = (best[:, 0] - best[:, 1]).argsort().numpy()
+    scores = head(features).softmax(-1).topk(2).values
+    order = (scores[:, 0] - scores[:, 1]).argsort().numpy()
     if way == "margin":
         return order[:STEP]
-    order = order[: 5 * STEP]
-    clusters = KMeans(STEP, n_init=1, random_state=0).fit_predict(torch.nn.functional.normalize(features[order]))
-    return order[np.unique(clusters, return_index=True)[1]]
+    return np.array(between_classes(scores.tolist(), list(features.numpy()), STEP))
 
 
 def main():

@@ -101,6 +101,7 @@ class Predict:
         rows = predict_videos(
             *(network, processor, videos),
             **pick(self, "views top_k"),
+            embeddings=self.suggest is not None,
             batch_size=self.batch_size or 1,
             num_workers=workers if several else 0,
         )
@@ -118,8 +119,12 @@ class Predict:
                     elif "error" not in row:
                         self.print_row(row, network.config)
                 progress.update()
-        for row in sorted(told, key=margin)[: self.suggest]:
-            self.print_row(row, network.config)
+        if told and self.suggest is not None:
+            from hf_dvflnet.inference.suggestions import between_classes
+
+            scores = [[answer["score"] for answer in row["answers"]] for row in told]
+            for place in between_classes(scores, [row.pop("embedding") for row in told], self.suggest):
+                self.print_row(told[place], network.config)
         return report_failed(failed, len(videos))
 
     def print_row(self, row: dict[str, Any], config):
@@ -130,17 +135,6 @@ class Predict:
         say(row["video"])
         for answer in row["answers"]:
             say(f"  {score_text(answer['score'], config):>6}  {answer_text(answer)}")
-
-
-def margin(row: dict[str, Any]) -> float:
-    """
-    By how much the best class of a video is ahead of the second one: where that is little, a label teaches much
-    (benchmarks/suggest.py).
-    """
-    scores = [answer["score"] for answer in row["answers"][:2]]
-    if len(scores) < 2:
-        raise ValueError("--suggest compares the two best classes, but the model has one output")
-    return scores[0] - scores[1]
 
 
 def report_failed(failed: int, videos: int) -> int:

@@ -274,6 +274,7 @@ def predict_videos(
     *,
     views: int = 1,
     top_k: int = 5,
+    embeddings: bool = False,
     batch_size: int = 1,
     num_workers: int = 1,
 ) -> Generator[dict[str, Any], None, None]:
@@ -286,6 +287,7 @@ def predict_videos(
         videos: Videos in any form that [`read_video`] accepts.
         views: 1, 4 for 4 clips x 1 crop, or 12 for 4 clips x 3 crops, whose scores are averaged.
         top_k: Number of classes returned for each video.
+        embeddings: Whether to add `"embedding"`, the pooled features, float32, averaged over views.
         batch_size: Number of videos that are classified at once.
         num_workers: Number of threads that decode. With 0, decoding and the model take turns in the calling thread.
 
@@ -300,13 +302,17 @@ def predict_videos(
     check_views(views, model.config)
     check_positive(top_k=top_k, batch_size=batch_size)
     decoded = decode_clips(videos, processor, views=views, num_workers=num_workers, limits=video_limits())
-    for clip, scores in scored(model, decoded, batch_size):
-        if scores is None:
-            yield {"video": clip.source, "error": clip.error}
-        else:
-            warning = "; ".join(clip.info.remarks) if clip.info is not None else ""
-            best = answers(model, scores, top_k)
-            yield {"video": clip.source, "views": views, "answers": best, "warning": warning or None}
+    classifier = ClipClassifier(model, top_k=top_k, embeddings=embeddings)
+    with closing(decoded), closing(classifier):
+        for batch in batches(decoded, batch_size):
+            for clip, found in zip(batch, classify_clips(model, batch, classifier.features), strict=True):
+                if found is None:
+                    yield {"video": clip.source, "error": clip.error}
+                    continue
+                scores, features = found
+                warning = "; ".join(clip.info.remarks) if clip.info is not None else ""
+                row = {"video": clip.source, "views": views, "answers": answers(model, scores, top_k)}
+                yield row | {"warning": warning or None} | ({"embedding": features.numpy()} if embeddings else {})
 
 
 class ClipClassifier:

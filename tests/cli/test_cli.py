@@ -398,8 +398,10 @@ def test_the_videos_between_two_classes_are_suggested_for_labelling(dvflnet, tin
     videos = [video_files[name] for name in ("vp9.webm", "xvid.avi", "h264.mkv", "h264_short_gop.mp4")]
     rows = [json.loads(line) for line in dvflnet("predict", tiny_folder, *videos, "--json")[1].splitlines()]
     by_margin = sorted(rows, key=lambda row: row["answers"][0]["score"] - row["answers"][1]["score"])
-    _, out, _ = dvflnet("predict", tiny_folder, *videos, "--json", "--suggest", 2)
-    assert [json.loads(line)["video"] for line in out.splitlines()] == [row["video"] for row in by_margin[:2]]
+    _, out, _ = dvflnet("predict", tiny_folder, *videos, "--json", "--suggest", 4)
+    assert [json.loads(line) for line in out.splitlines()] == by_margin
+    _, out, _ = dvflnet("predict", tiny_folder, *videos, "--json", "--suggest", 1)
+    assert [json.loads(line) for line in out.splitlines()] == by_margin[:1]
     code, _, err = dvflnet("predict", tiny_folder, *videos, "--suggest", 2, "--output", "rows.csv")
     assert code == 1
     assert "--suggest prints, and takes no --output" in err
