@@ -312,7 +312,8 @@ def predict_videos(
                 scores, features = found
                 warning = "; ".join(clip.info.remarks) if clip.info is not None else ""
                 row = {"video": clip.source, "views": views, "answers": answers(model, scores, top_k)}
-                yield row | {"warning": warning or None} | ({"embedding": features.numpy()} if embeddings else {})
+                vector = {} if features is None else {"embedding": features.numpy()}
+                yield row | {"warning": warning or None} | vector
 
 
 class ClipClassifier:
