@@ -3,6 +3,7 @@ What unlabelled clips add where few are labelled: UCF101's classes in DIR, split
 
     python benchmarks/labels.py DIR            # ARMS with each of SHARES, and the losses of ABLATION with 10 %
     python benchmarks/labels.py DIR --picture  # draws what there is
+    python benchmarks/labels.py DIR --jhmdb JHMDB --out OUT.json  # bodies of UCF101, tuned on JHMDB
 
 `scratch` is a small Video-FocalNet that is trained on the labelled clips alone. `distilled` is the same one, first
 taught on all training clips without their labels, by the features that ImageNet's EfficientNet-Lite0 has of each
@@ -44,7 +45,7 @@ from ucf101 import (
     teacher_model,
 )
 
-from hf_dvflnet import DistillationConfig, VideoClassificationTrainer, VideoTrainingArguments
+from hf_dvflnet import DistillationConfig, VideoClassificationTrainer, VideoTrainingArguments, load_benchmark
 
 
 matplotlib.use("Agg")
@@ -90,15 +91,16 @@ class UnlabelledTrainer(StoredAnswersTrainer):
             self._projection.by_frame = False
 
 
-def body(arm: str, seed: int, train: datasets.Dataset, views: Views, settings: dict[str, Any], work: Path) -> Path:
+def body(arm: str, seed: int, train: datasets.Dataset, views: Views, settings: dict[str, Any]) -> Path:
     """The file of a body that was taught without labels."""
-    how = ABLATION[arm]
+    how, work = ABLATION[arm], views.folder
     names = ("student", "frames", "area", "views", "batch_size", "learning_rate", "weight_decay", "teacher_size")
     about = [how, seed, {name: settings[name] for name in (*names, "size", "body_epochs", "body_mixup")}]
     digest = hashlib.sha256(json.dumps([about, train["video_id"][:]]).encode()).hexdigest()
     file = work / "bodies" / f"{digest[:16]}.pt"
     if file.is_file():
         return file
+    views.make(train, "pixels", settings["size"], views.training_parts)
     views.make(train, "features", settings["teacher_size"], views.training_parts)
     clips = TrainingViews(train, views, settings["size"], Teacher(train, views, 0))
     own = settings | {"epochs": settings["body_epochs"], "mixup": settings["body_mixup"]}
@@ -117,8 +119,16 @@ def body(arm: str, seed: int, train: datasets.Dataset, views: Views, settings: d
 
 
 def run(
-    arm: str, share: int, seed: int, settings: dict[str, Any], train: Any, test: Any, views: Views, work: Path
+    arm: str,
+    share: int,
+    seed: int,
+    settings: dict[str, Any],
+    clips: tuple[Any, Any, Views],
+    footage: tuple[Any, Views],
 ) -> dict[str, Any]:
+    """A run on training and test clips, with their views; bodies learn from `footage`, clips without labels."""
+    train, test, views = clips
+    work = footage[1].folder
     few, labels = labelled(train, share, seed), np.array(test["label"])
     began = time.process_time()
     if arm == "teacher":
@@ -132,17 +142,17 @@ def run(
         views.make(test, "pixels", settings["size"], ["test-1", "test-12"])
         student = new_student(settings["size"], labels_of(train), seed, settings)
         if arm != "scratch":
-            student.base_model.load_state_dict(torch.load(body(arm, seed, train, views, settings, work)))
-        clips = TrainingViews(few, views, settings["size"], None)
+            student.base_model.load_state_dict(torch.load(body(arm, seed, *footage, settings)))
+        shown = TrainingViews(few, views, settings["size"], None)
         args = recipe(settings, seed, work) | {"max_steps": settings["steps"], "logging_steps": 0.1}
         if arm != "scratch":
             args["learning_rate"] = settings["tune_rate"]
         if arm == "distilled, probe first":
             student.base_model.requires_grad_(False)
             probe = args | {"max_steps": settings["probe_steps"], "learning_rate": settings["learning_rate"]}
-            VideoClassificationTrainer(student, VideoTrainingArguments(**probe), train_dataset=clips).train()
+            VideoClassificationTrainer(student, VideoTrainingArguments(**probe), train_dataset=shown).train()
             student.base_model.requires_grad_(True)
-        trainer = VideoClassificationTrainer(student, VideoTrainingArguments(**args), train_dataset=clips)
+        trainer = VideoClassificationTrainer(student, VideoTrainingArguments(**args), train_dataset=shown)
         trainer.train()
         parts = {"1 view": "test-1", "12 views": "test-12"}
         answers = {
@@ -193,6 +203,7 @@ def draw(stored: dict[str, Any], file: Path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--jhmdb", type=Path, help="Folder of JHMDB: tune and test on its split 1; needs --out.")
     parser.add_argument("--choose", action="store_true", help="Needs --out.")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=JSON", help="Other settings; needs --out.")
     parser.add_argument("--arms", nargs="*", choices=["scratch", *ABLATION, "teacher"], default=None)
@@ -203,8 +214,8 @@ def main():
     parser.add_argument("--picture", action="store_true", help=f"Draw {PICTURE.name}, and train nothing.")
     arguments = parser.parse_args()
     other = {name: json.loads(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
-    if (other or arguments.choose) and arguments.out == RESULTS:
-        parser.error("the settings of the experiment are those of this file; --set and --choose need another --out")
+    if (other or arguments.choose or arguments.jhmdb) and arguments.out == RESULTS:
+        parser.error("the settings of the experiment are those of this file; other ones, or clips, need another --out")
     if unknown := other.keys() - OWN_SETTINGS.keys():
         parser.error(f"there is no setting {', '.join(unknown)}")
     settings = OWN_SETTINGS | other
@@ -218,19 +229,26 @@ def main():
         todo = [(arm, share) for arm in arguments.arms for share in (arguments.shares or SHARES)]
     elif arguments.shares is not None:
         todo = [(arm, share) for arm, share in todo if share in arguments.shares]
+    if arguments.jhmdb is not None:
+        todo = [(arm, 100) for arm in ("scratch", "distilled")] if arguments.arms is None else todo
     if not arguments.picture:
         views = Views(arguments.work, settings)
         train, test = load_clips(arguments.folder, arguments.work, 1, arguments.choose)
+        footage, clips = (train, views), (train, test, views)
+        if arguments.jhmdb is not None:
+            both = (load_benchmark("jhmdb", arguments.jhmdb, split) for split in ("train", "test"))
+            clips = (*both, Views(arguments.work / "jhmdb", settings))
         for seed in arguments.seeds:
             for arm, share in todo:
                 done = [(row["arm"], row["share"], row["seed"], row["settings"]) for row in stored()["runs"]]
                 if (arm, share, seed, settings) in done:
                     continue
                 print(f"{arm}, {share} % of the labels, seed {seed}", flush=True)
-                found = run(arm, share, seed, settings, train, test, views, arguments.work)
+                found = run(arm, share, seed, settings, clips, footage)
                 row = {"arm": arm, "share": share, "seed": seed, "settings": settings, **found, "machine": machine()}
                 results = stored()  # again, since another process may have added its runs
                 results["runs"].append(row)
+                test = clips[1]
                 results["labels"] = test["label"][:]
                 pairs = zip(test["video_id"], test["group"], strict=True)
                 results["groups"] = [f"{name.split('/')[0]} {group}" for name, group in pairs]
