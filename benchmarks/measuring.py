@@ -84,13 +84,16 @@ def labels_of(rows: datasets.Dataset) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
-def gain(alone: np.ndarray, other: np.ndarray, groups: list, draws: int = 10_000) -> tuple[float, float, float]:
+def gain(
+    alone: np.ndarray, other: np.ndarray, groups: list, comparisons: int = 1, draws: int = 10_000
+) -> tuple[float, float, float]:
     """
     Mean difference in accuracy and its 95 % interval, by a bootstrap over groups of clips and over seeds.
 
     Args:
         alone, other: Whether a run of each seed is right on each clip, (seeds, clips); a seed's runs are a pair.
         groups: The group of each clip, such as the title of its source video. Clips of a group are drawn together.
+        comparisons: Of how many gains all intervals are to hold at once (Bonferroni).
         draws: Number of bootstrap samples.
     """
     names, numbers = np.unique(groups, return_inverse=True)
@@ -102,5 +105,5 @@ def gain(alone: np.ndarray, other: np.ndarray, groups: list, draws: int = 10_000
     for _ in range(draws):
         seeds, chosen = rng.integers(len(sums), size=len(sums)), rng.integers(len(names), size=len(names))
         drawn.append(sums[seeds][:, chosen].sum() / (len(sums) * sizes[chosen].sum()))
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.quantile(drawn, [0.025 / comparisons, 1 - 0.025 / comparisons])
     return float(difference.mean()), float(low), float(high)
