@@ -1,5 +1,6 @@
 """Read cameras, network streams and files as frames with their times: `open_stream`."""
 
+import errno
 import os
 import threading
 import time
@@ -7,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cache, partial
 from typing import Any
 
@@ -248,9 +250,13 @@ def _live(
         except StopIteration:
             return
         except (av.error.FFmpegError, OSError) as error:
-            reason = _reason(error, SECONDS_TO_READ)
-            after = time.perf_counter() - start
-            raise VideoDecodeError(f"{opened.name}: failed after {after:.1f} s: {reason}") from error
+            if not (opened.live and opened.name.lower().startswith("http") and error.errno == errno.EIO):
+                reason = _reason(error, SECONDS_TO_READ)
+                after = time.perf_counter() - start
+                raise VideoDecodeError(f"{opened.name}: failed after {after:.1f} s: {reason}") from error
+            # FFmpeg 9 reports so the end of a response whose length is not known; what the decoder holds comes yet
+            packets, packet = iter(()), av.Packet()
+            packet.stream, packet.time_base = stream, stream.time_base or Fraction(1)
         if opened.stop.is_set():  # checked here, because a packet may contain no frame
             return
         now, behind = time.perf_counter(), 0.0
