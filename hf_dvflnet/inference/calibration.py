@@ -63,7 +63,7 @@ def calibrate_model(
         model: A model folder or Hub id.
         dataset, data_dir, protocol, fold, block_list, classes: See [`load_benchmark`].
         output: The folder to write, in float32.
-        split: The split to fit to, of at least 50 clips.
+        split: The split to fit to, of at least 20 clips.
         views: 1, 4 or 12, as in use: averaged scores are less sure, and have a lower temperature.
         coverage: Choose a threshold: the highest with which at least this share of the clips are answered.
         max_false_alarms: Choose a threshold: the lowest with which at most this share of the answers are wrong.
