@@ -1,10 +1,11 @@
 """Loads a tree of class folders, `<split>/<class>/<video>`: `load_video_folder(DIR)`."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import datasets
+import pandas
 
 from .label_sets import composed
 from .video_column import clip_features
@@ -26,6 +27,8 @@ _MISPLACED = (
 
 # what `dvflnet prepare` writes next to the clips
 MANIFEST, SETTINGS, UNFINISHED = "manifest.jsonl", "prepare.json", ".unfinished"
+# a list of the clips, beside the splits that `dvflnet split` writes: `path`, `label`, `split`, `group` and the source
+CLIPS = "clips.csv"
 NOT_FINISHED = "preparation is not finished; run `dvflnet prepare` again to continue it"
 
 
@@ -58,7 +61,8 @@ def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
 
     Returns:
         One dataset per split, with the columns `video` (`{"path": str, "bytes": None}`), `label` (`ClassLabel`) and
-        `video_id` (`<class>/<file name>`), in sorted order.
+        `video_id` (`<class>/<file name>`), in sorted order; and `group`, the recording, if `dvflnet split` wrote the
+        folder.
 
     Raises:
         FileNotFoundError: If the folder does not exist, or contains no `train` folder.
@@ -77,6 +81,12 @@ def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
     splits, left_out = _read_tree(data_dir)
     warn_of_left_out(data_dir, left_out)
     classes = sorted({clip.label for clip in splits["train"]})
+    groups = _recordings(data_dir)
+    if not all(clip.path in groups for clips in splits.values() for clip in clips):
+        groups = {}  # other clips were added
+    features = clip_features(classes)
+    if groups:
+        features["group"] = datasets.Value("string")
     found = datasets.DatasetDict()
     for split, clips in splits.items():
         unknown = {clip.label for clip in clips} - set(classes)
@@ -90,11 +100,30 @@ def load_video_folder(data_dir: str | os.PathLike) -> datasets.DatasetDict:
                 "video": {"path": clip.path, "bytes": None},
                 "label": classes.index(clip.label),
                 "video_id": clip.video_id,
+                **({"group": groups[clip.path]} if groups else {}),
             }
             for clip in sorted(clips, key=lambda clip: clip.video_id.split("/"))
         ]
-        found[split] = datasets.Dataset.from_list(rows, features=clip_features(classes))
+        found[split] = datasets.Dataset.from_list(rows, features=features)
     return found
+
+
+def split_clips(data_dir: Path) -> pandas.DataFrame:
+    """The list that `dvflnet split` wrote, with the names that `dvflnet prepare` gave its clips."""
+    clips = pandas.read_csv(data_dir / CLIPS)
+    if (data_dir / MANIFEST).is_file() and "path" in clips:
+        clips["path"] = [str(PurePosixPath(path).with_suffix(".mp4")) for path in clips["path"]]
+    return clips
+
+
+def _recordings(data_dir: Path) -> dict[str, str]:
+    """The recording of each clip, by path, where `dvflnet split` wrote the folder."""
+    if not (data_dir / CLIPS).is_file():
+        return {}
+    clips = split_clips(data_dir)
+    if not {"path", "group"} <= set(clips):  # a list of the user's
+        return {}
+    return {str(data_dir / path): str(group) for path, group in zip(clips["path"], clips["group"], strict=True)}
 
 
 def _read_tree(data_dir: Path) -> tuple[dict[str, list[_Clip]], dict[str, list[str]]]:

@@ -18,13 +18,12 @@ import pandas
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..video_decoding import read_video
-from .class_folders import SPLITS
+from .class_folders import CLIPS, SPLITS, split_clips
 from .label_sets import composed
 from .video_files import OTHER_SUFFIX, VIDEO_SUFFIXES, find_files, is_video, warn_of_left_out
 
 
 COLUMNS = ("path", "start", "end", "label", "split", "group")
-CLIPS = "clips.csv"  # in the tree that is written, a list of it: `path`, `label`, `split` and `group`, and the source
 _SPLIT_NAMES = {name: split for split, names in SPLITS.items() for name in names}
 # of a file name, what numbers the clips of a recording: `_c03`, ` 12`, `-part2`
 _NUMBER = re.compile(r"[\s_.-]*(?:c|s|clip|part|seg|segment)?[\s_.-]*\d+$", re.IGNORECASE)
@@ -104,7 +103,10 @@ def _clips_of_folder(folder: Path) -> pandas.DataFrame:
 def _clips_of_table(file: Path, names: dict[str, str]) -> pandas.DataFrame:
     if unknown := names.keys() - set(COLUMNS):
         raise ValueError(f"there is no column {min(unknown)}; those that can be named are {', '.join(COLUMNS)}")
-    table = pandas.read_parquet(file) if file.suffix.lower() == ".parquet" else pandas.read_csv(file)
+    if file.name == CLIPS:
+        table = split_clips(file.parent)
+    else:
+        table = pandas.read_parquet(file) if file.suffix.lower() == ".parquet" else pandas.read_csv(file)
     absent = [name for name in (*names.values(), *({"path", "label"} - names.keys())) if name not in table]
     if absent:
         raise ValueError(f"{file}: has no column {absent[0]!r}; its columns are {', '.join(map(str, table.columns))}")

@@ -9,6 +9,7 @@ from videos import read_number, write_video
 
 from hf_dvflnet import load_video_folder, read_video
 from hf_dvflnet.data.own_videos import read_own_videos, recordings, split_videos
+from hf_dvflnet.data.preparation import prepare_videos
 
 
 @pytest.fixture
@@ -37,6 +38,21 @@ def test_the_tree_that_is_written_is_read_by_everything_else(by_class, tmp_path)
     assert {split: len(rows) for split, rows in data.items()} == {"train": 4, "validation": 4, "test": 4}
     frames, _ = read_video(data["train"][0]["video"]["path"])
     assert np.array_equal(frames, read_video(by_class / "jump" / "jump_g0_c00.mp4")[0])
+
+
+def test_recordings_are_known_to_whoever_loads_the_clips_prepared_or_not(tmp_path, video_files):
+    for number in range(6):
+        place = tmp_path / "mine" / "ab"[number % 2] / f"recording {number // 2}" / "clip.avi"
+        place.parent.mkdir(parents=True)
+        shutil.copy(video_files["xvid.avi"], place)
+    split_videos(tmp_path / "mine", tmp_path / "out")
+    prepare_videos(tmp_path / "out", tmp_path / "prepared", num_workers=0)
+    for folder in ("out", "prepared"):
+        clips, _ = read_own_videos(tmp_path / folder)
+        known = {row.path: row.group for row in clips.itertuples()}
+        loaded = [row for rows in load_video_folder(tmp_path / folder).values() for row in rows]
+        assert {row["video"]["path"]: row["group"] for row in loaded} == known
+        assert sorted(known.values()) == sorted(f"recording {number // 2}" for number in range(6))
 
 
 def test_a_division_is_the_same_each_time_and_another_with_another_seed(tmp_path, video_files):
