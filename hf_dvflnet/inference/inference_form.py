@@ -110,11 +110,12 @@ def on_matrix(function: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
 
 
 def has_faster_form(modulation: Any) -> bool:
-    """Whether the kernels are of size 3 or 5, and no adapter has replaced a layer whose weights are read."""
+    """Whether kernels are dense and of size 3 or 5, and no adapter has replaced a layer whose weights are read."""
     convolutions = modulation.temporal_focal_layers
     linears = (modulation.projection_in, modulation.temporal_projection_in)
     return all(type(layer) is nn.Linear for layer in linears) and all(
-        type(layer) is nn.Conv2d and layer.kernel_size in ((3, 1), (5, 1)) for layer in convolutions
+        type(layer) is nn.Conv2d and layer.groups == 1 and layer.kernel_size in ((3, 1), (5, 1))
+        for layer in convolutions
     )
 
 
