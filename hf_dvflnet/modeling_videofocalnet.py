@@ -311,17 +311,17 @@ class VideoFocalNetStage(nn.Module):
         self.layers = nn.ModuleList(VideoFocalNetLayer(config, stage, rate) for rate in drop_path_rates)
 
     def forward(
-        self, hidden_states: torch.Tensor, past: PastFrames | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        # hidden_states: (batch, frames, height, width, channels)
+        self, hidden_states: torch.Tensor, past: PastFrames | None = None, output_modulators: bool = False
+    ) -> tuple[torch.Tensor, ...]:
+        # hidden_states: (batch, frames, height, width, channels). Its modulators are those of the last block.
         if self.pairs_frames:
             hidden_states = hidden_states.unflatten(1, (-1, 2)).mean(2)
         if self.downsample is not None:
             frames = self.downsample(hidden_states.flatten(0, 1).permute(0, 3, 1, 2))
             hidden_states = frames.unflatten(0, hidden_states.shape[:2])
         for layer in self.layers:
-            hidden_states, spatial_modulator, temporal_modulator = layer(hidden_states, past)
-        return hidden_states, spatial_modulator, temporal_modulator
+            hidden_states, *modulators = layer(hidden_states, past)
+        return (hidden_states, *modulators) if output_modulators else (hidden_states,)
 
 
 class VideoFocalNetPreTrainedModel(PreTrainedModel):
@@ -429,7 +429,7 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         all_hidden_states: tuple[torch.Tensor, ...] = (hidden_states,)
         modulators: list[tuple[torch.Tensor, torch.Tensor]] = []
         for stage in self.stages:
-            hidden_states, *spatial_and_temporal = stage(hidden_states, past)
+            hidden_states, *spatial_and_temporal = stage(hidden_states, past, output_modulators)
             if output_hidden_states:
                 all_hidden_states += (hidden_states,)
             if output_modulators:

@@ -132,15 +132,15 @@ class InferenceForm(nn.Module):
 
 
 class InferenceStage(InferenceForm):
-    def forward(self, hidden_states: torch.Tensor, past: PastFrames | None = None) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, hidden_states: torch.Tensor, past: PastFrames | None = None, output_modulators: bool = False
+    ) -> tuple[torch.Tensor, ...]:
         # hidden_states: (batch, frames, height, width, channels)
-        if past is not None:
-            return self.plain(hidden_states, past)
-        if torch.compiler.is_compiling() or hidden_states.device.type != "cpu":
-            return self.plain(hidden_states)
+        if past is not None or torch.compiler.is_compiling() or hidden_states.device.type != "cpu":
+            return self.plain(hidden_states, past, output_modulators)
         if len(hidden_states) == 1 or hidden_states[0].numel() < CLIP_VALUES:
-            return self.plain(hidden_states)
-        clips = [self.plain(clip) for clip in hidden_states.split(1)]
+            return self.plain(hidden_states, None, output_modulators)
+        clips = [self.plain(clip, None, output_modulators) for clip in hidden_states.split(1)]
         return tuple(torch.cat(outputs) for outputs in zip(*clips, strict=True))
 
 
