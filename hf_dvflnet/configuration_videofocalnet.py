@@ -32,7 +32,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"depths": [2, 2, 6, 2], "embed_dim": 96, "drop_path_rate": 0.2},  # 49.55 M, 63.0 G
     "small": {"depths": [2, 2, 18, 2], "embed_dim": 96, "drop_path_rate": 0.3},  # 88.74 M, 124.3 G
     "base": {"depths": [2, 2, 18, 2], "embed_dim": 128, "drop_path_rate": 0.5},  # 157.39 M, 220.7 G
-    # Of this package: faster on a CPU than X3D-S and X3D-XS (benchmarks/frontier.py).
+    # Of this package, for PyTorch on one thread: the time of X3D-S and less than that of X3D-XS, for 8 and 4 frames of
+    # 64 or 112 pixels a side (benchmarks/frontier.py).
     "pico": CHEAP | {"depths": [1, 1, 3, 1], "embed_dim": 48},
     "femto": CHEAP | {"depths": [1, 1, 2, 1], "embed_dim": 32},
 }
