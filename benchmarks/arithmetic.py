@@ -44,37 +44,21 @@ class Logits(nn.Module):
         return self.model(pixel_values).logits
 
 
-class PairsOfFrames(nn.Module):
-    """A stage that sees the means of pairs of frames."""
-
-    def __init__(self, stage: nn.Module):
-        super().__init__()
-        self.stage = stage
-
-    def forward(self, hidden_states: torch.Tensor, past: None = None) -> tuple[torch.Tensor, ...]:
-        return self.stage(hidden_states.unflatten(1, (-1, 2)).mean(2), past)
-
-
 def nano(**fields: Any) -> VideoFocalNetForVideoClassification:
     torch.manual_seed(0)
     return VideoFocalNetForVideoClassification(VideoFocalNetConfig.from_preset("nano", **fields)).eval()
 
 
-def with_convolutions(change: Callable[[nn.Conv2d], nn.Module], **fields: Any) -> Any:
-    """Nano with other convolutions along frames."""
-    model = nano(**fields)
+def low_rank() -> Any:
+    """Nano with convolutions along frames on an eighth of the channels."""
+    model = nano()
     for module in model.modules():
         if hasattr(module, "temporal_focal_layers"):
-            module.temporal_focal_layers = nn.ModuleList(map(change, module.temporal_focal_layers))
+            module.temporal_focal_layers = nn.ModuleList(map(factored, module.temporal_focal_layers))
     return model
 
 
-def depthwise(dense: nn.Conv2d) -> nn.Module:
-    channels = dense.in_channels
-    return nn.Conv2d(channels, channels, dense.kernel_size, padding=dense.padding, groups=channels, bias=False)
-
-
-def low_rank(dense: nn.Conv2d) -> nn.Module:
+def factored(dense: nn.Conv2d) -> nn.Module:
     channels, rank = dense.in_channels, dense.in_channels // 8
     return nn.Sequential(
         nn.Conv2d(channels, rank, 1, bias=False),
@@ -82,19 +66,15 @@ def low_rank(dense: nn.Conv2d) -> nn.Module:
     )
 
 
-def pooled(model: Any) -> nn.Module:
-    stages = model.videofocalnet.stages
-    stages[2] = PairsOfFrames(stages[2])
-    return model
-
-
+ONE_LEVEL = {"focal_levels": [1, 1, 1, 1]}
+CHEAP = {"depthwise_along_frames": True, "pair_frames": True}
 FORMS: dict[str, Callable[[], nn.Module]] = {
     "nano": nano,
-    "depthwise along frames": lambda: with_convolutions(depthwise),
-    "rank 1/8 along frames": lambda: with_convolutions(low_rank),
-    "one level": lambda: nano(focal_levels=[1, 1, 1, 1]),
-    "half the frames after stage 2": lambda: pooled(nano()),
-    "depthwise, one level, half the frames": lambda: pooled(with_convolutions(depthwise, focal_levels=[1, 1, 1, 1])),
+    "depthwise along frames": lambda: nano(depthwise_along_frames=True),
+    "rank 1/8 along frames": low_rank,
+    "one level": lambda: nano(**ONE_LEVEL),
+    "half the frames after stage 2": lambda: nano(pair_frames=True),
+    "depthwise, one level, half the frames": lambda: nano(**ONE_LEVEL, **CHEAP),
 }
 
 

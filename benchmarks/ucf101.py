@@ -359,9 +359,12 @@ def train_student(
     seed: int,
     settings: dict[str, Any],
     work: Path,
+    student: Any = None,
 ) -> VideoClassificationTrainer:
+    """Train the student of the settings, or another one."""
     arm = settings["arm"].copy()
-    student = new_student(clips.size, classes, seed, settings, causal=arm.pop("causal", False))
+    causal = arm.pop("causal", False)
+    student = student or new_student(clips.size, classes, seed, settings, causal=causal)
     steps = math.ceil(len(clips) / settings["batch_size"])
     evaluated = {"logging_steps": steps, "eval_strategy": "steps", "eval_steps": 5 * steps}
     args = recipe(settings, seed, work) | evaluated

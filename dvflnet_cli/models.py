@@ -13,7 +13,7 @@ MOTIONS_STUDENT = "motions-student"
 @dataclass
 class Create:
     """
-    Create a model of a published size with random weights, copy a small trained one, or make one of texts.
+    Create a model of a given size with random weights, copy a small trained one, or make one of texts.
 
     motions-student is a copy of the trained model that comes with the package. It knows the 16 motions of `dvflnet
     render`. With --templates, a CLIP or SigLIP becomes a classifier that needs no training: it tells the --labels by
@@ -23,8 +23,8 @@ class Create:
     """
 
     name: str = argument(
-        "A preset: nano (or dvflnet-nano), tiny, small or base; motions-student; or with --templates a folder or Hub "
-        "id of a CLIP or SigLIP."
+        "A preset: nano (or dvflnet-nano), tiny, small or base; the smaller pico or femto; motions-student; or with "
+        "--templates a folder or Hub id of a CLIP or SigLIP."
     )
     out: Path = argument("Output folder.")
     num_labels: int | None = option(None, "Number of classes; 400 by default.", minimum=1)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
+CHEAP = {"depthwise_along_frames": True, "pair_frames": True, "drop_path_rate": 0.0}
 # The published sizes, with their parameters for 400 classes and multiply-adds for a clip of 8 x 224 x 224. DVFL-Net
 # distills base into nano.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -31,6 +32,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"depths": [2, 2, 6, 2], "embed_dim": 96, "drop_path_rate": 0.2},  # 49.55 M, 63.0 G
     "small": {"depths": [2, 2, 18, 2], "embed_dim": 96, "drop_path_rate": 0.3},  # 88.74 M, 124.3 G
     "base": {"depths": [2, 2, 18, 2], "embed_dim": 128, "drop_path_rate": 0.5},  # 157.39 M, 220.7 G
+    # Of this package, for PyTorch on one thread: the time of X3D-S and less than that of X3D-XS, for 8 and 4 frames of
+    # 64 or 112 pixels a side (benchmarks/frontier.py).
+    "pico": CHEAP | {"depths": [1, 1, 3, 1], "embed_dim": 48},
+    "femto": CHEAP | {"depths": [1, 1, 2, 1], "embed_dim": 32},
 }
 DERIVED = ("hidden_size", "hidden_sizes", "num_hidden_layers")
 
@@ -64,6 +69,10 @@ class VideoFocalNetConfig(PreTrainedConfig):
         use_post_layernorm_in_modulation: Whether to apply layer norm to the modulated query before its projection
             (`use_postln_in_modulation`).
         normalize_modulator: Whether to divide the summed context by the number of levels, including the global level.
+        depthwise_along_frames: Whether the convolutions along frames are depthwise, as those within a frame are. As
+            published, they are dense, a third of the multiply-adds.
+        pair_frames: Whether the third stage and those after it see the means of pairs of frames. Requires three stages
+            and an even number of frames after the stem, and excludes `causal`.
         causal: Whether a frame sees itself and the frames before it only, in convolutions along frames and in means,
             which are over the last `num_frames` frames. Such a network answers a stream frame by frame
             ([`VideoFocalNetForVideoClassification.step`]). The weights have the same
@@ -105,6 +114,8 @@ class VideoFocalNetConfig(PreTrainedConfig):
     use_post_layernorm: bool = False
     use_post_layernorm_in_modulation: bool = False
     normalize_modulator: bool = False
+    depthwise_along_frames: bool = False
+    pair_frames: bool = False
     causal: bool = False
     initializer_range: float | int = 0.02
     layer_norm_eps: float | int = 1e-5
@@ -118,7 +129,17 @@ class VideoFocalNetConfig(PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, name: str, **kwargs) -> "VideoFocalNetConfig":
-        """Return the config of a published size, `"nano"`, `"tiny"`, `"small"` or `"base"`, with `kwargs` changed."""
+        """
+        Return the config of a size, with `kwargs` changed.
+
+        Args:
+            name: A published size, `"nano"`, `"tiny"`, `"small"` or `"base"`, or a smaller one of this package,
+                `"pico"` or `"femto"`, with `depthwise_along_frames` and `pair_frames`.
+            kwargs: Other fields.
+
+        Raises:
+            ValueError: If there is no such size.
+        """
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **kwargs})
@@ -175,6 +196,13 @@ class VideoFocalNetConfig(PreTrainedConfig):
             raise ValueError(f"hidden_act={self.hidden_act!r} is not an activation of transformers: {list(ACT2FN)}")
         if self.num_frames % self.tubelet_size:
             raise ValueError(f"num_frames={self.num_frames} must be a multiple of tubelet_size={self.tubelet_size}")
+        if self.pair_frames and self.causal:
+            raise ValueError("pair_frames=True excludes causal=True: half of the frames would need the next one")
+        if self.pair_frames and (len(self.depths) < 3 or self.num_frames // self.tubelet_size % 2):
+            raise ValueError(
+                f"pair_frames=True requires three stages and an even number of frames after the stem, got depths="
+                f"{self.depths}, num_frames={self.num_frames} and tubelet_size={self.tubelet_size}"
+            )
         if self.use_conv_embed and (self.patch_size, self.tubelet_size) != (4, 1):
             raise ValueError(
                 f"use_conv_embed=True requires patch_size=4 and tubelet_size=1, got patch_size={self.patch_size} and "

@@ -35,7 +35,8 @@ LossConfig = namedtuple("LossConfig", "problem_type num_labels")  # unlike a con
 @dataclass
 class VideoFocalNetModelOutput(ModelOutput):
     """
-    Output of [`VideoFocalNetModel`]. `frames` counts the frames after the stem: `num_frames / tubelet_size`.
+    Output of [`VideoFocalNetModel`]. `frames` counts the frames after the stem: `num_frames / tubelet_size`. With
+    `pair_frames`, the third stage and those after it, and therefore the last, have half as many.
 
     Args:
         last_hidden_state: Normalised features of the last stage, ordered by frame, of shape (batch, frames * height *
@@ -185,10 +186,12 @@ class VideoFocalNetModulation(nn.Module):
         )
         self.projection_context = nn.Linear(channels, channels)
 
-        # dense convolutions, whereas the spatial ones are depthwise
+        # as published, dense convolutions, whereas the spatial ones are depthwise
+        padding = 0 if config.causal else 1
+        groups = channels if config.depthwise_along_frames else 1
         self.temporal_projection_in = nn.Linear(channels, channels + levels + 1)
         self.temporal_focal_layers = nn.ModuleList(
-            nn.Conv2d(channels, channels, (size, 1), padding=(0 if config.causal else size // 2, 0), bias=False)
+            nn.Conv2d(channels, channels, (size, 1), padding=(padding * (size // 2), 0), groups=groups, bias=False)
             for size in self.kernel_sizes
         )
         self.temporal_projection_context = nn.Linear(channels, channels)
@@ -304,18 +307,21 @@ class VideoFocalNetStage(nn.Module):
         super().__init__()
         sizes = config.hidden_sizes
         self.downsample = VideoFocalNetPatchEmbeddings(config, sizes[stage - 1], sizes[stage]) if stage else None
+        self.pairs_frames = config.pair_frames and stage == 2
         self.layers = nn.ModuleList(VideoFocalNetLayer(config, stage, rate) for rate in drop_path_rates)
 
     def forward(
-        self, hidden_states: torch.Tensor, past: PastFrames | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        # hidden_states: (batch, frames, height, width, channels)
+        self, hidden_states: torch.Tensor, past: PastFrames | None = None, output_modulators: bool = False
+    ) -> tuple[torch.Tensor, ...]:
+        # hidden_states: (batch, frames, height, width, channels). Its modulators are those of the last block.
+        if self.pairs_frames:
+            hidden_states = hidden_states.unflatten(1, (-1, 2)).mean(2)
         if self.downsample is not None:
             frames = self.downsample(hidden_states.flatten(0, 1).permute(0, 3, 1, 2))
             hidden_states = frames.unflatten(0, hidden_states.shape[:2])
         for layer in self.layers:
-            hidden_states, spatial_modulator, temporal_modulator = layer(hidden_states, past)
-        return hidden_states, spatial_modulator, temporal_modulator
+            hidden_states, *modulators = layer(hidden_states, past)
+        return (hidden_states, *modulators) if output_modulators else (hidden_states,)
 
 
 class VideoFocalNetPreTrainedModel(PreTrainedModel):
@@ -387,7 +393,7 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         """
         Args:
             pixel_values: Normalised clips of any size, of shape (batch, frames, channels, height, width). The number
-                of frames must be a multiple of `config.tubelet_size`.
+                of frames must be a multiple of `config.tubelet_size`, and of twice that with `config.pair_frames`.
             output_hidden_states: Whether to return the output of the stem and of each stage. By default,
                 `config.output_hidden_states`.
             output_modulators: Whether to return the spatial and temporal modulators of the last block of each stage.
@@ -402,10 +408,12 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         shape, channels, tubelet_size = pixel_values.shape, self.config.num_channels, self.config.tubelet_size
-        if len(shape) != 5 or shape[2] != channels or shape[1] == 0 or shape[1] % tubelet_size:
+        multiple = tubelet_size * (2 if self.config.pair_frames else 1)
+        if len(shape) != 5 or shape[2] != channels or shape[1] == 0 or shape[1] % multiple:
+            twice = "twice " if self.config.pair_frames else ""
             raise ValueError(
                 f"pixel_values must have the shape (batch, frames, {channels}, height, width), with frames a positive "
-                f"multiple of tubelet_size={tubelet_size}, but have the shape {tuple(shape)}"
+                f"multiple of {twice}tubelet_size={tubelet_size}, but have the shape {tuple(shape)}"
             )
 
         pixel_values = pixel_values.to(self.embeddings.projection.weight.dtype)
@@ -421,7 +429,7 @@ class VideoFocalNetModel(VideoFocalNetPreTrainedModel):
         all_hidden_states: tuple[torch.Tensor, ...] = (hidden_states,)
         modulators: list[tuple[torch.Tensor, torch.Tensor]] = []
         for stage in self.stages:
-            hidden_states, *spatial_and_temporal = stage(hidden_states, past)
+            hidden_states, *spatial_and_temporal = stage(hidden_states, past, output_modulators)
             if output_hidden_states:
                 all_hidden_states += (hidden_states,)
             if output_modulators:

@@ -69,7 +69,12 @@ def test_means_are_over_the_frames_so_far_and_at_most_num_frames():
     height=st.integers(1, 40),
     width=st.integers(1, 40),
     num_frames=st.sampled_from([1, 2, 5, 8]),
-    options=st.sampled_from([{}, {"tubelet_size": 2}, {"use_conv_embed": True}, {"normalize_modulator": True}]),
+    options=st.sampled_from(
+        [
+            *({}, {"tubelet_size": 2}, {"use_conv_embed": True}),
+            *({"normalize_modulator": True}, {"depthwise_along_frames": True}),
+        ]
+    ),
 )
 def test_steps_equal_the_network_over_the_same_frames(chunks, streams, height, width, num_frames, options):
     tubelet_size = options.get("tubelet_size", 1)

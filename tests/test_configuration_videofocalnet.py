@@ -24,6 +24,12 @@ def test_config_equals_itself_after_saving_and_loading(tmp_path):
         ({"num_frames": 9, "tubelet_size": 2}, "multiple of tubelet_size"),
         ({"use_conv_embed": True, "tubelet_size": 2}, "requires patch_size=4 and tubelet_size=1"),
         ({"use_conv_embed": True, "patch_size": 2}, "requires patch_size=4 and tubelet_size=1"),
+        ({"pair_frames": True, "causal": True}, "excludes causal=True"),
+        ({"pair_frames": True, "num_frames": 6, "tubelet_size": 2}, "an even number of frames after the stem"),
+        (
+            {"pair_frames": True, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
+            "requires three stages",
+        ),
         ({"embed_dim": "96"}, "embed_dim"),
     ],
 )
@@ -50,9 +56,15 @@ def test_unknown_preset_is_refused():
         VideoFocalNetConfig.from_preset("huge")
 
 
-@pytest.mark.parametrize("name, millions", [("nano", 22.44), ("tiny", 49.55), ("small", 88.74), ("base", 157.39)])
-def test_presets_have_the_published_number_of_parameters(name, millions):
-    assert set(PRESETS) == {"nano", "tiny", "small", "base"}
+PARAMETERS = {"nano": 22.44, "tiny": 49.55, "small": 88.74, "base": 157.39, "pico": 4.39, "femto": 1.76}  # millions
+
+
+def test_every_preset_is_checked():
+    assert PARAMETERS.keys() == PRESETS.keys()
+
+
+@pytest.mark.parametrize("name, millions", PARAMETERS.items())
+def test_presets_have_the_documented_number_of_parameters(name, millions):
     with torch.device("meta"):
         model = VideoFocalNetForVideoClassification(VideoFocalNetConfig.from_preset(name, num_labels=400))
     assert model.num_parameters() / 1e6 == pytest.approx(millions, abs=0.01)

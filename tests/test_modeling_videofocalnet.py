@@ -11,6 +11,7 @@ from transformers import pipeline
 
 from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, VideoFocalNetModel
 from hf_dvflnet.hub.checkpoint_conversion import convert_published_state_dict, load_published_checkpoint
+from hf_dvflnet.modeling_videofocalnet import VideoFocalNetModulation
 
 
 PUBLISHED_NAMES = {
@@ -112,6 +113,33 @@ def test_hidden_states_and_modulators_have_the_documented_shapes(tiny_config):
     assert output.last_hidden_state.shape == (2, 4, 64) and output.pooler_output.shape == (2, 64)
 
 
+def test_the_cheaper_forms_change_only_what_they_name(tiny_config):
+    dense, depthwise, paired = (
+        new_model(tiny_config, **fields).eval()
+        for fields in ({}, {"depthwise_along_frames": True}, {"pair_frames": True})
+    )
+    # in each channel, the convolution of its own
+    for ours, theirs in zip(depthwise.modules(), dense.modules(), strict=True):
+        if isinstance(theirs, VideoFocalNetModulation):
+            for one, other in zip(ours.temporal_focal_layers, theirs.temporal_focal_layers, strict=True):
+                other.weight.data = torch.diag_embed(one.weight.data[:, 0].permute(1, 2, 0)).permute(2, 3, 0, 1)
+    weights = dense.state_dict()
+    depthwise.load_state_dict({k: v for k, v in weights.items() if ".temporal_focal_layers." not in k}, strict=False)
+    torch.testing.assert_close(depthwise(clips()).logits, dense(clips()).logits)
+    # the weights are the same, and so are the first two stages and the means of pairs
+    paired.load_state_dict(weights)
+    of_all, of_pairs = (model(clips(), output_hidden_states=True).hidden_states for model in (dense, paired))
+    assert [stage.shape[1] for stage in of_pairs] == [4, 4, 4, 2, 2]
+    torch.testing.assert_close(of_pairs[:3], of_all[:3])
+    means = of_all[2].unflatten(1, (2, 2)).mean(2)
+    torch.testing.assert_close(of_pairs[3], dense.videofocalnet.stages[2](means)[0])
+
+
+def test_an_odd_number_of_frames_has_no_pairs(tiny_config):
+    with pytest.raises(ValueError, match="multiple of twice tubelet_size=1"):
+        new_model(tiny_config, pair_frames=True)(clips(frames=3))
+
+
 @pytest.mark.parametrize(
     "shape",
     [(4, 3, 32, 32), (2, 3, 4, 32, 32), (2, 3, 3, 32, 32), (2, 0, 3, 32, 32)],
@@ -136,11 +164,15 @@ def test_no_tensor_stays_on_a_module_after_forward(tiny_config):
     assert not kept
 
 
-def test_every_parameter_gets_a_gradient(tiny_config):
-    config = VideoFocalNetConfig(
-        **{**tiny_config.to_dict(), "use_layerscale": True, "use_post_layernorm_in_modulation": True}
-    )
-    model = new_model(config).train()
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"use_layerscale": True, "use_post_layernorm_in_modulation": True},
+        {"depthwise_along_frames": True, "pair_frames": True},
+    ],
+)
+def test_every_parameter_gets_a_gradient(tiny_config, fields):
+    model = new_model(tiny_config, **fields).train()
     model(clips(), labels=torch.tensor([0, 1])).loss.backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 

@@ -260,7 +260,7 @@ def convert_checkpoint(
             raise ValueError(f"{source}: has {fields['depths']} blocks, which cannot give depths={depths}")
         fields["depths"] = list(depths)
     for preset in PRESETS.values():
-        if preset["depths"] == fields["depths"] and preset["embed_dim"] == fields["embed_dim"]:
+        if all(fields.get(name) == value for name, value in preset.items() if name != "drop_path_rate"):
             fields.setdefault("drop_path_rate", preset["drop_path_rate"])
     _name_classes(fields, found, labels)
     try:

@@ -218,12 +218,13 @@ def _kind_of(config: VideoFocalNetConfig | FrameModelConfig) -> tuple[dict[str, 
         body: Any = config.body_config
         name = getattr(body, "architecture", None) or body.model_type  # timm's, or that of transformers
         return {"image_network": name}, ("feature_size", "freeze_body", "head_dropout", "pooling")
-    sizes = {name: (fields["depths"], fields["embed_dim"]) for name, fields in PRESETS.items()}
-    preset = [name for name, size in sizes.items() if size == (config.depths, config.embed_dim)]
+    sizes = {name: {**fields, "drop_path_rate": config.drop_path_rate} for name, fields in PRESETS.items()}
+    preset = [name for name, size in sizes.items() if all(getattr(config, key) == size[key] for key in size)]
     return {"preset": preset[0] if preset else None}, (
         "depths", "embed_dim", "num_channels", "patch_size", "tubelet_size", "focal_levels", "focal_windows",
         "mlp_ratio", "hidden_act", "drop_path_rate", "use_conv_embed", "use_layerscale", "use_post_layernorm",
-        "use_post_layernorm_in_modulation", "normalize_modulator", "layer_norm_eps",
+        "use_post_layernorm_in_modulation", "normalize_modulator", "depthwise_along_frames", "pair_frames",
+        "layer_norm_eps",
     )  # fmt: skip
 
 

@@ -110,11 +110,12 @@ def on_matrix(function: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
 
 
 def has_faster_form(modulation: Any) -> bool:
-    """Whether the kernels are of size 3 or 5, and no adapter has replaced a layer whose weights are read."""
+    """Whether kernels are dense and of size 3 or 5, and no adapter has replaced a layer whose weights are read."""
     convolutions = modulation.temporal_focal_layers
     linears = (modulation.projection_in, modulation.temporal_projection_in)
     return all(type(layer) is nn.Linear for layer in linears) and all(
-        type(layer) is nn.Conv2d and layer.kernel_size in ((3, 1), (5, 1)) for layer in convolutions
+        type(layer) is nn.Conv2d and layer.groups == 1 and layer.kernel_size in ((3, 1), (5, 1))
+        for layer in convolutions
     )
 
 
@@ -131,15 +132,15 @@ class InferenceForm(nn.Module):
 
 
 class InferenceStage(InferenceForm):
-    def forward(self, hidden_states: torch.Tensor, past: PastFrames | None = None) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, hidden_states: torch.Tensor, past: PastFrames | None = None, output_modulators: bool = False
+    ) -> tuple[torch.Tensor, ...]:
         # hidden_states: (batch, frames, height, width, channels)
-        if past is not None:
-            return self.plain(hidden_states, past)
-        if torch.compiler.is_compiling() or hidden_states.device.type != "cpu":
-            return self.plain(hidden_states)
+        if past is not None or torch.compiler.is_compiling() or hidden_states.device.type != "cpu":
+            return self.plain(hidden_states, past, output_modulators)
         if len(hidden_states) == 1 or hidden_states[0].numel() < CLIP_VALUES:
-            return self.plain(hidden_states)
-        clips = [self.plain(clip) for clip in hidden_states.split(1)]
+            return self.plain(hidden_states, None, output_modulators)
+        clips = [self.plain(clip, None, output_modulators) for clip in hidden_states.split(1)]
         return tuple(torch.cat(outputs) for outputs in zip(*clips, strict=True))
 
 

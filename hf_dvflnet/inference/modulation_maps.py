@@ -37,8 +37,9 @@ class ModulationMaps:
         spatial (`tuple[np.ndarray, ...]`):
             L2 norm of the spatial modulator over the channels, one array per stage, float32 of shape `(frames, height,
             width)`. Values are at least 0 and have no upper bound: their scale differs between stages and models.
-            `frames` is the number of frames after the stem, `num_frames / tubelet_size`; `height` and `width` are
-            those of the clip divided by the stride and rounded down, but at least 1.
+            `frames` is the number of frames after the stem, `num_frames / tubelet_size`, and half of it from the third
+            stage on with `pair_frames`; `height` and `width` are those of the clip divided by the stride and rounded
+            down, but at least 1.
         temporal (`tuple[np.ndarray, ...]`):
             The same for the temporal modulator, with the same shapes.
         logits (`np.ndarray` of shape `(num_labels,)`):
@@ -122,7 +123,7 @@ def pixels_to_frames(pixel_values: torch.Tensor, processor: VideoFocalNetVideoPr
 
 def upsample_maps(norms: np.ndarray, frames: int, height: int, width: int, stride: int) -> np.ndarray:
     """
-    Upsample maps to the frame size (bilinear), and repeat each map for the frames of its tubelet.
+    Upsample maps to the frame size (bilinear), and repeat each map for the frames of its tubelet or pair.
 
     Args:
         norms: Maps of shape (map frames, rows, columns). `frames` must be a multiple of map frames.
@@ -155,7 +156,7 @@ def blend_map(frames: np.ndarray, norms: np.ndarray, stride: int) -> np.ndarray:
 
     Args:
         frames: uint8 RGB, (frames, height, width, 3), as [`pixels_to_frames`] returns them.
-        norms: The map of one stage from [`modulation_maps`], (frames / tubelet_size, rows, columns).
+        norms: The map of one stage from [`modulation_maps`], (map frames, rows, columns).
         stride: The stride of the stage, as in [`upsample_maps`].
 
     Returns:

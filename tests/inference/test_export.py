@@ -193,6 +193,17 @@ def test_the_clips_are_spread_over_the_videos_and_said_how_many(dvflnet, colour_
 # programs
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_the_cheaper_forms_are_exported(tmp_path, format):
+    torch.manual_seed(0)
+    config = VideoFocalNetConfig.from_preset("femto", embed_dim=8, image_size=32, num_frames=4, num_labels=6)
+    model = VideoFocalNetForVideoClassification(config)
+    save_model_folder(tmp_path / "model", model, title="", introduction="")
+    report = exporting.export_model(tmp_path / "model", tmp_path / "out", format=format)
+    assert report["max_difference"] <= report["tolerance"] * report["largest_logit"]
+    assert load_exported(tmp_path / "out")(torch.randn(3, 4, 3, 32, 32)).logits.shape == (3, 6)
+
+
 @pytest.fixture(scope="module", params=exporting.PAIRS, ids=" ".join)
 def exported(request, colour_model, colours, tmp_path_factory) -> tuple[Path, dict]:
     """The model of colours, exported, and what was reported."""

@@ -22,6 +22,7 @@ OPTIONS = {
         "normalize_modulator": True,
     },
     "kernels 3, 5 and 7": {"focal_levels": [3, 3, 3, 3]},
+    "depthwise along frames": {"depthwise_along_frames": True},
 }
 
 
