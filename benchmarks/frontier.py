@@ -27,22 +27,21 @@ import nncf
 import numpy as np
 import onnxruntime
 import openvino
-import timm
 import torch
 from matplotlib.figure import Figure
 from measuring import continued, gain, labels_of, seconds, take_turns
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig, set_seed
 from transformers.modeling_outputs import ImageClassifierOutput
 from ucf101 import ARMS, CHOSEN, SETTINGS, Teacher, TestViews, TrainingViews, Views, figures, load_clips, train_student
 
 from hf_dvflnet import (
-    FrameModelConfig,
     FrameModelForVideoClassification,
     VideoFocalNetConfig,
     VideoFocalNetForVideoClassification,
     prepare_for_inference,
 )
+from hf_dvflnet.modeling_frame_model import FrameModelConfig
 
 
 RESULTS = Path(__file__).with_name("frontier.json")
@@ -92,9 +91,9 @@ def make(name: str, size: int, seed: int, classes: dict[str, Any]) -> Any:
     if name in X3D:
         return X3DForVideoClassification(X3DConfig(seen=X3D[name], **fields))
     if name == "MobileNetV2":
-        body = timm.create_model("mobilenetv2_100", pretrained=False, num_classes=0)
-        config = FrameModelConfig(feature_size=body.num_features, freeze_body=False, **fields)
-        return FrameModelForVideoClassification(config, body)
+        body = TimmWrapperConfig(architecture="mobilenetv2_100")
+        config = FrameModelConfig(body_config=body, feature_size=1280, freeze_body=False, **fields)
+        return FrameModelForVideoClassification(config)
     return VideoFocalNetForVideoClassification(VideoFocalNetConfig.from_preset(name, **fields))
 
 
