@@ -193,6 +193,7 @@ def test_the_clips_are_spread_over_the_videos_and_said_how_many(dvflnet, colour_
 # programs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_the_cheaper_forms_are_exported(tmp_path, format):
     torch.manual_seed(0)
