@@ -241,9 +241,11 @@ def prepare_for_inference(model: Any) -> Any:
                 f"{name} is {weight.dtype} on {weight.device}; only models in float32 on the CPU have a faster form"
             )
     for module in model.eval().requires_grad_(False).modules():
-        if hasattr(module, "stages") and not isinstance(module.stages[0], InferenceStage):
+        # by name, since the classes of remote code are others; image networks have stages and modulations, too
+        kind = type(module).__name__
+        if kind == "VideoFocalNetModel" and not isinstance(module.stages[0], InferenceStage):
             module.stages = nn.ModuleList(map(InferenceStage, module.stages))
-        if hasattr(module, "modulation") and not isinstance(module.mlp, InferenceMlp):
+        if kind == "VideoFocalNetLayer" and not isinstance(module.mlp, InferenceMlp):
             module.mlp = InferenceMlp(module.mlp)
             if has_faster_form(module.modulation):
                 module.modulation = InferenceModulation(module.modulation)

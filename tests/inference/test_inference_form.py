@@ -5,8 +5,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import ConvNextConfig, ConvNextModel, FocalNetConfig, FocalNetModel
 
-from hf_dvflnet import VideoFocalNetConfig, VideoFocalNetForVideoClassification, prepare_for_inference
+from hf_dvflnet import (
+    FrameModelForVideoClassification,
+    VideoFocalNetConfig,
+    VideoFocalNetForVideoClassification,
+    prepare_for_inference,
+)
 from hf_dvflnet.hub import loading
 from hf_dvflnet.inference.inference_form import ShortConvolution
 
@@ -151,3 +157,15 @@ def test_training_is_refused():
 def test_a_model_in_half_precision_is_refused():
     with pytest.raises(ValueError, match=r"videofocalnet.*is torch.bfloat16 on cpu; only models in float32"):
         prepare_for_inference(make().bfloat16())
+
+
+@pytest.mark.parametrize("kind", ["focalnet", "convnext"])
+def test_an_image_network_with_stages_of_its_own_stays_as_it_is(kind):
+    torch.manual_seed(0)
+    sizes = {"hidden_sizes": [8, 16], "depths": [1, 1]}
+    focalnet = FocalNetConfig(image_size=32, embed_dim=8, focal_levels=[1, 1], focal_windows=[3, 3], **sizes)
+    body = FocalNetModel(focalnet) if kind == "focalnet" else ConvNextModel(ConvNextConfig(num_stages=2, **sizes))
+    model = FrameModelForVideoClassification.from_image_model(body, num_labels=3, image_size=32).eval()
+    before = model(pixel_values=clips(4)[..., :32, :32]).logits
+    prepare_for_inference(model)
+    torch.testing.assert_close(model(pixel_values=clips(4)[..., :32, :32]).logits, before)
