@@ -62,8 +62,7 @@ def train(options, args, given: dict[str, Any]):
         )
     begin(options, args, given)
     data = load_data(options, args)
-    if options.clips_per_class is not None:
-        data["train"] = drawn_clips_per_class(data["train"], options.clips_per_class, args.seed)
+    data["train"] = clips_per_class(data["train"], options.clips_per_class, args.seed)
     model, processor = make_classifier(options, data, args.seed)
     pace = describe_pace(data["train"], processor)
     if args.process_index == 0:
@@ -178,7 +177,7 @@ def distill(options, args, given: dict[str, Any]):
     data = load_data(options, args)
     processor = video_processor(options)
     measured = "test" if options.evaluate_test else "validation"
-    shown_to_student = first_clips_per_class(data["train"], options.student_train_clips)
+    shown_to_student = clips_per_class(data["train"], options.student_train_clips)
     test_clips = hf.VideoClipDataset(data[measured], processor)
     common = {"eval_dataset": hf.VideoClipDataset(data["validation"], processor), "processing_class": processor}
 
@@ -377,16 +376,12 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
     return data
 
 
-def first_clips_per_class(rows: Any, clips: int | None):
+def clips_per_class(rows: Any, clips: int | None, seed: int | None = None):
+    """The first clips of each class, or those that a seed draws; all of a class that has fewer."""
     if clips is None:
         return rows
     labels = pandas.Series(rows["label"])
-    return rows.select(numpy.flatnonzero(labels.groupby(labels).cumcount() < clips))
-
-
-def drawn_clips_per_class(rows: Any, clips: int, seed: int):
-    """As many clips of each class, drawn by a seed; all of a class that has fewer."""
-    labels = pandas.Series(rows["label"]).sample(frac=1, random_state=seed)
+    labels = labels if seed is None else labels.sample(frac=1, random_state=seed)
     return rows.select(sorted(labels.groupby(labels).head(clips).index))
 
 

@@ -53,17 +53,11 @@ class Files(NamedTuple):
 
 def find_files(root: str | os.PathLike, filesystem: Any = None) -> Files:
     """
-    Find the files below a folder, at any depth. Links are followed.
+    Find the files below a folder, local or of a `fsspec` filesystem, at any depth. Links are followed.
 
     Broken links are left out. So are pipes, sockets and devices, since reading them may never end. Of the hidden and
-    system files, those with the ending of a video are named as left out.
-
-    Args:
-        root: The folder.
-        filesystem: The `fsspec` filesystem that contains the folder; by default the local one.
-
-    Raises:
-        OSError: If a folder cannot be read, unless it is a hidden or system one.
+    system files, those with the ending of a video are named as left out. A folder that cannot be read raises
+    `OSError`, unless it is a hidden or system one.
     """
     root = os.fspath(root)
     found, unreadable = _walk(root) if filesystem is None else (filesystem.find(root), [])

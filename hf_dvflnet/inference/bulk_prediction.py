@@ -302,7 +302,9 @@ def describe_run(model: Any, processor: Any, videos: Sequence[str], **options: A
     return {
         **({"threshold": threshold} if threshold else {}),
         "videos": {"number": len(videos), "sha256": names.hexdigest()},
-        "model": weights_digest(model) if isinstance(model, nn.Module) else _digest_of_files(model.folder),
+        "model": weights_digest(model.state_dict())
+        if isinstance(model, nn.Module)
+        else _digest_of_files(model.folder),
         "labels": [model.config.id2label[index] for index in range(model.config.num_labels)],
         "scores": model.config.problem_type,
         "processor": hashlib.sha256(processor.to_json_string().encode()).hexdigest(),

@@ -77,19 +77,11 @@ def check_views(views: int, config: PreTrainedConfig):
 
 @dataclass
 class Clip:
-    """
-    A video as the model sees it, or why it cannot be read.
-
-    Args:
-        source: The video, or what it is known by.
-        pixel_values: Float32 of shape (frames, channels, height, width); with several views, (views, ...).
-        info: Facts about the video, without the times of its frames.
-        error: The exception that was raised.
-    """
+    """A video as the model sees it, or why it cannot be read."""
 
     source: Any
-    pixel_values: torch.Tensor | None = None
-    info: VideoInfo | None = None
+    pixel_values: torch.Tensor | None = None  # float32 of (frames, channels, height, width); of views, (views, ...)
+    info: VideoInfo | None = None  # without the times of the frames
     error: Exception | None = None
 
 
@@ -103,12 +95,7 @@ def decode_clip(
     """
     Decode and preprocess the frames of a video that the model sees. Errors are returned, not raised.
 
-    Args:
-        source: A video, or a function that returns it.
-        processor: The video processor.
-        views: 1, 4 or 12.
-        limits: Limits on the video, by default those of this process.
-        max_duration: Seconds that the video may last. It is checked before any frame is decoded.
+    `limits` are by default those of this process. `max_duration`, in seconds, is checked before any frame is decoded.
     """
     clips, crops = VIEWS[views]
 
@@ -141,15 +128,8 @@ def decode_clips(
     limits: VideoLimits | None = None,
 ) -> Generator[Clip, None, None]:
     """
-    Decode videos, in order, a few ahead.
-
-    Args:
-        sources: Videos, or functions that return them; taken as needed.
-        processor: The video processor.
-        views: 1, 4 or 12.
-        num_workers: Number of threads that decode, each in a sandbox of its own, by default one per CPU. 0 decodes in
-            this process, when the next clip is asked for.
-        limits: Limits on the videos, by default those of this process, in a sandbox.
+    Decode videos, in order, a few ahead, in threads with a sandbox each, by default one per CPU. With 0 threads, this
+    process decodes, when the next clip is asked for. `limits` are by default those of this process, in a sandbox.
     """
     num_workers = default_workers() if num_workers is None else num_workers
     limits = limits or worker_limits(num_workers)

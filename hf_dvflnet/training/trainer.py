@@ -383,14 +383,8 @@ class VideoClassificationTrainer(Trainer):
 
 def refuse_what_cannot_be_saved(model: Any, processor: Any, datasets: dict[str, Any], folder: str):
     """
-    Fail early if the model or its processor cannot be saved, or if they do not fit each other.
-
-    Args:
-        model: The model.
-        processor: The processor that is saved beside it, or None.
-        datasets: The data by name. The processor of a [`VideoClipDataset`] is compared too, since it is the one that a
-            user would save.
-        folder: The output folder of the run.
+    Fail early if the model or its processor cannot be saved, or if they do not fit each other. The processor of a
+    [`VideoClipDataset`] in `datasets` is compared too, since it is the one that a user would save.
 
     Raises:
         ValueError: If model, processor and clips differ in `num_frames`; if the output folder or a checkpoint in it
