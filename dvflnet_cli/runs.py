@@ -29,7 +29,7 @@ from hf_dvflnet.data.video_column import undecoded, video_source
 from hf_dvflnet.hub.calibration import uncalibrate
 from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.hub.loading import load_model, load_processor, read_config
-from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing, write_card
+from hf_dvflnet.hub.model_folder import FRAME_SETTINGS, image_processor_like, whole_or_nothing, write_card
 from hf_dvflnet.inference.evaluation import describe_split
 from hf_dvflnet.modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
 from hf_dvflnet.plots.charts import save_comparison, save_training_curves
@@ -42,11 +42,6 @@ from .common import pick, say
 
 
 SPLITS = ("train", "validation", "test")
-# what a processor does to a frame
-PREPARED = (
-    *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor"),
-    *("do_rescale", "do_normalize"),
-)
 _locks: list[FileLock] = []  # held until the process ends
 
 
@@ -486,7 +481,7 @@ def make_classifier(options, data: dict[str, Any], seed: int) -> tuple[Any, hf.V
     fields = {"num_frames": options.num_frames, "freeze_body": trains_head_only(options)}
     if path is not None:
         saved = load_processor(path)
-        processor = video_processor(options, {name: getattr(saved, name) for name in PREPARED})
+        processor = video_processor(options, {name: getattr(saved, name) for name in FRAME_SETTINGS})
         model = FrameModelForVideoClassification.from_pretrained(
             path, **fields, image_size=processor.crop_size["height"]
         )

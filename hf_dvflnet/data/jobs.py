@@ -131,17 +131,8 @@ def _run(shared: tuple[Callable[[Any, VideoLimits], Any], str, VideoLimits], job
 @contextmanager
 def connected(address: str) -> Iterator[None]:
     """
-    A connection to a Ray cluster. What a task raises is raised here.
-
-    Args:
-        address: `"auto"` for the cluster that `RAY_ADDRESS` names or that runs on this machine, `"local"` to start one
-            on this machine that ends with the block, or `HOST:PORT`. If Ray is already connected, it stays so.
-
-    Raises:
-        ImportError: If Ray is not installed.
-        ConnectionError: If no cluster can be reached.
-        OSError: If Ray gave up.
-        ValueError: If `address` is another one.
+    A connection to a Ray cluster, with the address and the errors of `predict_to_file`. What a task raises is raised
+    here. If Ray is already connected, it stays so.
     """
     if find_spec("ray") is None:
         raise ImportError("--ray needs Ray: pip install 'hf_dvflnet[ray]'")

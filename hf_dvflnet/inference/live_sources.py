@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import count
 from typing import Any
 
 import av
@@ -16,7 +17,7 @@ import numpy as np
 
 from ..data import sandbox
 from ..data.frames import open_frames
-from ..video_decoding import ToArray, VideoDecodeError, VideoInfo, main_track, video_limits
+from ..video_decoding import ToArray, VideoDecodeError, main_track, video_limits
 
 
 # The only protocols that FFmpeg may use for each kind of live source. A playlist can therefore not open local files.
@@ -291,8 +292,6 @@ def _file(source: str | os.PathLike, resources: ExitStack) -> tuple[float | None
         info, decoded = resources.enter_context(open_frames(source))
         to_array = ToArray()
         frames = (partial(to_array, frame) for frame in decoded)
-    return info.fps, False, ((frame, _time(info, number)) for number, frame in enumerate(frames))
-
-
-def _time(info: VideoInfo, number: int) -> float:
-    return number / (info.fps or 25.0) if info.frame_times is None else float(info.frame_times[number])
+    known = info.frame_times
+    times = (number / (info.fps or 25.0) for number in count()) if known is None else map(float, known)
+    return info.fps, False, zip(frames, times, strict=False)

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
@@ -32,7 +32,6 @@ from .exported_program import is_exported, load_exported
 from .inference_form import prepare_for_inference
 
 
-T = TypeVar("T")
 VIEWS = {1: (1, 1), 4: (4, 1), 12: (4, 3)}  # number of views -> (clips, crops)
 
 
@@ -134,12 +133,7 @@ def decode_clips(
     num_workers = default_workers() if num_workers is None else num_workers
     limits = limits or worker_limits(num_workers)
     calls = (partial(decode_clip, source, processor, views, limits) for source in sources)
-    return in_workers(calls, num_workers)
-
-
-def in_workers(calls: Iterable[Callable[[], T]], num_workers: int) -> Generator[T, None, None]:
-    """Results of calls that decode, see [`run_ahead`]. Workers that resize in several threads would slow the model."""
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads()  # workers that resize in several threads would slow the model
     with closing(run_ahead(calls, num_workers, setup=partial(torch.set_num_threads, 1))) as results:
         try:
             for get in results:
