@@ -101,12 +101,9 @@ def open_stream(
             reader = stream.reader
             if reader is not None and reader.is_alive():
                 # closing a container that the thread still reads would crash the process
-                threading.Thread(target=_close_after, args=(reader, resources.pop_all()), daemon=True).start()
-
-
-def _close_after(reader: threading.Thread, resources: ExitStack):
-    reader.join()
-    resources.close()
+                left = resources.pop_all()
+                left.callback(reader.join)  # the last one, and so the first that `close` calls
+                threading.Thread(target=left.close, daemon=True).start()
 
 
 def _open_source(
@@ -143,11 +140,7 @@ def _open_source(
             reason = _reason(error, SECONDS_TO_OPEN)
             raise VideoDecodeError(f"{name}: cannot be opened as a live video: {reason}") from error
         connection.enter_context(container)
-        stream = main_track(container)
-        if stream is None:
-            raise VideoDecodeError(f"{name}: has no video stream")
-        if stream.codec_context is None:
-            raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
+        stream = main_track(container, name)
         stream.thread_type = "SLICE"  # frame threading would delay the output by one frame per thread
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         # a source without a stated rate reports the rate of its clock instead

@@ -122,11 +122,15 @@ def pixels_to_frames(pixel_values: torch.Tensor, processor: VideoFocalNetVideoPr
 
 def upsample_maps(norms: np.ndarray, frames: int, height: int, width: int, stride: int) -> np.ndarray:
     """
-    Upsample maps of shape (map frames, rows, columns), whose cells span `stride` pixels, to the size of the frames
-    (bilinear), and repeat each map for the frames of its tubelet.
+    Upsample maps to the frame size (bilinear), and repeat each map for the frames of its tubelet.
 
-    Returns float32 of shape (frames, height, width). Pixels at the lower and right border that do not fill a cell are
-    NaN.
+    Args:
+        norms: Maps of shape (map frames, rows, columns). `frames` must be a multiple of map frames.
+        frames, height, width: The number and size of the frames of the clip.
+        stride: Number of pixels that a cell spans.
+
+    Returns:
+        float32 of shape (frames, height, width). Pixels at the lower and right border that do not fill a cell are NaN.
     """
     count, rows, columns = norms.shape
     size = (rows * stride, columns * stride)
