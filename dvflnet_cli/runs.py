@@ -29,7 +29,7 @@ from hf_dvflnet.data.video_column import undecoded, video_source
 from hf_dvflnet.hub.calibration import uncalibrate
 from hf_dvflnet.hub.image_networks import EFFICIENTNET_LITE0, load_image_network
 from hf_dvflnet.hub.loading import load_model, load_processor, read_config
-from hf_dvflnet.hub.model_folder import image_processor_like, whole_or_nothing, write_card
+from hf_dvflnet.hub.model_folder import FRAME_SETTINGS, image_processor_like, whole_or_nothing, write_card
 from hf_dvflnet.inference.evaluation import describe_split
 from hf_dvflnet.modeling_frame_model import FrameModelConfig, FrameModelForVideoClassification
 from hf_dvflnet.plots.charts import save_comparison, save_training_curves
@@ -42,11 +42,6 @@ from .common import pick, say
 
 
 SPLITS = ("train", "validation", "test")
-# what a processor does to a frame
-PREPARED = (
-    *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor"),
-    *("do_rescale", "do_normalize"),
-)
 _locks: list[FileLock] = []  # held until the process ends
 
 
@@ -62,8 +57,7 @@ def train(options, args, given: dict[str, Any]):
         )
     begin(options, args, given)
     data = load_data(options, args)
-    if options.clips_per_class is not None:
-        data["train"] = drawn_clips_per_class(data["train"], options.clips_per_class, args.seed)
+    data["train"] = clips_per_class(data["train"], options.clips_per_class, args.seed)
     model, processor = make_classifier(options, data, args.seed)
     pace = describe_pace(data["train"], processor)
     if args.process_index == 0:
@@ -178,7 +172,7 @@ def distill(options, args, given: dict[str, Any]):
     data = load_data(options, args)
     processor = video_processor(options)
     measured = "test" if options.evaluate_test else "validation"
-    shown_to_student = first_clips_per_class(data["train"], options.student_train_clips)
+    shown_to_student = clips_per_class(data["train"], options.student_train_clips)
     test_clips = hf.VideoClipDataset(data[measured], processor)
     common = {"eval_dataset": hf.VideoClipDataset(data["validation"], processor), "processing_class": processor}
 
@@ -377,16 +371,12 @@ def load_data(options, args: TrainingArguments) -> dict[str, Any]:
     return data
 
 
-def first_clips_per_class(rows: Any, clips: int | None):
+def clips_per_class(rows: Any, clips: int | None, seed: int | None = None):
+    """The first clips of each class, or those that a seed draws; all of a class that has fewer."""
     if clips is None:
         return rows
     labels = pandas.Series(rows["label"])
-    return rows.select(numpy.flatnonzero(labels.groupby(labels).cumcount() < clips))
-
-
-def drawn_clips_per_class(rows: Any, clips: int, seed: int):
-    """As many clips of each class, drawn by a seed; all of a class that has fewer."""
-    labels = pandas.Series(rows["label"]).sample(frac=1, random_state=seed)
+    labels = labels if seed is None else labels.sample(frac=1, random_state=seed)
     return rows.select(sorted(labels.groupby(labels).head(clips).index))
 
 
@@ -491,7 +481,7 @@ def make_classifier(options, data: dict[str, Any], seed: int) -> tuple[Any, hf.V
     fields = {"num_frames": options.num_frames, "freeze_body": trains_head_only(options)}
     if path is not None:
         saved = load_processor(path)
-        processor = video_processor(options, {name: getattr(saved, name) for name in PREPARED})
+        processor = video_processor(options, {name: getattr(saved, name) for name in FRAME_SETTINGS})
         model = FrameModelForVideoClassification.from_pretrained(
             path, **fields, image_size=processor.crop_size["height"]
         )

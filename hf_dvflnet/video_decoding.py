@@ -273,10 +273,7 @@ class Source:
             reason = getattr(error, "strerror", None) or error
             raise VideoDecodeError(f"{self.name}: cannot be opened as a video: {reason}") from error
         with container:
-            stream = main_track(container)
-            if stream is None or stream.codec_context is None:
-                lacks = "has no video stream" if stream is None else "its video codec is not known to this FFmpeg"
-                raise VideoDecodeError(f"{self.name}: {lacks}")
+            stream = main_track(container, self.name)
             codec = stream.codec_context
             codec.options = options  # later frames may be larger than the header says
             self.refuse_size(codec.width, codec.height)
@@ -315,15 +312,19 @@ def refuse_thin(width: int, height: int, name: str, limits: DecodingLimits | Non
         )
 
 
-def main_track(container: InputContainer) -> av.VideoStream | None:
-    """Return the video track that FFmpeg and players show (of several, the default one), or `None` without one."""
+def main_track(container: InputContainer, name: str) -> av.VideoStream:
+    """Return the video track that FFmpeg and players show: of several, the default one."""
     best = container.streams.best("video")
     # the cover picture of a song is a video stream too
     tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
     # of equal tracks, the first
-    return min(
+    stream = min(
         tracks, key=lambda track: (track is not best, not track.disposition & Disposition.default), default=None
     )
+    if stream is None or stream.codec_context is None:
+        lacks = "has no video stream" if stream is None else "its video codec is not known to this FFmpeg"
+        raise VideoDecodeError(f"{name}: {lacks}")
+    return stream
 
 
 # Find the frames in the packets

@@ -43,19 +43,11 @@ def training_indices(
 
 
 class ClipDraw(NamedTuple):
-    """
-    What is drawn for a clip. It depends on the frame's shape, but not on the size that the clip is rendered at.
+    """What is drawn for a clip. It depends on the frame's shape, but not on the size that the clip is rendered at."""
 
-    Args:
-        crop: Top, left, height and width of the crop, as shares of the frame's height and width.
-        flip: Whether to flip the clip horizontally.
-        adjustments: Changes of the colours, in order, each with its factor.
-        grayscale: Whether to convert the clip to greyscale.
-    """
-
-    crop: tuple[float, float, float, float]
-    flip: bool
-    adjustments: tuple[tuple[Callable[[torch.Tensor, float], torch.Tensor], float], ...]
+    crop: tuple[float, float, float, float]  # top, left, height and width, as shares of the frame's height and width
+    flip: bool  # horizontally
+    adjustments: tuple[tuple[Callable[[torch.Tensor, float], torch.Tensor], float], ...]  # of colours, with a factor
     grayscale: bool
 
 

@@ -46,14 +46,12 @@ class Release:
         # upper folders first: a copy of an annotation file in a subfolder does not hide the release's own file
         self.files = sorted(files, key=lambda file: (file.count("/"), file))
         # path of each video in the release, and where it is
-        self.videos = {file.removeprefix(path): self._location(file) for file in self.files if is_video(file)}
+        located = str if self.is_local else self.filesystem.unstrip_protocol
+        self.videos = {file.removeprefix(path): located(file) for file in self.files if is_video(file)}
 
     @property
     def is_local(self) -> bool:
         return "file" in self.filesystem.protocol
-
-    def _location(self, file: str) -> str:
-        return file if self.is_local else self.filesystem.unstrip_protocol(file)
 
     def read(self, *names: str) -> str | None:
         """Text of the first file with one of these names."""

@@ -151,9 +151,7 @@ class VideoClipDataset(torch.utils.data.Dataset):
         return label if self.label_ids is None else self.label_ids[label]
 
     def settings(self) -> dict[str, Any]:
-        """
-        What a teacher's clip depends on besides its video: sampling, augmentation and seed, as plain values.
-        """
+        """What a teacher's clip depends on besides its video: sampling, augmentation and seed, as plain values."""
         # which frames are sampled is up to the student's processor
         frames = {name: getattr(self.processor, name) for name in ("num_frames", "frame_interval")}
         processor = (self.teacher_processor or self.processor).to_dict() | frames

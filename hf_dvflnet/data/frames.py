@@ -66,16 +66,8 @@ def _all_frames(source: Source, info: VideoInfo) -> Iterator[av.VideoFrame]:
 
 def encode_clip(video: VideoSource, limits: DecodingLimits, target: str, settings: dict[str, Any]) -> dict[str, Any]:
     """
-    Write a clip with all frames of a video.
-
-    Args:
-        video: The video, as [`read_video`] takes it.
-        limits: Limits on the video.
-        target: Path of the clip.
-        settings: Those of `prepare_videos`.
-
-    Returns:
-        `frames`, `width` and `height` of the clip, and `remarks`: the warnings.
+    Write a clip with all frames of a video, with the settings of `prepare_videos`. Returns `frames`, `width` and
+    `height` of the clip, and `remarks`: the warnings.
     """
     interval = str(settings["keyframe_interval"])
     options = {**settings["x264"], "crf": str(settings["crf"]), "g": interval, "keyint_min": interval}

@@ -12,7 +12,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ..video_decoding import VideoWarning
 from . import sandbox
@@ -43,16 +43,11 @@ def run_ahead(
     calls: Iterable[Callable[[], T]], num_workers: int, ahead: int = 2, setup: Callable[[], object] | None = None
 ) -> Generator[Callable[[], T], None, None]:
     """
-    Run calls in threads. Each thread has a sandbox of its own, in which it decodes (`sandbox.py`).
+    Run calls in threads, each of which has a sandbox of its own (`sandbox.py`) and calls `setup` at its start. With 0
+    threads, each call runs in the calling thread, when its result is asked for.
 
-    Args:
-        calls: Taken as needed.
-        num_workers: Number of threads. With 0, each call runs in the calling thread, when its result is asked for.
-        ahead: Number of calls per thread that run or whose results wait.
-        setup: Called by each thread at its start.
-
-    Yields:
-        A function for each call, in order, which waits for the call and returns its result or raises its exception.
+    Calls are taken as needed: `ahead` per thread run or have results that wait. Yields a function for each call, in
+    order, which waits for the call and returns its result or raises its exception.
     """
     if not num_workers:
         yield from calls
@@ -79,10 +74,7 @@ def map_jobs(
     """
     The results of a function for each job and the limits in force, in the order of the jobs, taken as needed.
 
-    Args:
-        function: Called with a job and the limits.
-        jobs: The jobs.
-        num_workers: Number of sandboxes, by default one per CPU; 0 works in this process.
+    `num_workers` is the number of sandboxes, by default one per CPU; with 0, the work is done in this process.
     """
     num_workers = default_workers() if num_workers is None else num_workers
     limits = worker_limits(num_workers)
@@ -109,7 +101,7 @@ def map_on_ray(
     import ray
 
     run = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=RETRIES)(_run)
-    shared = ray.put((function, WorkerState.here()))
+    shared = ray.put((function, os.getcwd(), worker_limits(1)))
     jobs, waiting = iter(jobs), deque[Any]()
     try:
         while True:
@@ -123,52 +115,24 @@ def map_on_ray(
             ray.cancel(task)
 
 
-def _run(shared: tuple[Callable[[Any, VideoLimits], Any], "WorkerState"], job: Any) -> Any:
-    function, state = shared
+def _run(shared: tuple[Callable[[Any, VideoLimits], Any], str, VideoLimits], job: Any) -> Any:
+    """Do a job, on any machine, in the folder of the command, where relative paths begin, and with its limits."""
+    function, folder, limits = shared
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"{folder}: is the folder of the command, which is not on {socket.gethostname()}; run the command in a "
+            "folder that all nodes of the cluster see"
+        )
+    os.chdir(folder)
     with quiet_videos():
-        return function(job, state.take())
-
-
-class WorkerState(NamedTuple):
-    """State that workers on other machines share with this process: working directory and limits."""
-
-    folder: str
-    limits: VideoLimits
-
-    @classmethod
-    def here(cls) -> "WorkerState":
-        return cls(os.getcwd(), worker_limits(1))
-
-    def take(self) -> VideoLimits:
-        """
-        Change to the working directory, and return the limits.
-
-        Raises:
-            FileNotFoundError: If this machine does not have the folder from which relative paths are read.
-        """
-        if not os.path.isdir(self.folder):
-            raise FileNotFoundError(
-                f"{self.folder}: is the folder of the command, which is not on {socket.gethostname()}; run the "
-                "command in a folder that all nodes of the cluster see"
-            )
-        os.chdir(self.folder)
-        return self.limits
+        return function(job, limits)
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
     """
-    A connection to a Ray cluster. What a task raises is raised here.
-
-    Args:
-        address: `"auto"` for the cluster that `RAY_ADDRESS` names or that runs on this machine, `"local"` to start one
-            on this machine that ends with the block, or `HOST:PORT`. If Ray is already connected, it stays so.
-
-    Raises:
-        ImportError: If Ray is not installed.
-        ConnectionError: If no cluster can be reached.
-        OSError: If Ray gave up.
-        ValueError: If `address` is another one.
+    A connection to a Ray cluster, with the address and the errors of `predict_to_file`. What a task raises is raised
+    here. If Ray is already connected, it stays so.
     """
     if find_spec("ray") is None:
         raise ImportError("--ray needs Ray: pip install 'hf_dvflnet[ray]'")

@@ -77,12 +77,8 @@ def composed(name: str) -> str:
 
 def match_classes(names: Sequence[str], others: Sequence[str], of: tuple[str, str]) -> list[int]:
     """
-    Position of each name in `others`. Names in composed and decomposed characters (NFC and NFD) are the same.
-
-    Args:
-        names: Class names in the order of their ids.
-        others: Class names in which `names` are looked up, in the order of their ids.
-        of: What `names` and `others` belong to, such as `("data", "model")`, for error messages.
+    Position of each class name in `others`. Names in composed and decomposed characters (NFC and NFD) are the same.
+    `of` says in error messages what the two belong to, such as `("data", "model")`.
 
     Raises:
         ValueError: If a name is not in `others`, or if the orders differ and a name occurs twice.

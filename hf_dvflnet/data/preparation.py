@@ -15,9 +15,10 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -114,13 +115,10 @@ def prepare_videos(
             with whole_file(target, unfinished) as copy:
                 shutil.copy2(source / path, copy)
     rows = _take_over(out, wanted)
-    tasks = [
-        _Task(row, str(source / row["source"]), out / path, unfinished, settings)
-        for path, row in wanted.items()
-        if path not in rows
-    ]
+    tasks = [row for path, row in wanted.items() if path not in rows]
+    prepare = partial(_prepare_one, source=source, out=out, settings=settings)
     with open(out / MANIFEST, "a", encoding="utf-8") as file:
-        prepared = map_jobs(_prepare_one, tasks, num_workers)
+        prepared = map_jobs(prepare, tasks, num_workers)
         for row in tqdm(prepared, total=len(tasks), desc="preparing videos", unit="video"):
             rows[row["path"]] = row
             file.write(json.dumps(row) + "\n")
@@ -203,39 +201,30 @@ def _take_over(out: Path, wanted: dict[str, Row]) -> dict[str, Row]:
     return valid
 
 
-class _Task(NamedTuple):
-    """The manifest line to fill in, the video, and where to write its clip."""
-
-    row: Row
-    video: str
-    target: Path
-    unfinished: Path
-    settings: dict[str, Any]
-
-
-def _prepare_one(task: _Task, limits: VideoLimits) -> Row:
-    row: Row = {**task.row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
+def _prepare_one(row: Row, limits: VideoLimits, *, source: Path, out: Path, settings: dict[str, Any]) -> Row:
+    """Write the clip of a manifest line, and fill in the line."""
+    video, target = str(source / row["source"]), out / row["path"]
+    row = {**row, "outcome": "ok", "reason": None, "frames": None, "width": None, "height": None}
     row |= {"source_bytes": row["stamp"][0], "bytes": None, "sha256": None}
     try:
         if not row["source_bytes"]:
             raise VideoDecodeError("0 bytes")
-        with whole_file(task.target, task.unfinished) as unfinished:
-            arguments: dict[str, Any] = {"target": str(unfinished.absolute()), "settings": task.settings}
+        with whole_file(target, out / UNFINISHED) as unfinished:
+            arguments: dict[str, Any] = {"target": str(unfinished.absolute()), "settings": settings}
             if limits.sandbox:
-                function = "hf_dvflnet.data.frames:encode_clip"
-                about = sandbox.call(function, task.video, limits, **arguments)
+                about = sandbox.call("hf_dvflnet.data.frames:encode_clip", video, limits, **arguments)
             else:
-                about = encode_clip(task.video, limits, **arguments)
+                about = encode_clip(video, limits, **arguments)
             clip = unfinished.read_bytes()
-            task.target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in _DISK:
             raise
-        task.target.unlink(missing_ok=True)  # the clip of an earlier run, in which the video was different
-        return {**row, "outcome": "unreadable", "reason": str(error).removeprefix(f"{task.video}: ")}
+        target.unlink(missing_ok=True)  # the clip of an earlier run, in which the video was different
+        return {**row, "outcome": "unreadable", "reason": str(error).removeprefix(f"{video}: ")}
     remarks = about.pop("remarks")
     if remarks:
-        row |= {"outcome": "repaired", "reason": "; ".join(one.removeprefix(f"{task.video}: ") for one in remarks)}
+        row |= {"outcome": "repaired", "reason": "; ".join(one.removeprefix(f"{video}: ") for one in remarks)}
     return {**row, **about, "bytes": len(clip), "sha256": hashlib.sha256(clip).hexdigest()}
 
 

@@ -113,16 +113,12 @@ def read_json_lines(
     path: str | os.PathLike, parse: Callable[[Any], Any], wrong: str, unfinished: bool = False
 ) -> list:
     """
-    Read a JSON Lines file.
-
-    Args:
-        path: The file.
-        parse: Called with the JSON value of each line; its results are returned.
-        wrong: Says in an error message what a line is not, and what to do.
-        unfinished: Leave out a truncated last line, as an interrupted run may have written.
+    Read a JSON Lines file, and return what `parse` makes of each value. With `unfinished`, a truncated last line, as
+    an interrupted run may have written, is left out.
 
     Raises:
-        ValueError: If a line is not JSON, or if `parse` raises ValueError, KeyError or TypeError.
+        ValueError: If a line is not JSON, or if `parse` raises ValueError, KeyError or TypeError. The message goes on
+            with `wrong`, which says what the line is not, and what to do.
     """
     rows = []
     with open_file(path, "r", encoding="utf-8", errors="replace") as file:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from .storages import open_file, storage_errors, storage_of
 
@@ -44,26 +44,14 @@ def is_hidden(path: str) -> bool:
     return any((part.startswith(".") and part != "..") or part in _SYSTEM_NAMES for part in parts)
 
 
-class Files(NamedTuple):
-    """Paths of the files below a folder, sorted, and of the files that are left out, by reason."""
-
-    files: list[str]
-    left_out: dict[str, list[str]]
-
-
-def find_files(root: str | os.PathLike, filesystem: Any = None) -> Files:
+def find_files(root: str | os.PathLike, filesystem: Any = None) -> tuple[list[str], dict[str, list[str]]]:
     """
-    Find the files below a folder, at any depth. Links are followed.
+    Find the files below a folder, local or of a `fsspec` filesystem, at any depth. Links are followed. Returns their
+    paths, sorted, and those of files that are left out, by reason.
 
     Broken links are left out. So are pipes, sockets and devices, since reading them may never end. Of the hidden and
-    system files, those with the ending of a video are named as left out.
-
-    Args:
-        root: The folder.
-        filesystem: The `fsspec` filesystem that contains the folder; by default the local one.
-
-    Raises:
-        OSError: If a folder cannot be read, unless it is a hidden or system one.
+    system files, those with the ending of a video are named as left out. A folder that cannot be read raises
+    `OSError`, unless it is a hidden or system one.
     """
     root = os.fspath(root)
     found, unreadable = _walk(root) if filesystem is None else (filesystem.find(root), [])
@@ -73,7 +61,7 @@ def find_files(root: str | os.PathLike, filesystem: Any = None) -> Files:
             files.append(file)
         elif is_video(file):
             hidden.append(file)
-    return Files(files, {HIDDEN: hidden, UNREADABLE: sorted(unreadable)})
+    return files, {HIDDEN: hidden, UNREADABLE: sorted(unreadable)}
 
 
 def _walk(root: str) -> tuple[list[str], list[str]]:

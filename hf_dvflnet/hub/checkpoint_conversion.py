@@ -98,15 +98,11 @@ class _ConfigNode:
 
 def load_published_checkpoint(path: str | Path) -> dict[str, Any]:
     """
-    Read a published `.pth` or `.safetensors` file without running any code from it and without yacs.
+    Read a published `.pth` or `.safetensors` file without running any code from it and without yacs. Objects other
+    than tensors, numbers, text and the configuration node are refused.
 
     Returns the content of the file: `{"model": state_dict, "config": nested dicts, "epoch": ..., ...}`, or a bare
     state dict.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not a PyTorch checkpoint, or contains objects other than tensors, numbers, text and
-            the configuration node.
     """
     path = Path(path)
     if not path.is_file():

@@ -71,13 +71,8 @@ def place(
     return model
 
 
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 digest of the names, data types, shapes and values of a model's weights."""
-    return digest_of_weights(model.state_dict())
-
-
-def digest_of_weights(weights: Mapping[str, torch.Tensor]) -> str:
-    """Same as [`weights_digest`], for a state dict."""
+def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 digest of the names, data types, shapes and values of a state dict's weights."""
     digest = hashlib.sha256()
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())

@@ -26,6 +26,11 @@ from .loading import load_config, refuse_adapter
 # a small trained model, which comes with the package; its card says what it is good for
 MOTIONS_STUDENT = Path(__file__).with_name("motions-student")
 
+# what a processor does to a frame
+FRAME_SETTINGS = (
+    *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor", "do_rescale", "do_normalize"),
+)
+
 # The files of a model, without others in the same folder, such as a checkpoint's optimizer or a pickle.
 _PARTS = re.compile(
     r"(config|(video_)?preprocessor_config|processor_config|model\.safetensors\.index)\.json"
@@ -230,10 +235,7 @@ def _kind_of(config: VideoFocalNetConfig | FrameModelConfig) -> tuple[dict[str, 
 
 def image_processor_like(processor: VideoFocalNetVideoProcessor) -> VideoFocalNetImageProcessor:
     """The image processor that prepares frames like a video processor; pipelines look for one."""
-    names = (
-        *("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor"),
-        *("do_resize", "do_center_crop", "do_rescale", "do_normalize"),
-    )
+    names = (*FRAME_SETTINGS, "do_resize", "do_center_crop")
     return VideoFocalNetImageProcessor(**{name: getattr(processor, name) for name in names})
 
 
@@ -247,14 +249,8 @@ def _own_code(config: VideoFocalNetConfig | FrameModelConfig) -> list[Path]:
 
 def save_motions_student(out: str | os.PathLike, overwrite: bool = False) -> Path:
     """
-    Write the trained model that comes with the package, with its card and the code for `trust_remote_code=True`.
-
-    Args:
-        out: The folder to write. It must not exist yet, unless `overwrite` is true.
-        overwrite: Whether to replace an existing model folder.
-
-    Raises:
-        FileExistsError, ValueError: As in [`whole_or_nothing`].
+    Write the trained model that comes with the package, with its card and the code for `trust_remote_code=True`, into
+    a folder, as in [`whole_or_nothing`].
     """
     with whole_or_nothing(out, overwrite) as folder:
         folder.mkdir()

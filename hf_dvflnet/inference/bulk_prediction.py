@@ -214,14 +214,13 @@ def _rows_here(
     spent: dict[str, float],
     *,
     views: int,
-    top_k: int,
-    embeddings: bool,
     batch_size: int,
+    **answers: Any,
 ) -> Generator[Row, None, None]:
     """The rows of blocks, each in batches of its own, so that they are the same whichever blocks were there before."""
     wanted = (videos[row] for rows in blocks for row in rows)
     with (
-        closing(ClipClassifier(model, top_k=top_k, embeddings=embeddings)) as classifier,
+        closing(ClipClassifier(model, **answers)) as classifier,
         quiet_videos(),
         closing(decode_clips(wanted, processor, views=views, num_workers=num_workers)) as clips,
     ):
@@ -243,9 +242,8 @@ def _rows_on_ray(
     processor: Any,
     *,
     views: int,
-    top_k: int,
-    embeddings: bool,
     batch_size: int,
+    **answers: Any,
 ) -> Generator[Row, None, None]:
     """The rows of blocks. A task decodes and classifies some videos on a core, or on a GPU and its share of cores."""
     import ray
@@ -261,14 +259,14 @@ def _rows_on_ray(
     work = partial(
         _classify_task,
         # in a tuple, Ray leaves it to the task to fetch the model, which a worker does once
-        classifier=(ray.put(model), "cuda" if shares else "cpu", top_k, embeddings),
+        classifier=(ray.put(model), "cuda" if shares else "cpu", *answers.items()),
         processor=processor,
         views=views,
         batch_size=batch_size,
         num_workers=cores if shares else 0,
     )
-    with closing(map_on_ray(work, tasks, num_cpus=cores, num_gpus=1 if shares else 0)) as answers:
-        for rows in answers:
+    with closing(map_on_ray(work, tasks, num_cpus=cores, num_gpus=1 if shares else 0)) as results:
+        for rows in results:
             yield from rows
 
 
@@ -289,15 +287,13 @@ def _classify_task(
 
 
 @lru_cache(maxsize=1)
-def _classifier(model: Any, device: str, top_k: int, embeddings: bool) -> ClipClassifier:
+def _classifier(model: Any, device: str, *answers: tuple[str, Any]) -> ClipClassifier:
     import ray
 
-    return ClipClassifier(place(ray.get(model), device), top_k=top_k, embeddings=embeddings)
+    return ClipClassifier(place(ray.get(model), device), **dict(answers))
 
 
-def describe_run(
-    model: Any, processor: Any, videos: Sequence[str], *, views: int, top_k: int, embeddings: bool
-) -> dict[str, Any]:
+def describe_run(model: Any, processor: Any, videos: Sequence[str], **options: Any) -> dict[str, Any]:
     """What the rows depend on, by name: digests of the videos' names, the model and the processor, and settings."""
     names = hashlib.sha256()
     for video in videos:
@@ -306,13 +302,13 @@ def describe_run(
     return {
         **({"threshold": threshold} if threshold else {}),
         "videos": {"number": len(videos), "sha256": names.hexdigest()},
-        "model": weights_digest(model) if isinstance(model, nn.Module) else _digest_of_files(model.folder),
+        "model": weights_digest(model.state_dict())
+        if isinstance(model, nn.Module)
+        else _digest_of_files(model.folder),
         "labels": [model.config.id2label[index] for index in range(model.config.num_labels)],
         "scores": model.config.problem_type,
         "processor": hashlib.sha256(processor.to_json_string().encode()).hexdigest(),
-        "views": views,
-        "top_k": top_k,
-        "embeddings": embeddings,
+        **options,
     }
 
 
@@ -351,22 +347,9 @@ class PredictionFile:
     `_run.json` in the folder, or `OUTPUT.run.json` beside the file, says which run it belongs to; it stays there.
 
     Args:
-        output: A folder, or a path that ends in `.parquet`, `.jsonl` or `.csv`, on this machine or in a storage
-            (`s3://BUCKET/...`).
         schema: Names and types of the columns.
         run: What the rows depend on, as JSON, by name: the list of videos, the model, the settings.
-        rows: Number of rows of the whole output.
-        processes: Number of processes that share the run.
-
-    Attributes:
-        blocks: The rows of each block.
-
-    Raises:
-        ImportError: If the package that reads the storage is not installed.
-        ValueError: If `output` is a file with another ending.
-
-    Warns:
-        UserWarning: If the run cannot be continued, since `output` lies in the memory of this process.
+        rows: Number of rows of the whole output, of which `blocks` has those of each block.
     """
 
     def __init__(
@@ -385,13 +368,7 @@ class PredictionFile:
         self.processes = processes
 
     def begin(self):
-        """
-        Begin or continue the run, which each of several processes does.
-
-        Raises:
-            FileExistsError: If the output exists and was not written by such a run.
-            ValueError: If it, or its parts, belong to a different run. The message names the difference.
-        """
+        """Begin or continue the run, which each of several processes does; an output of another run is refused."""
         # the names first: a process writes the description before any part
         names = [name for name in self._files.names(self.parts) if not name.startswith(".")]
         begun = bool(names) if not self._suffix else self.complete or any(name.startswith("part-") for name in names)
@@ -407,12 +384,7 @@ class PredictionFile:
                 unfinished.write_text(json.dumps(self.run, indent=1) + "\n", encoding="utf-8")
 
     def failed(self) -> dict[int, list[int]]:
-        """
-        Rows with an error, by the block whose part has them.
-
-        Raises:
-            ValueError: If the parts were merged into a file.
-        """
+        """Rows with an error, by the block whose part has them."""
         if self._suffix and self.complete:
             raise ValueError(f"{self.output}: is finished; only rows in a folder of parts can be replaced, {_OTHER}")
         found = {}
@@ -451,24 +423,13 @@ class PredictionFile:
         anew = dict(zip(numbers, rows, strict=True))
         if len(numbers) < len(self.blocks[block]):
             anew = dict(zip(self.blocks[block], self._read_part(block).to_pylist(), strict=True)) | anew
-        self._write_part(block, pyarrow.Table.from_pylist(list(anew.values()), self.schema))
-
-    def _write_part(self, block: int, table: pyarrow.Table):
         with self._files.whole(f"{self.parts}/{_part(block)}", self.parts) as unfinished:
-            pyarrow.parquet.write_table(table, unfinished)
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(anew.values()), self.schema), unfinished)
 
     def finish(self) -> Counter[str]:
         """
-        When all parts are there, those of other processes too, merge them into the file and delete them.
-
-        Returns:
-            The number of rows with an error, by `error_kind`.
-
-        Raises:
-            ValueError: If a part cannot be read.
-
-        Warns:
-            UserWarning: If this process waits for long.
+        When all parts are there, those of other processes too, merge them into the file and delete them. Returns the
+        number of rows with an error, by `error_kind`.
         """
         end = time.monotonic() + SECONDS_OF_SILENCE
         while missing := self.missing():

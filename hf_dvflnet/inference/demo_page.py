@@ -199,13 +199,6 @@ def classify_clip(
     """
     Classify one file, which is decoded in the sandbox, and collect what the demo page shows.
 
-    Args:
-        model: The classifier, in evaluation mode.
-        processor: Its video processor.
-        path: The file.
-        max_seconds: The maximum duration of the clip. It is checked before any frame is decoded.
-        top_k: The number of classes to return.
-
     Raises:
         VideoDecodeError: If the file is not a video, or is longer or larger than allowed. The message is written for
             the person who uploaded the file: it contains the file name, but not the path.

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache, partial
+from itertools import count
 from typing import Any
 
 import av
@@ -18,7 +19,7 @@ import numpy as np
 
 from ..data import sandbox
 from ..data.frames import open_frames
-from ..video_decoding import ToArray, VideoDecodeError, VideoInfo, main_track, video_limits
+from ..video_decoding import ToArray, VideoDecodeError, main_track, video_limits
 
 
 # The only protocols that FFmpeg may use for each kind of live source. A playlist can therefore not open local files.
@@ -102,12 +103,9 @@ def open_stream(
             reader = stream.reader
             if reader is not None and reader.is_alive():
                 # closing a container that the thread still reads would crash the process
-                threading.Thread(target=_close_after, args=(reader, resources.pop_all()), daemon=True).start()
-
-
-def _close_after(reader: threading.Thread, resources: ExitStack):
-    reader.join()
-    resources.close()
+                left = resources.pop_all()
+                left.callback(reader.join)  # the last one, and so the first that `close` calls
+                threading.Thread(target=left.close, daemon=True).start()
 
 
 def _open_source(
@@ -144,11 +142,7 @@ def _open_source(
             reason = _reason(error, SECONDS_TO_OPEN)
             raise VideoDecodeError(f"{name}: cannot be opened as a live video: {reason}") from error
         connection.enter_context(container)
-        stream = main_track(container)
-        if stream is None:
-            raise VideoDecodeError(f"{name}: has no video stream")
-        if stream.codec_context is None:
-            raise VideoDecodeError(f"{name}: its video codec is not known to this FFmpeg")
+        stream = main_track(container, name)
         stream.thread_type = "SLICE"  # frame threading would delay the output by one frame per thread
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         # a source without a stated rate reports the rate of its clock instead
@@ -297,8 +291,6 @@ def _file(source: str | os.PathLike, resources: ExitStack) -> tuple[float | None
         info, decoded = resources.enter_context(open_frames(source))
         to_array = ToArray()
         frames = (partial(to_array, frame) for frame in decoded)
-    return info.fps, False, ((frame, _time(info, number)) for number, frame in enumerate(frames))
-
-
-def _time(info: VideoInfo, number: int) -> float:
-    return number / (info.fps or 25.0) if info.frame_times is None else float(info.frame_times[number])
+    known = info.frame_times
+    times = (number / (info.fps or 25.0) for number in count()) if known is None else map(float, known)
+    return info.fps, False, zip(frames, times, strict=False)

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
@@ -32,7 +32,6 @@ from .exported_program import is_exported, load_exported
 from .inference_form import prepare_for_inference
 
 
-T = TypeVar("T")
 VIEWS = {1: (1, 1), 4: (4, 1), 12: (4, 3)}  # number of views -> (clips, crops)
 
 
@@ -77,19 +76,11 @@ def check_views(views: int, config: PreTrainedConfig):
 
 @dataclass
 class Clip:
-    """
-    A video as the model sees it, or why it cannot be read.
-
-    Args:
-        source: The video, or what it is known by.
-        pixel_values: Float32 of shape (frames, channels, height, width); with several views, (views, ...).
-        info: Facts about the video, without the times of its frames.
-        error: The exception that was raised.
-    """
+    """A video as the model sees it, or why it cannot be read."""
 
     source: Any
-    pixel_values: torch.Tensor | None = None
-    info: VideoInfo | None = None
+    pixel_values: torch.Tensor | None = None  # float32 of (frames, channels, height, width); of views, (views, ...)
+    info: VideoInfo | None = None  # without the times of the frames
     error: Exception | None = None
 
 
@@ -103,12 +94,7 @@ def decode_clip(
     """
     Decode and preprocess the frames of a video that the model sees. Errors are returned, not raised.
 
-    Args:
-        source: A video, or a function that returns it.
-        processor: The video processor.
-        views: 1, 4 or 12.
-        limits: Limits on the video, by default those of this process.
-        max_duration: Seconds that the video may last. It is checked before any frame is decoded.
+    `limits` are by default those of this process. `max_duration`, in seconds, is checked before any frame is decoded.
     """
     clips, crops = VIEWS[views]
 
@@ -141,25 +127,13 @@ def decode_clips(
     limits: VideoLimits | None = None,
 ) -> Generator[Clip, None, None]:
     """
-    Decode videos, in order, a few ahead.
-
-    Args:
-        sources: Videos, or functions that return them; taken as needed.
-        processor: The video processor.
-        views: 1, 4 or 12.
-        num_workers: Number of threads that decode, each in a sandbox of its own, by default one per CPU. 0 decodes in
-            this process, when the next clip is asked for.
-        limits: Limits on the videos, by default those of this process, in a sandbox.
+    Decode videos, in order, a few ahead, in threads with a sandbox each, by default one per CPU. With 0 threads, this
+    process decodes, when the next clip is asked for. `limits` are by default those of this process, in a sandbox.
     """
     num_workers = default_workers() if num_workers is None else num_workers
     limits = limits or worker_limits(num_workers)
     calls = (partial(decode_clip, source, processor, views, limits) for source in sources)
-    return in_workers(calls, num_workers)
-
-
-def in_workers(calls: Iterable[Callable[[], T]], num_workers: int) -> Generator[T, None, None]:
-    """Results of calls that decode, see [`run_ahead`]. Workers that resize in several threads would slow the model."""
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads()  # workers that resize in several threads would slow the model
     with closing(run_ahead(calls, num_workers, setup=partial(torch.set_num_threads, 1))) as results:
         try:
             for get in results:

@@ -19,13 +19,9 @@ def frames_between(times: Sequence[float] | np.ndarray, start: float, end: float
     """
     Return the frames of a window as the index of its first frame and the index after its last: at least one frame.
 
-    A frame counts as being at `start` or `end` if it is within `half` of it. If no frame is at `start`, the frame
-    before it is still on the screen and becomes the first one. Adjacent windows leave no frame out.
-
-    Args:
-        times: The time of each frame, (frames,), ascending; at least one. In seconds or any other unit, which also
-            applies to the other arguments.
-        half: Half the distance between two frames, so that a cut between two frames goes to the nearer one.
+    A frame of `times`, (frames,), ascending, counts as being at `start` or `end` if it is within `half` of it: half
+    the distance between two frames, so that a cut between them goes to the nearer one. If no frame is at `start`, the
+    frame before it is still on the screen and becomes the first one. Adjacent windows leave no frame out.
     """
     first = bisect_left(times, start - half)
     if first > 0 and (first == len(times) or times[first] > start + half):
@@ -67,11 +63,8 @@ class SmallPictures:
 
     def shrink(self, frame: np.ndarray, number: int) -> torch.Tensor:
         """
-        Resize a frame of shape (height, width, channels) to a small picture, uint8 (channels, height, width).
-
-        Raises:
-            ValueError: If the size of the picture differs from that of the pictures before it. The message names the
-                frame by `number`.
+        Resize a frame of shape (height, width, channels) to a small picture, uint8 (channels, height, width). Raises
+        `ValueError` if its size differs from that of the pictures before it.
         """
         # permuted without a copy: copying to channels-first memory would take several times as long as resizing
         picture = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)
@@ -109,24 +102,14 @@ class SmallPictures:
 
 @dataclass
 class DueWindow:
-    """
-    A window that is ready to be classified.
+    """A window that is ready to be classified."""
 
-    Args:
-        pictures: The small pictures that the model sees.
-        number: The index of the window.
-        first: The index of its first frame.
-        stop: The index after its last frame.
-        time: The timestamp of its last frame.
-        arrived: When the frame arrived that made the window due.
-    """
-
-    pictures: list[torch.Tensor]
-    number: int
-    first: int
-    stop: int
-    time: float | None
-    arrived: float
+    pictures: list[torch.Tensor]  # those that the model sees, small
+    number: int  # index of the window
+    first: int  # index of its first frame
+    stop: int  # index after its last frame
+    time: float | None  # timestamp of its last frame
+    arrived: float  # when the frame arrived that made the window due
 
 
 class SlidingWindow:

@@ -70,9 +70,7 @@ def save_confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: str 
 
     Args:
         counts: Number of clips of each true class (row) and predicted class (column), of shape (classes, classes).
-        classes: Names of the classes.
         path: The PNG file to write.
-        title: Title of the chart.
     """
     counts = np.asarray(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -99,7 +97,7 @@ def save_confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: str 
 
 
 @styled
-def save_reliability(confidence: np.ndarray, right: np.ndarray, path: str | os.PathLike, title: str, bins: int = 15):
+def save_reliability(confidence: np.ndarray, right: np.ndarray, path: str | os.PathLike, title: str):
     """
     Draw how often answers are right by how sure they are, and how many are wrong of the surest ones.
 
@@ -107,9 +105,8 @@ def save_reliability(confidence: np.ndarray, right: np.ndarray, path: str | os.P
         confidence: The highest score of each clip, (clips,), in [0, 1].
         right: Whether its class is the true one, (clips,).
         path: The PNG file to write.
-        title: Title of the picture.
-        bins: Number of bins of equal width.
     """
+    bins = 15
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     figure.suptitle(wrapped(title, 8))
     reliability, risk = figure.subplots(1, 2)
@@ -142,7 +139,6 @@ def save_class_bars(per_class: Sequence[dict[str, Any]], path: str | os.PathLike
         per_class: Rows with `class`, `clips` and `top1` in [0, 1], as returned by [`compute_figures`]. Classes without
             clips are not drawn; the title gives their number.
         path: The PNG file to write.
-        title: Title of the chart.
     """
     rows = sorted((row for row in per_class if row["clips"]), key=lambda row: (-row["top1"], row["class"]))
     mean = sum(row["top1"] for row in rows) / max(len(rows), 1)
@@ -228,7 +224,6 @@ def save_training_curves(history: Sequence[dict[str, Any]], path: str | os.PathL
     Args:
         history: A Trainer's `state.log_history`. A curve without points is named as such.
         path: The PNG to write.
-        title: Title of the picture.
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     figure.suptitle(wrapped(title, 8))

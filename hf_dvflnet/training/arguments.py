@@ -225,13 +225,7 @@ def published_schedule(step: int, num_training_steps: int, num_warmup_steps: int
 
     The cosine spans all steps, and a linear warm-up from `floor` to 1 replaces its beginning. The rate therefore drops
     when the warm-up ends: to 0.93 of the peak if the warm-up takes a sixth of the steps. (In transformers' schedules
-    the cosine begins at the end of the warm-up.)
-
-    Args:
-        step: Index of the step, starting at 0.
-        num_training_steps: Total number of training steps.
-        num_warmup_steps: Number of warm-up steps.
-        floor: The value at the start of the warm-up and at the end of the cosine, as a multiple of the peak rate.
+    the cosine begins at the end of the warm-up.) At its end, the cosine is at `floor`, too.
     """
     if step < num_warmup_steps:
         return floor + (1 - floor) * step / num_warmup_steps

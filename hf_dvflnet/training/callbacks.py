@@ -41,9 +41,7 @@ class FollowEpochs(TrainerCallback):
 
 
 class FiniteNumbers(TrainerCallback):
-    """
-    Stops a run whose loss is NaN or infinite before the optimizer step, on all processes, with the clips of the step.
-    """
+    """Stops a run whose loss is not finite before the optimizer step, on all processes, with the clips of the step."""
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator

@@ -20,7 +20,7 @@ from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import is_peft_available, logging
 
 from ..data.label_sets import listed
-from ..hub.loaded_models import digest_of_weights
+from ..hub.loaded_models import weights_digest
 
 
 logger = logging.get_logger(__name__)
@@ -194,4 +194,4 @@ def base_weights_digest(model: nn.Module) -> str | None:
         for name, weight in model.state_dict().items()
         if not_base.isdisjoint(name.split("."))
     }
-    return digest_of_weights(weights)
+    return weights_digest(weights)

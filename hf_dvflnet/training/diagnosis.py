@@ -44,17 +44,11 @@ def diagnose(
     image_network: bool = False,
 ) -> str | None:
     """
-    Say in a sentence or two if a training learned nothing or does not generalize, and what to try.
+    Say in a sentence or two if a training learned nothing or does not generalize, and what to try; nothing if `top1`,
+    the accuracy on validation clips, is better than that of always answering the commonest class.
 
-    Args:
-        history: A Trainer's `state.log_history`, with the cross-entropy of the training clips as `loss`.
-        training_labels, validation_labels: Class ids of the clips.
-        top1: Accuracy on the validation clips, in [0, 1].
-        smoothing: Label smoothing of the training.
-        image_network: Whether the model is made of an image network already.
-
-    Returns:
-        None if the accuracy is better than that of always answering the commonest class.
+    `history` is a Trainer's `state.log_history`, with the cross-entropy of the training clips as `loss`. Labels are
+    class ids, `smoothing` is that of the training, and `image_network` says that the model is made of one already.
     """
     clips, classes = len(validation_labels), len(set(training_labels))
     commonest = max(Counter(validation_labels).values()) / clips

@@ -171,10 +171,11 @@ class DistillationTrainer(VideoClassificationTrainer):
         if clips_of_its_own(self.model, self.processing_class, teacher, processor, self.train_dataset):
             self._teacher_processor = self.train_dataset.teacher_processor = processor
             self.train_dataset.shows_teacher = args.teacher_cache is None
-            if not args.use_labels and (args.mixup_alpha or args.cutmix_alpha):
+            if (not args.use_labels or args.modulator_weight) and (args.mixup_alpha or args.cutmix_alpha):
+                or_weight = ", or modulator_weight," if args.modulator_weight else ""
                 raise ValueError(
                     "with mixup or CutMix, a teacher that is given clips of its own does not see the mixed clip; set "
-                    "mixup_alpha and cutmix_alpha to 0"
+                    f"mixup_alpha and cutmix_alpha{or_weight} to 0"
                 )
         if args.use_labels:
             self._teacher_order = label_order(self.model, label_names(teacher))
@@ -233,13 +234,7 @@ class DistillationTrainer(VideoClassificationTrainer):
             super()._match_classes()
 
     def _match_modulators(self):
-        args = self.args
-        if self._teacher_processor is not None and (args.mixup_alpha or args.cutmix_alpha):
-            raise ValueError(
-                "modulators cannot be matched here: with mixup or CutMix, a teacher that is given clips of its own "
-                "does not see the mixed clip; set mixup_alpha and cutmix_alpha, or modulator_weight, to 0"
-            )
-        teacher = self.accelerator.unwrap_model(self.teacher_model)
+        args, teacher = self.args, self.accelerator.unwrap_model(self.teacher_model)
         self._modulators = MatchedModulators(self.model, teacher, args.modulator_kinds, args.modulator_stages)
 
     def ask_teacher(self, pixel_values: torch.Tensor) -> dict[str, Any]:

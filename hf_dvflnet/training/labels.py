@@ -198,16 +198,8 @@ class FittingLabels:
 
 def fitting_labels(labels: Any, kind: str, num_labels: int, clips: Sequence[str] | None = None) -> torch.Tensor:
     """
-    The labels of a batch as [`soft_loss`] and transformers' losses take them.
-
-    Integers become class ids of shape (batch,) for single-label classification, and floats for multiple labels and
-    for regression.
-
-    Args:
-        labels: Labels as a dataset gives them.
-        kind: The problem type, as returned by [`problem_type`].
-        num_labels: Number of outputs of the model.
-        clips: Names of the clips, for error messages.
+    The labels of a batch as [`soft_loss`] and transformers' losses take them: integers become class ids of shape
+    (batch,) for single-label classification, and floats for multiple labels and for regression.
 
     Raises:
         ValueError: If the labels are not numbers, or not of the shape that fits the problem type; if a class id does
@@ -256,11 +248,7 @@ def fitting_labels(labels: Any, kind: str, num_labels: int, clips: Sequence[str]
 
 
 def refuse_other_than_classifier(model: Any, role: str):
-    """
-    Raise `ValueError` unless a model classifies clips that have one label each.
-
-    `role` is what the model is called in the message, such as `"teacher"`.
-    """
+    """Raise `ValueError` unless a model, such as the `"teacher"`, classifies clips that have one label each."""
     if getattr(model, "config", None) is None:
         raise ValueError(
             f"the {role} must be a video classifier of transformers or of this package, got {type(model).__name__}"

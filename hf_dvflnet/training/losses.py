@@ -179,19 +179,11 @@ def divergence_of(
 
 def mixed_answers(name: str, teacher_logits: torch.Tensor, shares: torch.Tensor, temperature: float) -> torch.Tensor:
     """
-    The teacher's logits for mixed clips that it has not seen, made of its logits for their parts.
+    The teacher's logits for mixed clips that it has not seen, made of its logits for their parts, (batch, num_labels).
 
-    What the divergence compares is mixed in the clips' shares: the probabilities at the given temperature, or the
-    logits less their mean (`"mse"`).
-
-    Args:
-        name: A name in `DIVERGENCES`.
-        teacher_logits: Logits of shape (batch, num_labels).
-        shares: Share of each clip (column) in each mixed clip (row), of shape (batch, batch).
-        temperature: T, above 0.
-
-    Returns:
-        Logits of shape (batch, num_labels).
+    What the divergence of this name compares is mixed in the clips' shares: the probabilities at the given
+    temperature, or the logits less their mean (`"mse"`). `shares`, (batch, batch), has those of each clip (column) in
+    each mixed clip (row).
     """
     teacher_logits = teacher_logits.to(shares)
     if name == "mse":

@@ -196,7 +196,7 @@ class TeacherCache:
 
     def refuse_other_teacher(self, teacher: PreTrainedModel):
         """Raise `ValueError` if the weights of a teacher differ from those of the cached teacher."""
-        found = weights_digest(teacher)
+        found = weights_digest(teacher.state_dict())
         if found != self.key["teacher"]:
             raise ValueError(
                 f"{self.folder}: was written with a different teacher, {self.key['teacher_name']}: the digest of "
@@ -301,7 +301,7 @@ def cache_teacher(
     if len(sizes) < len(clips):
         raise ValueError(f"{len(clips)} clips have only {len(sizes)} different ids; each clip needs an id of its own")
     key = {
-        "teacher": weights_digest(teacher),
+        "teacher": weights_digest(teacher.state_dict()),
         "teacher_name": name,
         "labels": label_names(teacher) if encoder is None else [],
         "clips": {"number": len(sizes), "sha256": digest_of(sizes)},

@@ -191,7 +191,8 @@ class VideoClassificationTrainer(Trainer):
     def training_step(self, model, inputs, *args, **kwargs):
         clips = list(inputs.get("clip", ()))
         if self.args.mixup_alpha or self.args.cutmix_alpha:
-            draw = (self.args.seed, self.state.global_step, self._micro_batch(), self.args.process_index)
+            micro_batch = len(self.finite_numbers.micro_batches)  # its index within the step
+            draw = (self.args.seed, self.state.global_step, micro_batch, self.args.process_index)
             inputs["pixel_values"], shares = mix_clips(
                 inputs["pixel_values"],
                 mixup_alpha=self.args.mixup_alpha,
@@ -202,10 +203,6 @@ class VideoClassificationTrainer(Trainer):
         loss = super().training_step(model, inputs, *args, **kwargs)
         self.finite_numbers.micro_batches.append((loss, clips))
         return loss
-
-    def _micro_batch(self) -> int:
-        """Index of the current micro-batch within the step."""
-        return len(self.finite_numbers.micro_batches)
 
     def mix_targets(self, inputs: dict[str, Any], shares: torch.Tensor, num_labels: int):
         """
@@ -383,14 +380,8 @@ class VideoClassificationTrainer(Trainer):
 
 def refuse_what_cannot_be_saved(model: Any, processor: Any, datasets: dict[str, Any], folder: str):
     """
-    Fail early if the model or its processor cannot be saved, or if they do not fit each other.
-
-    Args:
-        model: The model.
-        processor: The processor that is saved beside it, or None.
-        datasets: The data by name. The processor of a [`VideoClipDataset`] is compared too, since it is the one that a
-            user would save.
-        folder: The output folder of the run.
+    Fail early if the model or its processor cannot be saved, or if they do not fit each other. The processor of a
+    [`VideoClipDataset`] in `datasets` is compared too, since it is the one that a user would save.
 
     Raises:
         ValueError: If model, processor and clips differ in `num_frames`; if the output folder or a checkpoint in it

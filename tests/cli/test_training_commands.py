@@ -289,6 +289,6 @@ def test_what_does_not_fit_a_training_without_labels_is_refused(words, reason, d
 
 def test_clips_of_each_class_are_drawn_by_a_seed(motion_tree):
     rows = load_video_folder(motion_tree)["train"]
-    drawn = [runs.drawn_clips_per_class(rows, 1, seed)["video_id"][:] for seed in (0, 0, 1)]
+    drawn = [runs.clips_per_class(rows, 1, seed)["video_id"][:] for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == len(MOTIONS)
-    assert runs.drawn_clips_per_class(rows, 5, 0)["video_id"][:] == rows["video_id"][:]
+    assert runs.clips_per_class(rows, 5, 0)["video_id"][:] == rows["video_id"][:]
