@@ -1,7 +1,9 @@
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pandas
 import pytest
@@ -28,6 +30,24 @@ def test_a_budget_that_is_neither_a_time_nor_a_size_is_refused(dvflnet, tmp_path
     code, _, err = dvflnet("build", tmp_path, "--output", tmp_path / "out", f"--budget={budget}")
     assert code == 1
     assert f"--budget {budget}".strip() in err and "must be a time such as `50 ms`" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_step_whose_command_is_stopped_saves_a_checkpoint(motion_tree, tmp_path, number):
+    options = {"data_dir": str(motion_tree), "output_dir": str(tmp_path / "run"), "max_steps": 500, "logging_steps": 1}
+    options |= {"config_overrides": "embed_dim=8,patch_size=8", "image_size": 32, "short_side": 32, "use_cpu": "true"}
+    # a shell's background jobs ignore SIGINT
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"from dvflnet_cli.steps import step; step('train', preset='nano', **{options})"
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
+    while "'loss'" not in (said := (tmp_path / "log").read_text()):
+        assert process.poll() is None, said
+        time.sleep(0.2)
+    process.send_signal(number)
+    assert process.wait(120) != 0
+    assert list((tmp_path / "run").glob("checkpoint-*/model.safetensors"))
 
 
 @pytest.mark.slow
