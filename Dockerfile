@@ -1,6 +1,6 @@
 # The commands and the demo page, without CUDA. docs/install.md shows how to build and use it.
 FROM python:3.11-slim
-# index of PyTorch's CPU wheels, see pytorch.org; without it, the wheels have CUDA and the image is 6 GB larger
+# index of PyTorch's CPU wheels, see pytorch.org; without it, the wheels have CUDA, which takes several GB
 ARG TORCH_INDEX
 RUN pip install --no-cache-dir torch torchvision ${TORCH_INDEX:+--index-url $TORCH_INDEX}
 COPY setup.cfg pyproject.toml MANIFEST.in README.md LICENSE CHANGELOG.md CITATION.cff /src/

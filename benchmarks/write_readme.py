@@ -232,9 +232,9 @@ def first() -> str:
     """Accuracy on split 1's test clips with 12 views, means of the seeds."""
     rows = [row for row in load("ucf101")["test"] if row["fold"] == 1 and row["size"] == 64]
     names = {
-        "teacher": "EfficientNet-Lite0's frames with a head, 160 pixels",
-        "both": "Video-FocalNet of 0.7 M parameters, 64 pixels, distilled from it",
-        "alone": "the same Video-FocalNet alone",
+        "teacher": "image network, the teacher: EfficientNet-Lite0 with a new head, frames of 160 pixels",
+        "both": "small network, distilled: Video-FocalNet of 0.7 M parameters, 64 pixels",
+        "alone": "small network, alone",
     }
     lines = []
     for arm, name in names.items():
